@@ -1,0 +1,1 @@
+"""A distributed hyperparameter search for neural collaborative filtering on implicit feedback."""

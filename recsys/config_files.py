@@ -1,0 +1,249 @@
+"""Reading YAML files and command-line settings into a `Config`, and saying what is wrong with them.
+
+The ground floor, beside `config`. Every mistake is told as `PLACE: rule, but got value. remedy`; several of one place together.
+"""
+
+import difflib
+from collections.abc import Iterable, Mapping, Sequence
+from io import StringIO
+from pathlib import Path
+from typing import Any, NoReturn, get_args
+
+from pydantic import BaseModel, ValidationError
+from ruamel.yaml import YAML
+from ruamel.yaml.error import MarkedYAMLError, YAMLError
+
+from recsys.config import Config, config_paths, get_value, set_value
+
+_LISTED_NAMES = 20
+_BOUNDS = {
+    "greater_than_equal": ("at least", "ge"),
+    "greater_than": ("greater than", "gt"),
+    "less_than": ("less than", "lt"),
+}
+_WANTED = {
+    "int": "be a whole number",
+    "float": "be a number",
+    "finite": "be a finite number",
+    "bool": "be true or false",
+    "string_type": "be text",
+    "tuple": "be a list",
+    "model": "be a group of settings",
+    "missing": "be given",
+    "too_short": "not be empty",
+    "string_too_short": "not be empty",
+}
+
+
+def parse_yaml(text: str, place: str) -> Any:
+    """Parse YAML 1.2 (1e-4 is a number, `no` is text); tags that would construct objects are refused.
+
+    Raises:
+        ValueError: if the text is not such YAML; it names the line.
+    """
+    try:
+        return YAML(typ="safe", pure=True).load(text)
+    except MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        where = f"{place}, line {mark.line + 1}, column {mark.column + 1}" if mark else place
+        problem = " ".join(str(error.problem or error.context).split())
+        raise ValueError(f"{where}: must be valid YAML, but got {problem}. Correct the line.") from None
+    except (YAMLError, ValueError) as error:
+        raise ValueError(f"{place}: must be valid YAML, but got {' '.join(str(error).split())}. Correct it.") from None
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """Read a YAML file whose top level is a mapping with text keys.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: if it is not readable text, not YAML, empty, or no mapping.
+    """
+    if not path.is_file():
+        near = difflib.get_close_matches(path.name, [p.name for p in path.parent.glob("*.y*ml")], n=1)
+        remedy = f"Did you mean {path.with_name(near[0])}?" if near else "Check the path."
+        raise FileNotFoundError(f"{path}: must be a YAML file, but got no such file. {remedy}")
+    try:
+        text = path.read_text(encoding="utf-8")
+    except UnicodeDecodeError:
+        raise ValueError(f"{path}: must be UTF-8 text, but got other bytes. Save it as a YAML text file.") from None
+    except OSError as error:
+        raise ValueError(f"{path}: must be readable, but got {error.strerror}. Check its permissions.") from None
+    tree = parse_yaml(text, str(path))
+    if not isinstance(tree, dict):
+        got = "an empty file" if tree is None else f"{type(tree).__name__} {tree!r:.40}"
+        raise ValueError(f"{path}: must be a mapping of names to values, but got {got}. See the examples in the README.")
+    return {str(name): value for name, value in tree.items()}
+
+
+def dump_yaml(tree: Mapping[str, Any]) -> str:
+    """Write nested mappings, lists and scalars as block-style YAML 1.2 in their own order."""
+    yaml = YAML(typ="safe", pure=True)
+    yaml.default_flow_style = False
+    yaml.sort_base_mapping_type_on_output = False  # type: ignore[assignment]
+    stream = StringIO()
+    yaml.dump(dict(tree), stream)
+    return stream.getvalue()
+
+
+def config_yaml(config: Config) -> str:
+    """The complete config as YAML, every value written out."""
+    return dump_yaml(config.model_dump(mode="json"))
+
+
+def load_config(base: Path | Config | None, settings: Iterable[str], flags: Mapping[str, tuple[str, object]]) -> Config:
+    """Build the effective config: flag over `--set` over `base` over default.
+
+    Args:
+        base: a YAML file, a config, or None for the defaults alone.
+        settings: the values of `--set`, each PATH=VALUE with a YAML value.
+        flags: config path -> (flag as written, value) for the flags that were given.
+
+    Raises:
+        FileNotFoundError: if the file is missing.
+        ValueError: listing every mistake with its place.
+    """
+    if isinstance(base, Path):
+        tree, place = read_yaml(base), str(base)
+    else:
+        tree, place = base.model_dump(exclude_unset=True) if base else {}, "config"
+    places: dict[str, str] = {}
+    for setting in settings:
+        path, equals, text = setting.partition("=")
+        if not equals or not path:
+            raise ValueError(f"--set: must be PATH=VALUE, but got {setting!r}. Write it as --set training.batch_size=512.")
+        set_value(tree, path, parse_yaml(text, f"--set {path}"))
+        places[path] = "--set"
+    for path, (flag, value) in flags.items():
+        set_value(tree, path, value)
+        places[path] = flag
+    if "data.source" in flags:
+        tree["data"].pop("files", None)  # a flag that names the data takes the place of a file's given split
+    return parse_config(tree, place, places)
+
+
+def parse_config(tree: Mapping[str, Any], place: str, places: Mapping[str, str] | None = None) -> Config:
+    """Validate a nested mapping as a `Config`; `places` says where single paths came from if not from `place`.
+
+    Raises:
+        ValueError: listing every mistake with its place.
+    """
+    try:
+        return Config.model_validate(tree)
+    except ValidationError as error:
+        mistakes = describe_mistakes(error)
+        origins = {path: next((o for p, o in (places or {}).items() if _overlap(p, path)), place) for path, _ in mistakes}
+        if len(set(origins.values())) == 1:
+            raise_mistakes(next(iter(origins.values())), [text for _, text in mistakes])
+        raise_mistakes("config", [f"{origins[path]}: {text}" for path, text in mistakes])
+
+
+def raise_mistakes(place: str, mistakes: Sequence[str]) -> NoReturn:
+    """Raise the mistakes of one place, each `PATH: rule, but got value. remedy`, as one ValueError.
+
+    Raises:
+        ValueError: always.
+    """
+    if len(mistakes) == 1:
+        raise ValueError(mistakes[0] if place == "config" else f"{place}: {mistakes[0]}")
+    raise ValueError("\n  ".join([f"{place}: {len(mistakes)} mistakes", *mistakes]))
+
+
+def describe_mistakes(error: ValidationError) -> list[tuple[str, str]]:
+    """Each mistake of a config as (path, `path: rule, but got value. remedy`), in the order of the tree."""
+    found: dict[str, str] = {}
+    for details in error.errors():
+        if details["type"] == "value_error":
+            text = str(details["ctx"]["error"])
+            path = _known_prefix(details["loc"])
+            if path:  # raised for one field, else the text begins with its path
+                text = f"{path}: {text}"
+            found.setdefault(path or text.partition(":")[0], text)
+        elif details["type"] in ("extra_forbidden", "invalid_key"):
+            path = ".".join(str(name) for name in details["loc"] if name != "[key]")
+            found.setdefault(path, _flat_path(path) if path in config_paths() else unknown_path(path))
+        else:
+            path = _known_prefix(details["loc"])
+            rule = _rule(details["type"], details.get("ctx", {}))
+            got = "nothing" if details["type"] == "missing" else _shown(details["input"])
+            found.setdefault(path, f"{path}: {rule}, but got {got}. {_remedy(path)}")
+    return list(found.items())
+
+
+def unknown_path(path: str) -> str:
+    """What is wrong with a name that is no config path, with the nearest one that is."""
+    names = [name for name in _all_names() if "." in name or "." not in path]
+    return f"{path}: must be a config path, but got an unknown name. {nearest(path, names)}"
+
+
+def _flat_path(path: str) -> str:
+    """What is wrong with a config path as a key of a config file: search spaces are flat, configs nested."""
+    section, _, name = path.partition(".")
+    return f"{path}: must be nested in a config, but got one name. Write {section}: {{{name}: VALUE}}."
+
+
+def _all_names(section: type[BaseModel] = Config, prefix: str = "") -> list[str]:
+    """Every name of the tree, groups included: `data`, `data.columns`, `data.columns.user` and so on."""
+    names = []
+    for name, field in section.model_fields.items():
+        inner = _inner_section(field.annotation)
+        names += [f"{prefix}{name}", *(_all_names(inner, f"{prefix}{name}.") if inner else [])]
+    return names
+
+
+def nearest(name: str, names: Iterable[str]) -> str:
+    """A remedy that names the closest of `names`, by the whole name or by its last part."""
+    names = list(names)
+    leaf = name.rpartition(".")[2]
+    near = [n for n in names if n.rpartition(".")[2] == leaf] or difflib.get_close_matches(name, names, n=1)
+    if near:
+        return f"Did you mean {near[0]}?"
+    return f"Known are {', '.join(names)}." if len(names) <= _LISTED_NAMES else "See the config paths in the README."
+
+
+def _overlap(one: str, other: str) -> bool:
+    return one == other or one.startswith(f"{other}.") or other.startswith(f"{one}.")
+
+
+def _known_prefix(location: Sequence[str | int]) -> str:
+    """The config path of an error's location, without the positions and union branches that pydantic appends."""
+    section: type[BaseModel] = Config
+    names: list[str] = []
+    for name in location:
+        field = section.model_fields.get(str(name))
+        if field is None:
+            break
+        names.append(str(name))
+        inner = _inner_section(field.annotation)
+        if inner is None:
+            break
+        section = inner
+    return ".".join(names)
+
+
+def _inner_section(annotation: Any) -> type[BaseModel] | None:
+    """The group of settings that a field holds, optional or not."""
+    return next((t for t in (annotation, *get_args(annotation)) if isinstance(t, type) and issubclass(t, BaseModel)), None)
+
+
+def _rule(kind: str, context: Mapping[str, Any]) -> str:
+    if kind == "literal_error":
+        return f"must be one of {context['expected'].replace(' or ', ', ')}".replace("'", "")
+    if kind in _BOUNDS:
+        words, bound = _BOUNDS[kind]
+        return f"must be {words} {context[bound]:.10g}"
+    return next((f"must {text}" for name, text in _WANTED.items() if kind.startswith(name)), f"must satisfy {kind}")
+
+
+def _shown(value: object) -> str:
+    """A value as a YAML file has it, in short."""
+    if value is None or isinstance(value, bool):
+        return {None: "null", True: "true", False: "false"}[value]
+    return f"{list(value) if isinstance(value, tuple) else value!r}"[:60]
+
+
+def _remedy(path: str) -> str:
+    if path not in config_paths():
+        return "See the config paths in the README."
+    default = get_value(Config(), path)
+    return f"The default is {default if isinstance(default, str) else _shown(default)}."

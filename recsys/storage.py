@@ -1,0 +1,63 @@
+"""Files and folders that appear whole or not at all.
+
+The ground floor. Everything that outlives a process is written beside its place and renamed into it, so that a crash, a full
+disk or an interrupt leaves the old content or none, never half of the new.
+"""
+
+import os
+import shutil
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+
+@contextmanager
+def write_atomically(path: Path) -> Iterator[Path]:
+    """Yield a temporary file name beside `path`; what was written there replaces `path` when the block ends well.
+
+    The parent folder is made. When the block raises, the temporary file is removed and `path` stays as it was.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = _sibling(path)
+    try:
+        yield temporary
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def temporary_sibling(path: Path) -> Iterator[Path]:
+    """Yield a new empty folder beside `path`, removed when the block ends unless it was moved away."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = _sibling(path)
+    temporary.mkdir()
+    try:
+        yield temporary
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def move_folder(temporary: Path, path: Path) -> None:
+    """Rename a folder to `path`, in the place of a folder that stands there."""
+    try:
+        temporary.rename(path)
+    except OSError:
+        # A rename never replaces a folder with content: step the old one aside first.
+        old = _sibling(path)
+        path.rename(old)
+        temporary.rename(path)
+        shutil.rmtree(old, ignore_errors=True)
+
+
+@contextmanager
+def write_folder(path: Path) -> Iterator[Path]:
+    """Yield a temporary folder beside `path`; it takes the place of `path` when the block ends well."""
+    with temporary_sibling(path) as temporary:
+        yield temporary
+        move_folder(temporary, path)
+
+
+def _sibling(path: Path) -> Path:
+    return path.with_name(f".{path.name}.{os.getpid()}-{uuid.uuid4().hex[:8]}.tmp")

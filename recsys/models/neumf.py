@@ -1,0 +1,47 @@
+"""Neural matrix factorisation: GMF and the tower, each with embeddings of its own, under one linear layer."""
+
+import torch
+from torch import Tensor, nn
+
+from recsys.config import ModelConfig
+from recsys.models.parts import Intercepts, Side, Table, Tower, add_intercepts, inner_product, output_weight
+
+
+class NeuMF(nn.Module):
+    """logit = <h, [u * i; tower([u'; i'])]> + intercepts, the product's part of h moved to the user's side as in GMF.
+
+    The product's part of h starts at 1, as in GMF. Source: He et al. 2017, arXiv:1708.05031, eq. 12.
+    """
+
+    def __init__(self, config: ModelConfig, n_users: int, n_items: int, generator: torch.Generator) -> None:
+        super().__init__()
+        dim, std = config.embedding_dim, config.init_std
+        self.product_users = Table(n_users, dim, std, generator)
+        self.product_items = Table(n_items, dim, std, generator)
+        self.tower_users = Table(n_users, dim, std, generator)
+        self.tower_items = Table(n_items, dim, std, generator)
+        self.tower = Tower(dim, config.n_layers, config.dropout, generator)
+        self.product_output = nn.Parameter(torch.ones(dim))
+        self.tower_output = nn.Parameter(output_weight(self.tower.width, generator))
+        self.intercepts = Intercepts(config.bias, n_users, n_items)
+
+    def user_side(self, user: Tensor) -> Side:
+        """Users (B,) -> h * u and the share of the tower's first layer."""
+        product, tower = self.product_users(user), self.tower_users(user)
+        factors = (product * self.product_output, self.tower.user_share(tower))
+        return Side((product, tower), factors, self.intercepts.of_user(user))
+
+    def item_side(self, item: Tensor) -> Side:
+        """Items (B, n) or (n,) -> i and the share of the tower's first layer."""
+        product, tower = self.product_items(item), self.tower_items(item)
+        return Side((product, tower), (product, self.tower.item_share(tower)), self.intercepts.of_item(item))
+
+    def score(self, user_side: Side, item_side: Side) -> Tensor:
+        """Sides of (B,) users and (B, n) or (n,) items -> logits (B, n)."""
+        product = inner_product(user_side.factors[0], item_side.factors[0])
+        hidden = self.tower(user_side.factors[1], item_side.factors[1])  # (B, n, width)
+        return add_intercepts(product + hidden @ self.tower_output, user_side, item_side)
+
+    def forward(self, user: Tensor, item: Tensor) -> Tensor:
+        """Users (B,), items (B, n) or (n,) -> logits (B, n)."""
+        return self.score(self.user_side(user), self.item_side(item))

@@ -1,0 +1,132 @@
+"""An epoch's rows in random order: each positive with its negatives, and the explicit negatives beside them.
+
+Feeds `fit`. Negatives are drawn for a long stretch of the epoch at a time and in the users' order, in which the sampler's search
+runs through memory; the stretch is then shuffled once, and its batches are views. An explicit negative is a row of one sample and
+travels apart from the others, so that nothing is computed for draws that it does not need.
+"""
+
+import math
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from recsys.config import Config
+from recsys.data.interactions import Interactions
+from recsys.data.negatives import IntArray, NegativeSampler, popularity_weights
+
+STRETCH = 1 << 18
+"""Positives that negatives are drawn for at a time: from 2^16 to 2^20 the speed is the same within 15%, and draws take memory."""
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Rows of one step, all int64.
+
+    `user` (B,), `item` (B, 1 + n): positives at position 0, then negatives. `low_user`, `low_item` (L,): explicit negatives.
+    """
+
+    user: Tensor
+    item: Tensor
+    low_user: Tensor
+    low_item: Tensor
+
+
+@dataclass(frozen=True)
+class TrainingRows:
+    """What the epochs are made of, on the training's device, as int32 views of the data where that is the CPU.
+
+    `user`, `item` (P,): positives by user. `low_user`, `low_item` (L,): explicit negatives, none where the loss has no use for
+    them. `negatives` (P, n): fixed ones, or None and `sampler` draws. `log_weights` (n_items,): the logarithm of the draws'
+    weights where the loss takes it off the logits.
+    """
+
+    user: Tensor
+    item: Tensor
+    low_user: Tensor
+    low_item: Tensor
+    negatives: Tensor | None
+    sampler: NegativeSampler | None
+    log_weights: Tensor | None
+    n_negatives: int
+    batch_size: int
+
+    @property
+    def n_samples(self) -> int:
+        """Positives and negatives, explicit ones included, of an epoch."""
+        return len(self.user) * (1 + self.n_negatives) + len(self.low_user)
+
+    def epoch(self, generator: torch.Generator) -> Iterator[Batch]:
+        """Every row once in random order, in batches of equal size but for one row."""
+        n_rows, device = len(self.user), self.user.device
+        n_batches = math.ceil(n_rows / self.batch_size)
+        order = torch.randperm(n_rows, generator=generator, device=device)
+        low_order = torch.randperm(len(self.low_user), generator=generator, device=device)
+        low_user, low_item = self.low_user[low_order].long(), self.low_item[low_order].long()
+        bounds = [batch * n_rows // n_batches for batch in range(n_batches + 1)]
+        low_bounds = [batch * len(low_order) // n_batches for batch in range(n_batches + 1)]
+        step = max(1, STRETCH // self.batch_size)
+        for first in range(0, n_batches, step):
+            last = min(first + step, n_batches)
+            user, item = self._stretch(order[bounds[first] : bounds[last]], generator)
+            for batch in range(first, last):
+                rows = slice(bounds[batch] - bounds[first], bounds[batch + 1] - bounds[first])
+                low = slice(low_bounds[batch], low_bounds[batch + 1])
+                yield Batch(user[rows], item[rows], low_user[low], low_item[low])
+
+    def _stretch(self, positions: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Users (S,) and items (S, 1 + n) at shuffled `positions` (S,) of the positives."""
+        positions = positions.sort().values
+        user = self.user.index_select(0, positions).long()
+        if self.negatives is not None:
+            negatives = self.negatives.index_select(0, positions).long()
+        else:
+            assert self.sampler is not None
+            negatives = self.sampler.sample(user, self.n_negatives, generator)
+        item = torch.cat([self.item.index_select(0, positions).long().unsqueeze(1), negatives], dim=1)
+        shuffle = torch.randperm(len(positions), generator=generator, device=positions.device)
+        return user.index_select(0, shuffle), item.index_select(0, shuffle)
+
+
+def training_rows(config: Config, data: Interactions, device: str | torch.device) -> TrainingRows:
+    """Put the data on `device` as `config.training` asks for it.
+
+    Raises:
+        ValueError: if there is nothing to train on, or fixed negatives are asked for and the data holds none.
+    """
+    training = config.training
+    if len(data.user) == 0:
+        raise ValueError("training: must have at least one positive interaction, but got 0. Lower data.positive_threshold.")
+    negatives = sampler = weights = log_weights = None
+    if training.resample_negatives:
+        if training.negative_sampling == "popularity":
+            weights = popularity_weights(data.item, data.n_items, training.popularity_alpha)
+            # Up to a term that is the same for all items of a user, and so for a row's softmax.
+            log_weights = (
+                torch.from_numpy(np.log(weights / weights.sum())).float().to(device) if training.loss == "softmax" else None
+            )
+        sampler = NegativeSampler(data.known, weights).to(device)
+    elif data.negatives is None:
+        raise ValueError(
+            "training.resample_negatives: must be true, but got false for data without fixed negatives. Set it to true."
+        )
+    else:
+        negatives = as_tensor(data.negatives, device)[:, : training.n_negatives]
+    with_low = training.loss == "bce" and config.data.low_ratings == "negative"
+    low = slice(None) if with_low else slice(0)
+    arrays = (data.user, data.item, data.low_user[low], data.low_item[low])
+    user, item, low_user, low_item = (as_tensor(array, device) for array in arrays)
+    return TrainingRows(
+        user, item, low_user, low_item, negatives, sampler, log_weights, training.n_negatives, training.batch_size
+    )
+
+
+def as_tensor(array: IntArray, device: str | torch.device) -> Tensor:
+    """The array as a tensor on `device`, on the CPU a view of it."""
+    with warnings.catch_warnings():
+        # Arrays from Ray's object store are read-only. torch has no such tensors and warns; nothing here writes to one.
+        warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
+        return torch.from_numpy(array).to(device)

@@ -1,0 +1,67 @@
+"""From a row's logits to its loss.
+
+A row is a positive with its negatives: logits (B, 1 + n), the positive at position 0. An explicit negative, a low rating, is a
+row of one logit. A batch's loss is the mean over its rows.
+"""
+
+from collections.abc import Callable
+from functools import partial
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from recsys.config import TrainingConfig
+from recsys.models import Side
+
+
+def bce(logits: Tensor, positive_weight: float = 1.0) -> Tensor:
+    """Binary cross-entropy summed over a row's samples, the positive's weighted: (B, 1 + n) -> (B,).
+
+    Source: He et al. 2017, arXiv:1708.05031, eq. 7.
+    """
+    target = torch.zeros_like(logits)
+    target[:, 0] = 1
+    losses = functional.binary_cross_entropy_with_logits(logits, target, reduction="none")
+    if positive_weight != 1.0:
+        losses = losses * (1 + target * (positive_weight - 1))
+    return losses.sum(1)
+
+
+def bpr(logits: Tensor) -> Tensor:
+    """Bayesian personalised ranking, -log sigmoid(positive - negative) summed over the negatives: (B, 1 + n) -> (B,).
+
+    Source: Rendle et al. 2009, arXiv:1205.2618, sec. 4.1 (BPR-OPT; the regularisation is `l2_penalty`).
+    """
+    return -functional.logsigmoid(logits[:, :1] - logits[:, 1:]).sum(1)
+
+
+def softmax(logits: Tensor) -> Tensor:
+    """Cross-entropy of the positive among its row: (B, 1 + n) -> (B,).
+
+    Where negatives are not drawn uniformly, the logarithm of the sampling probability is taken off all logits beforehand.
+    Source: Bengio and Senecal 2008, IEEE Trans. Neural Networks 19(4), sec. III.
+    """
+    return torch.logsumexp(logits, dim=1) - logits[:, 0]
+
+
+LOSSES: dict[str, Callable[[Tensor], Tensor]] = {"bce": bce, "bpr": bpr, "softmax": softmax}
+
+
+def choose_loss(config: TrainingConfig) -> Callable[[Tensor], Tensor]:
+    """The loss of a row that `training.loss`, and for bce `training.balance`, asks for."""
+    if config.loss == "bce" and config.balance:
+        return partial(bce, positive_weight=config.n_negatives)
+    return LOSSES[config.loss]
+
+
+def explicit_negative_bce(logits: Tensor) -> Tensor:
+    """Binary cross-entropy of low ratings, each a row of one logit with label 0: (L, 1) -> (L,)."""
+    return functional.softplus(logits).squeeze(1)
+
+
+def l2_penalty(user_side: Side, item_side: Side) -> Tensor:
+    """||u||^2 + mean over the row's items ||i||^2, over all embedding tables: sides of (B,) users, (B, n) items -> (B,)."""
+    users = torch.stack([table.square().sum(-1) for table in user_side.embeddings])
+    items = torch.stack([table.square().sum((1, 2)) / table.shape[1] for table in item_side.embeddings])
+    return (users + items).sum(0)

@@ -1,0 +1,96 @@
+"""A training between two epochs: weights, Adam's moments, and the best epoch so far; saved to continue as if never interrupted.
+
+One safetensors file with JSON in its header, so that nothing is unpickled. There is no generator's state in it: every draw of an
+epoch derives from the seed and the epoch alone.
+"""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from recsys.config import Config
+from recsys.models import Model, build_model
+from recsys.storage import write_atomically
+from recsys.training.seeds import generator_of
+
+_MOMENTS = ("step", "exp_avg", "exp_avg_sq")
+
+
+@dataclass
+class TrainingState:
+    """A training after `epoch` epochs. `fit` changes it in place: save it before asking for the next epoch.
+
+    `best_weights`: the model's tensors at `best_epoch`, on the CPU; None, as the other two, where no epoch was ranked.
+    """
+
+    model: Model
+    optimiser: torch.optim.Adam
+    epoch: int
+    best_epoch: int | None
+    best_value: float | None
+    best_weights: dict[str, Tensor] | None
+
+    def note_value(self, value: float) -> None:
+        """Keep the weights of this epoch if `value` is better than all before."""
+        if self.best_value is None or value > self.best_value:
+            self.best_epoch, self.best_value = self.epoch, value
+            self.best_weights = {name: weight.detach().to("cpu", copy=True) for name, weight in self.model.state_dict().items()}
+
+    def save(self, path: Path) -> None:
+        """Write the state to a file, complete or not at all."""
+        tensors = {f"model.{name}": weight for name, weight in self.model.state_dict().items()}
+        tensors |= {f"best.{name}": weight for name, weight in (self.best_weights or {}).items()}
+        for name, parameter in self.model.named_parameters():
+            tensors |= {f"{moment}.{name}": tensor for moment, tensor in self.optimiser.state[parameter].items()}
+        numbers = {"epoch": self.epoch, "best_epoch": self.best_epoch, "best_value": self.best_value}
+        with write_atomically(path) as partial:
+            save_file(tensors, partial, metadata={"training": json.dumps(numbers)})
+
+    @classmethod
+    def load(cls, path: Path, config: Config, n_users: int, n_items: int, device: str | torch.device) -> Self:
+        """Read what `save` wrote for the same config and data.
+
+        Raises:
+            FileNotFoundError: if there is no such file.
+            ValueError: if it is damaged, or holds another model's training.
+        """
+        if not path.is_file():
+            raise FileNotFoundError(f"{path}: must be a saved training, but got no such file. Start the training anew.")
+        try:
+            with safe_open(path, framework="pt", device=str(device)) as file:
+                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118, the file is no mapping
+                numbers = json.loads((file.metadata() or {})["training"])
+        except (SafetensorError, KeyError, ValueError) as error:
+            raise ValueError(f"{path}: must be a saved training, but got {error}. Start the training anew.") from None
+        model, optimiser = _build(config, n_users, n_items, 0, device)
+        weights, parameters = model.state_dict(), dict(model.named_parameters())
+        kept = ("model",) if numbers["best_epoch"] is None else ("model", "best")
+        wanted = {f"{kind}.{name}": weight.shape for kind in kept for name, weight in weights.items()}
+        wanted |= {f"{moment}.{name}": weight.shape for moment in _MOMENTS[1:] for name, weight in parameters.items()}
+        wanted |= {f"step.{name}": torch.Size() for name in parameters}
+        wrong = [name for name, shape in wanted.items() if name not in tensors or tensors[name].shape != shape]
+        if wrong:
+            raise ValueError(
+                f"{path}: must be a training of this config and data, but got another {wrong[0]}. Start the training anew."
+            )
+        model.load_state_dict({name: tensors[f"model.{name}"] for name in weights})
+        for name, parameter in parameters.items():
+            optimiser.state[parameter] = {moment: tensors[f"{moment}.{name}"] for moment in _MOMENTS}
+        best = None if numbers["best_epoch"] is None else {name: tensors[f"best.{name}"].cpu() for name in weights}
+        return cls(model, optimiser, numbers["epoch"], numbers["best_epoch"], numbers["best_value"], best)
+
+
+def start_training(config: Config, n_users: int, n_items: int, seed: int, device: str | torch.device) -> TrainingState:
+    """A new model with weights drawn from the seed, the same on every device, and an optimiser at rest."""
+    return TrainingState(*_build(config, n_users, n_items, seed, device), 0, None, None, None)
+
+
+def _build(config: Config, n_users: int, n_items: int, seed: int, device: str | torch.device) -> tuple[Model, torch.optim.Adam]:
+    model = build_model(config.model, n_users, n_items, generator_of(seed, 0, "cpu")).to(device)
+    return model, torch.optim.Adam(model.parameters(), lr=config.training.learning_rate, fused=True)

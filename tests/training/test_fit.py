@@ -1,0 +1,201 @@
+import dataclasses
+import itertools
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from recsys.config import Config
+from recsys.data.interactions import Interactions
+from recsys.models import MODELS
+from recsys.training.fit import Epoch, fit
+from recsys.training.losses import LOSSES
+from recsys.training.seeds import epoch_seed
+from recsys.training.state import TrainingState, start_training
+from tests.training.small_data import make_interactions, two_tastes, with_fixed_negatives
+
+FAST = {"batch_size": 64, "learning_rate": 0.02, "max_epochs": 8}
+
+
+def make_config(model: dict[str, Any] | None = None, evaluation: dict[str, Any] | None = None, **training: object) -> Config:
+    small = {"name": "neumf", "embedding_dim": 4, "n_layers": 2}
+    return Config.model_validate({"model": small | (model or {}), "training": FAST | training, "evaluation": evaluation or {}})
+
+
+def weights(state: TrainingState) -> dict[str, torch.Tensor]:
+    return {name: weight.detach().clone() for name, weight in state.model.state_dict().items()}
+
+
+def run(config: Config, data: Interactions, n_epochs: int | None = None, **arguments: Any) -> list[Epoch]:
+    return list(fit(config, data, 0, n_epochs=n_epochs, **arguments))
+
+
+@pytest.mark.parametrize(("name", "loss"), list(itertools.product(MODELS, LOSSES)))
+def test_every_model_learns_with_every_loss(name: str, loss: str) -> None:
+    # A user has 20 items to its taste, 8 of them known: the best possible rank is about 6 of 30, by chance 15.
+    config = make_config({"name": name, "embedding_dim": 8}, evaluation={"k": [12]}, loss=loss)
+    epochs = run(config, two_tastes(), n_epochs=8)
+    assert epochs[-1].metrics["train_loss"] < 0.8 * epochs[0].metrics["train_loss"]
+    assert epochs[-1].metrics["val_hit_rate_at_12"] > 0.85
+
+
+HARD = [
+    {"loss": "bce", "balance": True, "l2": 0.01, "learning_rate_decay": "linear"},
+    {"loss": "softmax", "negative_sampling": "popularity", "learning_rate_decay": "cosine"},
+    {"loss": "bpr", "resample_negatives": False},
+]
+
+
+@pytest.mark.parametrize("training", HARD)
+def test_a_resumed_training_equals_an_unbroken_one_bit_for_bit(training: dict[str, Any], tmp_path: Path) -> None:
+    config = make_config({"dropout": 0.3}, **training)
+    data = with_fixed_negatives(two_tastes(), 4)
+    unbroken = [
+        (epoch.metrics["train_loss"], epoch.metrics["val_ndcg_at_10"], weights(epoch.state)) for epoch in fit(config, data, 3)
+    ]
+    for epoch in fit(config, data, 3, n_epochs=3):
+        epoch.state.save(tmp_path / "state")
+    torch.manual_seed(99)
+    state = TrainingState.load(tmp_path / "state", config, data.n_users, data.n_items, "cpu")
+    assert state.epoch == 3
+    best = max(range(3), key=lambda number: unbroken[number][1])
+    assert (state.best_epoch, state.best_value) == (best + 1, unbroken[best][1])
+    resumed = [
+        (epoch.metrics["train_loss"], epoch.metrics["val_ndcg_at_10"], weights(epoch.state))
+        for epoch in fit(config, data, 3, state=state)
+    ]
+    assert len(resumed) == 5
+    for (loss, value, after), (expected_loss, expected_value, expected) in zip(resumed, unbroken[3:], strict=True):
+        assert (loss, value) == (expected_loss, expected_value)
+        assert all(torch.equal(after[name], expected[name]) for name in expected)
+
+
+def test_seeds_differ_by_seed_and_by_epoch() -> None:
+    assert len({epoch_seed(seed, epoch) for seed in range(20) for epoch in range(20)}) == 400
+    data, config = two_tastes(), make_config()
+    first, same = (start_training(config, data.n_users, data.n_items, 4, "cpu") for _ in range(2))
+    assert all(torch.equal(a, b) for a, b in zip(first.model.parameters(), same.model.parameters(), strict=True))
+
+
+def test_the_global_generator_is_left_as_it_was() -> None:
+    torch.manual_seed(5)
+    before = torch.get_rng_state()
+    for _ in fit(make_config({"dropout": 0.5}), two_tastes(), 0, n_epochs=2):
+        assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_what_an_epoch_reports() -> None:
+    epochs = run(make_config(evaluation={"k": [5, 10]}), two_tastes(), n_epochs=2)
+    assert [(epoch.epoch, epoch.is_last) for epoch in epochs] == [(1, False), (2, True)]
+    values = {f"val_{name}_at_{k}" for name in ("ndcg", "hit_rate", "mrr", "recall") for k in (5, 10)}
+    assert set(epochs[0].metrics) == values | {"train_loss", "train_seconds", "rank_seconds", "samples_per_second"}
+    samples = 480 * 5 + 120
+    assert epochs[0].metrics["samples_per_second"] == pytest.approx(samples / epochs[0].metrics["train_seconds"])
+
+
+def test_without_ranking_nothing_is_held_out_and_no_epoch_is_best() -> None:
+    *_, last = run(make_config(), two_tastes(), n_epochs=2, rank=False)
+    assert set(last.metrics) == {"train_loss", "train_seconds", "samples_per_second"}
+    assert last.state.best_weights is None
+
+
+def test_the_loss_of_the_first_step_is_the_mean_over_rows() -> None:
+    # Embeddings near 0 and no intercepts: every logit is 0, so a positive's row costs 5 ln 2 and an explicit negative's ln 2.
+    config = make_config({"name": "inner_product", "init_std": 1e-6, "bias": False}, learning_rate=1e-12)
+    (epoch,) = run(config, two_tastes(), n_epochs=1)
+    assert epoch.metrics["train_loss"] == pytest.approx((480 * 5 + 120) / 600 * np.log(2), rel=1e-5)
+
+
+def test_l2_is_added_to_every_row() -> None:
+    data = make_interactions(2, 4, [(0, 1)], [], low=[(1, 2)])
+    data = dataclasses.replace(data, negatives=np.array([[3]], dtype=np.int32))
+    model = {"name": "inner_product", "embedding_dim": 1, "bias": False}
+    config = make_config(model, l2=10.0, n_negatives=1, resample_negatives=False, learning_rate=1e-12)
+    state = start_training(config, 2, 4, 0, "cpu")
+    state.model.load_state_dict(
+        {"users.weight": torch.tensor([[1.0], [2.0]]), "items.weight": torch.tensor([[9.0], [0.0], [3.0], [1.0]])}
+    )
+    (epoch,) = run(config, data, n_epochs=1, state=state, rank=False)
+    # User 0: item 1 with logit 0 and the negative 3 with logit 1; user 1: item 2 alone with logit 6 and label 0.
+    row = np.log(2) + np.log1p(np.exp(1)) + 10 * (1 + (0 + 1) / 2)
+    low_row = np.log1p(np.exp(6)) + 10 * (4 + 9)
+    assert epoch.metrics["train_loss"] == pytest.approx((row + low_row) / 2, rel=1e-5)
+
+
+def test_the_learning_rate_falls_over_max_epochs_whatever_n_epochs_says() -> None:
+    def rates(decay: str | None) -> list[float]:
+        config = make_config(max_epochs=4, learning_rate=0.8, learning_rate_decay=decay)
+        return [epoch.state.optimiser.param_groups[0]["lr"] for epoch in fit(config, two_tastes(), 0, n_epochs=3, rank=False)]
+
+    assert rates(None) == pytest.approx([0.8, 0.8, 0.8])
+    assert rates("linear") == pytest.approx([0.8, 0.6, 0.4])
+    assert rates("cosine") == pytest.approx([0.8, 0.4 * (1 + np.sqrt(0.5)), 0.4])
+
+
+def test_patience_ends_a_training_and_the_best_weights_are_kept() -> None:
+    config = make_config(max_epochs=60, patience=2, learning_rate=0.05)
+    values, all_weights = [], []
+    for epoch in fit(config, two_tastes(), 0):
+        values.append(epoch.metrics["val_ndcg_at_10"])
+        all_weights.append(weights(epoch.state))
+    best = values.index(max(values))
+    assert len(values) == best + 1 + 2 < 60
+    assert epoch.is_last
+    assert (epoch.state.best_epoch, epoch.state.best_value) == (best + 1, values[best])
+    assert epoch.state.best_weights is not None
+    assert all(torch.equal(weight, all_weights[best][name]) for name, weight in epoch.state.best_weights.items())
+    assert run(config, two_tastes(), state=epoch.state) == []
+
+
+def test_a_diverging_training_raises_before_its_epoch_is_yielded() -> None:
+    epochs = fit(make_config(learning_rate=1e30), two_tastes(), 0)
+    with pytest.raises(FloatingPointError, match=r"train_loss, epoch 1: must be finite, but got .*Lower training\.learning_rate"):
+        next(epochs)
+
+
+def test_max_users_ranks_the_same_sample_every_time() -> None:
+    def values(max_users: int | None) -> list[float]:
+        config = make_config(evaluation={"max_users": max_users})
+        return [epoch.metrics["val_ndcg_at_10"] for epoch in fit(config, two_tastes(), 0, n_epochs=2)]
+
+    assert values(20) == values(20) != values(None)
+    assert values(60) == values(None)
+
+
+@pytest.mark.parametrize("damage", [lambda content: content[:-9], lambda _: b"not tensors", lambda _: b""])
+def test_a_damaged_state_is_refused_by_name(damage: Any, tmp_path: Path) -> None:
+    data, config = two_tastes(), make_config()
+    (epoch,) = run(config, data, n_epochs=1)
+    path = tmp_path / "state"
+    epoch.state.save(path)
+    path.write_bytes(damage(path.read_bytes()))
+    with pytest.raises(ValueError, match=r"state: must be a saved training, but got"):
+        TrainingState.load(path, config, data.n_users, data.n_items, "cpu")
+
+
+def test_a_state_of_another_config_is_refused_and_a_missing_one_is_named(tmp_path: Path) -> None:
+    data, config = two_tastes(), make_config()
+    (epoch,) = run(config, data, n_epochs=1)
+    epoch.state.save(tmp_path / "state")
+    with pytest.raises(ValueError, match="must be a training of this config and data"):
+        TrainingState.load(tmp_path / "state", make_config({"embedding_dim": 5}), data.n_users, data.n_items, "cpu")
+    with pytest.raises(FileNotFoundError, match="nowhere: must be a saved training"):
+        TrainingState.load(tmp_path / "nowhere", config, data.n_users, data.n_items, "cpu")
+
+
+def test_softmax_takes_the_sampling_probability_off_the_logits() -> None:
+    # Items 0, 1, 2 have weights 2 : 1 : 1. User 0 can draw item 2 alone, user 1 item 1 alone; all logits are 0.
+    data = make_interactions(2, 3, [(0, 0), (0, 1), (1, 0), (1, 2)], [])
+    config = make_config(
+        {"name": "inner_product", "init_std": 1e-6, "bias": False},
+        loss="softmax",
+        negative_sampling="popularity",
+        popularity_alpha=1.0,
+        n_negatives=1,
+        learning_rate=1e-12,
+    )
+    (epoch,) = run(config, data, n_epochs=1, rank=False)
+    # Item 0 against a rarer one: (1/2) / (1/2 + 1); equals against each other: 1/2.
+    assert epoch.metrics["train_loss"] == pytest.approx((np.log(3) + np.log(2)) / 2, rel=1e-5)

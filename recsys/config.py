@@ -123,7 +123,7 @@ class TrainingConfig(Section):
     learning_rate_decay: Literal["linear", "cosine"] | None = None
     """How the step size falls towards 0 over `training.max_epochs`."""
     l2: float = Field(default=0.0, ge=0)
-    """Weight of a row's squared embeddings, ||u||^2 + mean ||i||^2, in its loss."""
+    """Weight of a row's squared embeddings, the user's plus the mean of its items', in its loss."""
     batch_size: int = Field(default=2048, ge=1)
     """Positives a step, each with its negatives."""
     n_negatives: int = Field(default=4, ge=1)

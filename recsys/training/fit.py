@@ -60,7 +60,7 @@ def fit(
 
     The learning rate decays over `training.max_epochs`, whatever `n_epochs` says. With `rank`, each epoch ranks the held-out
     positives (of a sample of `evaluation.max_users` users, drawn by `data.split_seed`) and `state` keeps the best weights.
-    `state` continues a training of the same config, data and seed.
+    `state` continues a training of the same config, data and seed; one that had ended yields its last epoch again.
 
     Raises:
         ValueError: if the data has nothing to train on or, with `rank`, to rank.
@@ -70,6 +70,9 @@ def fit(
     state = state or start_training(config, data.n_users, data.n_items, seed, device)
     ranked = _ranked_part(config, data) if rank else None
     last = config.training.max_epochs if n_epochs is None else n_epochs
+    if state.metrics and _has_ended(state, config.training, last):
+        # Saved after its last epoch, which may not have been reported when the worker died: report it again.
+        yield Epoch(state.epoch, state.metrics, state, is_last=True)
     while not _has_ended(state, config.training, last):
         start = time.perf_counter()
         loss = _train_epoch(config.training, rows, state, seed)
@@ -80,6 +83,7 @@ def fit(
             values = evaluate(ModelScorer(state.model, data.n_items), ranked, config)
             metrics |= {"rank_seconds": time.perf_counter() - start} | {f"val_{name}": value for name, value in values.items()}
             state.note_value(metrics[config.metric_name])
+        state.metrics = metrics
         yield Epoch(state.epoch, metrics, state, _has_ended(state, config.training, last))
 
 

@@ -5,7 +5,7 @@ epoch derives from the seed and the epoch alone.
 """
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Self
 
@@ -27,6 +27,7 @@ class TrainingState:
     """A training after `epoch` epochs. `fit` changes it in place: save it before asking for the next epoch.
 
     `best_weights`: the model's tensors at `best_epoch`, on the CPU; None, as the other two, where no epoch was ranked.
+    `metrics`: what the last epoch gave.
     """
 
     model: Model
@@ -35,6 +36,7 @@ class TrainingState:
     best_epoch: int | None
     best_value: float | None
     best_weights: dict[str, Tensor] | None
+    metrics: dict[str, float] = field(default_factory=dict)
 
     def note_value(self, value: float) -> None:
         """Keep the weights of this epoch if `value` is better than all before."""
@@ -48,7 +50,7 @@ class TrainingState:
         tensors |= {f"best.{name}": weight for name, weight in (self.best_weights or {}).items()}
         for name, parameter in self.model.named_parameters():
             tensors |= {f"{moment}.{name}": tensor for moment, tensor in self.optimiser.state[parameter].items()}
-        numbers = {"epoch": self.epoch, "best_epoch": self.best_epoch, "best_value": self.best_value}
+        numbers = {"epoch": self.epoch, "best_epoch": self.best_epoch, "best_value": self.best_value, "metrics": self.metrics}
         with write_atomically(path) as partial:
             save_file(tensors, partial, metadata={"training": json.dumps(numbers)})
 
@@ -83,7 +85,7 @@ class TrainingState:
         for name, parameter in parameters.items():
             optimiser.state[parameter] = {moment: tensors[f"{moment}.{name}"] for moment in _MOMENTS}
         best = None if numbers["best_epoch"] is None else {name: tensors[f"best.{name}"].cpu() for name in weights}
-        return cls(model, optimiser, numbers["epoch"], numbers["best_epoch"], numbers["best_value"], best)
+        return cls(model, optimiser, numbers["epoch"], numbers["best_epoch"], numbers["best_value"], best, numbers["metrics"])
 
 
 def start_training(config: Config, n_users: int, n_items: int, seed: int, device: str | torch.device) -> TrainingState:

@@ -146,7 +146,15 @@ def test_patience_ends_a_training_and_the_best_weights_are_kept() -> None:
     assert (epoch.state.best_epoch, epoch.state.best_value) == (best + 1, values[best])
     assert epoch.state.best_weights is not None
     assert all(torch.equal(weight, all_weights[best][name]) for name, weight in epoch.state.best_weights.items())
-    assert run(config, two_tastes(), state=epoch.state) == []
+
+
+def test_a_training_saved_after_its_last_epoch_yields_that_epoch_again(tmp_path: Path) -> None:
+    config, data = make_config(), two_tastes()
+    *_, last = fit(config, data, 0, n_epochs=2)
+    last.state.save(tmp_path / "state")
+    state = TrainingState.load(tmp_path / "state", config, data.n_users, data.n_items, "cpu")
+    (again,) = fit(config, data, 0, n_epochs=2, state=state)
+    assert (again.epoch, again.metrics, again.is_last) == (2, last.metrics, True)
 
 
 def test_a_diverging_training_raises_before_its_epoch_is_yielded() -> None:

@@ -1,0 +1,94 @@
+"""Training a chosen config to the end: on train and validation for the test, or on train alone for validation.
+
+Stands behind the search. Test is scored here and by the evaluate command alone, and each scoring leaves a line in
+`test_scores.jsonl`, so that nobody can look at test often without its being seen.
+"""
+
+import dataclasses
+import json
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from recsys.config import Config
+from recsys.data.interactions import Interactions
+from recsys.data.negatives import NegativeSampler
+from recsys.models import Model
+from recsys.training.evaluation import evaluate
+from recsys.training.fit import fit
+from recsys.training.ranking import ModelScorer
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A trained model after `n_epochs` epochs and what it reached; `metrics` are those of `evaluate`."""
+
+    model: Model
+    n_epochs: int
+    metrics: dict[str, float]
+
+
+def find_n_epochs(config: Config, read: Callable[[], Interactions], seed: int) -> int:
+    """How many epochs to train: `training.max_epochs`, or with patience the best epoch on the data that `read` gives.
+
+    That data holds out validation.
+    """
+    if config.training.patience is None:
+        return config.training.max_epochs
+    return train_on_validation(config, read(), seed, None).n_epochs
+
+
+def train_on_validation(config: Config, data: Interactions, seed: int, n_epochs: int | None) -> Trained:
+    """Train as a trial of the search does, and report the best epoch's validation metrics.
+
+    `data` holds out validation.
+    """
+    epochs = fit(config, data, seed, n_epochs=n_epochs, device=device_of(config))
+    best = max(epochs, key=lambda epoch: epoch.metrics[config.metric_name])
+    metrics = {name.removeprefix("val_"): value for name, value in best.metrics.items() if name.startswith("val_")}
+    state = best.state
+    if state.best_weights is not None:
+        state.model.load_state_dict(state.best_weights)
+    return Trained(state.model, best.epoch, metrics)
+
+
+def train_for_test(config: Config, data: Interactions, seed: int, n_epochs: int) -> Trained:
+    """Train for a number of epochs that was chosen before, and score test once.
+
+    `data` trains on train and validation, and holds out test.
+    """
+    if not config.training.resample_negatives:
+        # The fixed negatives of the processed data may be validation items, which are positives here: draw a set once.
+        draws = NegativeSampler(data.known).sample_numpy(
+            data.user.astype(np.int64), config.training.n_negatives, np.random.default_rng(seed)
+        )
+        data = dataclasses.replace(data, negatives=draws.astype(np.int32))
+    *_, last = fit(config, data, seed, n_epochs=n_epochs, device=device_of(config), rank=False)
+    return Trained(last.state.model, last.epoch, evaluate(ModelScorer(last.state.model, data.n_items), data, config))
+
+
+def append_test_scores(folder: Path, command: str, model: Path, scores: Mapping[str, float]) -> None:
+    """Add a line to the folder's `test_scores.jsonl`."""
+    entry = {"time": int(time.time()), "command": command, "model": str(model), "test": dict(scores)}
+    with (folder / "test_scores.jsonl").open("a", encoding="utf-8") as file:
+        file.write(json.dumps(entry) + "\n")
+
+
+def device_of(config: Config) -> str:
+    """The torch device that the resources of a config ask for.
+
+    Raises:
+        ValueError: if it asks for a GPU and torch sees none.
+    """
+    if config.resources.gpu == 0:
+        return "cpu"
+    if not torch.cuda.is_available():
+        raise ValueError(
+            f"resources.gpu: must be 0 where torch sees no GPU, but got {config.resources.gpu:g}. "
+            "Go on without it: --set resources.gpu=0."
+        )
+    return "cuda"

@@ -1,0 +1,61 @@
+"""The candidates of the NCF layout: a line `(user,item)` with the held-out pair, then its candidates, separated by tabs.
+
+Source: He et al. 2017, arXiv:1708.05031, and the data files published with it.
+"""
+
+import re
+from collections.abc import Iterator
+from itertools import islice
+
+import numpy as np
+import pyarrow as pa
+
+from recsys.data.files import open_file
+from recsys.data.fragments import Batch, Fragment, first_order, with_ids
+
+_PAIR = re.compile(r"\(([^,()]+),([^,()]+)\)")
+_LINES = 1 << 14
+
+POSITION_BITS = 16
+"""Bits of an order that hold the position in a line; those above hold the line."""
+
+
+def read_candidates(fragment: Fragment) -> Iterator[Batch]:
+    """Candidates as rows, in batches: for each line the held-out item at position 0, then its candidates.
+
+    Raises:
+        ValueError: if a line has another form.
+    """
+    with open_file(fragment.file) as stream:
+        row = 0
+        while lines := list(islice(stream, _LINES)):
+            yield _batch(fragment, [line.decode("utf-8", errors="replace").rstrip("\r\n") for line in lines], row)
+            row += len(lines)
+
+
+def _batch(fragment: Fragment, lines: list[str], row: int) -> Batch:
+    users: list[str] = []
+    items: list[str] = []
+    orders = []
+    for line in lines:
+        row += 1
+        if not line.strip():
+            continue
+        head, *candidates = line.strip().split("\t")
+        pair = _PAIR.fullmatch(head.strip())
+        if pair is None or not candidates:
+            place = f"{fragment.file.label}, row {row}"
+            raise ValueError(f"{place}: must be (user,item) and candidates separated by tabs, but got {line[:40]!r}. Correct it.")
+        n = 1 + len(candidates)
+        users += [pair[1]] * n
+        items += [pair[2], *candidates]
+        orders.append(first_order(fragment) + (row << POSITION_BITS) + np.arange(n, dtype=np.int64))
+    order = np.concatenate(orders) if orders else np.empty(0, dtype=np.int64)
+    return Batch(
+        user=with_ids(pa.array(users, pa.string()).dictionary_encode()),
+        item=with_ids(pa.array(items, pa.string()).dictionary_encode()),
+        positive=np.ones(len(order), dtype=bool),
+        rating_max=None,
+        time=np.zeros(len(order)),
+        order=order,
+    )

@@ -1,0 +1,104 @@
+"""Rules that the data as a whole must keep, each broken one said in one line."""
+
+from collections.abc import Sequence
+
+import pyarrow as pa
+
+from recsys.config import Config
+from recsys.data.bucket_files import BucketResult
+from recsys.data.fragments import PARTS
+from recsys.data.layouts import Source
+from recsys.data.scan import Summary
+
+
+def check_summary(summary: Summary, source: Source, config: Config) -> None:
+    """Check what the first walk over the data found.
+
+    Raises:
+        ValueError: if there is no row, one user alone, no positive, or no times where the split needs them.
+    """
+    if summary.n_rows == 0:
+        raise ValueError(f"{source.name}: must hold interactions, but has no row. Give a file with at least one row.")
+    n_users = len(summary.users[0])
+    if n_users < 2:
+        raise ValueError(
+            f"{source.name}: must hold at least 2 users, but got {n_users}. Check that data.columns.user names the users' column."
+        )
+    if summary.n_positives == 0:
+        raise ValueError(
+            f"data.positive_threshold: must be at most the largest rating, {summary.rating_max:g}, "
+            f"but got {config.data.positive_threshold:g}. Lower it, so that there are positives."
+        )
+    if not source.split_given and config.data.split != "random" and not has_times(summary, 0):
+        why = "all its times are equal" if summary.has_time_column else "it has no column with times"
+        raise ValueError(
+            f"data.split: {config.data.split} needs times, but {source.name} tells none: {why}. "
+            "Name the column with data.columns.timestamp, or set data.split to random."
+        )
+
+
+def has_times(summary: Summary, part: int) -> bool:
+    """Whether times of this part tell an order; times that are all equal count as missing."""
+    first, last = summary.time_range.get(part, (0.0, 0.0))
+    return first < last
+
+
+def check_core(n_users: int, n_items: int, config: Config) -> None:
+    """Check what a k-core has left.
+
+    Raises:
+        ValueError: if fewer than two users or no item are left.
+    """
+    if n_users < 2 or n_items < 1:
+        asked = f"{config.data.min_user_interactions} and {config.data.min_item_interactions}"
+        left = f"{n_users} user{'s' * (n_users != 1)} and {n_items} item{'s' * (n_items != 1)}"
+        raise ValueError(
+            "data.min_user_interactions, data.min_item_interactions: must leave at least 2 users and 1 item, "
+            f"but {asked} leave {left}. Lower them."
+        )
+
+
+def check_result(result: BucketResult, source: Source, config: Config, users: pa.Array, n_items: int) -> None:
+    """Check the sum of all buckets' results; `users`: own ids by contiguous id.
+
+    Raises:
+        ValueError: if a user has too few free items or no candidates, or a part is empty.
+    """
+    if result.saturated:
+        raise ValueError(
+            f"{source.name}: each user must have an item left to draw as a negative, but {_named(result.saturated, users)} "
+            f"interacted with all {n_items} items. Remove {'it' if len(result.saturated) == 1 else 'them'}."
+        )
+    if result.short:
+        wanted = config.evaluation.n_candidates
+        raise ValueError(
+            f"evaluation.n_candidates: must be at most the free items of each held-out user, but {_named(result.short, users)} "
+            f"have fewer than {wanted}. Lower it, or set evaluation.protocol to full."
+        )
+    if result.unmatched:
+        label = source.candidates.label if source.candidates is not None else source.name
+        raise ValueError(
+            f"{label}: must have a line for each test pair, but {_named(result.unmatched, users)} lack one. Add the lines."
+        )
+    _check_parts(result, source, config)
+
+
+def _check_parts(result: BucketResult, source: Source, config: Config) -> None:
+    remedies = {
+        "leave_one_out": "It takes a user with 3 positives. Lower data.positive_threshold, or set data.split to random.",
+        "random": "Raise data.test_fraction and data.validation_fraction, or give more data.",
+        "temporal": "Raise data.test_fraction and data.validation_fraction, or set data.split to leave_one_out.",
+    }
+    remedy = "Give users of test and validation a positive in train." if source.split_given else remedies[config.data.split]
+    for part in PARTS:
+        if result.counts[f"n_{part}"] == 0:
+            cold = result.counts["n_cold_users"]
+            but = f"none is left ({cold} users without a training positive)" if cold else "there is none"
+            raise ValueError(f"{source.name}: must have a positive in {part}, but {but}. {remedy}")
+
+
+def _named(codes: Sequence[int], users: pa.Array) -> str:
+    """Count and first few names of users."""
+    names = ", ".join(str(users[code].as_py()) for code in codes[:5])
+    more = ", ..." if len(codes) > 5 else ""
+    return f"{len(codes)} user{'s' * (len(codes) != 1)} ({names}{more})"

@@ -1,0 +1,168 @@
+"""Rows of Parquet files."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from recsys.config import ColumnsConfig
+from recsys.data.columns import columns_by_name
+from recsys.data.files import DataFile, open_raw
+from recsys.data.fragments import Batch, Fragment, first_order, to_seconds, with_ids
+from recsys.data.text_format import TIME_TYPES, is_number, parses_as
+
+PIECE_ROWS = 1 << 20
+"""Rows after which a piece ends with its row group, and rows of a batch at most."""
+
+
+@contextmanager
+def _open_parquet(file: DataFile) -> Iterator[pq.ParquetFile]:
+    if file.member is not None:
+        raise ValueError(f"{file.label}: must lie outside of an archive, but is in a zip. Extract it and pass its folder.")
+    with open_raw(file.path) as stream:
+        try:
+            with pq.ParquetFile(stream) as parquet:
+                yield parquet
+        except (pa.ArrowInvalid, OSError) as error:
+            reason = str(error).splitlines()[0].rstrip(".")
+            raise ValueError(
+                f"{file.label}: must be a whole Parquet file, but it is cut off or damaged ({reason}). Copy or write it again."
+            ) from None
+
+
+def list_parquet_pieces(file: DataFile, columns: ColumnsConfig | None) -> tuple[dict[str, int], list[tuple[int, int, int]]]:
+    """The columns by role, and pieces of whole row groups as (start, stop, first row).
+
+    Raises:
+        ValueError: if the file is damaged, empty or lacks a needed column.
+    """
+    with _open_parquet(file) as parquet:
+        schema, metadata = parquet.schema_arrow, parquet.metadata
+        found = columns_by_name(schema.names, columns, file.label)
+        rows = [metadata.row_group(group).num_rows for group in range(metadata.num_row_groups)]
+    pieces, start, first_row, n_rows = [], 0, 1, 0
+    for group, n in enumerate(rows, 1):
+        n_rows += n
+        if n_rows >= PIECE_ROWS or group == len(rows):
+            pieces.append((start, group, first_row))
+            start, first_row, n_rows = group, first_row + n_rows, 0
+    return found, pieces
+
+
+def read_parquet(fragment: Fragment, threshold: float | None) -> Iterator[Batch]:
+    """The rows of a fragment, in batches; a rating of at least `threshold` is a positive, every row where that is None.
+
+    Raises:
+        ValueError: if a value breaks a rule, by file, row (from 1) and column.
+    """
+    assert fragment.columns is not None
+    assert fragment.stop is not None
+    order, row = first_order(fragment), fragment.first_row
+    with _open_parquet(fragment.file) as parquet:
+        names = {role: parquet.schema_arrow.names[position] for role, position in fragment.columns.items()}
+        groups = list(range(fragment.start, fragment.stop))
+        for record_batch in parquet.iter_batches(PIECE_ROWS, row_groups=groups, columns=list(names.values())):
+            columns = {
+                role: _Column(record_batch[name], f"{fragment.file.label}, row {{}}, column {name}", row)
+                for role, name in names.items()
+            }
+            yield _batch(columns, record_batch.num_rows, threshold, order)
+            order += record_batch.num_rows
+            row += record_batch.num_rows
+
+
+@dataclass(frozen=True)
+class _Column:
+    """Values of one column, with what errors need: a place with a gap for the row, and the first row's number."""
+
+    values: pa.Array
+    place: str
+    first_row: int
+
+    def refuse(self, bad: pa.Array, rule: str) -> None:
+        """Raise for the first row where `bad` is true, if there is one."""
+        row = pc.index(bad, True).as_py()
+        if row >= 0:
+            value = self.values[row].as_py()
+            shown = "is missing" if value is None else f"got {value!r}"
+            raise ValueError(f"{self.place.format(self.first_row + row)}: {rule}, but {shown}. Correct or remove the row.")
+
+
+def _batch(columns: dict[str, _Column], n: int, threshold: float | None, order: int) -> Batch:
+    rating = _numbers(columns["rating"], "must be a finite number") if "rating" in columns else None
+    # A rating stored in 32 bits is compared in 32 bits: 4.1 is at least 4.1 there too.
+    positive = np.ones(n, dtype=bool) if rating is None or threshold is None else rating >= rating.dtype.type(threshold)
+    title = columns["title"].values if "title" in columns else None
+    return Batch(
+        user=_ids(columns["user"]),
+        item=_ids(columns["item"]),
+        positive=positive,
+        rating_max=None if rating is None else float(rating.max()),
+        time=_times(columns["timestamp"]) if "timestamp" in columns else np.zeros(n),
+        order=np.arange(order, order + n, dtype=np.int64),
+        title=None if title is None else pc.cast(title, pa.string()),
+    )
+
+
+def _ids(column: _Column) -> pa.DictionaryArray:
+    values = column.values
+    column.refuse(pc.is_null(values), "must be an id")
+    kind = values.type.value_type if pa.types.is_dictionary(values.type) else values.type
+    if pa.types.is_floating(kind):
+        # pandas turns integer columns with gaps into floats.
+        whole = pc.and_(pc.is_finite(values), pc.equal(pc.round(values), values))
+        column.refuse(pc.invert(whole), "must be an integer or text")
+        values = pc.cast(values, pa.int64())
+    elif not (
+        pa.types.is_integer(kind) or pa.types.is_string(kind) or pa.types.is_large_string(kind) or kind == pa.string_view()
+    ):
+        raise ValueError(
+            f"{column.place.format(column.first_row)}: must hold integers or text, but holds {kind}. Convert the ids."
+        )
+    if not pa.types.is_dictionary(values.type):
+        values = (pc.cast(values, pa.string()) if kind == pa.string_view() else values).dictionary_encode()
+    coded = with_ids(pa.DictionaryArray.from_arrays(pc.cast(values.indices, pa.int32()), values.dictionary))
+    if coded.dictionary.type == pa.string():
+        column.refuse(pc.equal(coded.dictionary.take(coded.indices), ""), "must be an id")
+    return coded
+
+
+def _numbers(column: _Column, rule: str) -> npt.NDArray[np.floating[Any]]:
+    """The column as finite floats, in 32 bits where it is stored so."""
+    column.refuse(pc.is_null(column.values), rule)
+    wide = pa.float32() if column.values.type == pa.float32() else pa.float64()
+    try:
+        numbers = pc.cast(column.values, wide, safe=False)
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
+        column.refuse(pa.array([not is_number(str(value)) for value in column.values.to_pylist()]), rule)
+        raise
+    column.refuse(pc.invert(pc.is_finite(numbers)), rule)
+    result: npt.NDArray[np.floating[Any]] = numbers.to_numpy()
+    return result
+
+
+def _times(column: _Column) -> npt.NDArray[np.float64]:
+    """The column as Unix seconds."""
+    kind, rule = column.values.type, "must be Unix seconds or a date"
+    if pa.types.is_string(kind) or pa.types.is_large_string(kind):
+        values = pc.cast(column.values, pa.string())
+        column.refuse(pc.is_null(values), rule)
+        first = values[0].as_py()
+        time_type = next((time_type for time_type in TIME_TYPES if parses_as(first, time_type)), TIME_TYPES[0])
+        column.refuse(
+            pa.array([not parses_as(value, time_type) for value in values.unique().to_pylist()]).take(
+                values.dictionary_encode().indices
+            ),
+            rule,
+        )
+        return to_seconds(pa.chunked_array([pc.cast(values, time_type)]))
+    if pa.types.is_timestamp(kind) or pa.types.is_date(kind):
+        column.refuse(pc.is_null(column.values), rule)
+        return to_seconds(pa.chunked_array([column.values]))
+    return _numbers(column, rule).astype(np.float64)

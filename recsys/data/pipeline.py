@@ -1,0 +1,195 @@
+"""From files to the processed form, as Ray Data work in few executions.
+
+The only module of the data that imports ray. The driver lists fragments and merges summaries; tasks read, encode and lay rows
+down by bucket of users (one file a fragment and bucket), then take a bucket each. Rows never pass through the driver, and
+executions without a shuffle cost hundredths of a second where Ray Data's hash shuffle starts actors for seconds.
+"""
+
+import logging
+import os
+import pickle
+import socket
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from recsys.config import Config
+from recsys.data.bucket_files import Plan
+from recsys.data.checks import check_core, check_result, check_summary, has_times
+from recsys.data.fingerprint import fingerprint, shaping_settings, source_checksum
+from recsys.data.fragments import PARTS, Fragment
+from recsys.data.layouts import Source, find_source
+from recsys.data.processed import FORMAT_VERSION, Manifest, Processed, read_manifest, resolve, uses_candidates
+from recsys.data.readers import list_fragments
+from recsys.data.scan import Summary, merge, summarise, titles_of
+from recsys.data.stages import encode, find_core, find_cuts, write
+from recsys.data.titles import read_titles
+from recsys.storage import move_folder, temporary_sibling
+
+BUCKET_ROWS = 1 << 20
+"""Rows of a bucket, about: what one task holds in memory."""
+
+MAX_BUCKETS = 512
+
+_COUNTS = (
+    *("n_interactions", "n_positives", "n_low", "n_train", "n_validation", "n_test"),
+    *("n_duplicates", "n_overlaps", "n_cold_users"),
+)
+
+_log = logging.getLogger(__name__)
+
+
+def connect(config: Config) -> None:
+    """Join the Ray cluster of the config, or start Ray on this machine; nothing where Ray is running already.
+
+    Raises:
+        ConnectionError: if there is no cluster at the address.
+    """
+    import ray
+
+    if ray.is_initialized():
+        return
+    address = config.cluster.address or os.environ.get("RAY_ADDRESS") or None
+    try:
+        _knock(address)
+        ray.init(address=address, include_dashboard=False, log_to_driver=True, logging_level=logging.ERROR)
+    except OSError as error:
+        if address is None:
+            raise
+        raise ConnectionError(
+            f"cluster.address: must be a running Ray cluster, but got {address!r} ({str(error).splitlines()[0]}). "
+            "Start it, or leave the address out to use this machine."
+        ) from None
+
+
+def _knock(address: str | None) -> None:
+    """Open the cluster's port once: Ray itself tries a wrong address for minutes, then ends the process."""
+    host, _, port = (address or "").removeprefix("ray://").rpartition(":")
+    if port.isdigit():
+        socket.create_connection((host, int(port)), timeout=10).close()
+
+
+def prepare(config: Config, folder: Path) -> Processed:
+    """The processed data of a config in `folder`, which every node must see: what lies there already, or made anew.
+
+    Raises:
+        FileNotFoundError, PermissionError, ConnectionError: if the source cannot be had.
+        ValueError: if the source, or a setting together with it, breaks a rule.
+    """
+    started = time.monotonic()
+    source = find_source(config.data)
+    root = folder.absolute() / "processed"
+    checksum = source_checksum(source, root / "checksums.json")
+    settings = shaping_settings(config, source)
+    name = fingerprint(checksum, settings)
+    path = root / name
+    manifest = read_manifest(path)
+    if manifest is None:
+        fragments = list_fragments(source, config.data.columns)
+        connect(config)
+        with temporary_sibling(path) as temporary:
+            made = _make(config, source, fragments, temporary)
+            files = {file.name: file.stat().st_size for file in sorted(temporary.iterdir())}
+            manifest = Manifest(
+                format_version=FORMAT_VERSION,
+                source=source.name,
+                checksum=checksum,
+                settings=settings,
+                seconds=round(time.monotonic() - started, 3),
+                files=files,
+                **made,
+            )
+            (temporary / "manifest.json").write_text(manifest.model_dump_json(indent=2) + "\n")
+            _put_in_place(temporary, path)
+        _log.info("Prepared %s in %s (%.1f s)", source.name, path, manifest.seconds)
+    resolve(config, manifest)
+    return Processed(path, name, manifest)
+
+
+def _put_in_place(made: Path, path: Path) -> None:
+    """Rename what was made to its place, unless another process made the same meanwhile: that one is being read already."""
+    try:
+        made.rename(path)
+    except OSError:
+        if read_manifest(path) is None:
+            move_folder(made, path)
+
+
+def _make(config: Config, source: Source, fragments: Sequence[Fragment], target: Path) -> dict[str, Any]:
+    """Write the processed files into `target`; the manifest's counts."""
+    threshold = None if source.all_positive else config.data.positive_threshold
+    summary = merge(_run(len(fragments), lambda number: summarise(fragments[number], threshold)))
+    check_summary(summary, source, config)
+    users, items = summary.users[0], summary.items[0]
+    titles = titles_of(items, [*summary.titles, *([read_titles(source.titles)] if source.titles is not None else [])])
+    n_buckets = min(-(-summary.n_rows // BUCKET_ROWS), MAX_BUCKETS)
+    plan, n_read = _plan(config, source, summary), (len(users), len(items))
+    with temporary_sibling(target) as work:
+        encode(_run, fragments=fragments, threshold=threshold, ids=(users, items), work=work, n_buckets=n_buckets)
+        core = None
+        if plan.split == "temporal" or max(config.data.min_user_interactions, config.data.min_item_interactions) > 1:
+            core = find_core(_run, config, work, len(items), n_buckets)
+            check_core(len(core.users), len(core.items), config)
+            if plan.split == "temporal":
+                validation_start, test_start = find_cuts(core, config)
+                plan = replace(plan, validation_start=validation_start, test_start=test_start)
+            users, items, titles = users.take(core.users), items.take(core.items), titles.take(core.items)
+        plan = replace(plan, n_users=len(users), n_items=len(items))
+        result = write(_run, plan=plan, core=core, work=work, target=target, n_buckets=n_buckets, n_read=n_read)
+    check_result(result, source, config, users, len(items))
+    _write_ids(users, items, titles, target)
+    counts = {name: result.counts[name] for name in _COUNTS}
+    return {"n_users": len(users), "n_items": len(items), "n_candidates_given": plan.n_candidates_given, **counts}
+
+
+def _plan(config: Config, source: Source, summary: Summary) -> Plan:
+    data = config.data
+    has_validation = any(part.part == "validation" for part in source.parts)
+    given = "given" if has_validation else "given_without_validation"
+    return Plan(
+        n_users=len(summary.users[0]),
+        n_items=len(summary.items[0]),
+        split=given if source.split_given else data.split,  # type: ignore[arg-type]
+        seed=data.split_seed,
+        n_negatives=data.n_negatives,
+        has_times=has_times(summary, PARTS.index("train")),
+        test_fraction=data.test_fraction,
+        validation_fraction=data.validation_fraction,
+        n_candidates=config.evaluation.n_candidates if uses_candidates(config, source.candidates is not None) else None,
+        n_candidates_given=None if source.candidates is None else summary.n_candidates,
+    )
+
+
+def _write_ids(users: pa.Array, items: pa.Array, titles: pa.Array, target: Path) -> None:
+    user = pa.array(np.arange(len(users), dtype=np.int32))
+    pq.write_table(pa.table({"user": user, "user_id": users}), target / "users.parquet", write_page_checksum=True)
+    item = pa.array(np.arange(len(items), dtype=np.int32))
+    table = pa.table({"item": item, "item_id": items, "title": titles})
+    pq.write_table(table, target / "items.parquet", write_page_checksum=True)
+
+
+def _run(n: int, task: Callable[..., Any], *shared: Any) -> list[Any]:
+    """Run `task(0, *shared)`, ..., `task(n - 1, *shared)` as one execution of Ray Data; their results in this order."""
+    import ray.data
+
+    if n == 0:
+        return []
+    logging.getLogger("ray.data").setLevel(logging.ERROR)
+    ray.data.DataContext.get_current().enable_progress_bars = False
+    stored = ray.put(shared)
+
+    def apply(batch: pa.Table) -> pa.Table:
+        numbers = batch["number"].to_pylist()
+        results = [pickle.dumps(task(number, *ray.get(stored))) for number in numbers]
+        return pa.table({"number": numbers, "result": pa.array(results, pa.large_binary())})
+
+    numbers = ray.data.from_items([{"number": number} for number in range(n)], override_num_blocks=n)
+    mapped = numbers.map_batches(apply, batch_size=None, batch_format="pyarrow", zero_copy_batch=True)
+    found = {row["number"]: pickle.loads(row["result"]) for row in mapped.iter_rows()}
+    return [found[number] for number in range(n)]

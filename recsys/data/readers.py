@@ -1,0 +1,59 @@
+"""Interactions from files, piece by piece, all formats in one form.
+
+Stands between the layouts and the pipeline: the driver cuts a source into fragments, tasks read them. Both walks over the data
+(collecting ids, encoding them) read with the same function.
+"""
+
+from collections.abc import Iterator
+
+from recsys.config import ColumnsConfig
+from recsys.data.candidate_reader import read_candidates
+from recsys.data.files import DataFile, open_file
+from recsys.data.fragments import CANDIDATES, PARTS, Batch, Fragment
+from recsys.data.layouts import Source
+from recsys.data.parquet_reader import list_parquet_pieces, read_parquet
+from recsys.data.text_reader import list_pieces, read_text
+
+
+def list_fragments(source: Source, columns: ColumnsConfig | None) -> list[Fragment]:
+    """The pieces of a source, in file order.
+
+    Raises:
+        ValueError: if a file is in no known form, damaged, empty, or lacks a needed column.
+    """
+    fragments: list[Fragment] = []
+    for part_files in source.parts:
+        for file in part_files.files:
+            fragments += _fragments_of(file, PARTS.index(part_files.part), len(fragments), columns)
+    if source.candidates is not None:
+        fragments.append(Fragment(source.candidates, "candidates", len(fragments), CANDIDATES, 0, None, 1))
+    return fragments
+
+
+def read(fragment: Fragment, threshold: float | None) -> Iterator[Batch]:
+    """The rows of a fragment, in batches; a rating of at least `threshold` is a positive, every row where that is None.
+
+    Raises:
+        ValueError: if a row breaks a rule.
+    """
+    if fragment.kind == "parquet":
+        return read_parquet(fragment, threshold)
+    if fragment.kind == "candidates":
+        return read_candidates(fragment)
+    return read_text(fragment, threshold)
+
+
+def _fragments_of(file: DataFile, part: int, first_index: int, columns: ColumnsConfig | None) -> list[Fragment]:
+    with open_file(file) as stream:
+        is_parquet = stream.read(4) == b"PAR1"
+    if is_parquet:
+        found, groups = list_parquet_pieces(file, columns)
+        return [
+            Fragment(file, "parquet", first_index + n, part, start, stop, row, columns=found)
+            for n, (start, stop, row) in enumerate(groups)
+        ]
+    text_format, pieces = list_pieces(file, columns)
+    return [
+        Fragment(file, "text", first_index + n, part, start, stop, row, text=text_format)
+        for n, (start, stop, row) in enumerate(pieces)
+    ]

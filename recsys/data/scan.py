@@ -1,0 +1,147 @@
+"""First walk over the data: what ids, titles, times and counts there are.
+
+Each fragment is summarised by a task; the driver merges the summaries and never sees a row.
+"""
+
+import traceback
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from recsys.data.candidate_reader import POSITION_BITS
+from recsys.data.fragments import CANDIDATES, Fragment
+from recsys.data.readers import read
+
+
+@dataclass
+class Summary:
+    """What a fragment, or the whole source, holds.
+
+    `error`: why the fragment cannot be read, everything else then being incomplete. `users`, `items`: arrays of distinct ids.
+    `titles`: table of item and title. `time_range`: earliest and latest time by part. `n_candidates`: most candidates of a
+    held-out item in a candidate file.
+    """
+
+    error: str | None = None
+    n_rows: int = 0
+    n_positives: int = 0
+    rating_max: float | None = None
+    users: list[pa.Array] = field(default_factory=list)
+    items: list[pa.Array] = field(default_factory=list)
+    titles: list[pa.Table] = field(default_factory=list)
+    time_range: dict[int, tuple[float, float]] = field(default_factory=dict)
+    n_candidates: int = 0
+    has_time_column: bool = False
+
+
+def summarise(fragment: Fragment, threshold: float | None) -> Summary:
+    """Summarise a fragment. What breaks a rule is returned as `error`, so that the first one in file order can be shown."""
+    summary = Summary()
+    try:
+        roles = fragment.text.columns if fragment.text is not None else fragment.columns or {}
+        summary.has_time_column = "timestamp" in roles
+        for batch in read(fragment, threshold):
+            summary.users.append(batch.user.dictionary)
+            summary.items.append(batch.item.dictionary)
+            if fragment.part == CANDIDATES:
+                summary.n_candidates = max(summary.n_candidates, int((batch.order & ((1 << POSITION_BITS) - 1)).max(initial=0)))
+                continue
+            summary.n_rows += len(batch.order)
+            summary.n_positives += int(batch.positive.sum())
+            summary.rating_max = _largest(summary.rating_max, batch.rating_max)
+            if len(batch.time):
+                _widen(summary, fragment.part, float(batch.time.min()), float(batch.time.max()))
+            if batch.title is not None:
+                pairs = pa.table({"item": batch.item.dictionary.take(batch.item.indices), "title": batch.title})
+                summary.titles.append(_first_titles(pairs))
+    except (ValueError, PermissionError) as error:
+        # What another library raises is no mistake of the user's.
+        *_, (frame, _) = traceback.walk_tb(error.__traceback__)
+        if not frame.f_globals["__name__"].startswith("recsys."):
+            raise
+        return Summary(error=str(error))
+    summary.users, summary.items = [merge_ids(summary.users)], [merge_ids(summary.items)]
+    return summary
+
+
+def merge(summaries: Sequence[Summary]) -> Summary:
+    """The summary of the whole source, ids sorted.
+
+    Raises:
+        ValueError: if a fragment could not be read: the error of the first one.
+    """
+    total = Summary()
+    for summary in summaries:
+        if summary.error is not None:
+            raise ValueError(summary.error)
+        total.n_rows += summary.n_rows
+        total.n_positives += summary.n_positives
+        total.rating_max = _largest(total.rating_max, summary.rating_max)
+        total.has_time_column |= summary.has_time_column
+        total.n_candidates = max(total.n_candidates, summary.n_candidates)
+        total.users += summary.users
+        total.items += summary.items
+        total.titles += summary.titles
+        for part, (first, last) in summary.time_range.items():
+            _widen(total, part, first, last)
+    total.users, total.items = [_sorted(merge_ids(total.users))], [_sorted(merge_ids(total.items))]
+    return total
+
+
+def merge_ids(arrays: Sequence[pa.Array]) -> pa.Array:
+    """Distinct ids of all arrays: integers where all of them are, text otherwise."""
+    if not arrays:
+        return pa.array([], pa.int64())
+    filled = [array for array in arrays if len(array)] or [arrays[0]]
+    if any(array.type == pa.string() for array in filled):
+        filled = [pc.cast(array, pa.string()) for array in filled]
+    return pc.unique(pa.chunked_array(filled))
+
+
+def codes_of(column: pa.DictionaryArray, ids: pa.Array) -> np.ndarray[tuple[int], np.dtype[np.int32]]:
+    """Contiguous ids (n,) int32 of a column, by place in the sorted `ids`.
+
+    Raises:
+        RuntimeError: if an id is not among them: the files changed between the two walks.
+    """
+    code = pc.index_in(pc.cast(column.dictionary, ids.type), value_set=ids)
+    if code.null_count:
+        raise RuntimeError("The source files changed while they were read. Start again.")
+    result: np.ndarray[tuple[int], np.dtype[np.int32]] = code.to_numpy()[column.indices.to_numpy()]
+    return result
+
+
+def titles_of(items: pa.Array, tables: Sequence[pa.Table]) -> pa.Array:
+    """Title of each item, the first one that a table names, null without one."""
+    filled = [table for table in tables if table.num_rows]
+    if not filled:
+        return pa.nulls(len(items), pa.string())
+    kind = items.type
+    if any(table["item"].type != kind for table in filled):
+        kind, items = pa.string(), pc.cast(items, pa.string())
+    cast = [pa.table({"item": pc.cast(table["item"], kind), "title": table["title"]}) for table in filled]
+    titles = _first_titles(pa.concat_tables(cast))
+    return titles["title"].take(pc.index_in(items, value_set=titles["item"])).combine_chunks()
+
+
+def _first_titles(pairs: pa.Table) -> pa.Table:
+    named = pairs.filter(pc.not_equal(pairs["title"], ""))  # a missing title is neither equal nor not: it goes too
+    grouped = named.group_by("item", use_threads=False).aggregate([("title", "first")])
+    return pa.table({"item": grouped["item"], "title": grouped["title_first"]})
+
+
+def _sorted(ids: pa.Array) -> pa.Array:
+    return ids.take(pc.sort_indices(ids))
+
+
+def _largest(first: float | None, second: float | None) -> float | None:
+    values = [value for value in (first, second) if value is not None]
+    return max(values) if values else None
+
+
+def _widen(summary: Summary, part: int, first: float, last: float) -> None:
+    low, high = summary.time_range.get(part, (first, last))
+    summary.time_range[part] = (min(low, first), max(high, last))

@@ -1,0 +1,134 @@
+"""How a text file is laid out: separator, header, columns, kind of times.
+
+Looked up once a file, on its head, before its pieces are read by `readers`.
+"""
+
+import csv
+import math
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from recsys.config import ColumnsConfig
+from recsys.data.columns import chosen_columns, columns_by_name, columns_by_position, names_columns
+
+SEPARATORS = ("::", "\t", ",", ";", "|")
+TIME_TYPES = (pa.float64(), pa.timestamp("us"), pa.timestamp("us", "UTC"))
+_NUMBER = re.compile(r"\s*-?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?\s*")
+_SAMPLE_LINES = 50
+
+
+@dataclass(frozen=True)
+class TextFormat:
+    """Layout of one text file.
+
+    `columns`: position by role. `labels`: what errors call a role's column. `data_start`: bytes before the first data row.
+    `first_row`: that row's number, lines counted from 1. `quoted`: fields may hold separators and line ends inside quotes.
+    """
+
+    separator: str
+    n_columns: int
+    columns: dict[str, int]
+    labels: dict[str, str]
+    data_start: int
+    first_row: int
+    time_type: pa.DataType
+    quoted: bool
+
+
+def split_line(line: str, separator: str) -> list[str]:
+    """The fields of one line."""
+    if separator == "::":
+        return line.split("::")
+    return next(csv.reader([line], delimiter=separator), [])
+
+
+def is_number(text: str) -> bool:
+    """Whether the text is a finite decimal number."""
+    return _NUMBER.fullmatch(text) is not None and math.isfinite(float(text))
+
+
+def parses_as(text: str, time_type: pa.DataType) -> bool:
+    """Whether the text is a time of this type."""
+    if time_type == pa.float64():
+        return is_number(text)
+    try:
+        pc.cast(pa.array([text.strip()]), time_type)
+    except pa.ArrowInvalid:
+        return False
+    return True
+
+
+def find_format(head: bytes, columns: ColumnsConfig | None, place: str) -> TextFormat:
+    """The layout of a text file from its first bytes.
+
+    Raises:
+        ValueError: if the bytes are no UTF-8 text, hold no row, or lack a column that is needed.
+    """
+    if not head.strip():
+        raise ValueError(f"{place}: must hold interactions, but is empty. Give a file with at least a user and an item column.")
+    if b"\0" in head:
+        raise ValueError(
+            f"{place}: must be CSV, TSV, gzip, zip or Parquet, but it is binary. Convert it, or pass the file with the ratings."
+        )
+    mark = 3 if head.startswith(b"\xef\xbb\xbf") else 0
+    text = head[mark:].decode("utf-8", errors="replace")
+    lines = [line.rstrip("\r") for line in text.split("\n") if line.strip()][:_SAMPLE_LINES]
+    separator = _find_separator(lines)
+    rows = [split_line(line, separator) for line in lines]
+    names = [field.strip() for field in rows[0]]
+    if _has_header(rows, columns):
+        found = columns_by_name(names, columns, place)
+        # Blank lines may stand before the header.
+        before = len(text) - len(text.lstrip())
+        skipped = text[:before].count("\n") + 1
+        data_start = mark + _line_end(head[mark:], skipped)
+        labels = {role: names[position] for role, position in found.items()}
+        rows = rows[1:]
+    else:
+        found = columns_by_position(len(names), columns, place)
+        skipped, data_start, labels = 0, mark, {role: role for role in found}
+    if not rows:
+        raise ValueError(f"{place}: must hold interactions, but has a header alone. Give a file with at least one row.")
+    time_type = _find_time_type(rows, found.get("timestamp"))
+    return TextFormat(separator, len(names), found, labels, data_start, skipped + 1, time_type, b'"' in head)
+
+
+def _find_separator(lines: Sequence[str]) -> str:
+    """The separator that cuts most lines into as many fields as the first one, into two at least."""
+
+    def score(separator: str) -> tuple[int, int]:
+        counts = [len(split_line(line, separator)) for line in lines]
+        return (counts.count(counts[0]), counts[0]) if counts[0] > 1 else (0, 0)
+
+    return max(SEPARATORS, key=score)
+
+
+def _has_header(rows: Sequence[Sequence[str]], columns: ColumnsConfig | None) -> bool:
+    named = any(isinstance(value, str) for value in chosen_columns(columns).values())
+    if named or names_columns(rows[0]):
+        return True
+    # Unknown names over a column of numbers are a header too: better to ask for data.columns than to read it as data.
+    further = [row for row in rows[1:] if len(row) == len(rows[0])]
+    over_numbers = any(all(is_number(row[position]) for row in further) for position in range(len(rows[0])))
+    return bool(further) and over_numbers and not any(is_number(field) for field in rows[0])
+
+
+def _find_time_type(rows: Sequence[Sequence[str]], position: int | None) -> pa.DataType:
+    values = [row[position] for row in rows if position is not None and position < len(row) and row[position].strip()]
+    if not values:
+        return TIME_TYPES[0]
+    return next((time_type for time_type in TIME_TYPES if parses_as(values[0], time_type)), TIME_TYPES[0])
+
+
+def _line_end(data: bytes, n_lines: int) -> int:
+    """Bytes up to and with the n-th line end."""
+    end = 0
+    for _ in range(n_lines):
+        end = data.find(b"\n", end) + 1
+        if end == 0:
+            return len(data)
+    return end

@@ -1,0 +1,212 @@
+"""Rows of CSV, TSV and `::` files."""
+
+import csv
+import io
+from collections.abc import Generator, Iterator
+from contextlib import closing
+from typing import IO, NoReturn
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.csv as pa_csv
+
+from recsys.config import ColumnsConfig
+from recsys.data.files import DataFile, is_plain, open_file, open_raw, read_head
+from recsys.data.fragments import Batch, Fragment, first_order, to_seconds, with_ids
+from recsys.data.text_format import TextFormat, find_format, is_number, parses_as
+
+CHUNK_BYTES = 1 << 25
+"""Text that is parsed at a time."""
+
+# No byte of a separator of one character; what `::` becomes for the parser, which knows single characters only.
+_UNIT_SEPARATOR = b"\x1f"
+
+
+def list_pieces(file: DataFile, columns: ColumnsConfig | None) -> tuple[TextFormat, list[tuple[int, int | None, int]]]:
+    """A file's format and its pieces as (start, stop, first row); text that only a stream can give is one piece.
+
+    Raises:
+        ValueError: if the head of the file is not in a known form.
+    """
+    text_format = find_format(read_head(file), columns, file.label)
+    if text_format.quoted or not is_plain(file):
+        return text_format, [(text_format.data_start, None, text_format.first_row)]
+    with open_raw(file.path) as stream:
+        size = stream.seek(0, io.SEEK_END)
+    starts = range(text_format.data_start, size, CHUNK_BYTES)
+    return text_format, [(start, min(start + CHUNK_BYTES, size), text_format.first_row) for start in starts]
+
+
+def read_text(fragment: Fragment, threshold: float | None) -> Iterator[Batch]:
+    """The rows of a fragment, in batches; a rating of at least `threshold` is a positive, every row where that is None.
+
+    Raises:
+        ValueError: if a row breaks a rule: the first such row, by file, line and column.
+    """
+    text_format = fragment.text
+    assert text_format is not None
+    order = first_order(fragment)
+    with closing(_chunks(fragment, text_format)) as chunks:
+        for chunk, line in chunks:
+            table = _parse(chunk, text_format)
+            if table is None or _has_gaps(table):
+                _explain(chunk, line if line is not None else _line_at(fragment), fragment.file.label, text_format)
+            batch = _batch(table, threshold, order)
+            order += len(batch.order)
+            yield batch
+
+
+def _chunks(fragment: Fragment, text_format: TextFormat) -> Generator[tuple[bytes, int | None]]:
+    """Whole lines of the fragment, each chunk with the number of its first line where the reading can tell it."""
+    with open_file(fragment.file) as stream:
+        if fragment.stop is not None:
+            _seek_line(stream, fragment, text_format)
+            chunk = stream.read(max(fragment.stop - stream.tell(), 0))
+            if chunk and not chunk.endswith(b"\n"):
+                chunk += stream.readline()
+            if chunk.strip():
+                yield chunk, None
+            return
+        stream.read(fragment.start)
+        line, rest = fragment.first_row, b""
+        while data := stream.read(CHUNK_BYTES):
+            data = rest + data
+            end = _last_line_end(data, text_format.quoted)
+            if data[:end].strip():
+                yield data[:end], line
+            line += data.count(b"\n", 0, end)
+            rest = data[end:]
+        if rest.strip():
+            yield rest, line
+
+
+def _seek_line(stream: IO[bytes], fragment: Fragment, text_format: TextFormat) -> None:
+    """Go to the first line that starts inside the fragment."""
+    if fragment.start == text_format.data_start:
+        stream.seek(fragment.start)
+    else:
+        stream.seek(fragment.start - 1)
+        stream.readline()
+
+
+def _last_line_end(data: bytes, quoted: bool) -> int:
+    end = data.rfind(b"\n") + 1
+    while quoted and end and data.count(b'"', 0, end) % 2:
+        end = data.rfind(b"\n", 0, end - 1) + 1
+    return end
+
+
+def _line_at(fragment: Fragment) -> int:
+    """The number of the fragment's first line, counted only when an error needs it."""
+    assert fragment.text is not None
+    with open_file(fragment.file) as stream:
+        _seek_line(stream, fragment, fragment.text)
+        end = stream.tell()
+        stream.seek(0)
+        line, left = 1, end
+        while left and (data := stream.read(min(left, CHUNK_BYTES))):
+            line += data.count(b"\n")
+            left -= len(data)
+    return line
+
+
+def _parse(chunk: bytes, text_format: TextFormat) -> pa.Table | None:
+    """The used columns by role, None where a row cannot be parsed."""
+    names = [f"column {position}" for position in range(text_format.n_columns)]
+    wanted = {role: names[position] for role, position in text_format.columns.items()}
+    ids = pa.dictionary(pa.int32(), pa.string())
+    types = {"user": ids, "item": ids, "rating": pa.float64(), "timestamp": text_format.time_type, "title": pa.string()}
+    wide = text_format.separator == "::"
+    try:
+        table = pa_csv.read_csv(
+            pa.BufferReader(chunk.replace(b"::", _UNIT_SEPARATOR) if wide else chunk),
+            pa_csv.ReadOptions(column_names=names, block_size=max(len(chunk), 1)),
+            pa_csv.ParseOptions(
+                delimiter=_UNIT_SEPARATOR.decode() if wide else text_format.separator,
+                quote_char=False if wide else '"',
+                newlines_in_values=text_format.quoted,
+            ),
+            pa_csv.ConvertOptions(
+                include_columns=list(wanted.values()),
+                column_types={wanted[role]: types[role] for role in wanted},
+                null_values=[""],
+                strings_can_be_null=False,
+            ),
+        )
+    except pa.ArrowInvalid:
+        return None
+    return table.rename_columns(list(wanted)).unify_dictionaries()
+
+
+def _has_gaps(table: pa.Table) -> bool:
+    """Whether an id is empty, or a number is missing or not finite."""
+    for role in ("user", "item"):
+        dictionary = _single(table[role]).dictionary
+        if pc.any(pc.equal(pc.utf8_trim_whitespace(dictionary), "")).as_py():
+            return True
+    numbers = [table[role] for role in ("rating", "timestamp") if role in table.column_names]
+    return any(
+        column.null_count or (column.type == pa.float64() and not pc.all(pc.is_finite(column)).as_py()) for column in numbers
+    )
+
+
+def _single(column: pa.ChunkedArray) -> pa.Array:
+    combined = column.combine_chunks()
+    return combined.chunk(0) if isinstance(combined, pa.ChunkedArray) else combined
+
+
+def _batch(table: pa.Table, threshold: float | None, order: int) -> Batch:
+    n = table.num_rows
+    rating = table["rating"].to_numpy() if "rating" in table.column_names else None
+    time = table["timestamp"] if "timestamp" in table.column_names else None
+    return Batch(
+        user=with_ids(_single(table["user"])),
+        item=with_ids(_single(table["item"])),
+        positive=np.ones(n, dtype=bool) if rating is None or threshold is None else rating >= threshold,
+        rating_max=None if rating is None else float(rating.max()),
+        time=np.zeros(n) if time is None else to_seconds(time),
+        order=np.arange(order, order + n, dtype=np.int64),
+        title=_single(table["title"]) if "title" in table.column_names else None,
+    )
+
+
+def _explain(chunk: bytes, first_line: int, label: str, text_format: TextFormat) -> NoReturn:
+    """Raise the error of the first row that breaks a rule, found the slow way."""
+    for line, fields in _rows(chunk, first_line, text_format):
+        _check_row(fields, f"{label}, row {line}", text_format)
+    raise ValueError(
+        f"{label}, after row {first_line}: must be regular text, but a row cannot be parsed. Look for a stray quote."
+    )
+
+
+def _rows(chunk: bytes, first_line: int, text_format: TextFormat) -> Iterator[tuple[int, list[str]]]:
+    text = chunk.decode("utf-8", errors="surrogateescape")
+    if text_format.separator == "::":
+        yield from ((first_line + n, line.split("::")) for n, line in enumerate(text.splitlines()) if line)
+        return
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=text_format.separator)
+    line = first_line
+    for fields in reader:
+        if fields:
+            yield line, fields
+        line = first_line + reader.line_num
+
+
+def _check_row(fields: list[str], place: str, text_format: TextFormat) -> None:
+    if len(fields) != text_format.n_columns:
+        raise ValueError(f"{place}: must have {text_format.n_columns} fields, but got {len(fields)}. Correct or remove the row.")
+    remedy = "Correct or remove the row."
+    if text_format.first_row == 1:
+        remedy = "Correct or remove the row, or say with data.columns which column is which."
+    for role, position in text_format.columns.items():
+        value, column = fields[position], f"{place}, column {text_format.labels[role]}"
+        if any("\udc80" <= character <= "\udcff" for character in value):
+            raise ValueError(f"{column}: must be UTF-8, but got {value!r}. Save the file as UTF-8.")
+        if role in ("user", "item") and not value.strip():
+            raise ValueError(f"{column}: must be an id, but is empty. Correct or remove the row.")
+        if role == "rating" and not is_number(value):
+            raise ValueError(f"{column}: must be a number, but got {value!r}. {remedy}")
+        if role == "timestamp" and not parses_as(value, text_format.time_type):
+            kind = "Unix seconds or an ISO date" if text_format.time_type == pa.float64() else "an ISO date like the others"
+            raise ValueError(f"{column}: must be {kind}, but got {value!r}. {remedy}")

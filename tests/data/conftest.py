@@ -1,0 +1,23 @@
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from recsys.config import Config, replace_values
+from recsys.data.pipeline import prepare
+from recsys.data.processed import Processed
+
+Prepare = Callable[..., Processed]
+
+
+@pytest.fixture
+def prepared(ray_here: None, tmp_path: Path) -> Prepare:  # noqa: ARG001
+    """Prepare a source in a folder of the test, with config values by path as in `{"data.split": "random"}`."""
+
+    def run(source: Path | str | None, values: dict[str, object] | None = None) -> Processed:
+        base = {} if source is None else {"data.source": str(source)}
+        # Tiny data have fewer items than the default list is long.
+        config = replace_values(Config(), {"evaluation.k": 1, **base, **(values or {})})
+        return prepare(config, tmp_path / "experiments")
+
+    return run

@@ -1,0 +1,143 @@
+"""What all commands share: their common options, results apart from progress, and mistakes told in one line.
+
+Beside the commands. A result goes to standard output, once; progress, logs and whatever workers print go to standard error.
+"""
+
+import json
+import os
+import shlex
+import sys
+import traceback
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TextIO
+
+import click
+from rich.console import Console, RenderableType
+
+from recsys.config import Config
+from recsys.config_files import load_config, parse_yaml
+
+INTERRUPTED = 130
+DEFAULT_FOLDER = Path("experiments")
+
+config_option = click.option("--config", "config_file", type=Path, metavar="FILE", help="Config file (YAML).")
+data_option = click.option("--data", metavar="NAME|PATH", help="Data set of the catalog, or a path (data.source).")
+set_option = click.option("--set", "settings", multiple=True, metavar="PATH=VALUE", help="Set one config path; may be repeated.")
+dir_option = click.option(
+    "--dir",
+    "folder",
+    type=Path,
+    metavar="DIR",
+    default=DEFAULT_FOLDER,
+    show_default=True,
+    help="Data, studies, models, runs.",
+)
+json_option = click.option("--json", "as_json", is_flag=True, help="Print the result as one JSON object.")
+
+
+def run(command: click.Command, argv: Sequence[str] | None) -> int:
+    """Run a command and return its exit code: 0 done, 2 the user's input is wrong, 130 interrupted, 1 anything else."""
+    try:
+        # Parsing comes before the outputs are set apart: --help belongs on standard output.
+        arguments = sys.argv[1:] if argv is None else list(argv)
+        with command.make_context(f"python -m recsys.{command.name}", arguments) as context, _output_apart():
+            return int(command.invoke(context) or 0)
+    except click.exceptions.Exit as end:
+        return end.exit_code
+    except (click.Abort, KeyboardInterrupt):
+        return INTERRUPTED
+    except click.UsageError as error:
+        print(f"error: {_usage_mistake(error)}", file=sys.stderr)
+        return 2
+    except Exception as error:
+        if is_users_mistake(error):
+            print(f"error: {error}", file=sys.stderr)
+            return 2
+        traceback.print_exc()
+        return 1
+
+
+def is_users_mistake(error: Exception) -> bool:
+    """Whether recsys itself raised this ValueError or OSError: then it is about the input, else it is a bug or a fault."""
+    if not isinstance(error, (ValueError, OSError)) or error.__traceback__ is None:
+        return False
+    *_, (frame, _) = traceback.walk_tb(error.__traceback__)
+    return Path(frame.f_code.co_filename).is_relative_to(Path(__file__).parent)
+
+
+def read_config(
+    base: Path | Config | None,
+    data: str | None,
+    settings: Sequence[str],
+    flags: Mapping[str, tuple[str, str | None]] | None = None,
+) -> tuple[Config, set[str]]:
+    """The effective config of a command, and the paths that its flags and `--set` decided.
+
+    Args:
+        base: the value of `--config`, or a config that was chosen otherwise.
+        data: the value of `--data`.
+        settings: the values of `--set`.
+        flags: config path -> (flag, its text or None) for the command's own flags; texts are YAML values.
+
+    Raises:
+        FileNotFoundError: if the file is missing.
+        ValueError: listing every mistake.
+    """
+    given: dict[str, tuple[str, object]] = {} if data is None else {"data.source": ("--data", data)}
+    for path, (flag, text) in (flags or {}).items():
+        if text is not None:
+            given[path] = (flag, parse_yaml(text, flag))
+    return load_config(base, settings, given), {*given, *(setting.partition("=")[0] for setting in settings)}
+
+
+_results: list[TextIO] = []
+
+
+def result_stream() -> TextIO:
+    """Where results go: the standard output that the command was started with."""
+    return _results[-1] if _results else sys.stdout
+
+
+def print_result(answer: Mapping[str, Any], as_json: bool, describe: Callable[[Mapping[str, Any]], RenderableType]) -> None:
+    """Print the result of a command on standard output: one JSON object, or what `describe` makes of it."""
+    stream = result_stream()
+    if as_json:
+        print(json.dumps(answer, ensure_ascii=False, allow_nan=False), file=stream, flush=True)
+    else:
+        Console(file=stream, highlight=False, markup=False, soft_wrap=True).print(describe(answer))
+
+
+def dir_flag(folder: Path) -> str:
+    """What a suggested command needs to find the same folder."""
+    return "" if folder == DEFAULT_FOLDER else f" --dir {shlex.quote(str(folder))}"
+
+
+@contextmanager
+def _output_apart() -> Iterator[None]:
+    """Send everything written to standard output, by any library or child process, to standard error; keep the real one."""
+    sys.stdout.flush()
+    kept = os.dup(1)
+    os.dup2(2, 1)
+    try:
+        with os.fdopen(os.dup(kept), "w", encoding="utf-8") as stream:
+            _results.append(stream)
+            yield
+    finally:
+        _results.clear()
+        sys.stdout.flush()
+        os.dup2(kept, 1)
+        os.close(kept)
+
+
+def _usage_mistake(error: click.UsageError) -> str:
+    """A mistake on the command line as `PLACE: rule, but got value. remedy`."""
+    help_hint = "See --help."
+    if isinstance(error, click.NoSuchOption):
+        remedy = f"Did you mean {', '.join(error.possibilities)}?" if error.possibilities else help_hint
+        return f"{error.option_name}: must be an option of this command, but got an unknown one. {remedy}"
+    place = error.param.opts[0] if isinstance(error, click.BadParameter) and error.param else "command line"
+    if isinstance(error, click.MissingParameter):
+        return f"{place}: must be given, but got nothing. {help_hint}"
+    return f"{place}: must follow the usage, but got: {error.message.rstrip('.')}. {help_hint}"

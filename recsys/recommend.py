@@ -1,0 +1,74 @@
+"""`python -m recsys.recommend`: the best unseen items of some users, or of all."""
+
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import click
+from rich.console import Group, RenderableType
+from rich.table import Table
+
+from recsys import command_line
+
+
+@click.command(help="Recommend the best unseen items to some users, or to all.")
+@click.option("--model", type=Path, required=True, metavar="MODEL", help="Folder of a trained model.")
+@click.option("--user", "users", multiple=True, metavar="ID", help="A user by its own id; may be repeated.")
+@click.option("--all-users", is_flag=True, help="Recommend to every user.")
+@click.option("-k", type=click.IntRange(min=1), default=10, show_default=True, help="Items a user.")
+@click.option("--output", type=Path, metavar="FILE", help="Write a Parquet file instead of printing.")
+@command_line.dir_option
+@command_line.json_option
+def recommend(
+    *, model: Path, users: tuple[str, ...], all_users: bool, k: int, output: Path | None, folder: Path, as_json: bool
+) -> int:
+    """Parse, recommend, print or write; returns the exit code."""
+    if bool(users) == all_users:
+        got = "both" if users else "neither"
+        raise ValueError(f"command line: must have --user or --all-users, but got {got}. Give exactly one.")
+    if output is not None and output.suffix != ".parquet":
+        raise ValueError(f"--output: must end in .parquet, but got {output}. Rename it.")
+    import numpy as np
+    import pyarrow.parquet as pq
+
+    from recsys.storage import write_atomically
+    from recsys.training import saved_model
+    from recsys.training.recommending import find_users, recommend_to
+
+    saved = saved_model.load(saved_model.find(model, folder))
+    table = recommend_to(saved, np.arange(len(saved.user_ids)) if all_users else find_users(saved, users), k)
+    if output is not None:
+        with write_atomically(output) as file:
+            pq.write_table(table, file)
+        answer: dict[str, Any] = {"output": str(output), "users": len(table.column("user_id").unique()), "rows": len(table)}
+        command_line.print_result(
+            answer, as_json, lambda told: f"{told['rows']:,} rows of {told['users']:,} users: {told['output']}"
+        )
+        return 0
+    answer = {}
+    for row in table.to_pylist():
+        answer.setdefault(str(row["user_id"]), []).append({name: row[name] for name in ("item_id", "score", "title")})
+    command_line.print_result(answer, as_json, _text)
+    return 0
+
+
+def _text(answer: Mapping[str, Any]) -> RenderableType:
+    tables = []
+    for user_id, items in answer.items():
+        table = Table(
+            "rank", "item", "score", "title", box=None, header_style="bold", title=f"user {user_id}", title_justify="left"
+        )
+        for rank, item in enumerate(items, start=1):
+            table.add_row(str(rank), str(item["item_id"]), f"{item['score']:.3f}", item["title"] or "")
+        tables.append(table)
+    return Group(*tables)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the command; returns the exit code."""
+    return command_line.run(recommend, argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,59 @@
+"""Which trial of a study is trained: the best one, or one by its number.
+
+Stands between the record of a study and final training. A trial is chosen by its validation value alone.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from recsys.config import Config
+from recsys.search import study
+from recsys.search.record import TrialSummary, best_trial, trial_seed
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A config to train; `n_epochs` as the search found it and `study` where it comes from, None for a config of one's own."""
+
+    name: str
+    config: Config
+    n_epochs: int | None
+    seed: int
+    study: str | None
+
+
+def choose_best(folder: Path, name: str) -> Choice:
+    """The best trial of a study.
+
+    Raises:
+        FileNotFoundError: if there is no such study.
+        ValueError: if no trial of it has a value.
+    """
+    record, config = study.read(study.study_folder(folder, name))
+    best = best_trial(record.summaries())
+    if best is None:
+        raise ValueError(f"--best-of: must be a study with a finished epoch, but got {name}, which has none. Search again.")
+    return _choice(name, name, record.config_of(best.number), config, best)
+
+
+def choose_trial(folder: Path, path: str) -> Choice:
+    """A trial by `STUDY/TRIAL`.
+
+    Raises:
+        FileNotFoundError: if there is no such study.
+        ValueError: if there is no such trial, or it has no value.
+    """
+    name, slash, number = path.rpartition("/")
+    if not slash or not number.isdecimal():
+        raise ValueError(f"--trial: must be STUDY/TRIAL, but got {path!r}. Write it as --trial {number or 'ncf'}/0.")
+    record, config = study.read(study.study_folder(folder, name))
+    found = {summary.number: summary for summary in record.summaries()}
+    summary = found.get(int(number))
+    if summary is None or not summary.choosable:
+        state = "no such trial" if summary is None else f"one that is {summary.state} without a value"
+        raise ValueError(f"--trial: must be a trial of {name} with a value, but got {state}. There are {len(found)} trials.")
+    return _choice(f"{name}-{number}", name, record.config_of(summary.number), config, summary)
+
+
+def _choice(name: str, source: str, trial_config: Config, config: Config, summary: TrialSummary) -> Choice:
+    return Choice(name, trial_config, summary.epoch, trial_seed(config.study.seed, summary.number), source)

@@ -1,0 +1,123 @@
+"""Final training: the chosen config on train and validation, its score on test, its model on disk and in MLflow.
+
+Stands at the end of the flow, behind the search or without one.
+"""
+
+import statistics
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from recsys.baselines import score_baselines
+from recsys.config import Config
+from recsys.config_files import config_yaml
+from recsys.data import pipeline
+from recsys.data.processed import Processed, all_pairs, item_ids, item_titles, load, resolve, user_ids
+from recsys.search.choice import Choice
+from recsys.tracking.runs import open_tracking, trial_params, version_tags
+from recsys.training import saved_model
+from recsys.training.evaluation import evaluate, protocol_name
+from recsys.training.final import Trained, append_test_scores, device_of, find_n_epochs, train_for_test, train_on_validation
+from recsys.training.ranking import ModelScorer
+from recsys.training.saved_model import SavedModel
+
+
+def train(choice: Choice, folder: Path, out: Path | None, *, n_seeds: int, validate: bool) -> dict[str, Any]:
+    """Train the choice with `n_seeds` seeds, save the first one's model, log the run, and return the command's answer.
+
+    With `validate` training is on train alone, and test is not read.
+
+    Raises:
+        ValueError: if the config, the data and this machine do not go together, or the model's folder holds something else.
+        ConnectionError: if MLflow is required and cannot be reached.
+    """
+    path = out or folder / "models" / (f"{choice.name}-validate" if validate else choice.name)
+    saved_model.require_replaceable(path)
+    device_of(choice.config)
+    processed = pipeline.prepare(choice.config, folder)
+    config = resolve(choice.config, processed.manifest)
+    tracking = open_tracking(config, folder)
+    torch.set_num_threads(max(1, int(config.resources.cpu)))
+    seeds = [choice.seed + offset for offset in range(n_seeds)]
+    part = "validation" if validate else "test"
+    trained, baselines = _train_seeds(config, processed, choice.n_epochs, seeds, validate)
+    first, mean = trained[0], {name: statistics.fmean(one.metrics[name] for one in trained) for name in trained[0].metrics}
+    metrics = {"fingerprint": processed.fingerprint, "seed": seeds[0], "epochs": first.n_epochs, part: first.metrics}
+    _save(path, config, processed, first, metrics)
+    if not validate:
+        append_test_scores(folder, "train", path, mean)
+    run_id = None
+    if tracking:
+        parent = tracking.find_study(choice.study) if choice.study else None
+        tags = {"kind": "training", "model": config.model.name, "dataset": config.data.source, "state": "complete"}
+        tags |= {"study": choice.study} if choice.study else {}
+        run_id = tracking.start_run(choice.name, {**tags, **version_tags()}, {**trial_params(config), "seeds": seeds}, parent)
+        tracking.log_metrics(run_id, {f"{part}_{name}": value for name, value in mean.items()}, step=first.n_epochs)
+        tracking.log_text(run_id, config_yaml(config), "config.yaml")
+        tracking.log_model(run_id, path)
+        tracking.end_run(run_id)
+    return {
+        "model": str(path),
+        "epochs": first.n_epochs,
+        "protocol": protocol_name(config),
+        part: mean,
+        "seeds": [{"seed": seed, part: one.metrics} for seed, one in zip(seeds, trained, strict=True)],
+        "baselines": baselines,
+        "mlflow_run_id": run_id,
+    }
+
+
+def evaluate_model(model: Path, folder: Path) -> dict[str, Any]:
+    """Score a saved model on test again, log it, and return the command's answer.
+
+    Raises:
+        FileNotFoundError: if the model or one of its files is missing.
+        ValueError: if a file is damaged, or the data are no longer those that the model was trained on.
+        ConnectionError: if MLflow is required and cannot be reached.
+    """
+    path = saved_model.find(model, folder)
+    saved = saved_model.load(path)
+    processed = pipeline.prepare(saved.config, folder)
+    if processed.fingerprint != saved.metrics.get("fingerprint"):
+        raise ValueError(
+            f"{path}: must be evaluated on the data it was trained on, but got others now at {saved.config.data.source}. "
+            "Bring back the data, or train the model again."
+        )
+    tracking = open_tracking(saved.config, folder)
+    torch.set_num_threads(max(1, int(saved.config.resources.cpu)))
+    scores = evaluate(ModelScorer(saved.model, len(saved.item_ids)), load(processed, "test", False), saved.config)
+    append_test_scores(folder, "evaluate", path, scores)
+    if tracking:
+        tags = {"kind": "evaluation", "model": saved.config.model.name, "dataset": saved.config.data.source, "state": "complete"}
+        run_id = tracking.start_run(f"{path.name} evaluation", {**tags, **version_tags()}, trial_params(saved.config))
+        tracking.log_metrics(run_id, {f"test_{name}": value for name, value in scores.items()})
+        tracking.end_run(run_id)
+    return {"protocol": protocol_name(saved.config), "test": scores}
+
+
+def _train_seeds(
+    config: Config, processed: Processed, n_epochs: int | None, seeds: list[int], validate: bool
+) -> tuple[list[Trained], dict[str, Any]]:
+    """Train with each seed; the number of epochs that nobody chose before is found once, by the first seed on validation."""
+    fixed = not config.training.resample_negatives
+    if validate:
+        data = load(processed, "validation", fixed)
+        return [train_on_validation(config, data, seed, n_epochs) for seed in seeds], score_baselines(data, config)
+    n_epochs = n_epochs or find_n_epochs(config, lambda: load(processed, "validation", fixed), seeds[0])
+    data = load(processed, "test", False)
+    return [train_for_test(config, data, seed, n_epochs) for seed in seeds], score_baselines(data, config)
+
+
+def _save(path: Path, config: Config, processed: Processed, trained: Trained, metrics: Mapping[str, Any]) -> None:
+    saved = SavedModel(
+        config=config,
+        model=trained.model,
+        user_ids=user_ids(processed),
+        item_ids=item_ids(processed),
+        titles=item_titles(processed),
+        seen=all_pairs(processed),
+        metrics=metrics,
+    )
+    saved_model.save(path, saved)

@@ -1,0 +1,132 @@
+"""How a search is shown while it runs: a live table on a terminal, plain lines without one.
+
+Listens to Tune as a callback and reads the record of the study; it also keeps the time that trials spent working.
+"""
+
+import sys
+import time
+from typing import Any
+
+from ray.tune import Callback
+from ray.tune.experiment import Trial
+from rich.console import Console, Group
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from recsys.config import Config
+from recsys.search.record import StudyRecord, TrialSummary, best_trial
+from recsys.training.evaluation import protocol_name
+
+_SHOWN_TRIALS = 12
+
+
+class SearchProgress(Callback):
+    """Shows the search on standard error and sums up its times.
+
+    `started`, `ended`: Unix seconds of the first batch and of the last trial's end. `busy_seconds`: training and ranking.
+    """
+
+    def __init__(self, record: StudyRecord, config: Config) -> None:
+        self.started: float | None = None
+        self.ended: float | None = None
+        self.busy_seconds = 0.0
+        self._record = record
+        self._config = config
+        self._began = time.monotonic()
+        self._console = Console(file=sys.stderr)
+        self._live: Live | None = None
+
+    def setup(self, *_args: Any, **_kwargs: Any) -> None:
+        """Begin the live table where there is a terminal."""
+        if self._console.is_terminal:
+            self._live = Live(console=self._console, refresh_per_second=4, get_renderable=self._render, transient=True)
+            self._live.start()
+
+    def close(self) -> None:
+        """End the live table."""
+        if self._live:
+            self._live.stop()
+            self._live = None
+
+    def on_trial_result(self, iteration: int, trials: list[Trial], trial: Trial, result: dict[str, Any], **_info: Any) -> None:  # noqa: ARG002
+        """Add up the epoch's times."""
+        self.ended = time.time()
+        if "metrics" in result:
+            self.started = min(self.started or result["started"], result["started"])
+            self.busy_seconds += result["metrics"]["train_seconds"] + result["metrics"]["rank_seconds"]
+
+    def on_trial_complete(self, iteration: int, trials: list[Trial], trial: Trial, **_info: Any) -> None:  # noqa: ARG002
+        """Tell of the trial in a line where there is no terminal."""
+        self._tell(trial)
+
+    def on_trial_error(self, iteration: int, trials: list[Trial], trial: Trial, **_info: Any) -> None:  # noqa: ARG002
+        """Tell of the trial in a line where there is no terminal."""
+        self._tell(trial)
+
+    def _tell(self, trial: Trial) -> None:
+        if self._live:
+            return
+        summaries = self._record.summaries()
+        ended = next(s for s in summaries if s.number == trial.config["number"])
+        told = f"trial {ended.number}: {ended.state} after {ended.epochs} epochs, {self._describe(ended)}"
+        line = f"{told} | {self._headline(summaries)}"
+        self._console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+    def _describe(self, summary: TrialSummary) -> str:
+        value = "no value" if summary.value is None else f"{metric_title(self._config)} {summary.value:.4f}"
+        name = summary.params.get("model.name", self._config.model.name)
+        return f"{name} {value}"
+
+    def _headline(self, summaries: list[TrialSummary]) -> str:
+        best = best_trial(summaries)
+        done = sum(s.state != "unfinished" for s in summaries)
+        parts = [f"{done}/{self._config.study.n_trials} trials" if self._bounded else f"{done} trials"]
+        if best:
+            parts.append(f"best {best.value:.4f} (trial {best.number})")
+        left = self._seconds_left(done)
+        if left is not None:
+            parts.append(f"about {int(left) // 60}:{int(left) % 60:02d} left")
+        return ", ".join(parts)
+
+    @property
+    def _bounded(self) -> bool:
+        return self._config.study.time_budget is None or "n_trials" in self._config.study.model_fields_set
+
+    def _seconds_left(self, done: int) -> float | None:
+        passed = time.monotonic() - self._began
+        by_trials = passed / done * max(0, self._config.study.n_trials - done) if done and self._bounded else None
+        budget = self._config.study.time_budget
+        limits = [
+            seconds for seconds in (by_trials, None if budget is None else max(0.0, budget - passed)) if seconds is not None
+        ]
+        return min(limits, default=None)
+
+    def _render(self) -> Group:
+        summaries = self._record.summaries()
+        running = [s for s in summaries if s.state == "unfinished"]
+        ranked = sorted((s for s in summaries if s.choosable and s not in running), key=lambda s: -(s.value or 0.0))
+        table = Table("trial", "state", "epochs", metric_title(self._config), "parameters", box=None, header_style="bold")
+        for summary in running + ranked[: max(3, _SHOWN_TRIALS - len(running))]:
+            state = "running" if summary.state == "unfinished" else summary.state
+            value = "" if summary.value is None else f"{summary.value:.4f}"
+            table.add_row(
+                str(summary.number),
+                state,
+                str(summary.epochs),
+                value,
+                Text(show_params(summary.params), overflow="ellipsis", no_wrap=True),
+            )
+        return Group(Text(self._headline(summaries)), table)
+
+
+def metric_title(config: Config) -> str:
+    """The searched metric as prose has it, with its protocol, such as `NDCG@10 (full)`."""
+    titles = {"ndcg": "NDCG", "hit_rate": "HR", "mrr": "MRR", "recall": "Recall"}
+    return f"{titles[config.study.metric]}@{config.evaluation.k[0]} ({protocol_name(config)})"
+
+
+def show_params(params: dict[str, Any]) -> str:
+    """Parameters in one line, by the last part of their paths."""
+    shown = {path.partition(".")[2]: value for path, value in params.items()}
+    return " ".join(f"{name}={value:.3g}" if isinstance(value, float) else f"{name}={value}" for name, value in shown.items())

@@ -1,0 +1,151 @@
+"""The search space: config paths with domains, sampled trial by trial (define by run).
+
+Stands at the head of the search; `space_file` reads it from YAML.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from itertools import combinations_with_replacement, product
+from typing import Any
+
+import optuna
+from pydantic import ValidationError
+
+from recsys.config import Config, get_value, replace_values
+from recsys.config_files import describe_mistakes, raise_mistakes
+
+Scalar = int | float | str | bool | None
+
+
+@dataclass(frozen=True)
+class Domain:
+    """The values that one config path may take: `choices`, or a range from `low` to `high` (whole numbers where both are).
+
+    `when` maps other parameters to the values under which this one is sampled at all.
+    """
+
+    path: str
+    choices: tuple[Scalar, ...] | None
+    low: float | None
+    high: float | None
+    log: bool
+    when: Mapping[str, tuple[Scalar, ...]]
+
+    def suggest(self, trial: optuna.Trial) -> Scalar:
+        """Sample a value for the trial."""
+        if self.choices is not None:
+            return trial.suggest_categorical(self.path, self.choices)
+        assert self.low is not None
+        assert self.high is not None
+        if isinstance(self.low, int) and isinstance(self.high, int):
+            return trial.suggest_int(self.path, self.low, self.high, log=self.log)
+        return trial.suggest_float(self.path, self.low, self.high, log=self.log)
+
+    def contains(self, value: object) -> bool:
+        """Whether the domain has this value, the type included (true is not 1)."""
+        if self.choices is not None:
+            return any(value == choice and isinstance(value, bool) == isinstance(choice, bool) for choice in self.choices)
+        assert self.low is not None
+        assert self.high is not None
+        number = (int,) if isinstance(self.low, int) else (int, float)
+        return isinstance(value, number) and not isinstance(value, bool) and self.low <= value <= self.high
+
+    def tree(self) -> dict[str, Any]:
+        """The domain as a search-space file has it."""
+        if self.choices is not None:
+            tree: dict[str, Any] = {"choices": list(self.choices)}
+        else:
+            tree = {"low": self.low, "high": self.high, "log": self.log}
+        return {**tree, "when": {parent: list(values) for parent, values in self.when.items()}} if self.when else tree
+
+    @property
+    def edges(self) -> tuple[Scalar, ...]:
+        """Values that stand for all others when the domain is checked against its field."""
+        return self.choices if self.choices is not None else (self.low, self.high)
+
+    def __str__(self) -> str:
+        if self.choices is not None:
+            return f"one of {', '.join(map(str, self.choices))}"
+        return f"from {self.low:g} to {self.high:g}"
+
+
+@dataclass(frozen=True)
+class SearchSpace:
+    """Domains by config path, a parent before those that depend on it, and points to try first."""
+
+    domains: Mapping[str, Domain]
+    warm_start: tuple[Mapping[str, Scalar], ...]
+
+    def suggest(self, trial: optuna.Trial, base: Config) -> dict[str, Scalar]:
+        """Sample the parameters that apply to this trial; a condition on a path outside the space goes by `base`."""
+        values: dict[str, Scalar] = {}
+        for path, domain in self.domains.items():
+            if self._applies(domain, values, base):
+                values[path] = domain.suggest(trial)
+        return values
+
+    def point(self, base: Config) -> dict[str, Scalar]:
+        """What of `base` lies in the space: its values of those parameters whose domain has them."""
+        values: dict[str, Scalar] = {}
+        for path, domain in self.domains.items():
+            value = get_value(base, path)
+            if self._applies(domain, values, base) and domain.contains(value):
+                values[path] = value
+        return values
+
+    def without(self, paths: Iterable[str]) -> "SearchSpace":
+        """The space with these paths taken out, of the warm starts too."""
+        removed = set(paths)
+        return SearchSpace(
+            {path: domain for path, domain in self.domains.items() if path not in removed},
+            tuple({path: value for path, value in point.items() if path not in removed} for point in self.warm_start),
+        )
+
+    def tree(self) -> dict[str, Any]:
+        """The space as a search-space file has it."""
+        parameters = {path: domain.tree() for path, domain in self.domains.items()}
+        return {"parameters": parameters, "warm_start": [dict(point) for point in self.warm_start]}
+
+    def check_with(self, base: Config) -> None:
+        """Check that the edge values of any two parameters that meet in a trial make a valid config with the rest as in `base`.
+
+        Raises:
+            ValueError: listing every mistake.
+        """
+        mistakes: dict[str, None] = {}
+        # Two at a time, as the config's rules across fields are about two fields.
+        for one, other in combinations_with_replacement(self.domains.values(), 2):
+            for value, other_value in product(one.edges, other.edges):
+                values = self._with_conditions({one.path: value, other.path: other_value}, base)
+                if values is not None:
+                    mistakes |= dict.fromkeys(refusals(base, values))
+        if mistakes:
+            raise_mistakes("search space", list(mistakes))
+
+    def _with_conditions(self, values: dict[str, Scalar], base: Config) -> dict[str, Scalar] | None:
+        """The values and what they need to apply together, None where they never do."""
+        waiting = list(values)
+        while waiting:
+            for parent, allowed in self.domains[waiting.pop()].when.items():
+                if parent in self.domains and parent not in values:
+                    values[parent] = allowed[0]
+                    waiting.append(parent)
+                if (values[parent] if parent in values else get_value(base, parent)) not in allowed:
+                    return None
+        return values
+
+    def _applies(self, domain: Domain, values: Mapping[str, Scalar], base: Config) -> bool:
+        """Whether the conditions hold; one on a parameter that does not apply itself does not."""
+        return all(
+            parent in values and values[parent] in allowed if parent in self.domains else get_value(base, parent) in allowed
+            for parent, allowed in domain.when.items()
+        )
+
+
+def refusals(base: Config, values: Mapping[str, Scalar]) -> list[str]:
+    """What the config says against these values at these paths."""
+    try:
+        replace_values(base, values)
+    except ValidationError as error:
+        return [text for _, text in describe_mistakes(error)]
+    return []

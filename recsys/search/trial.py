@@ -1,0 +1,82 @@
+"""What runs on a worker: one trial after another, each its own config, on data that all of a node share.
+
+Stands between Tune, which starts, steps and stops it, and `training.fit`. The worker process is used again for the next trial, so
+that torch is imported once; the arrays of the data are mapped from the object store and never copied.
+"""
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import ray
+import torch
+from ray import tune
+
+from recsys.config import Config
+from recsys.training.fit import Epoch, fit
+from recsys.training.state import TrainingState
+
+CHECKPOINT_SECONDS = 30.0
+"""A trial is saved at most this often, and when it ends by itself."""
+
+
+class TrialRunner(tune.Trainable):
+    """Trains one config and reports an epoch a step.
+
+    A trial's Tune config holds `number`, `seed` and `config`, the complete config as JSON.
+    """
+
+    def setup(self, config: dict[str, Any], data: list[Any], folder: str, gpu_device: str) -> None:  # type: ignore[override]
+        """Begin a trial, after its last checkpoint if it has one.
+
+        Args:
+            config: the Tune config of the trial.
+            data: one reference to the `Interactions`, in a list so that it travels as a reference.
+            folder: where the study keeps its trials' checkpoints.
+            gpu_device: the torch device of a trial that has a GPU.
+        """
+        self._data = ray.get(data[0])
+        self._folder = Path(folder)
+        self._device = gpu_device if ray.get_gpu_ids() else "cpu"
+        self._saved_at = self._started = 0.0
+        self._start(config)
+
+    def reset_config(self, new_config: dict[str, Any]) -> bool:
+        """Begin another trial in the same process, on the same data."""
+        self._start(new_config)
+        return True
+
+    def step(self) -> dict[str, Any]:
+        """Train and rank one epoch.
+
+        Returns:
+            `epoch`, `metrics`, `started` (Unix seconds of the first batch in this process), `done`; or, where the loss was no
+            longer finite, `diverged` with the reason.
+        """
+        try:
+            epoch = next(self._epochs)
+        except FloatingPointError as error:
+            return {"diverged": str(error), "done": True}
+        now = time.monotonic()
+        if epoch.is_last or now - self._saved_at >= CHECKPOINT_SECONDS:
+            epoch.state.save(self._checkpoint)
+            self._saved_at = now
+        return {"epoch": epoch.epoch, "metrics": epoch.metrics, "started": self._started, "done": epoch.is_last}
+
+    def save_checkpoint(self, checkpoint_dir: str) -> None:
+        """Nothing: a trial keeps its own checkpoint, which a retry and a resumed search find alike."""
+
+    def load_checkpoint(self, checkpoint: dict[str, Any] | None) -> None:
+        """Nothing, as there is no checkpoint of Tune's."""
+
+    def _start(self, tune_config: dict[str, Any]) -> None:
+        config = Config.model_validate_json(tune_config["config"])
+        torch.set_num_threads(max(1, int(config.resources.cpu)))
+        self._checkpoint = self._folder / f"{tune_config['number']}.safetensors"
+        sizes = self._data.n_users, self._data.n_items
+        saved = self._checkpoint.is_file()
+        state = TrainingState.load(self._checkpoint, config, *sizes, self._device) if saved else None
+        self._epochs: Iterator[Epoch] = fit(config, self._data, tune_config["seed"], device=self._device, state=state)
+        self._saved_at = time.monotonic()
+        self._started = time.time()

@@ -1,0 +1,1 @@
+"""MLflow: runs of studies, trials and final trainings."""

@@ -1,0 +1,29 @@
+"""A saved model as MLflow serves it: loaded from this code and the model's folder, nothing is unpickled.
+
+MLflow runs this file as a script. `predict` takes a table with a column `user_id` and gives each user's recommendations.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import mlflow
+import pandas as pd
+
+from recsys.training import saved_model
+from recsys.training.recommending import recommend
+
+
+class ServedModel(mlflow.pyfunc.PythonModel):  # type: ignore[name-defined, misc]
+    """Recommends items to users by their own ids."""
+
+    def load_context(self, context: Any) -> None:
+        """Read the saved model."""
+        self.saved = saved_model.load(Path(context.artifacts["model"]))
+
+    def predict(self, context: Any, model_input: pd.DataFrame, params: dict[str, Any] | None = None) -> pd.DataFrame:  # noqa: ARG002
+        """Each user's best items: `user_id`, `rank` from 1, `item_id`, `score`, `title`; `params["k"]` says how many (10)."""
+        best: pd.DataFrame = recommend(self.saved, model_input["user_id"].tolist(), (params or {}).get("k", 10)).to_pandas()
+        return best
+
+
+mlflow.models.set_model(ServedModel())

@@ -1,0 +1,80 @@
+"""`python -m recsys.train`: train the best trial of a study, a named trial, or one config, and score it on test."""
+
+import sys
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import click
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from recsys import command_line
+
+
+@click.command(help="Train the best trial of a study, a named trial, or one config, and score it on test.")
+@click.option("--best-of", metavar="STUDY", help="Train the best trial of this study.")
+@click.option("--trial", metavar="STUDY/TRIAL", help="Train this trial.")
+@command_line.config_option
+@command_line.data_option
+@command_line.set_option
+@click.option("--seeds", metavar="N", type=click.IntRange(min=1), default=1, show_default=True, help="Repeat with N seeds.")
+@click.option("--validate", is_flag=True, help="Train on train alone and report validation; test is not read.")
+@click.option("--out", type=Path, metavar="MODEL", help="Folder of the model.  [default: DIR/models/<name>]")
+@command_line.dir_option
+@command_line.json_option
+def train(
+    *,
+    best_of: str | None,
+    trial: str | None,
+    config_file: Path | None,
+    data: str | None,
+    settings: tuple[str, ...],
+    seeds: int,
+    validate: bool,
+    out: Path | None,
+    folder: Path,
+    as_json: bool,
+) -> int:
+    """Parse, train, print; returns the exit code."""
+    sources = {"--best-of": best_of, "--trial": trial, "--config": config_file}
+    given = [flag for flag, value in sources.items() if value is not None]
+    if len(given) != 1:
+        raise ValueError(
+            f"command line: must have one of {', '.join(sources)}, but got {' and '.join(given) or 'none'}. Give exactly one."
+        )
+    from recsys.search import choice, final_training
+
+    if config_file is not None:
+        config, _ = command_line.read_config(config_file, data, settings)
+        chosen = choice.Choice(config_file.stem, config, None, config.study.seed, None)
+    else:
+        chosen = choice.choose_best(folder, best_of) if best_of else choice.choose_trial(folder, trial or "")
+        config, _ = command_line.read_config(chosen.config, data, settings)
+        chosen = replace(chosen, config=config)
+    answer = final_training.train(chosen, folder, out, n_seeds=seeds, validate=validate)
+    command_line.print_result(answer, as_json, _text)
+    return 0
+
+
+def _text(answer: Mapping[str, Any]) -> RenderableType:
+    part = "test" if "test" in answer else "validation"
+    scores, baselines = answer[part], answer["baselines"]
+    table = Table(f"{part} ({answer['protocol']})", "model", *baselines, box=None, header_style="bold")
+    for name, value in scores.items():
+        table.add_row(name, f"{value:.4f}", *(f"{b[name]:.4f}" if name in b else "" for b in baselines.values()))
+    lines = [f"Trained {answer['epochs']} epochs with {len(answer['seeds'])} seed(s): {answer['model']}"]
+    if part == "test":
+        lines.append(f"Recommend:      python -m recsys.recommend --model {answer['model']} --user ID")
+    return Group(table, Text("\n".join(lines)))
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the command; returns the exit code."""
+    return command_line.run(train, argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,128 @@
+"""`python -m recsys.tune`: search for the best model on a data set."""
+
+import shlex
+import sys
+import time
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
+from functools import partial
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from recsys import command_line
+from recsys.config_files import dump_yaml
+
+if TYPE_CHECKING:
+    from recsys.search.session import Plan
+
+_SHOWN_TRIALS = 10
+_FLAGS = {
+    "trials": "study.n_trials",
+    "max_epochs": "training.max_epochs",
+    "time_budget": "study.time_budget",
+    "cpu": "resources.cpu",
+    "gpu": "resources.gpu",
+    "concurrent": "study.max_concurrent",
+}
+
+
+@click.command(help="Search for the best model on a data set.")
+@click.option("--space", "space_file", type=Path, required=True, metavar="FILE", help="Search space (YAML).")
+@command_line.config_option
+@command_line.data_option
+@click.option("--name", metavar="STUDY", help="Name of the study.  [default: <space file>-<UTC time>]")
+@click.option("--trials", metavar="N", help="Trials of the study (study.n_trials).")
+@click.option("--max-epochs", metavar="N", help="Epochs of a trial at most (training.max_epochs).")
+@click.option("--time-budget", metavar="TIME", help="End the search after this time, such as 10m (study.time_budget).")
+@click.option("--cpu", metavar="X", help="CPUs of a trial (resources.cpu).")
+@click.option("--gpu", metavar="X", help="GPUs of a trial (resources.gpu).")
+@click.option("--concurrent", metavar="N", help="Trials at the same time (study.max_concurrent).")
+@command_line.set_option
+@command_line.dir_option
+@click.option("--dry-run", is_flag=True, help="Check everything, show what would run, train nothing.")
+@command_line.json_option
+def tune(
+    *,
+    space_file: Path,
+    config_file: Path | None,
+    data: str | None,
+    name: str | None,
+    settings: tuple[str, ...],
+    folder: Path,
+    dry_run: bool,
+    as_json: bool,
+    **flags: str | None,
+) -> int:
+    """Parse, search, print; returns the exit code."""
+    began = time.monotonic()
+    given = {path: (f"--{flag.replace('_', '-')}", flags[flag]) for flag, path in _FLAGS.items()}
+    config, decided = command_line.read_config(config_file, data, settings, given)
+    with ThreadPoolExecutor(1) as importer:
+        # MLflow takes seconds to import, and Ray seconds to start: side by side.
+        importer.submit(import_module, "recsys.tracking.runs")
+        from recsys.search import session
+
+        space = session.read_effective_space(space_file, config, decided)
+        plan = session.make_plan(config, space, name or f"{space_file.stem}-{datetime.now(UTC):%Y%m%d-%H%M%S}", folder)
+    if dry_run:
+        command_line.print_result(session.describe_plan(plan), as_json, _plan_text)
+        return 0
+    result = session.run(plan)
+    answer = {**result.answer, "total_seconds": time.monotonic() - began}
+    command_line.print_result(answer, as_json, partial(_result_text, plan))
+    if result.interrupted:
+        return command_line.INTERRUPTED
+    if answer["best"] is None:
+        print(f"No trial of {plan.name} reached a value; the errors stand above and in MLflow.", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _plan_text(plan: Mapping[str, Any]) -> RenderableType:
+    from recsys.search.progress import show_params
+
+    data, resources = plan["data"], plan["resources"]
+    trial, cluster = resources["trial"], resources["cluster"]
+    lines = [
+        dump_yaml(plan["config"]),
+        "Sample trials:",
+        *(f"  {show_params(params)}" for params in plan["sample_trials"]),
+        f"Data: {data['users']:,} users, {data['items']:,} items, {data['interactions']:,} interactions",
+        f"Resources: {resources['concurrency']} trials at a time, each with {trial['cpu']:g} CPU and {trial['gpu']:g} GPU, "
+        f"of {cluster['CPU']:g} CPU and {cluster['GPU']:g} GPU",
+        "Dry run: nothing was trained.",
+    ]
+    return Text("\n".join(lines))
+
+
+def _result_text(plan: "Plan", answer: Mapping[str, Any]) -> RenderableType:
+    from recsys.search.progress import metric_title, show_params
+
+    table = Table("trial", "state", "epochs", metric_title(plan.config), "parameters", box=None, header_style="bold")
+    order = sorted(answer["trials"], key=lambda trial: (trial["value"] is None, -(trial["value"] or 0.0)))
+    for trial in order[:_SHOWN_TRIALS]:
+        value = "" if trial["value"] is None else f"{trial['value']:.4f}"
+        table.add_row(trial["id"], trial["state"], str(trial["epochs"]), value, Text(show_params(trial["params"])))
+    lines = [", ".join(f"{count} {state}" for state, count in answer["counts"].items() if count)]
+    if answer["best"]:
+        lines += [f"Best config:    {answer['best']['config']}"]
+        lines += [f"Final training: python -m recsys.train --best-of {plan.name}{command_line.dir_flag(plan.folder)}"]
+    if answer["mlflow"]:
+        lines += [f"Compare trials: mlflow ui --backend-store-uri {shlex.quote(answer['mlflow']['tracking_uri'])}"]
+    return Group(table, Text("\n".join(lines)))
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the command; returns the exit code."""
+    return command_line.run(tune, argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,182 @@
+from typing import Any
+
+import optuna
+import pytest
+
+from recsys.config import Config, replace_values
+from recsys.search.space import Domain, SearchSpace
+from recsys.search.space_file import parse_space
+
+NESTED: dict[str, Any] = {
+    # Children stand before their parents on purpose.
+    "model.dropout": {"low": 0.1, "high": 0.5, "when": {"model.n_layers": [2, 3]}},
+    "model.n_layers": {"low": 1, "high": 3, "when": {"model.name": ["mlp", "neumf"]}},
+    "model.name": {"choices": ["gmf", "mlp", "neumf"]},
+    "training.learning_rate": {"low": 1e-4, "high": 1e-2, "log": True},
+}
+
+
+def space_of(parameters: dict[str, Any], *warm_start: dict[str, Any]) -> SearchSpace:
+    return parse_space({"parameters": parameters, "warm_start": list(warm_start)}, "space.yaml")
+
+
+def suggest(space: SearchSpace, values: dict[str, Any], base: Config | None = None) -> tuple[dict[str, Any], optuna.Trial]:
+    """What the space suggests to a trial of a real study in which these values are enqueued."""
+    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
+    study.enqueue_trial(values)
+    trial = study.ask()
+    return dict(space.suggest(trial, base or Config())), trial
+
+
+@pytest.mark.parametrize(
+    ("values", "sampled"),
+    [
+        ({"model.name": "gmf"}, {"model.name", "training.learning_rate"}),
+        ({"model.name": "mlp", "model.n_layers": 1}, {"model.name", "training.learning_rate", "model.n_layers"}),
+        (
+            {"model.name": "neumf", "model.n_layers": 3},
+            {"model.name", "training.learning_rate", "model.n_layers", "model.dropout"},
+        ),
+    ],
+)
+def test_a_parameter_is_sampled_where_its_condition_holds(values: dict[str, Any], sampled: set[str]) -> None:
+    suggested, trial = suggest(space_of(NESTED), values)
+    assert suggested.keys() == sampled
+    # Optuna knows of nothing else: a value that does not apply would mislead the sampler.
+    assert trial.params == suggested
+
+
+def test_a_parent_is_sampled_before_its_children() -> None:
+    assert list(space_of(NESTED).domains) == ["model.name", "training.learning_rate", "model.n_layers", "model.dropout"]
+
+
+def test_a_condition_on_a_parameter_that_does_not_apply_does_not_hold() -> None:
+    # The base has 3 layers, for which dropout would be sampled; but gmf has no layers.
+    base = replace_values(Config(), {"model.n_layers": 3})
+    assert "model.dropout" not in suggest(space_of(NESTED), {"model.name": "gmf"}, base)[0]
+
+
+def test_a_condition_outside_the_space_goes_by_the_base() -> None:
+    space = space_of(NESTED).without(["model.name"])
+    assert "model.n_layers" in suggest(space, {}, replace_values(Config(), {"model.name": "mlp"}))[0]
+    assert suggest(space, {}, replace_values(Config(), {"model.name": "gmf"}))[0].keys() == {"training.learning_rate"}
+
+
+def test_distributions_are_those_of_the_file() -> None:
+    _, trial = suggest(space_of(NESTED), {"model.name": "mlp", "model.n_layers": 2})
+    assert trial.distributions == {
+        "model.name": optuna.distributions.CategoricalDistribution(("gmf", "mlp", "neumf")),
+        "model.n_layers": optuna.distributions.IntDistribution(1, 3),
+        "model.dropout": optuna.distributions.FloatDistribution(0.1, 0.5),
+        "training.learning_rate": optuna.distributions.FloatDistribution(1e-4, 1e-2, log=True),
+    }
+
+
+def test_every_suggestion_is_a_valid_config_within_its_domains() -> None:
+    space = space_of(NESTED)
+    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=1))
+    names = set()
+    for _ in range(50):
+        values = space.suggest(study.ask(), Config())
+        config = replace_values(Config(), values)
+        assert all(space.domains[path].contains(value) for path, value in values.items())
+        names.add(config.model.name)
+    assert names == {"gmf", "mlp", "neumf"}
+
+
+@pytest.mark.parametrize(
+    ("base", "expected"),
+    [
+        # The default, neumf, with dropout 0.0: outside from 0.1 to 0.5.
+        ({}, {"model.name": "neumf", "model.n_layers": 3, "training.learning_rate": 1e-3}),
+        (
+            {"model.dropout": 0.2},
+            {"model.name": "neumf", "model.n_layers": 3, "model.dropout": 0.2, "training.learning_rate": 1e-3},
+        ),
+        ({"model.name": "gmf", "training.learning_rate": 0.5}, {"model.name": "gmf"}),
+        ({"model.name": "inner_product"}, {"training.learning_rate": 1e-3}),
+    ],
+)
+def test_the_point_of_a_config_is_what_of_it_lies_in_the_space(base: dict[str, Any], expected: dict[str, Any]) -> None:
+    assert space_of(NESTED).point(replace_values(Config(), base)) == expected
+
+
+def test_without_takes_paths_out_of_domains_and_warm_starts() -> None:
+    space = space_of(NESTED, {"model.name": "mlp", "training.learning_rate": 1e-3}, {"model.name": "gmf"})
+    left = space.without(["model.name"])
+    assert list(left.domains) == ["training.learning_rate", "model.n_layers", "model.dropout"]
+    assert left.warm_start == ({"training.learning_rate": 1e-3}, {})
+    assert "model.name" in space.domains
+
+
+def test_the_tree_of_a_space_reads_back_as_the_same() -> None:
+    space = space_of(NESTED, {"model.name": "mlp"})
+    assert parse_space(space.tree(), "space.yaml") == space
+
+
+def choices(*values: Any) -> Domain:
+    return Domain("x", values, None, None, False, {})
+
+
+@pytest.mark.parametrize(
+    ("domain", "inside", "outside"),
+    [
+        (choices(True, False), [True, False], [1, 0, None]),
+        (choices(1, 2), [1, 2], [True, 3]),
+        (choices(None, "linear"), [None, "linear"], ["", "None", False]),
+        (Domain("x", None, 1, 3, False, {}), [1, 2, 3], [0, 4, 2.0, True, "2", None]),
+        (Domain("x", None, 0.0, 1.0, False, {}), [0.0, 1.0, 1, 0.5], [1.1, -0.1, True, "0.5", None, float("nan")]),
+    ],
+)
+def test_contains(domain: Domain, inside: list[Any], outside: list[Any]) -> None:
+    assert [value for value in inside if not domain.contains(value)] == []
+    assert [value for value in outside if domain.contains(value)] == []
+
+
+@pytest.mark.parametrize(
+    ("domain", "expected"),
+    [
+        (choices("gmf", "mlp"), "one of gmf, mlp"),
+        (Domain("x", None, 8, 128, True, {}), "from 8 to 128"),
+        (Domain("x", None, 1e-4, 0.03, True, {}), "from 0.0001 to 0.03"),
+    ],
+)
+def test_a_domain_in_words(domain: Domain, expected: str) -> None:
+    assert str(domain) == expected
+
+
+def test_the_space_goes_together_with_the_base() -> None:
+    space = space_of({"training.n_negatives": {"low": 1, "high": 32}})
+    space.check_with(Config())
+    with pytest.raises(ValueError, match=r"^search space: training\.n_negatives: must be at most data\.n_negatives, 4") as caught:
+        space.check_with(replace_values(Config(), {"training.resample_negatives": False}))
+    assert "but got 32." in str(caught.value)
+
+
+def test_parameters_that_exclude_each_other_are_found_before_the_search() -> None:
+    space = space_of(
+        {
+            "training.resample_negatives": {"choices": [True, False]},
+            "training.n_negatives": {"low": 1, "high": 32},
+            "training.negative_sampling": {"choices": ["uniform", "popularity"]},
+        }
+    )
+    with pytest.raises(ValueError, match="search space: 2 mistakes") as caught:
+        space.check_with(Config())
+    assert "  training.n_negatives: must be at most data.n_negatives, 4" in str(caught.value)
+    assert "  training.negative_sampling: must be uniform without" in str(caught.value)
+
+
+def test_parameters_that_never_meet_do_not_exclude_each_other() -> None:
+    when = {"training.resample_negatives": [True]}
+    space = space_of(
+        {
+            "training.resample_negatives": {"choices": [True, False]},
+            "training.n_negatives": {"low": 1, "high": 32, "when": when},
+        }
+    )
+    space.check_with(Config())
+    # Where the base decides against the condition, the parameter is never sampled.
+    fixed = replace_values(Config(), {"training.resample_negatives": False})
+    space.check_with(fixed)
+    space.without(["training.resample_negatives"]).check_with(fixed)

@@ -1,0 +1,222 @@
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import click
+import pytest
+from rich.text import Text
+
+from recsys.command_line import DEFAULT_FOLDER, dir_flag, is_users_mistake, print_result, read_config, run
+from recsys.config import Config
+
+RECSYS = Path(sys.modules["recsys.command_line"].__file__ or "").parent
+
+SCRIPT = '''
+"""A command whose libraries, children and own prints all write to standard output."""
+import subprocess, sys
+import click
+from recsys import command_line
+
+@click.command()
+@command_line.json_option
+def chatty(as_json: bool) -> int:
+    print("printed by a library")
+    subprocess.run([sys.executable, "-c", "print('printed by a child')"], check=True)
+    command_line.print_result({"name": "é"}, as_json, lambda answer: f"name is {answer['name']}")
+    print("printed afterwards")
+    return 0
+
+sys.exit(command_line.run(chatty, None))
+'''
+
+
+def run_callback(callback: Callable[[], object]) -> int:
+    return run(click.Command("made-up", callback=callback), [])
+
+
+@pytest.fixture
+def read() -> click.Command:
+    """A command with the common options, which does as much as all of them do first."""
+
+    @click.command()
+    @click.option("--space", required=True)
+    @click.option("-k", type=click.IntRange(min=1), default=1)
+    @click.option("--all-users", is_flag=True)
+    @click.option("--set", "settings", multiple=True)
+    def read(*, space: str, k: int, all_users: bool, settings: tuple[str, ...]) -> None:  # noqa: ARG001
+        read_config(None, None, settings)
+
+    return read
+
+
+def test_what_the_command_returns_is_the_exit_code(capfd: pytest.CaptureFixture[str]) -> None:
+    assert run_callback(lambda: None) == 0
+    assert run_callback(lambda: 0) == 0
+    assert run_callback(lambda: 130) == 130
+    assert capfd.readouterr() == ("", "")
+
+
+def test_a_users_mistake_is_one_line_and_2(read: click.Command, capfd: pytest.CaptureFixture[str]) -> None:
+    assert run(read, ["--space", "x", "--set", "model.embeding_dim=8"]) == 2
+    message = "--set: model.embeding_dim: must be a config path, but got an unknown name. Did you mean model.embedding_dim?"
+    assert capfd.readouterr() == ("", f"error: {message}\n")
+
+
+def test_several_mistakes_are_a_headline_and_a_line_each(read: click.Command, capfd: pytest.CaptureFixture[str]) -> None:
+    assert run(read, ["--space", "x", "--set", "model.embedding_dim=0", "--set", "model.dropout=1"]) == 2
+    assert capfd.readouterr().err.splitlines() == [
+        "error: --set: 2 mistakes",
+        "  model.embedding_dim: must be at least 1, but got 0. The default is 16.",
+        "  model.dropout: must be less than 1, but got 1. The default is 0.0.",
+    ]
+
+
+def test_a_missing_file_is_a_users_mistake(capfd: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    file = tmp_path / "c.yaml"
+    assert run_callback(lambda: read_config(file, None, ())) == 2
+    assert capfd.readouterr().err == f"error: {file}: must be a YAML file, but got no such file. Check the path.\n"
+
+
+def raise_in_a_library() -> None:
+    json.loads("{")  # a ValueError, but not one that recsys raised
+
+
+def raise_index_error() -> None:
+    # Raised by recsys, but never a way to tell of a mistake in the input.
+    eval(compile("[][0]", str(RECSYS / "made_up.py"), "eval"))
+
+
+@pytest.mark.parametrize("callback", [raise_in_a_library, raise_index_error])
+def test_anything_else_is_a_traceback_and_1(callback: Callable[[], object], capfd: pytest.CaptureFixture[str]) -> None:
+    assert run_callback(callback) == 1
+    out, err = capfd.readouterr()
+    assert out == ""
+    assert err.startswith("Traceback (most recent call last):\n")
+    assert "error: " not in err
+
+
+@pytest.mark.parametrize(
+    ("raising", "expected"),
+    [
+        ("raise ValueError('x')", True),
+        ("raise FileNotFoundError('x')", True),
+        ("raise ConnectionError('x')", True),
+        ("raise RuntimeError('x')", False),
+        ("raise KeyError('x')", False),
+        ("raise AssertionError", False),
+    ],
+)
+def test_the_kinds_of_a_users_mistake(raising: str, expected: bool) -> None:
+    with pytest.raises(Exception) as caught:  # noqa: PT011
+        exec(compile(raising, str(RECSYS / "search" / "made_up.py"), "exec"))
+    assert isinstance(caught.value, Exception)
+    assert is_users_mistake(caught.value) is expected
+
+
+def test_only_the_innermost_frame_decides() -> None:
+    library = compile("def fail(): raise ValueError('x')", "somewhere/library.py", "exec")
+    names: dict[str, object] = {}
+    exec(library, names)
+    with pytest.raises(ValueError, match="x") as caught:
+        exec(compile("fail()", str(RECSYS / "made_up.py"), "exec"), names)
+    assert not is_users_mistake(caught.value)
+
+
+def test_an_error_that_was_never_raised_is_none() -> None:
+    assert not is_users_mistake(ValueError("x"))
+
+
+@pytest.mark.parametrize("interrupt", [KeyboardInterrupt, click.Abort])
+def test_an_interrupt_is_130(interrupt: type[BaseException]) -> None:
+    def stop() -> None:
+        raise interrupt
+
+    assert run_callback(stop) == 130
+
+
+@pytest.mark.parametrize(
+    ("argv", "expected"),
+    [
+        (["--spac", "x"], "--spac: must be an option of this command, but got an unknown one. Did you mean --space?"),
+        (["--zzzzzzz"], "--zzzzzzz: must be an option of this command, but got an unknown one. See --help."),
+        ([], "--space: must be given, but got nothing. See --help."),
+        (["--space"], "command line: must follow the usage, but got: Option '--space' requires an argument. See --help."),
+        (["--space", "x", "y"], "command line: must follow the usage, but got: Got unexpected extra argument (y). See --help."),
+        (["--space", "x", "-k", "0"], "-k: must follow the usage, but got: 0 is not in the range x>=1. See --help."),
+        (
+            ["--space", "x", "--all-users=3"],
+            "command line: must follow the usage, but got: Option '--all-users' does not take a value. See --help.",
+        ),
+    ],
+)
+def test_a_mistake_on_the_command_line(
+    read: click.Command, argv: list[str], expected: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert run(read, argv) == 2
+    assert capfd.readouterr() == ("", f"error: {expected}\n")
+
+
+def test_help_is_on_standard_output(read: click.Command, capfd: pytest.CaptureFixture[str]) -> None:
+    assert run(read, ["--help"]) == 0
+    out, err = capfd.readouterr()
+    assert out.startswith("Usage: python -m recsys.read [OPTIONS]\n")
+    assert err == ""
+
+
+@pytest.mark.parametrize(("argv", "result"), [([], "name is é"), (["--json"], '{"name": "é"}')])
+def test_standard_output_holds_the_result_alone(argv: list[str], result: str, tmp_path: Path) -> None:
+    script = tmp_path / "chatty.py"
+    script.write_text(SCRIPT, encoding="utf-8")
+    command = [sys.executable, "-X", "utf8", str(script), *argv]
+    done = subprocess.run(command, check=False, capture_output=True, text=True, encoding="utf-8")
+    assert done.returncode == 0
+    assert done.stdout.splitlines() == [result]
+    assert sorted(done.stderr.splitlines()) == ["printed afterwards", "printed by a child", "printed by a library"]
+
+
+def test_standard_output_is_given_back(capfd: pytest.CaptureFixture[str]) -> None:
+    run_callback(lambda: os.write(1, b"during\n") and None)
+    os.write(1, b"after\n")
+    assert capfd.readouterr() == ("after\n", "during\n")
+
+
+def test_a_result_is_wrapped_and_coloured_by_nobody(capsys: pytest.CaptureFixture[str]) -> None:
+    print_result({"word": "[bold]" + "x" * 300}, as_json=False, describe=lambda answer: Text(answer["word"]))
+    assert capsys.readouterr().out == "[bold]" + "x" * 300 + "\n"
+
+
+def test_json_has_no_numbers_that_json_does_not_know() -> None:
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        print_result({"value": float("nan")}, as_json=True, describe=str)
+
+
+def test_read_config_tells_which_paths_were_decided(tmp_path: Path) -> None:
+    file = tmp_path / "c.yaml"
+    file.write_text("model: {name: gmf}\ntraining: {max_epochs: 2}")
+    flags = {"training.max_epochs": ("--max-epochs", "7"), "study.n_trials": ("--trials", None)}
+    config, decided = read_config(file, "no", ["training.learning_rate=1e-4"], flags)
+    assert decided == {"data.source", "training.max_epochs", "training.learning_rate"}
+    assert (config.data.source, config.training.max_epochs, config.training.learning_rate) == ("no", 7, 1e-4)
+    assert (config.model.name, config.study.n_trials) == ("gmf", 30)
+
+
+@pytest.mark.parametrize(("text", "shown"), [("many", "'many'"), ("1.5", "1.5"), ("", "null")])
+def test_a_flag_is_named_by_its_mistake(text: str, shown: str) -> None:
+    with pytest.raises(ValueError, match="--trials") as caught:
+        read_config(None, None, [], {"study.n_trials": ("--trials", text)})
+    assert str(caught.value) == f"--trials: study.n_trials: must be a whole number, but got {shown}. The default is 30."
+
+
+def test_a_path_to_data_is_text_whatever_it_looks_like() -> None:
+    config, decided = read_config(Config(), "2024", [])
+    assert (config.data.source, decided) == ("2024", {"data.source"})
+
+
+@pytest.mark.parametrize(
+    ("folder", "expected"), [(DEFAULT_FOLDER, ""), (Path("/x/y"), " --dir /x/y"), (Path("my runs"), " --dir 'my runs'")]
+)
+def test_suggested_commands_find_the_same_folder(folder: Path, expected: str) -> None:
+    assert dir_flag(folder) == expected

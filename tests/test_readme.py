@@ -1,0 +1,44 @@
+"""The README's table of config paths is made from the config's own fields: `python -m tests.test_readme` writes it anew."""
+
+from pathlib import Path
+from typing import Literal, get_args, get_origin
+
+from recsys.config import Config, config_paths, get_value
+
+README = Path(__file__).parents[1] / "README.md"
+BEGIN, END = "<!-- config paths: begin -->\n", "<!-- config paths: end -->"
+
+
+def show(default: object) -> str:
+    if default is None:
+        return "none"
+    if isinstance(default, bool):
+        return str(default).lower()
+    return str(list(default)) if isinstance(default, tuple) else str(default)
+
+
+def choices_of(annotation: object) -> tuple[object, ...]:
+    """What a Literal, or a Literal or None, admits beside None."""
+    literals = [part for part in (annotation, *get_args(annotation)) if get_origin(part) is Literal]
+    return get_args(literals[0]) if literals else ()
+
+
+def make_table() -> str:
+    lines = ["| path | default | meaning |", "|---|---|---|"]
+    for path in config_paths():
+        section, name = path.split(".")
+        field = type(getattr(Config(), section)).model_fields[name]
+        default = get_value(Config(), path)
+        others = ", ".join(str(choice) for choice in choices_of(field.annotation) if choice != default)
+        lines.append(f"| `{path}` | {show(default)}{f' ({others})' if others else ''} | {field.description} |")
+    return "\n".join(lines) + "\n"
+
+
+def test_readme_lists_every_config_path_as_the_config_has_it() -> None:
+    table = README.read_text(encoding="utf-8").split(BEGIN)[1].split(END)[0]
+    assert table == make_table()
+
+
+if __name__ == "__main__":
+    before, rest = README.read_text(encoding="utf-8").split(BEGIN)
+    README.write_text(before + BEGIN + make_table() + END + rest.split(END)[1], encoding="utf-8")

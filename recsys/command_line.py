@@ -20,6 +20,7 @@ from recsys.config import Config
 from recsys.config_files import load_config, parse_yaml
 
 INTERRUPTED = 130
+PLAIN_WIDTH = 200
 DEFAULT_FOLDER = Path("experiments")
 
 config_option = click.option("--config", "config_file", type=Path, metavar="FILE", help="Config file (YAML).")
@@ -28,7 +29,7 @@ set_option = click.option("--set", "settings", multiple=True, metavar="PATH=VALU
 dir_option = click.option(
     "--dir",
     "folder",
-    type=Path,
+    type=click.Path(file_okay=False, path_type=Path),
     metavar="DIR",
     default=DEFAULT_FOLDER,
     show_default=True,
@@ -106,7 +107,8 @@ def print_result(answer: Mapping[str, Any], as_json: bool, describe: Callable[[M
     if as_json:
         print(json.dumps(answer, ensure_ascii=False, allow_nan=False), file=stream, flush=True)
     else:
-        Console(file=stream, highlight=False, markup=False, soft_wrap=True).print(describe(answer))
+        width = None if stream.isatty() else PLAIN_WIDTH
+        Console(file=stream, width=width, highlight=False, markup=False, soft_wrap=True).print(describe(answer))
 
 
 def dir_flag(folder: Path) -> str:

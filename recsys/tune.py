@@ -106,10 +106,17 @@ def _result_text(plan: "Plan", answer: Mapping[str, Any]) -> RenderableType:
     from recsys.search.progress import metric_title, show_params
 
     table = Table("trial", "state", "epochs", metric_title(plan.config), "parameters", box=None, header_style="bold")
-    order = sorted(answer["trials"], key=lambda trial: (trial["value"] is None, -(trial["value"] or 0.0)))
+    barred = ("failed", "diverged")
+    order = sorted(answer["trials"], key=lambda t: (t["value"] is None or t["state"] in barred, -(t["value"] or 0.0)))
     for trial in order[:_SHOWN_TRIALS]:
         value = "" if trial["value"] is None else f"{trial['value']:.4f}"
-        table.add_row(trial["id"], trial["state"], str(trial["epochs"]), value, Text(show_params(trial["params"])))
+        table.add_row(
+            trial["id"],
+            trial["state"],
+            str(trial["epochs"]),
+            value,
+            Text(show_params(trial["params"]), no_wrap=True, overflow="ellipsis"),
+        )
     lines = [", ".join(f"{count} {state}" for state, count in answer["counts"].items() if count)]
     if answer["best"]:
         lines += [f"Best config:    {answer['best']['config']}"]

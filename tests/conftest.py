@@ -1,8 +1,27 @@
+import json
+import os
+import subprocess
+import sys
 from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import pytest
 
 from recsys.config import Config
+from recsys.config_files import dump_yaml
+
+from .small_search import SPACE, ratings_csv
+
+PLACES = ("MLFLOW_TRACKING_URI", "RAY_ADDRESS")
+
+
+@pytest.fixture(autouse=True)
+def _at_home(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing of a test goes to a server of whoever runs it, or to the store that MLflow remembers of an earlier test."""
+    for name in PLACES:
+        monkeypatch.delenv(name, raising=False)
 
 
 @pytest.fixture(scope="session")
@@ -15,3 +34,42 @@ def ray_here() -> Iterator[None]:
     connect(Config())
     yield
     ray.shutdown()
+
+
+@pytest.fixture(scope="session")
+def ratings(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A file with the ratings of `small_search`."""
+    path = tmp_path_factory.mktemp("data") / "ratings.csv"
+    path.write_text(ratings_csv())
+    return path
+
+
+@dataclass(frozen=True)
+class Tuned:
+    """What `python -m recsys.tune` left in `folder`, printed as JSON (`answer`) and told on standard error."""
+
+    folder: Path
+    answer: dict[str, Any]
+    errors: str
+
+    @property
+    def study_folder(self) -> Path:
+        return self.folder / "studies" / "first"
+
+    @property
+    def uri(self) -> str:
+        return f"sqlite:///{self.folder / 'mlflow.db'}"
+
+
+@pytest.fixture(scope="session")
+def tuned(ratings: Path, tmp_path_factory: pytest.TempPathFactory) -> Tuned:
+    """One real search for many tests: 7 trials of at most 4 epochs, 2 at a time."""
+    folder = tmp_path_factory.mktemp("tuned")
+    (folder / "space.yaml").write_text(dump_yaml(SPACE))
+    flags = "--name first --trials 7 --max-epochs 4 --concurrent 2 --set training.batch_size=128 --json"
+    places = ["--space", str(folder / "space.yaml"), "--data", str(ratings), "--dir", str(folder)]
+    command = [sys.executable, "-m", "recsys.tune", *places, *flags.split()]
+    env = {name: value for name, value in os.environ.items() if name not in PLACES}
+    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr
+    return Tuned(folder, json.loads(done.stdout), done.stderr)

@@ -43,15 +43,17 @@ def choose_trial(folder: Path, path: str) -> Choice:
         FileNotFoundError: if there is no such study.
         ValueError: if there is no such trial, or it has no value.
     """
-    name, slash, number = path.rpartition("/")
-    if not slash or not number.isdecimal():
-        raise ValueError(f"--trial: must be STUDY/TRIAL, but got {path!r}. Write it as --trial {number or 'ncf'}/0.")
+    name, _, number = path.rpartition("/")
+    if not name or not number.isdecimal():
+        raise ValueError(f"--trial: must be STUDY/TRIAL, but got {path!r}. Write it as --trial {name or number or 'ncf'}/0.")
     record, config = study.read(study.study_folder(folder, name))
     found = {summary.number: summary for summary in record.summaries()}
     summary = found.get(int(number))
     if summary is None or not summary.choosable:
-        state = "no such trial" if summary is None else f"one that is {summary.state} without a value"
-        raise ValueError(f"--trial: must be a trial of {name} with a value, but got {state}. There are {len(found)} trials.")
+        state = "no such trial" if summary is None else f"one that is {summary.state}"
+        raise ValueError(
+            f"--trial: must be a trial of {name} that may be chosen, but got {state}. There are {len(found)} trials."
+        )
     return _choice(f"{name}-{number}", name, record.config_of(summary.number), config, summary)
 
 

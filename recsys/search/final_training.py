@@ -8,12 +8,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from recsys.baselines import score_baselines
 from recsys.config import Config
 from recsys.config_files import config_yaml
 from recsys.data import pipeline
+from recsys.data.interactions import Interactions
+from recsys.data.negatives import UserItemIndex, index_pairs
 from recsys.data.processed import Processed, all_pairs, item_ids, item_titles, load, resolve, user_ids
 from recsys.search.choice import Choice
 from recsys.tracking.runs import open_tracking, trial_params, version_tags
@@ -42,10 +45,10 @@ def train(choice: Choice, folder: Path, out: Path | None, *, n_seeds: int, valid
     torch.set_num_threads(max(1, int(config.resources.cpu)))
     seeds = [choice.seed + offset for offset in range(n_seeds)]
     part = "validation" if validate else "test"
-    trained, baselines = _train_seeds(config, processed, choice.n_epochs, seeds, validate)
+    trained, baselines, data = _train_seeds(config, processed, choice.n_epochs, seeds, validate)
     first, mean = trained[0], {name: statistics.fmean(one.metrics[name] for one in trained) for name in trained[0].metrics}
     metrics = {"fingerprint": processed.fingerprint, "seed": seeds[0], "epochs": first.n_epochs, part: first.metrics}
-    _save(path, config, processed, first, metrics)
+    _save(path, config, processed, first, metrics, seen=_pairs_of(data) if validate else all_pairs(processed))
     if not validate:
         append_test_scores(folder, "train", path, mean)
     run_id = None
@@ -99,25 +102,40 @@ def evaluate_model(model: Path, folder: Path) -> dict[str, Any]:
 
 def _train_seeds(
     config: Config, processed: Processed, n_epochs: int | None, seeds: list[int], validate: bool
-) -> tuple[list[Trained], dict[str, Any]]:
-    """Train with each seed; the number of epochs that nobody chose before is found once, by the first seed on validation."""
+) -> tuple[list[Trained], dict[str, Any], Interactions]:
+    """Train with each seed, and give the data trained on too.
+
+    The number of epochs that nobody chose before is found once, by the first seed on validation.
+    """
     fixed = not config.training.resample_negatives
     if validate:
         data = load(processed, "validation", fixed)
-        return [train_on_validation(config, data, seed, n_epochs) for seed in seeds], score_baselines(data, config)
+        trained = [train_on_validation(config, data, seed, n_epochs) for seed in seeds]
+        return trained, score_baselines(data, config), data
     n_epochs = n_epochs or find_n_epochs(config, lambda: load(processed, "validation", fixed), seeds[0])
     data = load(processed, "test", False)
-    return [train_for_test(config, data, seed, n_epochs) for seed in seeds], score_baselines(data, config)
+    return [train_for_test(config, data, seed, n_epochs) for seed in seeds], score_baselines(data, config), data
 
 
-def _save(path: Path, config: Config, processed: Processed, trained: Trained, metrics: Mapping[str, Any]) -> None:
+def _pairs_of(data: Interactions) -> UserItemIndex:
+    """What each user has interacted with in the parts that were read."""
+    known, held_out = data.known, data.held_out
+    assert held_out is not None
+    user = np.concatenate([known.users(), held_out.user, held_out.low_user])
+    item = np.concatenate([known.items, held_out.item, held_out.low_item])
+    return index_pairs(user, item, data.n_users, data.n_items)
+
+
+def _save(
+    path: Path, config: Config, processed: Processed, trained: Trained, metrics: Mapping[str, Any], *, seen: UserItemIndex
+) -> None:
     saved = SavedModel(
         config=config,
         model=trained.model,
         user_ids=user_ids(processed),
         item_ids=item_ids(processed),
         titles=item_titles(processed),
-        seen=all_pairs(processed),
+        seen=seen,
         metrics=metrics,
     )
     saved_model.save(path, saved)

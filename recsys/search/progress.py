@@ -69,7 +69,8 @@ class SearchProgress(Callback):
             return
         summaries = self._record.summaries()
         ended = next(s for s in summaries if s.number == trial.config["number"])
-        told = f"trial {ended.number}: {ended.state} after {ended.epochs} epochs, {self._describe(ended)}"
+        epochs = f"{ended.epochs} epoch{'s' * (ended.epochs != 1)}"
+        told = f"trial {ended.number}: {ended.state} after {epochs}, {self._describe(ended)}"
         line = f"{told} | {self._headline(summaries)}"
         self._console.print(line, markup=False, highlight=False, soft_wrap=True)
 

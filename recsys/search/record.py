@@ -22,15 +22,12 @@ from recsys.config import Config, replace_values
 from recsys.search.space import SearchSpace
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
-warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)  # multivariate and group, used on purpose
 logging.getLogger("alembic").setLevel(logging.WARNING)
 
 SAMPLERS: dict[str, Callable[..., optuna.samplers.BaseSampler]] = {
-    "tpe": partial(
-        optuna.samplers.TPESampler, multivariate=True, group=True, constant_liar=True
-    ),
+    "tpe": partial(optuna.samplers.TPESampler, multivariate=True, group=True, constant_liar=True),
     "random": optuna.samplers.RandomSampler,
-    "qmc": optuna.samplers.QMCSampler,
+    "qmc": partial(optuna.samplers.QMCSampler, scramble=True, warn_independent_sampling=False),
 }
 STATES = ("complete", "pruned", "failed", "diverged", "unfinished")
 _CHOOSABLE = ("complete", "pruned", "unfinished")
@@ -174,7 +171,10 @@ def count_states(summaries: list[TrialSummary]) -> dict[str, int]:
 
 def create_study(folder: Path, config: Config) -> optuna.Study:
     """A new, empty study in the folder's storage."""
-    sampler = SAMPLERS[config.study.sampler](seed=config.study.seed)
+    with warnings.catch_warnings():
+        # Multivariate, group and quasi-random sampling are used on purpose.
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        sampler = SAMPLERS[config.study.sampler](seed=config.study.seed)
     return optuna.create_study(storage=_storage(folder), study_name=_STUDY_NAME, sampler=sampler, direction="maximize")
 
 

@@ -17,20 +17,25 @@ from recsys.search.record import StudyRecord, trial_seed
 
 
 class StudySearcher(Searcher):
-    """Proposes the trials of a study; values and endings are written by the scheduler."""
+    """Proposes the trials of a study; the values and all endings but failures are written by the scheduler."""
 
     def __init__(self, record: StudyRecord) -> None:
         super().__init__()
         self._record = record
+        self._numbers: dict[str, int] = {}  # by Tune's ids, which are new in each run
 
-    def suggest(self, trial_id: str) -> dict[str, Any]:  # noqa: ARG002 (Tune's ids are new in each run)
+    def suggest(self, trial_id: str) -> dict[str, Any]:
         """Begin the next trial."""
         number, config = self._record.ask()
+        self._numbers[trial_id] = number
         seed = trial_seed(config.study.seed, number)
         return {"number": number, "seed": seed, "config": config.model_dump_json()}
 
-    def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
-        """Nothing: the scheduler has written the ending."""
+    def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:  # noqa: ARG002
+        """Write that a trial failed for good: unlike a scheduler, a searcher is not told of failures that are retried."""
+        number = self._numbers[trial_id]
+        if error and self._record.is_running(number):
+            self._record.finish(number, "failed")
 
     def save(self, checkpoint_path: str) -> None:
         """Nothing: the study's storage is the record."""
@@ -72,10 +77,6 @@ class AshaScheduler(FIFOScheduler):
         if not result.get("diverged"):
             self._write(trial, result)
         self._record.finish(number, "diverged" if result.get("diverged") else "complete")
-
-    def on_trial_error(self, tune_controller: TuneController, trial: Trial) -> None:  # noqa: ARG002
-        """Write that the trial failed for good."""
-        self._record.finish(trial.config["number"], "failed")
 
     def _write(self, trial: Trial, result: dict[str, Any]) -> bool:
         metrics = {key.removeprefix("metrics/"): value for key, value in result.items() if key.startswith("metrics/")}

@@ -19,6 +19,7 @@ from recsys.data import pipeline
 from recsys.data.processed import Processed, load, resolve
 from recsys.search import study
 from recsys.search.record import StudyRecord, TrialSummary, best_trial, count_states
+from recsys.search.resources import slots
 from recsys.search.space import SearchSpace
 from recsys.search.space_file import read_space
 from recsys.tracking.callback import StudyCallback
@@ -53,12 +54,12 @@ def read_effective_space(file: Path, config: Config, decided: Iterable[str]) -> 
     """
     space = read_space(file)
     leaving = [path for path in space.domains if path in set(decided)]
-    for path in leaving:
-        print(f"note: {path} is set to {get_value(config, path)} and leaves the search space.", file=sys.stderr)
     space = space.without(leaving)
     if not space.domains:
         raise ValueError(f"{file}: must leave a parameter to search, but got all set. Take one from --set, or use recsys.train.")
     space.check_with(config)
+    for path in leaving:
+        print(f"note: {path} is set to {get_value(config, path)} and leaves the search space.", file=sys.stderr)
     return space
 
 
@@ -74,7 +75,7 @@ def make_plan(config: Config, space: SearchSpace, name: str, folder: Path) -> Pl
     processed = pipeline.prepare(config, folder)
     config = resolve(config, processed.manifest)
     pipeline.connect(config)
-    return Plan(name, folder, config, space, processed, study.slots(config))
+    return Plan(name, folder, config, space, processed, slots(config))
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,6 @@ os.environ.setdefault("TUNE_GLOBAL_CHECKPOINT_S", str(10**9))
 os.environ.setdefault("TUNE_FORCE_TRIAL_CLEANUP_S", "5")
 
 import pandas as pd
-import ray
 from ray import tune
 from ray.tune import Callback, Stopper
 from ray.tune.experiment import Trial
@@ -33,12 +32,13 @@ from recsys.config import Config
 from recsys.config_files import config_yaml, dump_yaml, parse_config, read_yaml
 from recsys.search.progress import SearchProgress
 from recsys.search.record import StudyRecord, TrialSummary, best_trial, create_study, load_study
+from recsys.search.resources import slots
 from recsys.search.searcher import AshaScheduler, StudySearcher
 from recsys.search.space import SearchSpace
 from recsys.search.trial import TrialRunner
 from recsys.storage import write_atomically
 
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 _MANY_TRIALS = 10**6
 
 
@@ -62,30 +62,10 @@ def study_folder(folder: Path, name: str) -> Path:
         ValueError: if the name could leave the folder or is no plain name.
     """
     if not _NAME.fullmatch(name):
-        raise ValueError(f"study name: must be letters, digits, dots, dashes and underscores, but got {name!r}. Rename it.")
-    return folder / "studies" / name
-
-
-def slots(config: Config) -> int:
-    """How many trials fit on the nodes of the connected cluster at a time, bounded by `study.max_concurrent`.
-
-    Raises:
-        ValueError: if no node can hold one trial.
-    """
-    cpu, gpu = config.resources.cpu, config.resources.gpu
-    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
-    fitting = 0
-    for node in nodes:
-        by_gpu = node.get("GPU", 0.0) // gpu if gpu else float("inf")
-        fitting += int(min(node.get("CPU", 0.0) // cpu, by_gpu))
-    if fitting == 0:
-        largest_cpu, largest_gpu = (max((node.get(kind, 0.0) for node in nodes), default=0.0) for kind in ("CPU", "GPU"))
-        name, asked, largest = ("gpu", gpu, largest_gpu) if gpu > largest_gpu else ("cpu", cpu, largest_cpu)
         raise ValueError(
-            f"resources.{name}: must be at most what one node has, {largest:g}, but got {asked:g}. "
-            f"Ask for less with --{name}, or join a cluster with larger nodes (cluster.address)."
+            f"study name: must be at most 100 letters, digits, dots, dashes and underscores, but got {name!r}. Rename it."
         )
-    return min(fitting, config.study.max_concurrent or fitting)
+    return folder / "studies" / name
 
 
 def require_new(folder: Path) -> None:

@@ -1,0 +1,134 @@
+from types import SimpleNamespace
+from typing import Any, cast
+
+import optuna
+import pytest
+from optuna.trial import TrialState
+from ray.tune.experiment import Trial
+
+from recsys.config import Config, replace_values
+from recsys.search.record import StudyRecord, trial_seed
+from recsys.search.searcher import AshaScheduler, StudySearcher, rungs
+from recsys.search.space_file import parse_space
+
+SPACE = parse_space(
+    {"parameters": {"model.embedding_dim": {"low": 8, "high": 64}}, "warm_start": [{"model.embedding_dim": 32}]}, ""
+)
+
+
+class Search:
+    """A scheduler and a searcher as Tune calls them, on a study in memory."""
+
+    def __init__(self, **values: object) -> None:
+        config = replace_values(Config(), {path.replace("__", "."): value for path, value in values.items()})
+        self.study = optuna.create_study(direction="maximize")
+        self.record = StudyRecord(self.study, config, SPACE)
+        self.searcher = StudySearcher(self.record)
+        self.scheduler = AshaScheduler(self.record, config)
+
+    def begin(self) -> int:
+        return int(self.searcher.suggest(f"tune-{len(self.study.trials)}")["number"])
+
+    def report(self, number: int, epoch: int, value: float) -> str:
+        return self.scheduler.on_trial_result(cast(Any, None), self._trial(number), self._result(epoch, value))
+
+    def complete(self, number: int, result: dict[str, Any]) -> None:
+        self.scheduler.on_trial_complete(cast(Any, None), self._trial(number), result)
+
+    def _trial(self, number: int) -> Trial:
+        return cast(Trial, SimpleNamespace(config={"number": number}))
+
+    @staticmethod
+    def _result(epoch: int, value: float) -> dict[str, Any]:
+        return {"epoch": epoch, "metrics/val_ndcg_at_10": value, "metrics/train_loss": 1.0, "pid": 1}
+
+
+@pytest.mark.parametrize(
+    ("max_epochs", "grace_period", "reduction_factor", "expected"),
+    [(20, 1, 3, [1, 3, 9]), (9, 1, 3, [1, 3]), (20, 2, 4, [2, 8]), (1, 1, 3, []), (5, 5, 3, [])],
+)
+def test_rungs(max_epochs: int, grace_period: int, reduction_factor: int, expected: list[int]) -> None:
+    values = {"study.grace_period": grace_period, "study.reduction_factor": reduction_factor}
+    assert rungs(replace_values(Config(), {"training.max_epochs": max_epochs, **values})) == expected
+
+
+def test_a_third_passes_a_rung_and_at_least_one() -> None:
+    search = Search()
+    decided = []
+    # By hand: the n-th to reach the rung goes on if fewer than max(1, n // 3) of the n are better.
+    for value in (0.5, 0.4, 0.45, 0.7, 0.6, 0.6, 0.55, 0.65, 0.66, 0.61):
+        decided.append(search.report(search.begin(), 1, value) == "CONTINUE")
+    assert decided == [True, False, False, True, False, True, False, True, True, False]
+    states = [trial.state == TrialState.RUNNING for trial in search.study.trials]
+    assert states == decided
+    assert search.study.trials[1].state == TrialState.PRUNED
+    assert search.study.trials[1].intermediate_values == {1: 0.4}
+
+
+def test_rungs_are_apart_and_nothing_is_decided_between_them() -> None:
+    search = Search()
+    first, second = search.begin(), search.begin()
+    assert search.report(first, 1, 0.5) == "CONTINUE"
+    assert search.report(first, 2, 0.9) == "CONTINUE"
+    assert search.report(first, 3, 0.3) == "CONTINUE"
+    assert search.report(second, 1, 0.6) == "CONTINUE"
+    assert search.report(second, 2, 0.0) == "CONTINUE"
+    # At epoch 3 its 0.2 stands against the 0.3 there, not against 0.5 or 0.9.
+    assert search.report(second, 3, 0.2) == "STOP"
+    assert search.study.trials[second].intermediate_values == {1: 0.6, 2: 0.0, 3: 0.2}
+
+
+def test_an_epoch_repeated_by_a_retry_changes_nothing() -> None:
+    search = Search()
+    first, second = search.begin(), search.begin()
+    search.report(first, 1, 0.5)
+    search.report(second, 1, 0.6)
+    # Anew, the first would be second of two now.
+    assert search.report(first, 1, 0.1) == "CONTINUE"
+    assert search.study.trials[first].intermediate_values == {1: 0.5}
+    assert search.record.values_at(1) == {first: 0.5, second: 0.6}
+
+
+def test_a_finished_trial_is_complete_with_its_best_value() -> None:
+    search = Search(training__max_epochs=3)
+    number = search.begin()
+    search.report(number, 1, 0.2)
+    search.report(number, 2, 0.4)
+    search.complete(number, search._result(3, 0.3))
+    trial = search.study.trials[number]
+    assert (trial.state, trial.value, trial.intermediate_values) == (TrialState.COMPLETE, 0.4, {1: 0.2, 2: 0.4, 3: 0.3})
+    # Tune completes stopped trials too: their ending stands.
+    search.complete(number, search._result(3, 0.9))
+    assert search.study.trials[number].value == 0.4
+
+
+def test_a_diverged_trial_is_pruned_with_a_violated_constraint() -> None:
+    search = Search()
+    number = search.begin()
+    search.report(number, 1, 0.2)
+    search.complete(number, {"diverged": "train_loss, epoch 2: must be finite", "done": True})
+    trial = search.study.trials[number]
+    assert (trial.state, trial.intermediate_values, trial.constraints) == (TrialState.PRUNED, {1: 0.2}, {"diverged": 1.0})
+
+
+def test_only_a_failure_for_good_is_told() -> None:
+    search = Search()
+    first, second = search.begin(), search.begin()
+    # Tune tells the scheduler of each failure, also of one that it retries.
+    search.scheduler.on_trial_error(cast(Any, None), search._trial(first))
+    assert search.record.is_running(first)
+    search.searcher.on_trial_complete("tune-0", error=True)
+    assert search.study.trials[first].state == TrialState.FAIL
+    search.searcher.on_trial_complete("tune-1", {"done": True})
+    assert search.record.is_running(second)
+
+
+def test_the_default_then_the_warm_start_come_first() -> None:
+    search = Search(model__dropout=0.25)
+    search.record.enqueue_first_points()
+    proposals = [search.searcher.suggest(f"tune-{number}") for number in range(3)]
+    configs = [Config.model_validate_json(proposal["config"]) for proposal in proposals]
+    assert [config.model.embedding_dim for config in configs[:2]] == [16, 32]
+    assert [config.model.dropout for config in configs] == [0.25] * 3
+    assert [proposal["number"] for proposal in proposals] == [0, 1, 2]
+    assert [proposal["seed"] for proposal in proposals] == [trial_seed(0, number) for number in range(3)]

@@ -1,0 +1,124 @@
+"""What runs on a worker, here in this process: the same code, called as Tune calls it."""
+
+import itertools
+import time
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import ray
+import torch
+from ray import tune
+
+from recsys.config import Config, replace_values
+from recsys.data.interactions import Interactions
+from recsys.data.pipeline import prepare
+from recsys.data.processed import load
+from recsys.search import trial
+from recsys.search.trial import TrialRunner
+from recsys.training.fit import fit
+
+
+@pytest.fixture(scope="module")
+def config(ratings: Path) -> Config:
+    return replace_values(
+        Config(), {"data.source": str(ratings), "training.max_epochs": 4, "training.batch_size": 128, "model.dropout": 0.2}
+    )
+
+
+@pytest.fixture(scope="module")
+def data(ray_here: None, config: Config, tmp_path_factory: pytest.TempPathFactory) -> Interactions:  # noqa: ARG001
+    return load(prepare(config, tmp_path_factory.mktemp("trial")), "validation", negatives=False)
+
+
+@pytest.fixture(autouse=True)
+def _threads() -> Any:
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
+
+
+def tune_config(config: Config, number: int, seed: int) -> dict[str, Any]:
+    return {"number": number, "seed": seed, "config": config.model_dump_json()}
+
+
+def begin(data: Interactions, folder: Path, given: dict[str, Any]) -> Any:
+    """A runner as Tune makes it, of a class without annotations."""
+    runner = tune.with_parameters(TrialRunner, data=[ray.put(data)], folder=str(folder), gpu_device="cpu")(config=given)
+    assert isinstance(runner, TrialRunner)
+    return runner
+
+
+def values(results: list[dict[str, Any]]) -> list[tuple[int, float, bool]]:
+    return [(result["epoch"], result["metrics"]["val_ndcg_at_10"], result["done"]) for result in results]
+
+
+def expected(config: Config, data: Interactions, seed: int) -> list[tuple[int, float, bool]]:
+    return [(epoch.epoch, epoch.metrics["val_ndcg_at_10"], epoch.is_last) for epoch in fit(config, data, seed)]
+
+
+def test_an_epoch_a_step(config: Config, data: Interactions, tmp_path: Path) -> None:
+    runner = begin(data, tmp_path, tune_config(config, 3, seed=11))
+    results = [runner.train() for _ in range(4)]
+    assert values(results) == expected(config, data, 11)
+    assert [result["done"] for result in results] == [False, False, False, True]
+    assert {"train_loss", "train_seconds", "rank_seconds", "samples_per_second", "val_mrr_at_10"} < set(results[0]["metrics"])
+    # Too short for a checkpoint on the way; the end is kept.
+    assert [path.name for path in tmp_path.iterdir()] == ["3.safetensors"]
+
+
+def test_a_process_takes_the_next_trial(config: Config, data: Interactions, tmp_path: Path) -> None:
+    runner = begin(data, tmp_path, tune_config(config, 0, seed=11))
+    runner.train()
+    other = replace_values(config, {"model.name": "gmf", "training.max_epochs": 2})
+    assert runner.reset_config(tune_config(other, 1, seed=12))
+    assert values([runner.train() for _ in range(2)]) == expected(other, data, 12)
+
+
+def test_a_trial_goes_on_where_it_was_saved(
+    config: Config, data: Interactions, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(trial, "CHECKPOINT_SECONDS", 0.0)
+    first = begin(data, tmp_path, tune_config(config, 0, seed=11))
+    results = [first.train() for _ in range(2)]
+    # The process dies, and another begins the same trial.
+    second = begin(data, tmp_path, tune_config(config, 0, seed=11))
+    results += [second.train() for _ in range(2)]
+    assert values(results) == expected(config, data, 11)
+    # It dies again before its last epoch was told.
+    third = begin(data, tmp_path, tune_config(config, 0, seed=11))
+    assert values([third.train()]) == values(results[-1:])
+
+
+def test_checkpoints_are_made_by_seconds(
+    config: Config, data: Interactions, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # A clock that moves 16 s each time that it is read: after each second epoch 30 s have passed.
+    clock = itertools.count(0, 16)
+    monkeypatch.setattr("recsys.search.trial.time", SimpleNamespace(monotonic=lambda: float(next(clock)), time=time.time))
+    runner = begin(data, tmp_path, tune_config(config, 0, seed=11))
+    saved = []
+    for _ in range(4):
+        runner.train()
+        file = tmp_path / "0.safetensors"
+        saved.append(file.stat().st_ino if file.exists() else None)
+    # Written whole each time, so another file each time: not after the first epoch, after the second, and at the end.
+    assert saved[0] is None
+    assert saved[1] == saved[2] is not None
+    assert saved[3] is not None
+
+
+def test_divergence_is_told_and_not_raised(config: Config, data: Interactions, tmp_path: Path) -> None:
+    wild = replace_values(config, {"training.learning_rate": 1e30, "model.name": "inner_product"})
+    result = begin(data, tmp_path, tune_config(wild, 0, seed=11)).train()
+    assert result["done"]
+    assert result["diverged"].startswith("train_loss, epoch 1: must be finite, but got ")
+    assert "metrics" not in result
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(("cpu", "threads"), [(0.5, 1), (1.0, 1), (2.0, 2), (2.9, 2)])
+def test_threads_are_the_cpus(config: Config, data: Interactions, tmp_path: Path, cpu: float, threads: int) -> None:
+    begin(data, tmp_path, tune_config(replace_values(config, {"resources.cpu": cpu}), 0, seed=1))
+    assert torch.get_num_threads() == threads

@@ -1,0 +1,122 @@
+"""A small data set with structure to learn, and searches on it."""
+
+import random
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import optuna
+import ray
+from mlflow.entities import Run
+from mlflow.tracking import MlflowClient
+from ray.tune import Callback
+from ray.tune.experiment import Trial
+
+from recsys.config import Config, replace_values
+from recsys.data.processed import load
+from recsys.search import session, study
+from recsys.search.record import StudyRecord, TrialSummary
+from recsys.search.space_file import parse_space
+from recsys.tracking.callback import StudyCallback
+from recsys.tracking.runs import open_tracking
+
+N_USERS, N_ITEMS = 60, 80
+SPACE = {
+    "parameters": {
+        "model.name": {"choices": ["inner_product", "gmf", "mlp"]},
+        "model.embedding_dim": {"low": 4, "high": 16},
+        "model.n_layers": {"low": 1, "high": 2, "when": {"model.name": ["mlp"]}},
+        "training.learning_rate": {"low": 1e-3, "high": 3e-1, "log": True},
+    },
+    "warm_start": [{"model.name": "inner_product", "model.embedding_dim": 12, "training.learning_rate": 0.05}],
+}
+
+
+def ratings_csv() -> str:
+    """Each of 60 users likes a quarter of 80 items: 10 ratings of 5 among those, 4 of 2 or 4 elsewhere."""
+    generator = random.Random(0)
+    lines = ["user_id,item_id,rating,timestamp"]
+    for user in range(N_USERS):
+        liked = generator.sample(range(user % 4, N_ITEMS, 4), 10)
+        others = generator.sample([item for item in range(N_ITEMS) if item % 4 != user % 4], 4)
+        rated = [(item, 5) for item in liked] + [(item, generator.choice([2, 4])) for item in others]
+        generator.shuffle(rated)
+        lines += [f"{user},{item},{rating},{1000 + time}" for time, (item, rating) in enumerate(rated)]
+    return "\n".join(lines) + "\n"
+
+
+@dataclass(frozen=True)
+class Searched:
+    """A search that has ended, in the folder of its study."""
+
+    folder: Path
+    config: Config
+    record: StudyRecord
+    outcome: study.Outcome
+
+    @property
+    def trials(self) -> dict[int, TrialSummary]:
+        return {summary.number: summary for summary in self.outcome.summaries}
+
+
+def search(
+    ratings: Path,
+    folder: Path,
+    values: Mapping[str, object],
+    space: Mapping[str, Any] = SPACE,
+    callbacks: Sequence[Callback] = (),
+    *,
+    tracked: bool = False,
+) -> Searched:
+    """Run a study `s` in `folder`: 2 trials at a time, of at most 3 epochs, unless `values` say otherwise.
+
+    With `tracked`, its trials are logged to the folder's own MLflow database, in the experiment `recsys`.
+    """
+    base = {"data.source": str(ratings), "training.max_epochs": 3, "training.batch_size": 128, "study.max_concurrent": 2}
+    config = replace_values(Config(), {**base, **values})
+    plan = session.make_plan(config, parse_space(space, "space.yaml"), "s", folder)
+    record = study.create(plan.study_folder, plan.config, plan.space)
+    data = ray.put(load(plan.processed, "validation", negatives=False))
+    tracking = open_tracking(Config(), folder) if tracked else None
+    logging = [] if tracking is None else [StudyCallback(tracking, record, "s", tracking.start_run("s", {}, {}), "small")]
+    outcome = study.search(plan.study_folder, record, plan.config, data, [*callbacks, *logging], gpu_device="cpu")
+    return Searched(plan.study_folder, plan.config, record, outcome)
+
+
+def open_optuna(study_folder: Path) -> optuna.Study:
+    """The record as anyone opens it who has optuna alone."""
+    return optuna.load_study(study_name="study", storage=f"sqlite:///{study_folder / 'optuna.db'}")
+
+
+def logged_trials(uri: str, experiment: str) -> list[Run]:
+    """The runs of an experiment's trials by number, as anyone finds them who has MLflow alone."""
+    client = MlflowClient(tracking_uri=uri)
+    found = client.get_experiment_by_name(experiment)
+    assert found is not None
+    return sorted(client.search_runs([found.experiment_id], "tags.kind = 'trial'"), key=lambda run: int(run.data.tags["trial"]))
+
+
+def logged_steps(uri: str, run: Run, metric: str) -> list[int]:
+    """The steps of a metric's history, in order."""
+    return sorted(entry.step for entry in MlflowClient(tracking_uri=uri).get_metric_history(run.info.run_id, metric))
+
+
+def violated(study_folder: Path) -> set[int]:
+    """Numbers of the trials that have a constraint above 0 in the storage."""
+    trials = open_optuna(study_folder).trials
+    return {trial.number for trial in trials if any(value > 0 for value in trial.constraints.values())}
+
+
+class Results(Callback):
+    """Notes each result that reaches Tune: the trial's number, the epoch and the worker's process id."""
+
+    def __init__(self) -> None:
+        self.seen: list[tuple[int, int, int]] = []
+
+    def on_trial_result(self, iteration: int, trials: list[Trial], trial: Trial, result: dict[str, Any], **_info: Any) -> None:  # noqa: ARG002
+        self.seen.append((trial.config["number"], result.get("epoch", 0), result["pid"]))
+
+    @property
+    def pids(self) -> set[int]:
+        return {pid for _, _, pid in self.seen}

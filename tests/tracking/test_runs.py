@@ -1,0 +1,105 @@
+import logging
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+
+import pytest
+from mlflow.tracking import MlflowClient
+
+from recsys.config import Config, config_paths, replace_values
+from recsys.tracking.runs import open_tracking, tracking_uri, trial_params, version_tags
+
+
+@pytest.fixture
+def unhealthy() -> Iterator[str]:
+    """A server that is there and answers everything with 500; its address."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_error(500)
+
+        def log_message(self, *_args: object) -> None: ...
+
+    server = HTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+def with_uri(uri: str, **values: object) -> Config:
+    return replace_values(Config(), {"tracking.uri": uri, **{f"tracking.{name}": value for name, value in values.items()}})
+
+
+def test_where_runs_go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert tracking_uri(Config(), tmp_path) == f"sqlite:///{tmp_path}/mlflow.db"
+    assert tracking_uri(Config(), Path("experiments")) == "sqlite:///experiments/mlflow.db"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://elsewhere")
+    assert tracking_uri(Config(), tmp_path) == "http://elsewhere"
+    assert tracking_uri(with_uri("http://here"), tmp_path) == "http://here"
+
+
+def test_a_store_of_its_own(tmp_path: Path) -> None:
+    tracking = open_tracking(replace_values(Config(), {"tracking.experiment": "mine"}), tmp_path / "new")
+    assert tracking is not None
+    client = MlflowClient(tracking_uri=f"sqlite:///{tmp_path}/new/mlflow.db")
+    experiment = client.get_experiment_by_name("mine")
+    assert experiment is not None
+    assert experiment.artifact_location == (tmp_path / "new" / "artifacts").as_uri()
+    # Opened again, it is the same.
+    again = open_tracking(replace_values(Config(), {"tracking.experiment": "mine"}), tmp_path / "new")
+    assert again is not None
+    assert again.experiment_id == experiment.experiment_id
+    # The newest parent run of a study's name, and neither its children nor its final trainings.
+    assert tracking.find_study("s") is None
+    old = tracking.start_run("s", {"kind": "study", "study": "s"}, {})
+    new = tracking.start_run("s", {"kind": "study", "study": "s"}, {})
+    tracking.start_run("s/0", {"kind": "trial", "study": "s"}, {}, parent=new)
+    tracking.start_run("t", {"kind": "study", "study": "t"}, {})
+    assert tracking.find_study("s") == new != old
+    assert tracking.find_study("it's") is None
+    # A tag that is too long for MLflow is cut, and an unknown one is no reason to fail.
+    run_id = tracking.start_run("long", {"text": "x" * 10_000}, {"a": None, "b": 1e-3})
+    data = client.get_run(run_id).data
+    assert set(data.tags["text"]) == {"x"}
+    assert data.params == {"a": "None", "b": "0.001"}
+
+
+@pytest.mark.parametrize("required", [True, False])
+def test_a_server_that_is_not_there(tmp_path: Path, required: bool, caplog: pytest.LogCaptureFixture) -> None:
+    config = with_uri("http://127.0.0.1:9", required=required)
+    message = r"tracking\.uri: must be a reachable MLflow store, but got http://127\.0\.0\.1:9 \(.*refused.*\)\. Start its server"
+    if required:
+        with pytest.raises(ConnectionError, match=message):
+            open_tracking(config, tmp_path)
+        return
+    with caplog.at_level(logging.WARNING, "recsys"):
+        assert open_tracking(config, tmp_path) is None
+    assert "MLflow at http://127.0.0.1:9 cannot be reached" in caplog.text
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_server_that_is_ill(tmp_path: Path, unhealthy: str) -> None:
+    with pytest.raises(ConnectionError, match=r"but got http://127\.0\.0\.1:\d+ \(HTTP Error 500"):
+        open_tracking(with_uri(unhealthy), tmp_path)
+
+
+@pytest.mark.parametrize("uri", ["mlruns", "nothing://at/all", "sqlite:////proc/no/such/folder/mlflow.db"])
+def test_what_is_no_store(tmp_path: Path, uri: str) -> None:
+    with pytest.raises(ConnectionError, match="must be a reachable MLflow store, but got"):
+        open_tracking(with_uri(uri), tmp_path)
+
+
+def test_params_are_flat_and_complete() -> None:
+    params = trial_params(replace_values(Config(), {"training.learning_rate": 0.5}))
+    assert params["training.learning_rate"] == 0.5
+    assert set(params) == {path for path in config_paths() if path.partition(".")[0] in ("model", "training")}
+
+
+def test_versions() -> None:
+    tags = version_tags()
+    assert {"version.recsys", "version.ray", "version.torch", "version.optuna", "version.mlflow"} <= set(tags)
+    assert tags["version.recsys"] == "0.1.0"

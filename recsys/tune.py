@@ -64,13 +64,22 @@ def tune(
     began = time.monotonic()
     given = {path: (f"--{flag.replace('_', '-')}", flags[flag]) for flag, path in _FLAGS.items()}
     config, decided = command_line.read_config(config_file, data, settings, given)
-    with ThreadPoolExecutor(1) as importer:
-        # MLflow takes seconds to import, and Ray seconds to start: side by side.
-        importer.submit(import_module, "recsys.tracking.runs")
-        from recsys.search import session
+    from recsys.data import pipeline
+    from recsys.search.space_file import read_effective_space
+    from recsys.search.study_files import require_new, study_folder
 
-        space = session.read_effective_space(space_file, config, decided)
-        plan = session.make_plan(config, space, name or f"{space_file.stem}-{datetime.now(UTC):%Y%m%d-%H%M%S}", folder)
+    name = name or f"{space_file.stem}-{datetime.now(UTC):%Y%m%d-%H%M%S}"
+    require_new(study_folder(folder, name))
+    space = read_effective_space(space_file, config, decided)
+    processed = pipeline.prepare(config, folder)
+    with ThreadPoolExecutor(1) as importer:
+        # MLflow and torch take seconds to import, and Ray seconds to start: side by side.
+        importing = importer.submit(import_module, "recsys.search.session")
+        pipeline.connect(config)
+        importing.result()
+    from recsys.search import session
+
+    plan = session.make_plan(config, space, name, folder, processed)
     if dry_run:
         command_line.print_result(session.describe_plan(plan), as_json, _plan_text)
         return 0

@@ -14,10 +14,12 @@ from ray.tune import Callback
 from ray.tune.experiment import Trial
 
 from recsys.config import Config, replace_values
+from recsys.data.pipeline import prepare
 from recsys.data.processed import load
 from recsys.search import session, study
 from recsys.search.record import StudyRecord, TrialSummary
 from recsys.search.space_file import parse_space
+from recsys.search.study_files import make_study, require_new, study_folder
 from recsys.tracking.callback import StudyCallback
 from recsys.tracking.runs import open_tracking
 
@@ -75,8 +77,9 @@ def search(
     """
     base = {"data.source": str(ratings), "training.max_epochs": 3, "training.batch_size": 128, "study.max_concurrent": 2}
     config = replace_values(Config(), {**base, **values})
-    plan = session.make_plan(config, parse_space(space, "space.yaml"), "s", folder)
-    record = study.create(plan.study_folder, plan.config, plan.space)
+    require_new(study_folder(folder, "s"))
+    plan = session.make_plan(config, parse_space(space, "space.yaml"), "s", folder, prepare(config, folder))
+    record = make_study(plan.study_folder, plan.config, plan.space)
     data = ray.put(load(plan.processed, "validation", negatives=False))
     tracking = open_tracking(Config(), folder) if tracked else None
     logging = [] if tracking is None else [StudyCallback(tracking, record, "s", tracking.start_run("s", {}, {}), "small")]

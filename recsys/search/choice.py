@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from recsys.config import Config
-from recsys.search import study
 from recsys.search.record import TrialSummary, best_trial, trial_seed
+from recsys.search.study_files import read_study, study_folder
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ def choose_best(folder: Path, name: str) -> Choice:
         FileNotFoundError: if there is no such study.
         ValueError: if no trial of it has a value.
     """
-    record, config = study.read(study.study_folder(folder, name))
+    record, config = read_study(study_folder(folder, name))
     best = best_trial(record.summaries())
     if best is None:
         raise ValueError(f"--best-of: must be a study with a finished epoch, but got {name}, which has none. Search again.")
@@ -46,7 +46,7 @@ def choose_trial(folder: Path, path: str) -> Choice:
     name, _, number = path.rpartition("/")
     if not name or not number.isdecimal():
         raise ValueError(f"--trial: must be STUDY/TRIAL, but got {path!r}. Write it as --trial {name or number or 'ncf'}/0.")
-    record, config = study.read(study.study_folder(folder, name))
+    record, config = read_study(study_folder(folder, name))
     found = {summary.number: summary for summary in record.summaries()}
     summary = found.get(int(number))
     if summary is None or not summary.choosable:

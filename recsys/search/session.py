@@ -3,8 +3,6 @@
 Stands between the command line and the parts of the search. Nothing of a study is written before all checks have passed.
 """
 
-import sys
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,15 +11,16 @@ import optuna
 import ray
 from ray.tune import Callback
 
-from recsys.config import Config, get_value
+from recsys.config import Config
 from recsys.config_files import config_yaml, dump_yaml
-from recsys.data import pipeline
+from recsys.data.interactions import Interactions
 from recsys.data.processed import Processed, load, resolve
 from recsys.search import study
 from recsys.search.record import StudyRecord, TrialSummary, best_trial, count_states
 from recsys.search.resources import slots
 from recsys.search.space import SearchSpace
-from recsys.search.space_file import read_space
+from recsys.search.study_files import leaderboard_row, make_study, study_folder, write_results
+from recsys.search.trial import warm_up
 from recsys.tracking.callback import StudyCallback
 from recsys.tracking.runs import Tracking, open_tracking, version_tags
 
@@ -42,39 +41,16 @@ class Plan:
     @property
     def study_folder(self) -> Path:
         """Where the study lies."""
-        return study.study_folder(self.folder, self.name)
+        return study_folder(self.folder, self.name)
 
 
-def read_effective_space(file: Path, config: Config, decided: Iterable[str]) -> SearchSpace:
-    """The file's space less the paths that flags and `--set` decided, each with a note on standard error.
-
-    Raises:
-        FileNotFoundError: if there is no such file.
-        ValueError: listing every mistake, or if nothing is left to search.
-    """
-    space = read_space(file)
-    leaving = [path for path in space.domains if path in set(decided)]
-    space = space.without(leaving)
-    if not space.domains:
-        raise ValueError(f"{file}: must leave a parameter to search, but got all set. Take one from --set, or use recsys.train.")
-    space.check_with(config)
-    for path in leaving:
-        print(f"note: {path} is set to {get_value(config, path)} and leaves the search space.", file=sys.stderr)
-    return space
-
-
-def make_plan(config: Config, space: SearchSpace, name: str, folder: Path) -> Plan:
-    """Prepare the data and check the study's name and the resources.
+def make_plan(config: Config, space: SearchSpace, name: str, folder: Path, processed: Processed) -> Plan:
+    """Check the request for resources on the connected cluster.
 
     Raises:
-        ValueError: if the name, the data or the request for resources is wrong.
-        FileExistsError: if there is a study of this name.
-        FileNotFoundError: if the data is missing.
+        ValueError: if no node can meet it.
     """
-    study.require_new(study.study_folder(folder, name))
-    processed = pipeline.prepare(config, folder)
     config = resolve(config, processed.manifest)
-    pipeline.connect(config)
     return Plan(name, folder, config, space, processed, slots(config))
 
 
@@ -90,20 +66,39 @@ def run(plan: Plan) -> Result:
     """Run the study and write its results.
 
     Raises:
+        ValueError: if a file of the processed data is damaged.
         ConnectionError: if MLflow is required and cannot be reached.
     """
+    # Workers start and import what trials need while MLflow's store is opened here.
+    data = ray.remote(load).remote(plan.processed, "validation", not plan.config.training.resample_negatives)
+    for _ in range(plan.concurrency):
+        ray.remote(num_cpus=0)(warm_up).remote()
     tracking = open_tracking(plan.config, plan.folder)
-    record = study.create(plan.study_folder, plan.config, plan.space)
+    _check_loaded(data)
+    record = make_study(plan.study_folder, plan.config, plan.space)
     parent, callbacks = None, list[Callback]()
     if tracking:
         parent = _start_parent(tracking, plan)
         callbacks.append(StudyCallback(tracking, record, plan.name, parent, plan.config.data.source))
-    data = ray.remote(load).remote(plan.processed, "validation", not plan.config.training.resample_negatives)
     outcome = study.search(plan.study_folder, record, plan.config, data, callbacks)
-    study.write_results(plan.study_folder, record, plan.config, outcome.summaries)
+    write_results(plan.study_folder, record, plan.config, outcome.summaries)
     if tracking and parent:
         _end_parent(tracking, parent, outcome)
     return Result(_answer(plan, outcome, tracking, parent), outcome.interrupted)
+
+
+def _check_loaded(data: "ray.ObjectRef[Interactions]") -> None:
+    """Wait for the data before a study begins; they are mapped here, not copied.
+
+    Raises:
+        ValueError: if a file of the processed data is damaged.
+    """
+    try:
+        ray.get(data)
+    except ray.exceptions.RayTaskError as error:
+        if isinstance(error.cause, ValueError):
+            raise ValueError(str(error.cause)) from None
+        raise
 
 
 def _start_parent(tracking: Tracking, plan: Plan) -> str:
@@ -121,7 +116,7 @@ def _end_parent(tracking: Tracking, parent: str, outcome: study.Outcome) -> None
     for summary in outcome.summaries:
         if summary.state == "unfinished" and summary.run_id:
             tracking.end_trial(summary.run_id, summary.state)
-    tracking.log_table(parent, [study.leaderboard_row(summary) for summary in ranked(outcome.summaries)], "leaderboard.json")
+    tracking.log_table(parent, [leaderboard_row(summary) for summary in ranked(outcome.summaries)], "leaderboard.json")
     best = best_trial(outcome.summaries)
     if best:
         tracking.log_metrics(parent, best.metrics, step=best.epoch or 0)

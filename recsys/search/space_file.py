@@ -4,12 +4,13 @@ Stands before the search. Each domain is checked against the type and the bounds
 values makes a valid config.
 """
 
-from collections.abc import Mapping
+import sys
+from collections.abc import Iterable, Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import Any, get_args
 
-from recsys.config import Config, config_paths
+from recsys.config import Config, config_paths, get_value
 from recsys.config_files import nearest, raise_mistakes, read_yaml, unknown_path
 from recsys.search.space import Domain, Scalar, SearchSpace, refusals
 
@@ -25,6 +26,24 @@ def read_space(path: Path) -> SearchSpace:
         ValueError: listing every mistake of the file.
     """
     return parse_space(read_yaml(path), str(path))
+
+
+def read_effective_space(file: Path, config: Config, decided: Iterable[str]) -> SearchSpace:
+    """The file's space less the paths that flags and `--set` decided, each with a note on standard error.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: listing every mistake, or if nothing is left to search.
+    """
+    space = read_space(file)
+    leaving = [path for path in space.domains if path in set(decided)]
+    space = space.without(leaving)
+    if not space.domains:
+        raise ValueError(f"{file}: must leave a parameter to search, but got all set. Take one from --set, or use recsys.train.")
+    space.check_with(config)
+    for path in leaving:
+        print(f"note: {path} is set to {get_value(config, path)} and leaves the search space.", file=sys.stderr)
+    return space
 
 
 def parse_space(tree: Mapping[str, Any], place: str) -> SearchSpace:

@@ -74,6 +74,9 @@ def require_replaceable(folder: Path) -> None:
     Raises:
         FileExistsError: if there is something else.
     """
+    blocking = next((parent for parent in folder.parents if parent.exists() and not parent.is_dir()), None)
+    if blocking is not None:
+        raise FileExistsError(f"{folder}: must lie in a folder, but got the file {blocking} above it. Choose another folder.")
     if not folder.exists():
         return
     foreign = sorted(path.name for path in folder.iterdir() if path.name not in FILES) if folder.is_dir() else ["a file"]

@@ -430,3 +430,27 @@ def test_ids_of_any_kind(ray_here: None, ids: str, tmp_path: Path) -> None:  # n
     assert (found["n_users"], found["n_items"], found["n_interactions"]) == (60, 80, 840)
     users = pq.read_table(Path(found["path"]) / "users.parquet")["user_id"].to_pylist()
     assert {str(user) for user in users} == {name(number) for number in range(60)}
+
+
+def test_processed_data_that_were_damaged_since(ray_here: None, ratings: Path, tuned: Tuned, tmp_path: Path) -> None:  # noqa: ARG001
+    prepared = answer(preprocess.main, "--data", ratings, "--dir", tmp_path)
+    (damaged,) = Path(prepared["path"]).glob("train-*.parquet")
+    content = bytearray(damaged.read_bytes())
+    content[60] ^= 0xFF
+    damaged.write_bytes(content)
+    (tmp_path / "space.yaml").write_text("parameters: {model.embedding_dim: {low: 4, high: 8}}")
+    store = ["--set", f"tracking.uri={tuned.uri}"]
+    code, out, err = run(tune.main, "--space", tmp_path / "space.yaml", "--data", ratings, "--dir", tmp_path, *store)
+    assert (code, out) == (2, "")
+    assert f"error: {damaged}: must be a whole Parquet file, but is damaged (" in err
+    assert "Delete its folder to make it anew." in err
+    assert not (tmp_path / "studies").exists()
+
+
+def test_a_model_that_would_lie_below_a_file(tmp_path: Path) -> None:
+    (tmp_path / "c.yaml").write_text("{training: {max_epochs: 1}}")
+    (tmp_path / "notes").write_text("")
+    out = tmp_path / "notes" / "model"
+    told = run(train.main, "--config", tmp_path / "c.yaml", "--out", out, "--dir", tmp_path)
+    remedy = "Choose another folder."
+    assert told == (2, "", f"error: {out}: must lie in a folder, but got the file {tmp_path / 'notes'} above it. {remedy}\n")

@@ -3,10 +3,10 @@ from pathlib import Path
 import pytest
 
 from recsys.config import Config, replace_values
-from recsys.search import study
 from recsys.search.choice import Choice, choose_best, choose_trial
 from recsys.search.record import trial_seed
 from recsys.search.space_file import parse_space
+from recsys.search.study_files import make_study, read_study
 
 SPACE = parse_space({"parameters": {"model.embedding_dim": {"low": 8, "high": 64}}}, "")
 
@@ -15,7 +15,7 @@ SPACE = parse_space({"parameters": {"model.embedding_dim": {"low": 8, "high": 64
 def folder(tmp_path: Path) -> Path:
     """Four trials: the second is the best of those that may be chosen, at its second epoch; the last never reported."""
     config = replace_values(Config(), {"study.seed": 3, "training.max_epochs": 5, "data.split": "random"})
-    record = study.create(tmp_path / "studies" / "s", config, SPACE)
+    record = make_study(tmp_path / "studies" / "s", config, SPACE)
     for epochs, state in (([0.3, 0.2], "complete"), ([0.1, 0.5, 0.4], "pruned"), ([0.9], "diverged"), ([], None)):
         number, _ = record.ask()
         for epoch, value in enumerate(epochs, start=1):
@@ -41,7 +41,7 @@ def test_a_trial(folder: Path) -> None:
 
 
 def _dim(folder: Path, number: int) -> int:
-    record, _ = study.read(folder / "studies" / "s")
+    record, _ = read_study(folder / "studies" / "s")
     return int(record.summaries()[number].params["model.embedding_dim"])
 
 
@@ -66,7 +66,7 @@ def test_what_is_no_trial(folder: Path, path: str, message: str) -> None:
 def test_nothing_to_choose(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="must be a study, but got no record of one"):
         choose_best(tmp_path, "s")
-    record = study.create(tmp_path / "studies" / "s", Config(), SPACE)
+    record = make_study(tmp_path / "studies" / "s", Config(), SPACE)
     record.ask()
     with pytest.raises(ValueError, match=r"--best-of: must be a study with a finished epoch, but got s, which has none\. Search"):
         choose_best(tmp_path, "s")

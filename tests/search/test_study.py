@@ -14,7 +14,7 @@ from ray.tune import Callback
 from ray.tune.experiment import Trial
 
 from recsys.config_files import load_config
-from recsys.search import study
+from recsys.search import study, study_files
 from recsys.search.record import best_trial
 from recsys.search.trial import TrialRunner
 
@@ -131,7 +131,7 @@ def test_divergence(ray_here: None, ratings: Path, tmp_path: Path) -> None:  # n
 
 def test_what_is_left_in_the_folder(broken: tuple[Searched, Results, KillOnce]) -> None:
     searched, _, _ = broken
-    study.write_results(searched.folder, searched.record, searched.config, searched.outcome.summaries)
+    study_files.write_results(searched.folder, searched.record, searched.config, searched.outcome.summaries)
     names = {path.name for path in searched.folder.iterdir()}
     assert names == {"config.yaml", "space.yaml", "optuna.db", "trials", "best.yaml", "trials.parquet"}
     best = best_trial(searched.outcome.summaries)
@@ -147,10 +147,10 @@ def test_what_is_left_in_the_folder(broken: tuple[Searched, Results, KillOnce]) 
 
 
 def test_names_of_studies(tmp_path: Path) -> None:
-    assert study.study_folder(tmp_path, "ncf-2024.1_a") == tmp_path / "studies" / "ncf-2024.1_a"
+    assert study_files.study_folder(tmp_path, "ncf-2024.1_a") == tmp_path / "studies" / "ncf-2024.1_a"
     for name in ("", ".", "..", "../up", "a/b", "/tmp/x", "a\\b", ".hidden", "-x", "a b", "a\n", "a" * 101):
         with pytest.raises(ValueError, match=re.escape(f"but got {name!r}. Rename it.")):
-            study.study_folder(tmp_path, name)
+            study_files.study_folder(tmp_path, name)
 
 
 def test_a_study_is_never_begun_twice(ray_here: None, ratings: Path, tmp_path: Path) -> None:  # noqa: ARG001
@@ -158,7 +158,7 @@ def test_a_study_is_never_begun_twice(ray_here: None, ratings: Path, tmp_path: P
     with pytest.raises(FileExistsError, match=r"--name: must be a new study, but got s, which exists\. Choose another name\."):
         search(ratings, tmp_path, {})
     with pytest.raises(FileNotFoundError, match="must be a study, but got no record of one"):
-        study.read(tmp_path / "studies" / "s")
+        study_files.read_study(tmp_path / "studies" / "s")
 
 
 ON_GPUS = """

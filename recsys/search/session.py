@@ -13,14 +13,12 @@ from ray.tune import Callback
 
 from recsys.config import Config
 from recsys.config_files import config_yaml, dump_yaml
-from recsys.data.interactions import Interactions
 from recsys.data.processed import Processed, load, resolve
 from recsys.search import study
 from recsys.search.record import StudyRecord, TrialSummary, best_trial, count_states
 from recsys.search.resources import slots
 from recsys.search.space import SearchSpace
 from recsys.search.study_files import leaderboard_row, make_study, study_folder, write_results
-from recsys.search.trial import warm_up
 from recsys.tracking.callback import StudyCallback
 from recsys.tracking.runs import Tracking, open_tracking, version_tags
 
@@ -69,12 +67,8 @@ def run(plan: Plan) -> Result:
         ValueError: if a file of the processed data is damaged.
         ConnectionError: if MLflow is required and cannot be reached.
     """
-    # Workers start and import what trials need while MLflow's store is opened here.
-    data = ray.remote(load).remote(plan.processed, "validation", not plan.config.training.resample_negatives)
-    for _ in range(plan.concurrency):
-        ray.remote(num_cpus=0)(warm_up).remote()
+    data = ray.put(load(plan.processed, "validation", not plan.config.training.resample_negatives))
     tracking = open_tracking(plan.config, plan.folder)
-    _check_loaded(data)
     record = make_study(plan.study_folder, plan.config, plan.space)
     parent, callbacks = None, list[Callback]()
     if tracking:
@@ -85,20 +79,6 @@ def run(plan: Plan) -> Result:
     if tracking and parent:
         _end_parent(tracking, parent, outcome)
     return Result(_answer(plan, outcome, tracking, parent), outcome.interrupted)
-
-
-def _check_loaded(data: "ray.ObjectRef[Interactions]") -> None:
-    """Wait for the data before a study begins; they are mapped here, not copied.
-
-    Raises:
-        ValueError: if a file of the processed data is damaged.
-    """
-    try:
-        ray.get(data)
-    except ray.exceptions.RayTaskError as error:
-        if isinstance(error.cause, ValueError):
-            raise ValueError(str(error.cause)) from None
-        raise
 
 
 def _start_parent(tracking: Tracking, plan: Plan) -> str:

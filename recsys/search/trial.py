@@ -80,7 +80,3 @@ class TrialRunner(tune.Trainable):
         self._epochs: Iterator[Epoch] = fit(config, self._data, tune_config["seed"], device=self._device, state=state)
         self._saved_at = time.monotonic()
         self._started = time.time()
-
-
-def warm_up() -> None:
-    """Do nothing in a worker, which imports this module, and torch with it, to do so."""

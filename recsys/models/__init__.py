@@ -7,7 +7,7 @@ from recsys.models.gmf import GMF
 from recsys.models.inner_product import InnerProduct
 from recsys.models.mlp import MLP
 from recsys.models.neumf import NeuMF
-from recsys.models.parts import Side
+from recsys.models.parts import ROW_PARAMETERS, Side
 
 Model = InnerProduct | GMF | MLP | NeuMF
 
@@ -19,4 +19,4 @@ def build_model(config: ModelConfig, n_users: int, n_items: int, generator: torc
     return MODELS[config.name](config, n_users, n_items, generator)
 
 
-__all__ = ["MODELS", "Model", "Side", "build_model"]
+__all__ = ["MODELS", "ROW_PARAMETERS", "Model", "Side", "build_model"]

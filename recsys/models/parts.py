@@ -10,6 +10,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+ROW_PARAMETERS = {"user": ("users.weight", "intercepts.user"), "item": ("items.weight", "intercepts.item")}
+"""How the names of the parameters end that hold a row a user or a row an item."""
+
 
 class Side(NamedTuple):
     """What users or items bring to a score; the leading shape is that of the ids.

@@ -20,6 +20,7 @@ from recsys.models import Model
 from recsys.training.batches import Batch, TrainingRows, training_rows
 from recsys.training.evaluation import evaluate, sample_users
 from recsys.training.losses import choose_loss, explicit_negative_bce, l2_penalty
+from recsys.training.optimiser import Optimiser
 from recsys.training.ranking import ModelScorer
 from recsys.training.seeds import epoch_seed, generator_of
 from recsys.training.state import TrainingState, start_training
@@ -68,6 +69,7 @@ def fit(
     """
     rows = training_rows(config, data, device)
     state = state or start_training(config, data.n_users, data.n_items, seed, device)
+    optimiser = Optimiser(config.model, state.model, state.optimiser, rows.n_lookups)
     ranked = _ranked_part(config, data) if rank else None
     last = config.training.max_epochs if n_epochs is None else n_epochs
     if state.metrics and _has_ended(state, config.training, last):
@@ -75,7 +77,7 @@ def fit(
         yield Epoch(state.epoch, state.metrics, state, is_last=True)
     while not _has_ended(state, config.training, last):
         start = time.perf_counter()
-        loss = _train_epoch(config.training, rows, state, seed)
+        loss = _train_epoch(config.training, rows, state, optimiser, seed)
         seconds = time.perf_counter() - start
         metrics = {"train_loss": loss, "train_seconds": seconds, "samples_per_second": rows.n_samples / seconds}
         if ranked is not None:
@@ -100,24 +102,25 @@ def _has_ended(state: TrainingState, training: TrainingConfig, last: int) -> boo
     return training.patience is not None and state.best_epoch is not None and state.epoch - state.best_epoch >= training.patience
 
 
-def _train_epoch(training: TrainingConfig, rows: TrainingRows, state: TrainingState, seed: int) -> float:
+def _train_epoch(training: TrainingConfig, rows: TrainingRows, state: TrainingState, optimiser: Optimiser, seed: int) -> float:
     """Train the next epoch and return its loss, the mean over rows."""
     device = rows.user.device
     epoch = state.epoch + 1
     progress = state.epoch / training.max_epochs
     for group in state.optimiser.param_groups:
         group["lr"] = training.learning_rate * _DECAYS[training.learning_rate_decay](progress)
-    state.model.train()
+    optimiser.model.train()
     total = torch.zeros((), device=device)
     # Dropout draws from torch's global generators: seed them for this epoch, and give them back as they were.
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.manual_seed(epoch_seed(seed, epoch))
         for batch in rows.epoch(generator_of(seed, epoch, device)):
-            state.optimiser.zero_grad()
-            loss = _batch_loss(state.model, batch, training, rows.log_weights)
+            log_weights = None if rows.log_weights is None else rows.log_weights[batch.item]  # (B, 1 + n)
+            loss = _batch_loss(optimiser.model, optimiser.prepare(batch), training, log_weights)
             torch.autograd.backward(loss)
-            state.optimiser.step()
+            optimiser.step()
             total.add_(loss.detach(), alpha=len(batch.user) + len(batch.low_user))
+    optimiser.settle()
     mean = float(total) / (len(rows.user) + len(rows.low_user))
     if not math.isfinite(mean):
         raise FloatingPointError(f"train_loss, epoch {epoch}: must be finite, but got {mean}. Lower training.learning_rate.")
@@ -131,7 +134,7 @@ def _batch_loss(model: Model, batch: Batch, training: TrainingConfig, log_weight
     if len(batch.low_user) == 0:
         user, item = model.user_side(batch.user), model.item_side(batch.item)
         logits = model.score(user, item)  # (B, 1 + n)
-        losses = row_loss(logits if log_weights is None else logits - log_weights[batch.item])
+        losses = row_loss(logits if log_weights is None else logits - log_weights)
         return (losses + training.l2 * l2_penalty(user, item)).mean() if training.l2 else losses.mean()
     # Both kinds of rows are looked up at once, so that each table gets one gradient.
     n_rows, width = batch.item.shape

@@ -17,6 +17,7 @@ from torch import Tensor
 from recsys.config import Config
 from recsys.models import Model, build_model
 from recsys.storage import write_atomically
+from recsys.training.optimiser import start_adam
 from recsys.training.seeds import generator_of
 
 _MOMENTS = ("step", "exp_avg", "exp_avg_sq")
@@ -95,4 +96,4 @@ def start_training(config: Config, n_users: int, n_items: int, seed: int, device
 
 def _build(config: Config, n_users: int, n_items: int, seed: int, device: str | torch.device) -> tuple[Model, torch.optim.Adam]:
     model = build_model(config.model, n_users, n_items, generator_of(seed, 0, "cpu")).to(device)
-    return model, torch.optim.Adam(model.parameters(), lr=config.training.learning_rate, fused=True)
+    return model, start_adam(model, config.training.learning_rate)

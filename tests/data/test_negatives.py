@@ -49,6 +49,20 @@ def test_every_point_has_its_item(known: UserItemIndex, weights: np.ndarray | No
         assert on_torch.item_at(torch.from_numpy(users), torch.from_numpy(points)).ravel().tolist() == expected
 
 
+@pytest.mark.parametrize("weighted", [False, True])
+def test_known_items_in_clumps_are_stepped_over(weighted: bool) -> None:
+    # Sixty known items side by side share a cell of the line, which is cut for known items that lie apart.
+    n_items = 5000
+    clump = np.r_[100:160, 3000, 4999]
+    known = index_pairs(np.full(len(clump), 1), clump, 3, n_items)
+    weights = np.where(np.arange(n_items) % 7 == 0, 3, 1) if weighted else None
+    sampler = NegativeSampler(known, weights)
+    free = np.setdiff1d(np.arange(n_items), clump)
+    expected = free if weights is None else np.repeat(free, weights[free])
+    points = torch.arange(len(expected))[None, :]
+    assert np.array_equal(sampler.to("cpu").item_at(torch.tensor([1]), points)[0].numpy(), expected)
+
+
 @pytest.mark.parametrize("weights", [None, WEIGHTS], ids=["uniform", "weighted"])
 @pytest.mark.parametrize("backend", ["numpy", "torch"])
 def test_free_items_are_drawn_by_weight(known: UserItemIndex, weights: np.ndarray | None, backend: str) -> None:

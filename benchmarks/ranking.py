@@ -1,0 +1,105 @@
+"""Ranking all items, known ones masked, beside the same floating-point operations at the speed of one large matrix product.
+
+And beside the plain way: the scores of 64 users from one call of the model, and how many lie above the target's. All on one core.
+"""
+
+import itertools
+from collections.abc import Callable, Iterator
+
+import torch
+
+from benchmarks.interactions import SIZES, draw_index, make_interactions
+from benchmarks.measure import Row, Target, in_turns, peak_megabytes, rate, ratios, run, spread
+from recsys.config import ModelConfig
+from recsys.data.interactions import Interactions
+from recsys.models import Model, build_model
+from recsys.training.ranking import ModelScorer, rank_all
+
+DATA = {"671 x 9,066": (671, 9_066, 50_000), "138,493 x 26,744": SIZES["138,493 x 26,744"]}
+"""Users, items and interactions: the embedded data set's, and MovieLens-20M's."""
+MODELS = {("neumf", 16): 0.15, ("neumf", 32): 0.30, ("neumf", 64): 0.45, ("inner_product", 64): None}
+"""Names and embedding widths, with the share of the matrix product's speed that must be reached."""
+N_USERS = 256
+"""Users that are ranked; for the memory, the same with twice as many."""
+SAME_MEMORY = 1.25
+"""The same up to what the allocator keeps; a matrix of all users' scores would grow the peak by 1.3 to 1.9."""
+PLAIN_BLOCK = 64
+MATRIX = 2048
+REPEATS = 5
+
+
+def measure() -> Iterator[Row]:
+    """Every model at every size of data: speed and memory."""
+    torch.set_num_threads(1)
+    for size, numbers in DATA.items():
+        index = draw_index(*numbers)
+        data = (make_interactions(index, 1, N_USERS), make_interactions(index, 1, 2 * N_USERS))
+        for (name, dim), share in MODELS.items():
+            config = ModelConfig.model_validate({"name": name, "embedding_dim": dim})
+            model = build_model(config, *numbers[:2], torch.Generator().manual_seed(0)).eval()
+            yield _measure_case(f"{name} d={dim}, {size}", model, _pair_flops(config), data, share)
+
+
+def _measure_case(case: str, model: Model, flops: int, data: tuple[Interactions, Interactions], share: float | None) -> Row:
+    single, double = data
+    measured = in_turns(
+        {
+            "ranked": rate(lambda: _rank(model, single), N_USERS),
+            "plain block": rate(lambda: _rank_plainly(model, single), N_USERS),
+            "matrix product": _users_by_matrix_product(flops * single.n_items),
+        },
+        REPEATS,
+    )
+    of_matrix = ratios(measured["ranked"], measured["matrix product"])
+    speed_up = ratios(measured["ranked"], measured["plain block"])
+    values = {f"{name}, users/s": spread(rates) for name, rates in measured.items()}
+    memory = in_turns(
+        {
+            "peak, MB": lambda: peak_megabytes(lambda: _rank(model, single)),
+            "peak for twice the users, MB": lambda: peak_megabytes(lambda: _rank(model, double)),
+        },
+        REPEATS,
+    )
+    values |= {name: spread(megabytes) for name, megabytes in memory.items()}
+    growth = ratios(memory["peak for twice the users, MB"], memory["peak, MB"])
+    targets = [Target("peak for twice the users, of the peak", growth, SAME_MEMORY, at_least=False)]
+    if share is None:
+        return Row(case, values | {"of the matrix product": of_matrix, "of the plain block": speed_up}, targets)
+    targets += [Target("of the matrix product", of_matrix, share), Target("of the plain block", speed_up, 3)]
+    return Row(case, values, targets)
+
+
+def _rank(model: Model, data: Interactions) -> None:
+    assert data.held_out is not None
+    rank_all(ModelScorer(model, data.n_items), data.held_out, data.known)
+
+
+@torch.inference_mode()
+def _rank_plainly(model: Model, data: Interactions) -> None:
+    assert data.held_out is not None
+    users, targets = (torch.from_numpy(ids).long() for ids in (data.held_out.user, data.held_out.item))
+    items = torch.arange(data.n_items)
+    for first in range(0, len(users), PLAIN_BLOCK):
+        block = slice(first, first + PLAIN_BLOCK)
+        scores = model(users[block], items)
+        (scores > scores.gather(1, targets[block].unsqueeze(1))).sum(1)
+
+
+def _users_by_matrix_product(flops: int) -> Callable[[], float]:
+    """Users a second, of `flops` each, at the speed of one large matrix product."""
+    a, b = torch.randn(2, MATRIX, MATRIX, generator=torch.Generator().manual_seed(0))
+    return rate(lambda: a @ b, 2 * MATRIX**3 / flops)
+
+
+def _pair_flops(config: ModelConfig) -> int:
+    """Multiplications and additions of a user and an item, the first tower layer's shares apart, which are no pair's."""
+    dim = config.embedding_dim
+    if config.name == "inner_product":
+        return 2 * dim
+    widths = [2 * dim >> layer for layer in range(config.n_layers)]
+    tower = 2 * widths[0] + sum(2 * a * b for a, b in itertools.pairwise(widths)) + 2 * widths[-1]
+    return 2 * dim + tower
+
+
+if __name__ == "__main__":
+    run("ranking", measure)

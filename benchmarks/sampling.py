@@ -1,0 +1,53 @@
+"""Drawing negatives, exact and for a whole stretch of an epoch at a time, beside one random gather of the same size. One core."""
+
+from collections.abc import Iterator
+
+import torch
+
+from benchmarks.interactions import SIZES, draw_index, make_interactions
+from benchmarks.measure import Row, Target, in_turns, rate, ratios, run, spread
+from recsys.config import Config
+from recsys.data.negatives import NegativeSampler, popularity_weights
+from recsys.training.batches import SLICE, STRETCH
+
+N_NEGATIVES = 4
+REPEATS = 15
+MUST_REACH = 12.0
+"""Million draws a second."""
+
+
+def measure() -> Iterator[Row]:
+    """Uniform draws and draws by popularity at every size of data, for users in order and shuffled."""
+    torch.set_num_threads(1)
+    alpha = Config().training.popularity_alpha
+    for size, numbers in SIZES.items():
+        index = draw_index(*numbers)
+        generator = torch.Generator().manual_seed(0)
+        in_order = torch.from_numpy(make_interactions(index, STRETCH, 1).user).long()
+        shuffled = in_order[torch.randperm(STRETCH, generator=generator)]
+        for kind, weights in {"uniform": None, "popularity": popularity_weights(index.items, index.n_items, alpha)}.items():
+            sampler = NegativeSampler(index, weights).to("cpu")
+            for order, users in {"in order": in_order, "shuffled": shuffled}.items():
+                yield _measure_case(f"{kind}, users {order}, {size}", sampler, users, generator)
+
+
+def _measure_case(case: str, sampler: NegativeSampler, users: torch.Tensor, generator: torch.Generator) -> Row:
+    n_draws = len(users) * N_NEGATIVES
+    table = torch.arange(len(sampler.keys))
+    places = torch.randint(len(table), (n_draws,), generator=generator)
+    measured = in_turns(
+        {
+            "sampler": rate(
+                lambda: [sampler.sample(part, N_NEGATIVES, generator) for part in torch.split(users, SLICE)], n_draws / 1e6
+            ),
+            "gather": rate(lambda: table.index_select(0, places), n_draws / 1e6),
+        },
+        REPEATS,
+    )
+    values = {f"{name}, M/s": spread(rates) for name, rates in measured.items()}
+    values["of the gather"] = ratios(measured["sampler"], measured["gather"])
+    return Row(case, values, [Target("M/s", spread(measured["sampler"]), MUST_REACH)])
+
+
+if __name__ == "__main__":
+    run("sampling", measure)

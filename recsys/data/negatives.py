@@ -5,8 +5,8 @@ negatives with torch on its own device. There is no rejection loop: lay a user's
 weight, draw a point t, and step over the known items that lie before it. With unit weights the r-th free item of a user with
 known items a_0 < a_1 < ... is r + #{j : a_j - j <= r}; the same count, taken in units of weight, serves any distribution. All
 arithmetic is in integers, so every draw is exact, and one `searchsorted` over all users' sorted keys answers a whole batch. With
-torch on a CPU, where draws are many, each line is cut into cells that know how many keys lie before them; most draws are answered by
-that and the next key.
+torch on a CPU, where draws are many, each line is cut into cells that know how many keys lie before them; most draws are
+answered by that and the next key.
 """
 
 from __future__ import annotations

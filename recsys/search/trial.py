@@ -4,6 +4,8 @@ Stands between Tune, which starts, steps and stops it, and `training.fit`. The w
 that torch is imported once; the arrays of the data are mapped from the object store and never copied.
 """
 
+import os
+import signal
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -36,6 +38,8 @@ class TrialRunner(tune.Trainable):
             folder: where the study keeps its trials' checkpoints.
             gpu_device: the torch device of a trial that has a GPU.
         """
+        # Ray ends a busy worker by SIGTERM, and its own handler would print a traceback wherever the trial happens to be.
+        signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
         self._data = ray.get(data[0])
         self._folder = Path(folder)
         self._device = gpu_device if ray.get_gpu_ids() else "cpu"

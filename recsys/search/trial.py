@@ -38,8 +38,9 @@ class TrialRunner(tune.Trainable):
             folder: where the study keeps its trials' checkpoints.
             gpu_device: the torch device of a trial that has a GPU.
         """
-        # Ray ends a busy worker by SIGTERM, and its own handler would print a traceback wherever the trial happens to be.
-        signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
+        if ray.get_runtime_context().get_actor_id() is not None:
+            # Ray ends a busy worker by SIGTERM, and its own handler would print a traceback wherever the trial happens to be.
+            signal.signal(signal.SIGTERM, lambda number, _: os._exit(128 + number))
         self._data = ray.get(data[0])
         self._folder = Path(folder)
         self._device = gpu_device if ray.get_gpu_ids() else "cpu"

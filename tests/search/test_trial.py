@@ -1,6 +1,7 @@
 """What runs on a worker, here in this process: the same code, called as Tune calls it."""
 
 import itertools
+import signal
 import time
 from pathlib import Path
 from types import SimpleNamespace
@@ -66,6 +67,12 @@ def test_an_epoch_a_step(config: Config, data: Interactions, tmp_path: Path) -> 
     assert {"train_loss", "train_seconds", "rank_seconds", "samples_per_second", "val_mrr_at_10"} < set(results[0]["metrics"])
     # Too short for a checkpoint on the way; the end is kept.
     assert [path.name for path in tmp_path.iterdir()] == ["3.safetensors"]
+
+
+def test_only_a_worker_of_ray_ends_at_once(config: Config, data: Interactions, tmp_path: Path) -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    begin(data, tmp_path, tune_config(config, 0, seed=11))
+    assert signal.getsignal(signal.SIGTERM) is before
 
 
 def test_a_process_takes_the_next_trial(config: Config, data: Interactions, tmp_path: Path) -> None:

@@ -5,7 +5,6 @@ progress, the leaderboard and final training read here. There is no second truth
 """
 
 import logging
-import os
 import warnings
 from collections import Counter
 from collections.abc import Callable, Mapping
@@ -111,7 +110,7 @@ class StudyRecord:
 
     def ending(self, number: int) -> str:
         """How a trial ended, or `unfinished`."""
-        return _state(self._study.trials[number])
+        return _state(self._trial(number))
 
     def finish(self, number: int, state: str) -> None:
         """Write how a running trial ended: complete, pruned, failed or diverged."""
@@ -150,7 +149,11 @@ class StudyRecord:
 
     def config_of(self, number: int) -> Config:
         """The complete config of a trial."""
-        return replace_values(self._base, self._study.trials[number].params)
+        return replace_values(self._base, self._trial(number).params)
+
+    def _trial(self, number: int) -> FrozenTrial:
+        """A trial as the storage has it; `study.trials` would copy all of them."""
+        return self._study.get_trials(deepcopy=False)[number]
 
 
 def trial_seed(study_seed: int, number: int) -> int:
@@ -194,7 +197,7 @@ def load_study(folder: Path) -> optuna.Study:
 
 
 def _storage(folder: Path) -> optuna.storages.RDBStorage:
-    return optuna.storages.RDBStorage(f"sqlite:///{os.path.relpath(folder / 'optuna.db')}")
+    return optuna.storages.RDBStorage(f"sqlite:///{(folder / 'optuna.db').resolve()}")
 
 
 def _state(trial: FrozenTrial) -> str:

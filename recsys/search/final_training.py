@@ -45,12 +45,10 @@ def train(choice: Choice, folder: Path, out: Path | None, *, n_seeds: int, valid
     torch.set_num_threads(max(1, int(config.resources.cpu)))
     seeds = [choice.seed + offset for offset in range(n_seeds)]
     part = "validation" if validate else "test"
-    trained, baselines, data = _train_seeds(config, processed, choice.n_epochs, seeds, validate)
+    trained, baselines, data = _train_seeds(config, processed, choice.n_epochs, seeds, None if validate else (folder, path))
     first, mean = trained[0], {name: statistics.fmean(one.metrics[name] for one in trained) for name in trained[0].metrics}
     metrics = {"fingerprint": processed.fingerprint, "seed": seeds[0], "epochs": first.n_epochs, part: first.metrics}
     _save(path, config, processed, first, metrics, seen=_pairs_of(data) if validate else all_pairs(processed))
-    if not validate:
-        append_test_scores(folder, "train", path, mean)
     run_id = None
     if tracking:
         parent = tracking.find_study(choice.study) if choice.study else None
@@ -101,20 +99,25 @@ def evaluate_model(model: Path, folder: Path) -> dict[str, Any]:
 
 
 def _train_seeds(
-    config: Config, processed: Processed, n_epochs: int | None, seeds: list[int], validate: bool
+    config: Config, processed: Processed, n_epochs: int | None, seeds: list[int], noted: tuple[Path, Path] | None
 ) -> tuple[list[Trained], dict[str, Any], Interactions]:
     """Train with each seed, and give the data trained on too.
 
-    The number of epochs that nobody chose before is found once, by the first seed on validation.
+    `noted`: the folder where each scoring of test is noted and the model it is noted for, None to validate. The number of epochs
+    that nobody chose before is found once, by the first seed on validation.
     """
     fixed = not config.training.resample_negatives
-    if validate:
+    if noted is None:
         data = load(processed, "validation", fixed)
         trained = [train_on_validation(config, data, seed, n_epochs) for seed in seeds]
         return trained, score_baselines(data, config), data
     n_epochs = n_epochs or find_n_epochs(config, lambda: load(processed, "validation", fixed), seeds[0])
     data = load(processed, "test", False)
-    return [train_for_test(config, data, seed, n_epochs) for seed in seeds], score_baselines(data, config), data
+    trained = []
+    for seed in seeds:
+        trained.append(train_for_test(config, data, seed, n_epochs))
+        append_test_scores(noted[0], "train", noted[1], trained[-1].metrics)
+    return trained, score_baselines(data, config), data
 
 
 def _pairs_of(data: Interactions) -> UserItemIndex:

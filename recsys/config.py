@@ -188,6 +188,11 @@ class StudyConfig(Section):
     reduction_factor: int = Field(default=3, ge=2)
     """ASHA lets about one in this many trials pass each rung."""
 
+    @property
+    def trial_limit(self) -> int | None:
+        """Trials after which the search ends; None where a time budget alone, without a number of trials, says when."""
+        return None if self.time_budget is not None and "n_trials" not in self.model_fields_set else self.n_trials
+
 
 class TrackingConfig(Section):
     """Where runs are logged."""

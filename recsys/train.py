@@ -51,7 +51,7 @@ def train(
         config, _ = command_line.read_config(config_file, data, settings)
         chosen = choice.Choice(config_file.stem, config, None, config.study.seed, None)
     else:
-        chosen = choice.choose_best(folder, best_of) if best_of else choice.choose_trial(folder, trial or "")
+        chosen = choice.choose_best(folder, best_of) if best_of is not None else choice.choose_trial(folder, trial or "")
         config, _ = command_line.read_config(chosen.config, data, settings)
         chosen = replace(chosen, config=config)
     answer = final_training.train(chosen, folder, out, n_seeds=seeds, validate=validate)

@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 from rich.console import Group, RenderableType
-from rich.table import Table
 from rich.text import Text
 
 from recsys import command_line
 from recsys.config_files import dump_yaml
 
 if TYPE_CHECKING:
+    from recsys.search.record import TrialSummary
     from recsys.search.session import Plan
 
 _SHOWN_TRIALS = 10
@@ -85,7 +85,7 @@ def tune(
         return 0
     result = session.run(plan)
     answer = {**result.answer, "total_seconds": time.monotonic() - began}
-    command_line.print_result(answer, as_json, partial(_result_text, plan))
+    command_line.print_result(answer, as_json, partial(_result_text, plan, result.summaries))
     if result.interrupted:
         return command_line.INTERRUPTED
     if answer["best"] is None:
@@ -111,21 +111,12 @@ def _plan_text(plan: Mapping[str, Any]) -> RenderableType:
     return Text("\n".join(lines))
 
 
-def _result_text(plan: "Plan", answer: Mapping[str, Any]) -> RenderableType:
-    from recsys.search.progress import metric_title, show_params
+def _result_text(plan: "Plan", ranked: "list[TrialSummary]", answer: Mapping[str, Any]) -> RenderableType:
+    from recsys.search.progress import add_trial, trial_table
 
-    table = Table("trial", "state", "epochs", metric_title(plan.config), "parameters", box=None, header_style="bold")
-    barred = ("failed", "diverged")
-    order = sorted(answer["trials"], key=lambda t: (t["value"] is None or t["state"] in barred, -(t["value"] or 0.0)))
-    for trial in order[:_SHOWN_TRIALS]:
-        value = "" if trial["value"] is None else f"{trial['value']:.4f}"
-        table.add_row(
-            trial["id"],
-            trial["state"],
-            str(trial["epochs"]),
-            value,
-            Text(show_params(trial["params"]), no_wrap=True, overflow="ellipsis"),
-        )
+    table = trial_table(plan.config)
+    for trial in ranked[:_SHOWN_TRIALS]:
+        add_trial(table, trial, trial.state)
     lines = [", ".join(f"{count} {state}" for state, count in answer["counts"].items() if count)]
     if answer["best"]:
         lines += [f"Best config:    {answer['best']['config']}"]

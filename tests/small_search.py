@@ -83,7 +83,8 @@ def search(
     data = ray.put(load(plan.processed, "validation", negatives=False))
     tracking = open_tracking(Config(), folder) if tracked else None
     logging = [] if tracking is None else [StudyCallback(tracking, record, "s", tracking.start_run("s", {}, {}), "small")]
-    outcome = study.search(plan.study_folder, record, plan.config, data, [*callbacks, *logging], gpu_device="cpu")
+    listeners, slots = [*callbacks, *logging], plan.concurrency
+    outcome = study.search(plan.study_folder, record, plan.config, data, listeners, concurrency=slots, gpu_device="cpu")
     return Searched(plan.study_folder, plan.config, record, outcome)
 
 

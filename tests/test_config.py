@@ -233,3 +233,9 @@ def test_set_value_makes_the_levels_on_the_way_and_spares_shared_ones() -> None:
     set_value(tree, "data.columns.user", "who")
     assert tree == {"model": {"name": "gmf", "embedding_dim": 8}, "data": {"columns": {"user": "who"}}}
     assert shared == {"name": "gmf"}
+
+
+def test_a_time_budget_without_a_number_of_trials_leaves_them_open() -> None:
+    assert Config().study.trial_limit == 30
+    assert replace_values(Config(), {"study.time_budget": "10m"}).study.trial_limit is None
+    assert replace_values(Config(), {"study.time_budget": "10m", "study.n_trials": 30}).study.trial_limit == 30

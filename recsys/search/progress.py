@@ -15,7 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from recsys.config import Config
-from recsys.search.record import StudyRecord, TrialSummary, best_trial
+from recsys.search.record import StudyRecord, TrialSummary, best_trial, ranked
 from recsys.training.evaluation import protocol_name
 
 _SHOWN_TRIALS = 12
@@ -82,7 +82,8 @@ class SearchProgress(Callback):
     def _headline(self, summaries: list[TrialSummary]) -> str:
         best = best_trial(summaries)
         done = sum(s.state != "unfinished" for s in summaries)
-        parts = [f"{done}/{self._config.study.n_trials} trials" if self._bounded else f"{done} trials"]
+        limit = self._config.study.trial_limit
+        parts = [f"{done} trials" if limit is None else f"{done}/{limit} trials"]
         if best:
             parts.append(f"best {best.value:.4f} (trial {best.number})")
         left = self._seconds_left(done)
@@ -90,14 +91,10 @@ class SearchProgress(Callback):
             parts.append(f"about {int(left) // 60}:{int(left) % 60:02d} left")
         return ", ".join(parts)
 
-    @property
-    def _bounded(self) -> bool:
-        return self._config.study.time_budget is None or "n_trials" in self._config.study.model_fields_set
-
     def _seconds_left(self, done: int) -> float | None:
         passed = time.monotonic() - self._began
-        by_trials = passed / done * max(0, self._config.study.n_trials - done) if done and self._bounded else None
-        budget = self._config.study.time_budget
+        limit, budget = self._config.study.trial_limit, self._config.study.time_budget
+        by_trials = passed / done * max(0, limit - done) if done and limit is not None else None
         limits = [
             seconds for seconds in (by_trials, None if budget is None else max(0.0, budget - passed)) if seconds is not None
         ]
@@ -106,19 +103,23 @@ class SearchProgress(Callback):
     def _render(self) -> Group:
         summaries = self._record.summaries()
         running = [s for s in summaries if s.state == "unfinished"]
-        ranked = sorted((s for s in summaries if s.choosable and s not in running), key=lambda s: -(s.value or 0.0))
-        table = Table("trial", "state", "epochs", metric_title(self._config), "parameters", box=None, header_style="bold")
-        for summary in running + ranked[: max(3, _SHOWN_TRIALS - len(running))]:
-            state = "running" if summary.state == "unfinished" else summary.state
-            value = "" if summary.value is None else f"{summary.value:.4f}"
-            table.add_row(
-                str(summary.number),
-                state,
-                str(summary.epochs),
-                value,
-                Text(show_params(summary.params), overflow="ellipsis", no_wrap=True),
-            )
+        ended = [s for s in ranked(summaries) if s.choosable and s.state != "unfinished"]
+        table = trial_table(self._config)
+        for summary in running + ended[: max(3, _SHOWN_TRIALS - len(running))]:
+            add_trial(table, summary, "running" if summary.state == "unfinished" else summary.state)
         return Group(Text(self._headline(summaries)), table)
+
+
+def trial_table(config: Config) -> Table:
+    """An empty table of trials, for `add_trial`."""
+    return Table("trial", "state", "epochs", metric_title(config), "parameters", box=None, header_style="bold")
+
+
+def add_trial(table: Table, trial: TrialSummary, state: str) -> None:
+    """A trial as a row, its state told as `state`."""
+    value = "" if trial.value is None else f"{trial.value:.4f}"
+    parameters = Text(show_params(trial.params), overflow="ellipsis", no_wrap=True)
+    table.add_row(str(trial.number), state, str(trial.epochs), value, parameters)
 
 
 def metric_title(config: Config) -> str:

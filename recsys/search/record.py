@@ -161,9 +161,14 @@ def trial_seed(study_seed: int, number: int) -> int:
     return int(np.random.SeedSequence((study_seed, number)).generate_state(1)[0])
 
 
+def ranked(summaries: list[TrialSummary]) -> list[TrialSummary]:
+    """Trials from the best value to the worst, of equals the earlier one first; those that may not be chosen at the end."""
+    return sorted(summaries, key=lambda s: (not s.choosable, -(s.value or 0.0), s.number))
+
+
 def best_trial(summaries: list[TrialSummary]) -> TrialSummary | None:
-    """The trial with the best value; of equals the earlier one. None if none has a value."""
-    return max((s for s in summaries if s.choosable), key=lambda s: (s.value or 0.0, -s.number), default=None)
+    """The first of the ranked trials, None if none may be chosen."""
+    return next((s for s in ranked(summaries) if s.choosable), None)
 
 
 def count_states(summaries: list[TrialSummary]) -> dict[str, int]:

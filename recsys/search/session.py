@@ -15,7 +15,7 @@ from recsys.config import Config
 from recsys.config_files import config_yaml, dump_yaml
 from recsys.data.processed import Processed, load, resolve
 from recsys.search import study
-from recsys.search.record import StudyRecord, TrialSummary, best_trial, count_states
+from recsys.search.record import StudyRecord, TrialSummary, best_trial, count_states, ranked
 from recsys.search.resources import slots
 from recsys.search.space import SearchSpace
 from recsys.search.study_files import leaderboard_row, make_study, study_folder, write_results
@@ -54,9 +54,13 @@ def make_plan(config: Config, space: SearchSpace, name: str, folder: Path, proce
 
 @dataclass(frozen=True)
 class Result:
-    """The outcome as the command tells it: `answer` is the JSON object without the command's own time."""
+    """The outcome as the command tells it.
+
+    `answer`: the JSON object without the command's own time. `summaries`: the trials from the best to the worst.
+    """
 
     answer: dict[str, Any]
+    summaries: list[TrialSummary]
     interrupted: bool
 
 
@@ -74,11 +78,11 @@ def run(plan: Plan) -> Result:
     if tracking:
         parent = _start_parent(tracking, plan)
         callbacks.append(StudyCallback(tracking, record, plan.name, parent, plan.config.data.source))
-    outcome = study.search(plan.study_folder, record, plan.config, data, callbacks)
+    outcome = study.search(plan.study_folder, record, plan.config, data, callbacks, concurrency=plan.concurrency)
     write_results(plan.study_folder, record, plan.config, outcome.summaries)
     if tracking and parent:
         _end_parent(tracking, parent, outcome)
-    return Result(_answer(plan, outcome, tracking, parent), outcome.interrupted)
+    return Result(_answer(plan, outcome, tracking, parent), ranked(outcome.summaries), outcome.interrupted)
 
 
 def _start_parent(tracking: Tracking, plan: Plan) -> str:
@@ -127,11 +131,6 @@ def _answer(plan: Plan, outcome: study.Outcome, tracking: Tracking | None, paren
         "concurrency": plan.concurrency,
         "mlflow": tracking and {"tracking_uri": tracking.uri, "experiment": tracking.experiment, "parent_run_id": parent},
     }
-
-
-def ranked(summaries: list[TrialSummary]) -> list[TrialSummary]:
-    """Trials from the best value to the worst, those that may not be chosen at the end."""
-    return sorted(summaries, key=lambda s: (not s.choosable, -(s.value or 0.0), s.number))
 
 
 def describe_plan(plan: Plan) -> dict[str, Any]:

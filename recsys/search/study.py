@@ -28,7 +28,6 @@ from ray.tune.experiment import Trial
 from recsys.config import Config
 from recsys.search.progress import SearchProgress
 from recsys.search.record import StudyRecord, TrialSummary
-from recsys.search.resources import slots
 from recsys.search.searcher import AshaScheduler, StudySearcher
 from recsys.search.trial import TrialRunner
 
@@ -55,6 +54,7 @@ def search(
     data: Any,
     callbacks: list[Callback],
     *,
+    concurrency: int,
     gpu_device: str = "cuda",
 ) -> Outcome:
     """Run the trials of a study until they are done, the time budget is spent or the user interrupts.
@@ -65,6 +65,7 @@ def search(
         config: the base config.
         data: reference to the `Interactions` in Ray's object store.
         callbacks: further listeners, such as MLflow's.
+        concurrency: trials at the same time.
         gpu_device: the torch device of trials that have a GPU.
     """
     progress = SearchProgress(record, config)
@@ -73,7 +74,6 @@ def search(
         tune.with_parameters(TrialRunner, data=[data], folder=str((folder / "trials").resolve()), gpu_device=gpu_device),
         {"cpu": config.resources.cpu, "gpu": config.resources.gpu},
     )
-    only_time = config.study.time_budget is not None and "n_trials" not in config.study.model_fields_set
     # tune.run and not Tuner: a Tuner pickles itself, searcher and callbacks included, and nothing here is to be unpickled.
     with tempfile.TemporaryDirectory(prefix="recsys-tune-", ignore_cleanup_errors=True) as tune_folder, _interrupts(stopper):
         try:
@@ -82,8 +82,8 @@ def search(
                 name=folder.name,
                 search_alg=StudySearcher(record),
                 scheduler=AshaScheduler(record, config),
-                num_samples=_MANY_TRIALS if only_time else config.study.n_trials,
-                max_concurrent_trials=slots(config),
+                num_samples=config.study.trial_limit or _MANY_TRIALS,
+                max_concurrent_trials=concurrency,
                 max_failures=config.resources.max_failures,
                 reuse_actors=True,
                 stop=stopper,

@@ -12,7 +12,7 @@ import pandas as pd
 
 from recsys.config import Config
 from recsys.config_files import config_yaml, dump_yaml, parse_config, read_yaml
-from recsys.search.record import StudyRecord, TrialSummary, best_trial, create_study, load_study
+from recsys.search.record import StudyRecord, TrialSummary, best_trial, create_study, load_study, ranked
 from recsys.search.space import SearchSpace
 from recsys.storage import write_atomically
 
@@ -78,10 +78,8 @@ def write_results(folder: Path, record: StudyRecord, config: Config, summaries: 
     if best is not None:
         with write_atomically(folder / "best.yaml") as file:
             file.write_text(config_yaml(record.config_of(best.number)), encoding="utf-8")
-    choosable = sorted((s for s in summaries if s.choosable), key=lambda s: -(s.value or 0.0))
-    kept = {s.number for s in choosable[: config.study.keep_checkpoints]} | {
-        s.number for s in summaries if s.state == "unfinished"
-    }
+    kept = {s.number for s in ranked(summaries)[: config.study.keep_checkpoints] if s.choosable}
+    kept |= {s.number for s in summaries if s.state == "unfinished"}
     for checkpoint in (folder / "trials").glob("*.safetensors"):
         if int(checkpoint.stem) not in kept:
             checkpoint.unlink()

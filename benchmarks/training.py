@@ -79,7 +79,8 @@ def _measure_quality(source: str, data: Interactions) -> Row:
 def _bare_loop(config: Config, data: Interactions) -> Callable[[], float]:
     rows = training_rows(config, data, "cpu")
     n_steps = BARE_STEPS if data.n_users < 100_000 else BARE_STEPS // 16
-    drawn = itertools.islice(rows.epoch(torch.Generator().manual_seed(0)), n_steps)
+    generator = torch.Generator().manual_seed(0)
+    drawn = itertools.islice(rows.batches(rows.shuffle(generator), 0, generator), n_steps)
     batches = [(batch.user.clone(), batch.item.clone()) for batch in drawn]
     model = build_model(config.model, data.n_users, data.n_items, torch.Generator().manual_seed(0))
     adam = torch.optim.Adam(model.parameters(), lr=config.training.learning_rate, fused=True)

@@ -183,8 +183,8 @@ class StudyConfig(Section):
     """Trials at the same time; as many as the resources allow where absent."""
     keep_checkpoints: int = Field(default=3, ge=1)
     """Best trials of the study whose weights are kept."""
-    grace_period: int = Field(default=1, ge=1)
-    """Epochs that ASHA lets every trial run."""
+    grace_period: float = Field(default=1, gt=0)
+    """Epochs that ASHA lets every trial run; long epochs report in parts, so that it may be a fraction."""
     reduction_factor: int = Field(default=3, ge=2)
     """ASHA lets about one in this many trials pass each rung."""
 

@@ -79,7 +79,7 @@ def search(
     config = replace_values(Config(), {**base, **values})
     require_new(study_folder(folder, "s"))
     plan = session.make_plan(config, parse_space(space, "space.yaml"), "s", folder, prepare(config, folder))
-    record = make_study(plan.study_folder, plan.config, plan.space)
+    record = make_study(plan.study_folder, plan.config, plan.space, parts=1)
     data = ray.put(load(plan.processed, "validation", negatives=False))
     tracking = open_tracking(Config(), folder) if tracked else None
     logging = [] if tracking is None else [StudyCallback(tracking, record, "s", tracking.start_run("s", {}, {}), "small")]

@@ -51,7 +51,7 @@ DEFAULTS: dict[str, object] = {
     "study.sampler": "tpe",
     "study.max_concurrent": None,
     "study.keep_checkpoints": 3,
-    "study.grace_period": 1,
+    "study.grace_period": 1.0,
     "study.reduction_factor": 3,
     "tracking.uri": None,
     "tracking.experiment": "recsys",

@@ -24,18 +24,23 @@ _SHOWN_TRIALS = 12
 class SearchProgress(Callback):
     """Shows the search on standard error and sums up its times.
 
-    `started`, `ended`: Unix seconds of the first batch and of the last trial's end. `busy_seconds`: training and ranking.
+    `started`, `ended`: Unix seconds of the first batch and of the last trial's end.
     """
 
     def __init__(self, record: StudyRecord, config: Config) -> None:
         self.started: float | None = None
         self.ended: float | None = None
-        self.busy_seconds = 0.0
+        self._busy: dict[tuple[int, int], float] = {}
         self._record = record
         self._config = config
         self._began = time.monotonic()
         self._console = Console(file=sys.stderr)
         self._live: Live | None = None
+
+    @property
+    def busy_seconds(self) -> float:
+        """Training and ranking, summed over the trials."""
+        return sum(self._busy.values())
 
     def setup(self, *_args: Any, **_kwargs: Any) -> None:
         """Begin the live table where there is a terminal."""
@@ -50,11 +55,13 @@ class SearchProgress(Callback):
             self._live = None
 
     def on_trial_result(self, iteration: int, trials: list[Trial], trial: Trial, result: dict[str, Any], **_info: Any) -> None:  # noqa: ARG002
-        """Add up the epoch's times."""
+        """Keep the epoch's times."""
         self.ended = time.time()
         if "metrics" in result:
             self.started = min(self.started or result["started"], result["started"])
-            self.busy_seconds += result["metrics"]["train_seconds"] + result["metrics"]["rank_seconds"]
+            # A part of an epoch tells the time of the epoch so far.
+            seconds = result["metrics"]["train_seconds"] + result["metrics"]["rank_seconds"]
+            self._busy[trial.config["number"], result["epoch"]] = seconds
 
     def on_trial_complete(self, iteration: int, trials: list[Trial], trial: Trial, **_info: Any) -> None:  # noqa: ARG002
         """Tell of the trial in a line where there is no terminal."""

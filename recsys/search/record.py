@@ -31,6 +31,7 @@ SAMPLERS: dict[str, Callable[..., optuna.samplers.BaseSampler]] = {
 STATES = ("complete", "pruned", "failed", "diverged", "unfinished")
 _CHOOSABLE = ("complete", "pruned", "unfinished")
 _STUDY_NAME = "study"
+_PARTS = "parts"
 
 
 @dataclass(frozen=True)
@@ -57,7 +58,7 @@ class _Progress:
     """What a running trial has reached in this process, beside what is in the storage."""
 
     trial: optuna.Trial
-    last_epoch: int = 0
+    last_step: int = 0
     best: float = float("-inf")
     metrics: dict[str, float] = field(default_factory=dict)
 
@@ -69,6 +70,8 @@ class StudyRecord:
         self._study = study
         self._base = base
         self._space = space
+        self.parts: int = study.user_attrs.get(_PARTS, 1)
+        """Steps of an epoch."""
         self._running: dict[int, _Progress] = {}
         self._rungs: dict[int, dict[int, float]] = {}
 
@@ -88,21 +91,24 @@ class StudyRecord:
         """Whether a trial was begun in this process and has no ending yet."""
         return number in self._running
 
-    def report(self, number: int, epoch: int, value: float, metrics: Mapping[str, float]) -> bool:
-        """Write an epoch's validation value; one that was written before is left as it was. Returns whether it was new."""
+    def report(self, number: int, step: int, value: float, metrics: Mapping[str, float]) -> bool:
+        """Write a step's validation value; one that was written before is left as it was. Returns whether it was new.
+
+        Of `parts` steps the last completes an epoch; it alone counts for the trial's value.
+        """
         running = self._running[number]
-        if epoch <= running.last_epoch:
+        if step <= running.last_step:
             return False
-        running.trial.report(value, epoch)
-        running.last_epoch = epoch
-        self._rungs.setdefault(epoch, {})[number] = value
-        if value > running.best:
+        running.trial.report(value, step)
+        running.last_step = step
+        self._rungs.setdefault(step, {})[number] = value
+        if step % self.parts == 0 and value > running.best:
             running.best, running.metrics = value, dict(metrics)
         return True
 
-    def values_at(self, epoch: int) -> Mapping[int, float]:
-        """The value of each trial that reported this epoch, by trial number."""
-        return self._rungs.get(epoch, {})
+    def values_at(self, step: int) -> Mapping[int, float]:
+        """The value of each trial that reported this step, by trial number."""
+        return self._rungs.get(step, {})
 
     def attach_run(self, number: int, run_id: str) -> None:
         """Write which MLflow run belongs to the trial."""
@@ -132,7 +138,7 @@ class StudyRecord:
         return [self._summarise(trial) for trial in trials if trial.state != TrialState.WAITING]
 
     def _summarise(self, trial: FrozenTrial) -> TrialSummary:
-        values = trial.intermediate_values
+        values = {step // self.parts: value for step, value in trial.intermediate_values.items() if step % self.parts == 0}
         epoch = max(values, key=lambda e: (values[e], -e)) if values else None
         running = self._running.get(trial.number)
         metrics = running.metrics if running else trial.user_attrs.get("metrics", {})
@@ -177,13 +183,15 @@ def count_states(summaries: list[TrialSummary]) -> dict[str, int]:
     return {state: found[state] for state in STATES}
 
 
-def create_study(folder: Path, config: Config) -> optuna.Study:
-    """A new, empty study in the folder's storage."""
+def create_study(folder: Path, config: Config, parts: int) -> optuna.Study:
+    """A new, empty study in the folder's storage, whose epochs report in `parts` steps."""
     with warnings.catch_warnings():
         # Multivariate, group and quasi-random sampling are used on purpose.
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
         sampler = SAMPLERS[config.study.sampler](seed=config.study.seed)
-    return optuna.create_study(storage=_storage(folder), study_name=_STUDY_NAME, sampler=sampler, direction="maximize")
+    study = optuna.create_study(storage=_storage(folder), study_name=_STUDY_NAME, sampler=sampler, direction="maximize")
+    study.set_user_attr(_PARTS, parts)
+    return study
 
 
 def load_study(folder: Path) -> optuna.Study:

@@ -5,6 +5,7 @@ all its steps, so that the sampler learns from it what it is worth. ASHA's rungs
 search stops by the same standard.
 """
 
+import math
 from typing import Any
 
 from ray.tune.execution.tune_controller import TuneController
@@ -47,8 +48,8 @@ class StudySearcher(Searcher):
 class AshaScheduler(FIFOScheduler):
     """Asynchronous successive halving by a trial's own epochs, on the values in the record.
 
-    At each rung, the epochs grace_period * reduction_factor ** i, a trial goes on only if it is among the best
-    1 / reduction_factor of those that have reached the rung, or the best of all.
+    At each rung, the first report from grace_period * reduction_factor ** i epochs on, a trial goes on only if it is among the
+    best 1 / reduction_factor of those that have reached the rung, or the best of all.
 
     Source: Li et al. 2020, arXiv:1810.05934, sec. 3 (in the form that stops trials instead of pausing them).
     """
@@ -58,13 +59,13 @@ class AshaScheduler(FIFOScheduler):
         self._record = record
         self._metric_name = config.metric_name
         self._reduction_factor = config.study.reduction_factor
-        self._rungs = set(rungs(config))
+        self._rungs = rungs(config, record.parts)
 
     def on_trial_result(self, tune_controller: TuneController, trial: Trial, result: dict[str, Any]) -> str:  # noqa: ARG002
-        """Write the epoch and decide whether the trial goes on."""
-        number, epoch = trial.config["number"], result["epoch"]
+        """Write the report and decide whether the trial goes on."""
+        number, step = trial.config["number"], result["step"]
         is_new = self._write(trial, result)
-        if is_new and epoch in self._rungs and not self._passes(number, epoch):
+        if is_new and step in self._rungs and not self._passes(number, step):
             self._record.finish(number, "pruned")
             return TrialScheduler.STOP
         return TrialScheduler.CONTINUE
@@ -80,18 +81,18 @@ class AshaScheduler(FIFOScheduler):
 
     def _write(self, trial: Trial, result: dict[str, Any]) -> bool:
         metrics = {key.removeprefix("metrics/"): value for key, value in result.items() if key.startswith("metrics/")}
-        return self._record.report(trial.config["number"], result["epoch"], metrics[self._metric_name], metrics)
+        return self._record.report(trial.config["number"], result["step"], metrics[self._metric_name], metrics)
 
-    def _passes(self, number: int, epoch: int) -> bool:
-        values = self._record.values_at(epoch)
+    def _passes(self, number: int, step: int) -> bool:
+        values = self._record.values_at(step)
         n_better = sum(value > values[number] for value in values.values())
         return n_better < max(1, len(values) // self._reduction_factor)
 
 
-def rungs(config: Config) -> list[int]:
-    """The epochs at which ASHA decides."""
-    epochs, epoch = [], config.study.grace_period
-    while epoch < config.training.max_epochs:
-        epochs.append(epoch)
-        epoch *= config.study.reduction_factor
-    return epochs
+def rungs(config: Config, parts: int) -> set[int]:
+    """The steps, of which an epoch has `parts`, at which ASHA decides."""
+    steps, epochs = set(), config.study.grace_period
+    while math.ceil(epochs * parts) < config.training.max_epochs * parts:
+        steps.add(math.ceil(epochs * parts))
+        epochs *= config.study.reduction_factor
+    return steps

@@ -21,6 +21,7 @@ from recsys.search.space import SearchSpace
 from recsys.search.study_files import leaderboard_row, make_study, study_folder, write_results
 from recsys.tracking.callback import StudyCallback
 from recsys.tracking.runs import Tracking, open_tracking, version_tags
+from recsys.training.batches import parts_of_epoch
 
 _SAMPLE_TRIALS = 3
 
@@ -71,9 +72,11 @@ def run(plan: Plan) -> Result:
         ValueError: if a file of the processed data is damaged.
         ConnectionError: if MLflow is required and cannot be reached.
     """
-    data = ray.put(load(plan.processed, "validation", not plan.config.training.resample_negatives))
+    interactions = load(plan.processed, "validation", not plan.config.training.resample_negatives)
+    data, parts = ray.put(interactions), parts_of_epoch(len(interactions.user))
+    del interactions  # the driver keeps no second copy
     tracking = open_tracking(plan.config, plan.folder)
-    record = make_study(plan.study_folder, plan.config, plan.space)
+    record = make_study(plan.study_folder, plan.config, plan.space, parts)
     parent, callbacks = None, list[Callback]()
     if tracking:
         parent = _start_parent(tracking, plan)

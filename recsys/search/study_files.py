@@ -42,8 +42,8 @@ def require_new(folder: Path) -> None:
         raise FileExistsError(f"--name: must be a new study, but got {folder.name}, which exists. Choose another name.")
 
 
-def make_study(folder: Path, config: Config, space: SearchSpace) -> StudyRecord:
-    """Make the folder of a new study with its config, its space and an empty record.
+def make_study(folder: Path, config: Config, space: SearchSpace, parts: int) -> StudyRecord:
+    """Make the folder of a new study with its config, its space and an empty record, whose epochs report in `parts` steps.
 
     Raises:
         FileExistsError: if the study exists.
@@ -52,7 +52,7 @@ def make_study(folder: Path, config: Config, space: SearchSpace) -> StudyRecord:
     folder.mkdir(parents=True)
     (folder / "config.yaml").write_text(config_yaml(config), encoding="utf-8")
     (folder / "space.yaml").write_text(dump_yaml(space.tree()), encoding="utf-8")
-    record = StudyRecord(create_study(folder, config), config, space)
+    record = StudyRecord(create_study(folder, config, parts), config, space)
     record.enqueue_first_points()
     return record
 

@@ -21,10 +21,12 @@ from recsys.training.state import TrainingState
 
 CHECKPOINT_SECONDS = 30.0
 """A trial is saved at most this often, and when it ends by itself."""
+CHECKPOINT_SHARE = 0.05
+"""Saving takes at most this share of a trial's time."""
 
 
 class TrialRunner(tune.Trainable):
-    """Trains one config and reports an epoch a step.
+    """Trains one config and reports an epoch a step, or a part of a long epoch.
 
     A trial's Tune config holds `number`, `seed` and `config`, the complete config as JSON.
     """
@@ -44,7 +46,7 @@ class TrialRunner(tune.Trainable):
         self._data = ray.get(data[0])
         self._folder = Path(folder)
         self._device = gpu_device if ray.get_gpu_ids() else "cpu"
-        self._saved_at = self._started = 0.0
+        self._save_from = self._started = 0.0
         self._start(config)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
@@ -53,21 +55,20 @@ class TrialRunner(tune.Trainable):
         return True
 
     def step(self) -> dict[str, Any]:
-        """Train and rank one epoch.
+        """Train and rank one epoch, or a part of it.
 
         Returns:
-            `epoch`, `metrics`, `started` (Unix seconds of the first batch in this process), `done`; or, where the loss was no
-            longer finite, `diverged` with the reason.
+            `epoch`, `step`, `whole` and `metrics` of an `Epoch`, `started` (Unix seconds of the first batch in this process),
+            `done`; or, where the loss was no longer finite, `diverged` with the reason.
         """
         try:
             epoch = next(self._epochs)
         except FloatingPointError as error:
             return {"diverged": str(error), "done": True}
-        now = time.monotonic()
-        if epoch.is_last or now - self._saved_at >= CHECKPOINT_SECONDS:
-            epoch.state.save(self._checkpoint)
-            self._saved_at = now
-        return {"epoch": epoch.epoch, "metrics": epoch.metrics, "started": self._started, "done": epoch.is_last}
+        if epoch.is_last or time.monotonic() >= self._save_from:
+            self._save(epoch.state)
+        told = {"epoch": epoch.epoch, "step": epoch.step, "whole": epoch.whole, "metrics": epoch.metrics}
+        return {**told, "started": self._started, "done": epoch.is_last}
 
     def save_checkpoint(self, checkpoint_dir: str) -> None:
         """Nothing: a trial keeps its own checkpoint, which a retry and a resumed search find alike."""
@@ -83,5 +84,11 @@ class TrialRunner(tune.Trainable):
         saved = self._checkpoint.is_file()
         state = TrainingState.load(self._checkpoint, config, *sizes, self._device) if saved else None
         self._epochs: Iterator[Epoch] = fit(config, self._data, tune_config["seed"], device=self._device, state=state)
-        self._saved_at = time.monotonic()
+        self._save_from = time.monotonic() + CHECKPOINT_SECONDS
         self._started = time.time()
+
+    def _save(self, state: TrainingState) -> None:
+        start = time.monotonic()
+        state.save(self._checkpoint)
+        end = time.monotonic()
+        self._save_from = end + max(CHECKPOINT_SECONDS, (end - start) / CHECKPOINT_SHARE)

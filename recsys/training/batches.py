@@ -22,6 +22,8 @@ STRETCH = 1 << 16
 """Positives that negatives are drawn for at a time: their draws stay in the last-level cache until they are trained on."""
 SLICE = 1 << 14
 """Positives in one call of the sampler, whose temporaries then stay in a core's own cache: 2^12 and 2^16 are 15% slower."""
+PART = 1 << 22
+"""Positives after which a long epoch reports: minutes on a core, whatever the model."""
 
 
 @dataclass(frozen=True)
@@ -57,14 +59,19 @@ class TrainingRows:
     batch_size: int
 
     @property
-    def n_samples(self) -> int:
-        """Positives and negatives, explicit ones included, of an epoch."""
-        return len(self.user) * (1 + self.n_negatives) + len(self.low_user)
+    def n_batches(self) -> int:
+        """Batches of an epoch, at least one a part."""
+        return max(self.n_parts, math.ceil(len(self.user) / self.batch_size))
 
     @property
-    def n_batches(self) -> int:
-        """Batches of an epoch."""
-        return math.ceil(len(self.user) / self.batch_size)
+    def n_parts(self) -> int:
+        """Parts that an epoch reports in, each of whole batches."""
+        return parts_of_epoch(len(self.user))
+
+    def n_rows_of(self, n_parts: int) -> tuple[int, int]:
+        """How many positives and how many explicit negatives the first `n_parts` parts of an epoch hold."""
+        batch = n_parts * self.n_batches // self.n_parts
+        return batch * len(self.user) // self.n_batches, batch * len(self.low_user) // self.n_batches
 
     @property
     def n_lookups(self) -> dict[str, int]:
@@ -72,22 +79,28 @@ class TrainingRows:
         n_rows, n_low = (math.ceil(len(user) / self.n_batches) for user in (self.user, self.low_user))
         return {"user": n_rows + n_low, "item": n_rows * (1 + self.n_negatives) + n_low}
 
-    def epoch(self, generator: torch.Generator) -> Iterator[Batch]:
-        """Every row once in random order, in batches of equal size but for one row."""
-        n_rows, n_batches, device = len(self.user), self.n_batches, self.user.device
+    def shuffle(self, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """A random order of the positives (P,) and of the explicit negatives (L,), for an epoch."""
+        n_rows, n_low, device = len(self.user), len(self.low_user), self.user.device
         order = torch.randperm(n_rows, generator=generator, device=device)
-        low_order = torch.randperm(len(self.low_user), generator=generator, device=device)
-        low_user, low_item = self.low_user[low_order].long(), self.low_item[low_order].long()
-        bounds = [batch * n_rows // n_batches for batch in range(n_batches + 1)]
-        low_bounds = [batch * len(low_order) // n_batches for batch in range(n_batches + 1)]
+        return order, torch.randperm(n_low, generator=generator, device=device)
+
+    def batches(self, order: tuple[Tensor, Tensor], part: int, generator: torch.Generator) -> Iterator[Batch]:
+        """The batches of one part of an epoch, from 0, of equal size but for one row; all parts hold every row once."""
+        n_batches, (order_of_rows, order_of_low) = self.n_batches, order
+        begin, end = (part * n_batches // self.n_parts for part in (part, part + 1))
+        bounds = [batch * len(order_of_rows) // n_batches for batch in range(n_batches + 1)]
+        low_bounds = [batch * len(order_of_low) // n_batches for batch in range(n_batches + 1)]
         step = max(1, STRETCH // self.batch_size)
-        for first in range(0, n_batches, step):
-            last = min(first + step, n_batches)
-            user, item = self._stretch(order[bounds[first] : bounds[last]], generator)
+        for first in range(begin, end, step):
+            last = min(first + step, end)
+            user, item = self._stretch(order_of_rows[bounds[first] : bounds[last]], generator)
+            low = order_of_low[low_bounds[first] : low_bounds[last]]
+            low_user, low_item = self.low_user[low].long(), self.low_item[low].long()
             for batch in range(first, last):
                 rows = slice(bounds[batch] - bounds[first], bounds[batch + 1] - bounds[first])
-                low = slice(low_bounds[batch], low_bounds[batch + 1])
-                yield Batch(user[rows], item[rows], low_user[low], low_item[low])
+                low_rows = slice(low_bounds[batch] - low_bounds[first], low_bounds[batch + 1] - low_bounds[first])
+                yield Batch(user[rows], item[rows], low_user[low_rows], low_item[low_rows])
 
     def _stretch(self, positions: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """Users (S,) and items (S, 1 + n) at shuffled `positions` (S,) of the positives."""
@@ -104,6 +117,11 @@ class TrainingRows:
                 item[rows, 1:] = self.sampler.sample(user[rows], self.n_negatives, generator)
         shuffle = torch.randperm(len(positions), generator=generator, device=positions.device)
         return user.index_select(0, shuffle), item.index_select(0, shuffle)
+
+
+def parts_of_epoch(n_positives: int) -> int:
+    """In how many parts an epoch of `n_positives` reports; it depends on the data alone, so that all trials report alike."""
+    return max(1, round(n_positives / PART))
 
 
 def training_rows(config: Config, data: Interactions, device: str | torch.device) -> TrainingRows:

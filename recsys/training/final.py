@@ -48,7 +48,7 @@ def train_on_validation(config: Config, data: Interactions, seed: int, n_epochs:
     `data` holds out validation.
     """
     epochs = fit(config, data, seed, n_epochs=n_epochs, device=device_of(config))
-    best = max(epochs, key=lambda epoch: epoch.metrics[config.metric_name])
+    best = max((epoch for epoch in epochs if epoch.whole), key=lambda epoch: epoch.metrics[config.metric_name])
     metrics = {name.removeprefix("val_"): value for name, value in best.metrics.items() if name.startswith("val_")}
     state = best.state
     if state.best_weights is not None:

@@ -1,7 +1,7 @@
-"""A training between two epochs: weights, Adam's moments, and the best epoch so far; saved to continue as if never interrupted.
+"""A training between two epochs, or two parts of a long one: weights, Adam's moments, and the best epoch so far.
 
-One safetensors file with JSON in its header, so that nothing is unpickled. There is no generator's state in it: every draw of an
-epoch derives from the seed and the epoch alone.
+Saved to continue as if never interrupted: one safetensors file with JSON in its header, so that nothing is unpickled. There is no
+generator's state in it: every draw of an epoch derives from the seed, the epoch and its part alone.
 """
 
 import json
@@ -21,23 +21,35 @@ from recsys.training.optimiser import start_adam
 from recsys.training.seeds import generator_of
 
 _MOMENTS = ("step", "exp_avg", "exp_avg_sq")
+_NUMBERS = ("epoch", "best_epoch", "best_value", "parts", "metrics")
 
 
 @dataclass
 class TrainingState:
-    """A training after `epoch` epochs. `fit` changes it in place: save it before asking for the next epoch.
+    """A training after `epoch` epochs and `parts` parts of the next. `fit` changes it in place: save it before it goes on.
 
     `best_weights`: the model's tensors at `best_epoch`, on the CPU; None, as the other two, where no epoch was ranked.
-    `metrics`: what the last epoch gave.
+    `metrics`: what was last reported.
     """
 
     model: Model
     optimiser: torch.optim.Adam
-    epoch: int
-    best_epoch: int | None
-    best_value: float | None
-    best_weights: dict[str, Tensor] | None
+    epoch: int = 0
+    best_epoch: int | None = None
+    best_value: float | None = None
+    best_weights: dict[str, Tensor] | None = None
+    parts: int = 0
     metrics: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def metrics_so_far(self) -> dict[str, float]:
+        """What was last reported of the epoch in progress, empty before its first part."""
+        return self.metrics if self.parts else {}
+
+    def advance(self, metrics: dict[str, float], is_whole: bool) -> None:
+        """Count one more part, which completes its epoch where `is_whole`."""
+        self.metrics = metrics
+        self.epoch, self.parts = (self.epoch + 1, 0) if is_whole else (self.epoch, self.parts + 1)
 
     def note_value(self, value: float) -> None:
         """Keep the weights of this epoch if `value` is better than all before."""
@@ -51,7 +63,7 @@ class TrainingState:
         tensors |= {f"best.{name}": weight for name, weight in (self.best_weights or {}).items()}
         for name, parameter in self.model.named_parameters():
             tensors |= {f"{moment}.{name}": tensor for moment, tensor in self.optimiser.state[parameter].items()}
-        numbers = {"epoch": self.epoch, "best_epoch": self.best_epoch, "best_value": self.best_value, "metrics": self.metrics}
+        numbers = {name: getattr(self, name) for name in _NUMBERS}
         with write_atomically(path) as partial:
             save_file(tensors, partial, metadata={"training": json.dumps(numbers)})
 
@@ -68,7 +80,8 @@ class TrainingState:
         try:
             with safe_open(path, framework="pt", device=str(device)) as file:
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118, the file is no mapping
-                numbers = json.loads((file.metadata() or {})["training"])
+                found = json.loads((file.metadata() or {})["training"])
+                numbers = {name: found[name] for name in _NUMBERS}
         except (SafetensorError, KeyError, ValueError) as error:
             raise ValueError(f"{path}: must be a saved training, but got {error}. Start the training anew.") from None
         model, optimiser = _build(config, n_users, n_items, 0, device)
@@ -86,14 +99,14 @@ class TrainingState:
         for name, parameter in parameters.items():
             optimiser.state[parameter] = {moment: tensors[f"{moment}.{name}"] for moment in _MOMENTS}
         best = None if numbers["best_epoch"] is None else {name: tensors[f"best.{name}"].cpu() for name in weights}
-        return cls(model, optimiser, numbers["epoch"], numbers["best_epoch"], numbers["best_value"], best, numbers["metrics"])
+        return cls(model, optimiser, best_weights=best, **numbers)
 
 
 def start_training(config: Config, n_users: int, n_items: int, seed: int, device: str | torch.device) -> TrainingState:
     """A new model with weights drawn from the seed, the same on every device, and an optimiser at rest."""
-    return TrainingState(*_build(config, n_users, n_items, seed, device), 0, None, None, None)
+    return TrainingState(*_build(config, n_users, n_items, seed, device))
 
 
 def _build(config: Config, n_users: int, n_items: int, seed: int, device: str | torch.device) -> tuple[Model, torch.optim.Adam]:
-    model = build_model(config.model, n_users, n_items, generator_of(seed, 0, "cpu")).to(device)
+    model = build_model(config.model, n_users, n_items, generator_of(seed, 0, 0, "cpu")).to(device)
     return model, start_adam(model, config.training.learning_rate)

@@ -15,7 +15,7 @@ SPACE = parse_space({"parameters": {"model.embedding_dim": {"low": 8, "high": 64
 def folder(tmp_path: Path) -> Path:
     """Four trials: the second is the best of those that may be chosen, at its second epoch; the last never reported."""
     config = replace_values(Config(), {"study.seed": 3, "training.max_epochs": 5, "data.split": "random"})
-    record = make_study(tmp_path / "studies" / "s", config, SPACE)
+    record = make_study(tmp_path / "studies" / "s", config, SPACE, parts=1)
     for epochs, state in (([0.3, 0.2], "complete"), ([0.1, 0.5, 0.4], "pruned"), ([0.9], "diverged"), ([], None)):
         number, _ = record.ask()
         for epoch, value in enumerate(epochs, start=1):
@@ -66,7 +66,7 @@ def test_what_is_no_trial(folder: Path, path: str, message: str) -> None:
 def test_nothing_to_choose(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="must be a study, but got no record of one"):
         choose_best(tmp_path, "s")
-    record = make_study(tmp_path / "studies" / "s", Config(), SPACE)
+    record = make_study(tmp_path / "studies" / "s", Config(), SPACE, parts=1)
     record.ask()
     with pytest.raises(ValueError, match=r"--best-of: must be a study with a finished epoch, but got s, which has none\. Search"):
         choose_best(tmp_path, "s")

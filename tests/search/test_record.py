@@ -33,7 +33,7 @@ SPACE = parse_space(
 @pytest.fixture
 def record(tmp_path: Path) -> StudyRecord:
     config = replace_values(Config(), {"study.seed": 5})
-    return StudyRecord(create_study(tmp_path, config), config, SPACE)
+    return StudyRecord(create_study(tmp_path, config, parts=1), config, SPACE)
 
 
 def summary(number: int, state: str, value: float | None) -> TrialSummary:
@@ -123,7 +123,7 @@ def test_the_seed_decides_what_is_sampled(tmp_path: Path, sampler: str) -> None:
     def sample(seed: int, folder: str) -> list[Config]:
         (tmp_path / folder).mkdir()
         config = replace_values(Config(), {"study.seed": seed, "study.sampler": sampler})
-        record = StudyRecord(create_study(tmp_path / folder, config), config, SPACE)
+        record = StudyRecord(create_study(tmp_path / folder, config, parts=1), config, SPACE)
         return [record.ask()[1] for _ in range(3)]
 
     first = sample(1, "a")
@@ -135,7 +135,7 @@ def test_no_such_study(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"but got no record of one\. Start one with python -m recsys\.tune\."):
         load_study(tmp_path / "a")
     (tmp_path / "b").mkdir()
-    create_study(tmp_path / "b", Config())
+    create_study(tmp_path / "b", Config(), parts=1)
     message = f"{tmp_path / 'a'}: must be a study, but got no record of one. Studies here are b."
     with pytest.raises(FileNotFoundError, match=re.escape(message)):
         load_study(tmp_path / "a")

@@ -19,9 +19,10 @@ SPACE = parse_space(
 class Search:
     """A scheduler and a searcher as Tune calls them, on a study in memory."""
 
-    def __init__(self, **values: object) -> None:
+    def __init__(self, parts: int = 1, **values: object) -> None:
         config = replace_values(Config(), {path.replace("__", "."): value for path, value in values.items()})
         self.study = optuna.create_study(direction="maximize")
+        self.study.set_user_attr("parts", parts)
         self.record = StudyRecord(self.study, config, SPACE)
         self.searcher = StudySearcher(self.record)
         self.scheduler = AshaScheduler(self.record, config)
@@ -29,8 +30,8 @@ class Search:
     def begin(self) -> int:
         return int(self.searcher.suggest(f"tune-{len(self.study.trials)}")["number"])
 
-    def report(self, number: int, epoch: int, value: float) -> str:
-        return self.scheduler.on_trial_result(cast(Any, None), self._trial(number), self._result(epoch, value))
+    def report(self, number: int, step: int, value: float) -> str:
+        return self.scheduler.on_trial_result(cast(Any, None), self._trial(number), self._result(step, value))
 
     def complete(self, number: int, result: dict[str, Any]) -> None:
         self.scheduler.on_trial_complete(cast(Any, None), self._trial(number), result)
@@ -39,17 +40,41 @@ class Search:
         return cast(Trial, SimpleNamespace(config={"number": number}))
 
     @staticmethod
-    def _result(epoch: int, value: float) -> dict[str, Any]:
-        return {"epoch": epoch, "metrics/val_ndcg_at_10": value, "metrics/train_loss": 1.0, "pid": 1}
+    def _result(step: int, value: float) -> dict[str, Any]:
+        return {"step": step, "metrics/val_ndcg_at_10": value, "metrics/train_loss": 1.0, "pid": 1}
 
 
 @pytest.mark.parametrize(
-    ("max_epochs", "grace_period", "reduction_factor", "expected"),
-    [(20, 1, 3, [1, 3, 9]), (9, 1, 3, [1, 3]), (20, 2, 4, [2, 8]), (1, 1, 3, []), (5, 5, 3, [])],
+    ("max_epochs", "grace_period", "reduction_factor", "parts", "expected"),
+    [
+        (20, 1, 3, 1, {1, 3, 9}),
+        (9, 1, 3, 1, {1, 3}),
+        (20, 2, 4, 1, {2, 8}),
+        (1, 1, 3, 1, set()),
+        (5, 5, 3, 1, set()),
+        # By parts of an epoch: after 1, 3 and 9 epochs, and from a fraction of one on the first part that reaches it.
+        (20, 1, 3, 7, {7, 21, 63}),
+        (1, 0.2, 3, 7, {2, 5}),
+        (2, 0.5, 2, 1, {1}),
+    ],
 )
-def test_rungs(max_epochs: int, grace_period: int, reduction_factor: int, expected: list[int]) -> None:
+def test_rungs(max_epochs: int, grace_period: float, reduction_factor: int, parts: int, expected: set[int]) -> None:
     values = {"study.grace_period": grace_period, "study.reduction_factor": reduction_factor}
-    assert rungs(replace_values(Config(), {"training.max_epochs": max_epochs, **values})) == expected
+    assert rungs(replace_values(Config(), {"training.max_epochs": max_epochs, **values}), parts) == expected
+
+
+def test_a_trial_is_stopped_within_a_long_epoch() -> None:
+    search = Search(parts=4, study__grace_period=0.5)
+    best, worse = search.begin(), search.begin()
+    assert [search.report(best, step, 0.3) for step in (1, 2)] == ["CONTINUE", "CONTINUE"]
+    assert [search.report(worse, step, 0.1) for step in (1, 2)] == ["CONTINUE", "STOP"]
+    # Parts of an epoch are no epochs: a value, which may be chosen, comes with the first whole one.
+    pruned = search.record.summaries()[worse]
+    assert (pruned.state, pruned.epochs, pruned.value, pruned.choosable) == ("pruned", 0, None, False)
+    for step, value in ((3, 0.9), (4, 0.2), (5, 0.8)):
+        search.report(best, step, value)
+    running = search.record.summaries()[best]
+    assert (running.epochs, running.value, running.epoch) == (1, 0.2, 1)
 
 
 def test_a_third_passes_a_rung_and_at_least_one() -> None:

@@ -1,6 +1,7 @@
 """What runs on a worker, here in this process: the same code, called as Tune calls it."""
 
 import itertools
+import math
 import signal
 import time
 from pathlib import Path
@@ -87,12 +88,15 @@ def test_a_trial_goes_on_where_it_was_saved(
     config: Config, data: Interactions, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(trial, "CHECKPOINT_SECONDS", 0.0)
+    monkeypatch.setattr(trial, "CHECKPOINT_SHARE", math.inf)
     first = begin(data, tmp_path, tune_config(config, 0, seed=11))
     results = [first.train() for _ in range(2)]
     # The process dies, and another begins the same trial.
     second = begin(data, tmp_path, tune_config(config, 0, seed=11))
-    results += [second.train() for _ in range(2)]
-    assert values(results) == expected(config, data, 11)
+    results += [second.train() for _ in range(3)]
+    # What was saved is told again, since it may not have been told.
+    assert values(results[1:2]) == values(results[2:3])
+    assert values(results[:2] + results[3:]) == expected(config, data, 11)
     # It dies again before its last epoch was told.
     third = begin(data, tmp_path, tune_config(config, 0, seed=11))
     assert values([third.train()]) == values(results[-1:])
@@ -101,7 +105,8 @@ def test_a_trial_goes_on_where_it_was_saved(
 def test_checkpoints_are_made_by_seconds(
     config: Config, data: Interactions, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # A clock that moves 16 s each time that it is read: after each second epoch 30 s have passed.
+    # A clock that moves 16 s each time that it is read: 30 s have passed after the second epoch, and saving takes so long that
+    # the next one has to wait.
     clock = itertools.count(0, 16)
     monkeypatch.setattr("recsys.search.trial.time", SimpleNamespace(monotonic=lambda: float(next(clock)), time=time.time))
     runner = begin(data, tmp_path, tune_config(config, 0, seed=11))

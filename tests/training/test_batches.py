@@ -8,7 +8,7 @@ import torch
 from recsys.config import Config
 from recsys.data.interactions import Interactions
 from recsys.training import batches
-from recsys.training.batches import Batch, as_tensor, training_rows
+from recsys.training.batches import Batch, as_tensor, parts_of_epoch, training_rows
 from tests.training.small_data import make_interactions, two_tastes, with_fixed_negatives
 
 
@@ -17,16 +17,19 @@ def config(**training: object) -> Config:
 
 
 def one_epoch(data: Interactions, seed: int = 0, **training: object) -> list[Batch]:
-    return list(training_rows(config(**training), data, "cpu").epoch(torch.Generator().manual_seed(seed)))
+    rows, generator = training_rows(config(**training), data, "cpu"), torch.Generator().manual_seed(seed)
+    order = rows.shuffle(generator)
+    return [batch for part in range(rows.n_parts) for batch in rows.batches(order, part, generator)]
 
 
 def positives(epoch: list[Batch]) -> list[tuple[int, int]]:
     return [pair for batch in epoch for pair in zip(batch.user.tolist(), batch.item[:, 0].tolist(), strict=True)]
 
 
-@pytest.mark.parametrize("stretch", [1 << 18, 150])
-def test_an_epoch_holds_every_row_once_with_unknown_negatives(stretch: int, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("stretch", "part"), [(1 << 18, 1 << 22), (150, 1 << 22), (150, 170)])
+def test_an_epoch_holds_every_row_once_with_unknown_negatives(stretch: int, part: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(batches, "STRETCH", stretch)
+    monkeypatch.setattr(batches, "PART", part)
     data = two_tastes()
     epoch = one_epoch(data)
     assert Counter(positives(epoch)) == Counter(zip(data.user.tolist(), data.item.tolist(), strict=True))
@@ -47,6 +50,17 @@ def test_batches_are_of_equal_size_and_the_explicit_negatives_are_spread_over_th
     assert epoch[0].item.shape == (96, 4)
 
 
+def test_a_long_epoch_has_parts_of_whole_batches(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert [parts_of_epoch(n) for n in (1, 6_000_000, 7_000_000, 30_000_000)] == [1, 1, 2, 7]  # of 2^22 = 4.2 M each
+    monkeypatch.setattr(batches, "PART", 240)
+    rows, generator = training_rows(config(), two_tastes(), "cpu"), torch.Generator().manual_seed(0)
+    order = rows.shuffle(generator)
+    # 5 batches of 96 positives and 24 explicit negatives in 2 parts.
+    parts = [list(rows.batches(order, part, generator)) for part in range(2)]
+    assert [len(part) for part in parts] == [2, 3]
+    assert [rows.n_rows_of(n) for n in range(3)] == [(0, 0), (192, 48), (480, 120)]
+
+
 def test_the_order_and_the_negatives_depend_on_the_generator_alone() -> None:
     data = two_tastes()
     first, same, other = (torch.cat([batch.item for batch in one_epoch(data, seed)]) for seed in (1, 1, 2))
@@ -62,7 +76,7 @@ def test_low_ratings_are_trained_on_by_bce_where_they_are_negatives(loss: str, l
     settings = Config.model_validate({"data": {"low_ratings": low_ratings}, "training": {"loss": loss, "n_negatives": 3}})
     rows = training_rows(settings, two_tastes(), "cpu")
     assert len(rows.low_user) == expected
-    assert rows.n_samples == 480 * 4 + expected
+    assert rows.n_rows_of(1) == (480, expected)
 
 
 def test_fixed_negatives_stay_with_their_positive() -> None:

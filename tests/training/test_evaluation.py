@@ -55,7 +55,7 @@ def test_labelled_pairs_are_positives_their_negatives_and_low_ratings() -> None:
 
 
 def test_a_models_logits_have_a_log_loss() -> None:
-    model = build_model(ModelConfig(init_std=1.0), 2, 5, generator_of(0, 0, "cpu"))
+    model = build_model(ModelConfig(init_std=1.0), 2, 5, generator_of(0, 0, 0, "cpu"))
     data = labelled()
     assert data.held_out is not None
     scorer = ModelScorer(model, 5)

@@ -14,7 +14,7 @@ from recsys.models import MODELS
 from recsys.training import optimiser
 from recsys.training.fit import Epoch, fit
 from recsys.training.losses import LOSSES
-from recsys.training.seeds import epoch_seed
+from recsys.training.seeds import part_seed
 from recsys.training.state import TrainingState, start_training
 from tests.training.small_data import make_interactions, two_tastes, with_fixed_negatives
 
@@ -37,10 +37,10 @@ def run(config: Config, data: Interactions, n_epochs: int | None = None, **argum
 @pytest.mark.parametrize(("name", "loss"), list(itertools.product(MODELS, LOSSES)))
 def test_every_model_learns_with_every_loss(name: str, loss: str) -> None:
     # A user has 20 items to its taste, 8 of them known: the best possible rank is about 6 of 30, by chance 15.
-    config = make_config({"name": name, "embedding_dim": 8}, evaluation={"k": [12]}, loss=loss)
-    epochs = run(config, two_tastes(), n_epochs=8)
+    config = make_config({"name": name, "embedding_dim": 8}, evaluation={"k": [12]}, loss=loss, max_epochs=12)
+    epochs = run(config, two_tastes())
     assert epochs[-1].metrics["train_loss"] < 0.8 * epochs[0].metrics["train_loss"]
-    assert epochs[-1].metrics["val_hit_rate_at_12"] > 0.85
+    assert max(epoch.metrics["val_hit_rate_at_12"] for epoch in epochs) > 0.85
 
 
 HARD = [
@@ -92,14 +92,47 @@ def test_a_resumed_training_equals_an_unbroken_one_bit_for_bit(training: dict[st
         (epoch.metrics["train_loss"], epoch.metrics["val_ndcg_at_10"], weights(epoch.state))
         for epoch in fit(config, data, 3, state=state)
     ]
-    assert len(resumed) == 5
-    for (loss, value, after), (expected_loss, expected_value, expected) in zip(resumed, unbroken[3:], strict=True):
+    # The epoch that was saved comes first: it may not have been told.
+    assert len(resumed) == 6
+    for (loss, value, after), (expected_loss, expected_value, expected) in zip(resumed, unbroken[2:], strict=True):
         assert (loss, value) == (expected_loss, expected_value)
         assert all(torch.equal(after[name], expected[name]) for name in expected)
 
 
-def test_seeds_differ_by_seed_and_by_epoch() -> None:
-    assert len({epoch_seed(seed, epoch) for seed in range(20) for epoch in range(20)}) == 400
+def test_parts_of_an_epoch_are_reported_and_continued(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config, data = make_config({"dropout": 0.3}), two_tastes()
+    monkeypatch.setattr("recsys.training.fit.PART_USERS", 7)
+    whole = run(config, data, n_epochs=2)
+    monkeypatch.setattr("recsys.training.batches.PART", 160)  # of 480 positives
+    unbroken = []
+    for number, epoch in enumerate(fit(config, data, 0, n_epochs=2)):
+        unbroken.append(epoch)
+        epoch.state.save(tmp_path / str(number))
+    assert [(epoch.epoch, epoch.step) for epoch in unbroken] == [(1, 1), (1, 2), (1, 3), (2, 4), (2, 5), (2, 6)]
+    assert [epoch.step for epoch in unbroken if epoch.whole] == [3, 6]
+    assert [epoch.step for epoch in unbroken if epoch.is_last] == [6]
+    for first, second, third in (unbroken[:3], unbroken[3:]):
+        for name in ("train_seconds", "rank_seconds"):
+            assert first.metrics[name] < second.metrics[name] < third.metrics[name]
+    # The loss is the mean of the epoch's rows, not of its last part's: other draws alone tell it from that of one part.
+    assert [unbroken[n].metrics["train_loss"] for n in (2, 5)] == pytest.approx(
+        [epoch.metrics["train_loss"] for epoch in whole], rel=0.05
+    )
+    # 7 users make hit rates of sevenths; all 40 are ranked at the end of the epoch.
+    assert all((7 * unbroken[n].metrics["val_hit_rate_at_10"]) % 1 == pytest.approx(0, abs=1e-9) for n in (0, 1, 3, 4))
+    assert unbroken[-1].state.best_epoch in (1, 2)
+    for number in (1, 2):
+        state = TrainingState.load(tmp_path / str(number), config, data.n_users, data.n_items, "cpu")
+        resumed = list(fit(config, data, 0, n_epochs=2, state=state))
+        # What was saved comes first, as it may not have been told.
+        assert [epoch.step for epoch in resumed] == list(range(number + 1, 7))
+        for epoch, expected in zip(resumed, unbroken[number:], strict=True):
+            for name in ("train_loss", "val_ndcg_at_10"):
+                assert epoch.metrics[name] == expected.metrics[name]
+
+
+def test_seeds_differ_by_seed_epoch_and_part() -> None:
+    assert len({part_seed(seed, epoch, part) for seed in range(10) for epoch in range(10) for part in range(10)}) == 1000
     data, config = two_tastes(), make_config()
     first, same = (start_training(config, data.n_users, data.n_items, 4, "cpu") for _ in range(2))
     assert all(torch.equal(a, b) for a, b in zip(first.model.parameters(), same.model.parameters(), strict=True))

@@ -21,7 +21,7 @@ def make_model(name: str = "neumf", n_users: int = 3, text_ids: bool = False) ->
     user_ids = pa.array([f"u{n}" for n in range(n_users)] if text_ids else np.arange(10, 10 + n_users, dtype=np.int64))
     return SavedModel(
         config=config,
-        model=build_model(config.model, n_users, 5, generator_of(1, 0, "cpu")),
+        model=build_model(config.model, n_users, 5, generator_of(1, 0, 0, "cpu")),
         user_ids=user_ids,
         item_ids=pa.array(np.array([3, 7, 8, 20, 99], dtype=np.int32)),
         titles=pa.array(["A", None, "Ç", "D", "E"], pa.large_string()),

@@ -19,8 +19,8 @@ from recsys import command_line
 from recsys.config_files import dump_yaml
 
 if TYPE_CHECKING:
-    from recsys.search.record import TrialSummary
     from recsys.search.session import Plan
+    from recsys.search.summaries import TrialSummary
 
 _SHOWN_TRIALS = 10
 _FLAGS = {

@@ -17,9 +17,10 @@ from recsys.config import Config, replace_values
 from recsys.data.pipeline import prepare
 from recsys.data.processed import load
 from recsys.search import session, study
-from recsys.search.record import StudyRecord, TrialSummary
+from recsys.search.record import StudyRecord
 from recsys.search.space_file import parse_space
 from recsys.search.study_files import make_study, require_new, study_folder
+from recsys.search.summaries import TrialSummary
 from recsys.tracking.callback import StudyCallback
 from recsys.tracking.runs import open_tracking
 

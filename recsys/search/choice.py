@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from recsys.config import Config
-from recsys.search.record import TrialSummary, best_trial, trial_seed
+from recsys.search.record import trial_seed
 from recsys.search.study_files import read_study, study_folder
+from recsys.search.summaries import TrialSummary, best_trial
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,8 @@ from rich.table import Table
 from rich.text import Text
 
 from recsys.config import Config
-from recsys.search.record import StudyRecord, TrialSummary, best_trial, ranked
+from recsys.search.record import StudyRecord
+from recsys.search.summaries import TrialSummary, best_trial, ranked
 from recsys.training.evaluation import protocol_name
 
 _SHOWN_TRIALS = 12

@@ -4,13 +4,9 @@ The searcher, the scheduler and the MLflow callback write here as things happen,
 progress, the leaderboard and final training read here. There is no second truth in Tune's own state.
 """
 
-import logging
-import warnings
-from collections import Counter
-from collections.abc import Callable, Mapping
+from collections import deque
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,38 +15,8 @@ from optuna.trial import FrozenTrial, TrialState
 
 from recsys.config import Config, replace_values
 from recsys.search.space import SearchSpace
-
-optuna.logging.set_verbosity(optuna.logging.WARNING)
-logging.getLogger("alembic").setLevel(logging.WARNING)
-
-SAMPLERS: dict[str, Callable[..., optuna.samplers.BaseSampler]] = {
-    "tpe": partial(optuna.samplers.TPESampler, multivariate=True, group=True, constant_liar=True),
-    "random": optuna.samplers.RandomSampler,
-    "qmc": partial(optuna.samplers.QMCSampler, scramble=True, warn_independent_sampling=False),
-}
-STATES = ("complete", "pruned", "failed", "diverged", "unfinished")
-_CHOOSABLE = ("complete", "pruned", "unfinished")
-_STUDY_NAME = "study"
-_PARTS = "parts"
-
-
-@dataclass(frozen=True)
-class TrialSummary:
-    """One trial as the record has it; `value` is the best validation value and `epoch` (1-based) where it was reached."""
-
-    number: int
-    state: str
-    epochs: int
-    value: float | None
-    epoch: int | None
-    params: dict[str, Any]
-    metrics: dict[str, float]
-    run_id: str | None
-
-    @property
-    def choosable(self) -> bool:
-        """Whether it may be chosen as the best: it reported a value and neither failed nor diverged."""
-        return self.state in _CHOOSABLE and self.value is not None
+from recsys.search.study_storage import PARTS
+from recsys.search.summaries import TrialSummary
 
 
 @dataclass
@@ -62,6 +28,12 @@ class _Progress:
     best: float = float("-inf")
     metrics: dict[str, float] = field(default_factory=dict)
 
+    def take_up(self, found: FrozenTrial, parts: int) -> None:
+        """Stand where the storage says that the trial was left."""
+        self.last_step = found.last_step or 0
+        whole = [value for step, value in found.intermediate_values.items() if step % parts == 0]
+        self.best, self.metrics = max(whole, default=self.best), found.user_attrs.get("metrics", {})
+
 
 class StudyRecord:
     """Reads and writes the record of one study."""
@@ -70,19 +42,39 @@ class StudyRecord:
         self._study = study
         self._base = base
         self._space = space
-        self.parts: int = study.user_attrs.get(_PARTS, 1)
+        self.parts: int = study.user_attrs.get(PARTS, 1)
         """Steps of an epoch."""
         self._running: dict[int, _Progress] = {}
         self._rungs: dict[int, dict[int, float]] = {}
+        self._left: deque[tuple[int, Config]] = deque()
 
     def enqueue_first_points(self) -> None:
         """Queue what the search starts with: the base config, as far as it lies in the space, then the warm starts."""
         for point in (self._space.point(self._base), *self._space.warm_start):
-            self._study.enqueue_trial(dict(point), skip_if_exists=True)
+            self.enqueue(point)
+
+    def enqueue(self, point: Mapping[str, Any]) -> None:
+        """Queue values of the space, unless they were tried or are queued."""
+        self._study.enqueue_trial(dict(point), skip_if_exists=True)
+
+    def reopen(self) -> None:
+        """Take up a study that was left: its values fill the rungs, and its unfinished trials are handed out again first."""
+        for found in self._study.get_trials(deepcopy=False):
+            for step, value in found.intermediate_values.items():
+                self._rungs.setdefault(step, {})[found.number] = value
+            if found.state == TrialState.RUNNING:
+                trial = optuna.trial.Trial(self._study, found._trial_id)
+                if found.user_attrs.get("diverged"):
+                    self._study.tell(trial, state=TrialState.PRUNED)
+                else:
+                    self._left.append(self._begin(trial))
+                    self._running[found.number].take_up(found, self.parts)
 
     def ask(self) -> tuple[int, Config]:
-        """Begin a new trial: its number and its complete config."""
-        trial = self._study.ask()
+        """Begin a new trial, or go on with one that was left: its number and its complete config."""
+        return self._left.popleft() if self._left else self._begin(self._study.ask())
+
+    def _begin(self, trial: optuna.Trial) -> tuple[int, Config]:
         values = self._space.suggest(trial, self._base)
         self._running[trial.number] = _Progress(trial)
         return trial.number, replace_values(self._base, values)
@@ -104,6 +96,7 @@ class StudyRecord:
         self._rungs.setdefault(step, {})[number] = value
         if step % self.parts == 0 and value > running.best:
             running.best, running.metrics = value, dict(metrics)
+            running.trial.set_user_attr("metrics", running.metrics)
         return True
 
     def values_at(self, step: int) -> Mapping[int, float]:
@@ -121,8 +114,6 @@ class StudyRecord:
     def finish(self, number: int, state: str) -> None:
         """Write how a running trial ended: complete, pruned, failed or diverged."""
         running = self._running.pop(number)
-        if running.metrics:
-            running.trial.set_user_attr("metrics", running.metrics)
         if state == "diverged":
             # The sampler keeps away from a violated constraint; a made-up score would mislead it.
             running.trial.set_constraint("diverged", 1.0)
@@ -140,8 +131,6 @@ class StudyRecord:
     def _summarise(self, trial: FrozenTrial) -> TrialSummary:
         values = {step // self.parts: value for step, value in trial.intermediate_values.items() if step % self.parts == 0}
         epoch = max(values, key=lambda e: (values[e], -e)) if values else None
-        running = self._running.get(trial.number)
-        metrics = running.metrics if running else trial.user_attrs.get("metrics", {})
         return TrialSummary(
             number=trial.number,
             state=_state(trial),
@@ -149,7 +138,7 @@ class StudyRecord:
             value=None if epoch is None else values[epoch],
             epoch=epoch,
             params=dict(trial.params),
-            metrics=dict(metrics),
+            metrics=dict(trial.user_attrs.get("metrics", {})),
             run_id=trial.user_attrs.get("mlflow_run_id"),
         )
 
@@ -165,52 +154,6 @@ class StudyRecord:
 def trial_seed(study_seed: int, number: int) -> int:
     """A trial's own seed, derived from the study's and the trial's number."""
     return int(np.random.SeedSequence((study_seed, number)).generate_state(1)[0])
-
-
-def ranked(summaries: list[TrialSummary]) -> list[TrialSummary]:
-    """Trials from the best value to the worst, of equals the earlier one first; those that may not be chosen at the end."""
-    return sorted(summaries, key=lambda s: (not s.choosable, -(s.value or 0.0), s.number))
-
-
-def best_trial(summaries: list[TrialSummary]) -> TrialSummary | None:
-    """The first of the ranked trials, None if none may be chosen."""
-    return next((s for s in ranked(summaries) if s.choosable), None)
-
-
-def count_states(summaries: list[TrialSummary]) -> dict[str, int]:
-    """How many trials ended in each state."""
-    found = Counter(summary.state for summary in summaries)
-    return {state: found[state] for state in STATES}
-
-
-def create_study(folder: Path, config: Config, parts: int) -> optuna.Study:
-    """A new, empty study in the folder's storage, whose epochs report in `parts` steps."""
-    with warnings.catch_warnings():
-        # Multivariate, group and quasi-random sampling are used on purpose.
-        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-        sampler = SAMPLERS[config.study.sampler](seed=config.study.seed)
-    study = optuna.create_study(storage=_storage(folder), study_name=_STUDY_NAME, sampler=sampler, direction="maximize")
-    study.set_user_attr(_PARTS, parts)
-    return study
-
-
-def load_study(folder: Path) -> optuna.Study:
-    """The study of a folder, for reading.
-
-    Raises:
-        FileNotFoundError: if the folder holds no study.
-    """
-    if not (folder / "optuna.db").is_file():
-        known = sorted(path.parent.name for path in folder.parent.glob("*/optuna.db"))
-        raise FileNotFoundError(
-            f"{folder}: must be a study, but got no record of one. "
-            + (f"Studies here are {', '.join(known)}." if known else "Start one with python -m recsys.tune.")
-        )
-    return optuna.load_study(storage=_storage(folder), study_name=_STUDY_NAME)
-
-
-def _storage(folder: Path) -> optuna.storages.RDBStorage:
-    return optuna.storages.RDBStorage(f"sqlite:///{(folder / 'optuna.db').resolve()}")
 
 
 def _state(trial: FrozenTrial) -> str:

@@ -15,10 +15,11 @@ from recsys.config import Config
 from recsys.config_files import config_yaml, dump_yaml
 from recsys.data.processed import Processed, load, resolve
 from recsys.search import study
-from recsys.search.record import StudyRecord, TrialSummary, best_trial, count_states, ranked
+from recsys.search.record import StudyRecord
 from recsys.search.resources import slots
 from recsys.search.space import SearchSpace
 from recsys.search.study_files import leaderboard_row, make_study, study_folder, write_results
+from recsys.search.summaries import TrialSummary, best_trial, count_states, ranked
 from recsys.tracking.callback import StudyCallback
 from recsys.tracking.runs import Tracking, open_tracking, version_tags
 from recsys.training.batches import parts_of_epoch

@@ -27,8 +27,9 @@ from ray.tune.experiment import Trial
 
 from recsys.config import Config
 from recsys.search.progress import SearchProgress
-from recsys.search.record import StudyRecord, TrialSummary
+from recsys.search.record import StudyRecord
 from recsys.search.searcher import AshaScheduler, StudySearcher
+from recsys.search.summaries import TrialSummary
 from recsys.search.trial import TrialRunner
 
 _MANY_TRIALS = 10**6

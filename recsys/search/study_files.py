@@ -12,8 +12,10 @@ import pandas as pd
 
 from recsys.config import Config
 from recsys.config_files import config_yaml, dump_yaml, parse_config, read_yaml
-from recsys.search.record import StudyRecord, TrialSummary, best_trial, create_study, load_study, ranked
+from recsys.search.record import StudyRecord
 from recsys.search.space import SearchSpace
+from recsys.search.study_storage import create_study, load_study
+from recsys.search.summaries import TrialSummary, best_trial, ranked
 from recsys.storage import write_atomically
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")

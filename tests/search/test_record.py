@@ -6,16 +6,10 @@ import optuna
 import pytest
 
 from recsys.config import Config, replace_values
-from recsys.search.record import (
-    StudyRecord,
-    TrialSummary,
-    best_trial,
-    count_states,
-    create_study,
-    load_study,
-    trial_seed,
-)
+from recsys.search.record import StudyRecord, trial_seed
 from recsys.search.space_file import parse_space
+from recsys.search.study_storage import create_study, load_study, reopen_study
+from recsys.search.summaries import TrialSummary, best_trial, count_states
 
 from ..small_search import open_optuna, violated
 
@@ -140,3 +134,70 @@ def test_no_such_study(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=re.escape(message)):
         load_study(tmp_path / "a")
     assert isinstance(load_study(tmp_path / "b"), optuna.Study)
+
+
+def test_a_study_that_was_left_is_taken_up(tmp_path: Path) -> None:
+    config = replace_values(Config(), {"study.seed": 5})
+    record = StudyRecord(create_study(tmp_path, config, parts=2), config, SPACE)
+    record.enqueue_first_points()
+    (first, first_config), (second, second_config), (third, _) = (record.ask() for _ in range(3))
+    for step, value in ((1, 0.1), (2, 0.3), (3, 0.2)):
+        record.report(first, step, value, {"train_loss": float(step)})
+        record.report(third, step, value + 0.5, {})
+    record.finish(third, "complete")
+    before = open_optuna(tmp_path).trials
+    # The process ends here.
+    reopened = StudyRecord(reopen_study(tmp_path, config), config, SPACE)
+    reopened.reopen()
+    # ASHA's rungs are those of before, by whoever reported.
+    assert dict(reopened.values_at(3)) == {first: 0.2, third: 0.7}
+    # The unfinished ones come again under their numbers, with their configs; then new ones.
+    assert [reopened.ask() for _ in range(2)] == [(first, first_config), (second, second_config)]
+    assert reopened.ask()[0] == 3
+    assert not reopened.report(first, 3, 0.9, {})
+    assert reopened.report(first, 4, 0.25, {"train_loss": 4.0})
+    reopened.finish(first, "complete")
+    # The best of both runs, with its metrics.
+    summary = reopened.summaries()[first]
+    assert (summary.value, summary.epoch, summary.epochs, summary.metrics) == (0.3, 1, 2, {"train_loss": 2.0})
+    after = open_optuna(tmp_path).trials
+    assert after[third] == before[third]
+    assert after[first].params == before[first].params
+    assert after[first].intermediate_values == {1: 0.1, 2: 0.3, 3: 0.2, 4: 0.25}
+    assert after[first].value == 0.3
+
+
+def test_a_trial_left_before_its_config_was_whole_gets_the_rest_of_it(tmp_path: Path) -> None:
+    config = replace_values(Config(), {"study.seed": 5})
+    study = create_study(tmp_path, config, parts=1)
+    study.ask().suggest_int("model.embedding_dim", 8, 64)
+    drawn = study.trials[0].params
+    record = StudyRecord(reopen_study(tmp_path, config), config, SPACE)
+    record.reopen()
+    _, taken_up = record.ask()
+    assert study.trials[0].params.keys() > drawn.keys()
+    assert study.trials[0].params["model.embedding_dim"] == drawn["model.embedding_dim"] == taken_up.model.embedding_dim
+
+
+def test_a_trial_left_between_two_words_of_its_divergence_is_not_run_again(tmp_path: Path) -> None:
+    study = create_study(tmp_path, Config(), parts=1)
+    study.ask().set_user_attr("diverged", True)
+    record = StudyRecord(reopen_study(tmp_path, Config()), Config(), SPACE)
+    record.reopen()
+    assert record.ask()[0] == 1
+    assert record.summaries()[0].state == "diverged"
+
+
+@pytest.mark.parametrize("sampler", ["tpe", "random", "qmc"])
+def test_a_resumed_sampler_does_not_draw_the_same_again(tmp_path: Path, sampler: str) -> None:
+    config = replace_values(Config(), {"study.sampler": sampler})
+    record = StudyRecord(create_study(tmp_path, config, parts=1), config, SPACE)
+    first = []
+    for _ in range(3):
+        first.append(record.ask())
+        record.report(first[-1][0], 1, 0.5, {})
+        record.finish(first[-1][0], "complete")
+    resumed = StudyRecord(reopen_study(tmp_path, config), config, SPACE)
+    resumed.reopen()
+    rates = [trial_config.training.learning_rate for _, trial_config in (*first, *(resumed.ask() for _ in range(3)))]
+    assert len(set(rates)) == 6

@@ -15,7 +15,7 @@ from ray.tune.experiment import Trial
 
 from recsys.config_files import load_config
 from recsys.search import study, study_files
-from recsys.search.record import best_trial
+from recsys.search.summaries import best_trial
 from recsys.search.trial import TrialRunner
 
 from ..small_search import Results, Searched, logged_steps, logged_trials, open_optuna, search, violated

@@ -1,0 +1,124 @@
+"""One driver a study: a lease that a second driver is refused by.
+
+Stands before the record is opened for writing. The holder counts up in the lease every few seconds. Who finds a lease watches it:
+one that counts has a holder, one that stands still has lost it, and one whose process has ended on this machine is free at once.
+No clock is compared with another machine's.
+"""
+
+import fcntl
+import json
+import logging
+import os
+import platform
+import signal
+import threading
+import time
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from recsys.storage import write_atomically
+
+BEAT_SECONDS = 4.0
+EXPIRY_SECONDS = 20.0
+"""How long a lease stands still before it is free: five beats that did not come."""
+_POLL_SECONDS = 0.25
+_log = logging.getLogger(__name__)
+_PID_NAMESPACE = Path("/proc/self/ns/pid")
+
+
+@contextmanager
+def hold(folder: Path) -> Iterator[None]:
+    """Hold the lease of a study while the block runs; who loses it, being stopped for long, is ended by SIGTERM.
+
+    Raises:
+        BlockingIOError: if another process holds it.
+    """
+    lease, holder = folder / "lease.json", _this_process()
+    _claim(lease, holder)
+    stopped = threading.Event()
+    beating = threading.Thread(target=_beat, args=(lease, holder, stopped), daemon=True)
+    beating.start()
+    try:
+        yield
+    finally:
+        stopped.set()
+        beating.join()
+        with _guard(lease):
+            if _is_ours(lease, holder):
+                lease.unlink()
+
+
+def _claim(lease: Path, holder: dict[str, Any]) -> None:
+    watched, expires = None, 0.0
+    while True:
+        with _guard(lease):
+            found = _read(lease)
+            if found is None or _has_ended(found) or (found == watched and time.monotonic() >= expires):
+                _write(lease, {**holder, "beat": 0})
+                return
+        if watched is None:
+            watched, expires = found, time.monotonic() + EXPIRY_SECONDS
+        elif found != watched:
+            raise BlockingIOError(
+                f"{lease.parent}: must be searched by one process at a time, but got one that runs it already, "
+                f"process {found['pid']} on {found['host']}. Wait for it, or end it."
+            )
+        time.sleep(_POLL_SECONDS)
+
+
+def _beat(lease: Path, holder: dict[str, Any], stopped: threading.Event) -> None:
+    beat = 0
+    while not stopped.wait(BEAT_SECONDS):
+        beat += 1
+        with _guard(lease):
+            if _is_ours(lease, holder):
+                _write(lease, {**holder, "beat": beat})
+                continue
+        _log.error("%s: another process took over this study; this one ends.", lease.parent)
+        os.kill(os.getpid(), signal.SIGTERM)
+        return
+
+
+@contextmanager
+def _guard(lease: Path) -> Iterator[None]:
+    """Let one process at a time read and write the lease."""
+    with lease.with_name(".lease.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def _this_process() -> dict[str, Any]:
+    """Who holds a lease. A process id means something on one machine, and there in one namespace."""
+    namespace = str(_PID_NAMESPACE.readlink()) if _PID_NAMESPACE.exists() else ""
+    return {"id": uuid.uuid4().hex, "host": platform.node(), "namespace": namespace, "pid": os.getpid()}
+
+
+def _has_ended(found: dict[str, Any]) -> bool:
+    """Whether the holder's process ran on this machine and runs no longer."""
+    here = _this_process()
+    if any(found[name] != here[name] for name in ("host", "namespace")):
+        return False
+    try:
+        os.kill(found["pid"], 0)
+    except ProcessLookupError:
+        return True
+    except PermissionError:  # it runs, as another user
+        return False
+    return False
+
+
+def _is_ours(lease: Path, holder: dict[str, Any]) -> bool:
+    found = _read(lease)
+    return found is not None and found["id"] == holder["id"]
+
+
+def _read(lease: Path) -> dict[str, Any] | None:
+    return json.loads(lease.read_text(encoding="utf-8")) if lease.exists() else None
+
+
+def _write(lease: Path, content: dict[str, Any]) -> None:
+    with write_atomically(lease) as file:
+        file.write_text(json.dumps(content), encoding="utf-8")

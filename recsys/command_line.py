@@ -6,6 +6,7 @@ Beside the commands. A result goes to standard output, once; progress, logs and 
 import json
 import os
 import shlex
+import signal
 import sys
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -43,7 +44,7 @@ def run(command: click.Command, argv: Sequence[str] | None) -> int:
     try:
         # Parsing comes before the outputs are set apart: --help belongs on standard output.
         arguments = sys.argv[1:] if argv is None else list(argv)
-        with command.make_context(f"python -m recsys.{command.name}", arguments) as context, _output_apart():
+        with command.make_context(f"python -m recsys.{command.name}", arguments) as context, _output_apart(), _ended_alike():
             return int(command.invoke(context) or 0)
     except click.exceptions.Exit as end:
         return end.exit_code
@@ -114,6 +115,16 @@ def print_result(answer: Mapping[str, Any], as_json: bool, describe: Callable[[M
 def dir_flag(folder: Path) -> str:
     """What a suggested command needs to find the same folder."""
     return "" if folder == DEFAULT_FOLDER else f" --dir {shlex.quote(str(folder))}"
+
+
+@contextmanager
+def _ended_alike() -> Iterator[None]:
+    """Let SIGTERM end a command as Ctrl-C does: what is open is closed, and what was begun is taken back."""
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 @contextmanager

@@ -87,8 +87,9 @@ def dump_yaml(tree: Mapping[str, Any]) -> str:
 
 
 def config_yaml(config: Config) -> str:
-    """The complete config as YAML, every value written out."""
-    return dump_yaml(config.model_dump(mode="json"))
+    """The complete config as YAML, every value written out, but no number of trials where a time budget alone ends the search."""
+    unsaid = {"study": {"n_trials"}} if config.study.trial_limit is None else None
+    return dump_yaml(config.model_dump(mode="json", exclude=unsaid))
 
 
 def load_config(base: Path | Config | None, settings: Iterable[str], flags: Mapping[str, tuple[str, object]]) -> Config:
@@ -214,8 +215,7 @@ def _known_prefix(location: Sequence[str | int]) -> str:
         if field is None:
             break
         names.append(str(name))
-        inner = _inner_section(field.annotation)
-        if inner is None:
+        if (inner := _inner_section(field.annotation)) is None:
             break
         section = inner
     return ".".join(names)

@@ -34,7 +34,7 @@ _FLAGS = {
 
 
 @click.command(help="Search for the best model on a data set.")
-@click.option("--space", "space_file", type=Path, required=True, metavar="FILE", help="Search space (YAML).")
+@click.option("--space", "space_file", type=Path, metavar="FILE", help="Search space (YAML); with --resume the study's own.")
 @command_line.config_option
 @command_line.data_option
 @click.option("--name", metavar="STUDY", help="Name of the study.  [default: <space file>-<UTC time>]")
@@ -46,16 +46,22 @@ _FLAGS = {
 @click.option("--concurrent", metavar="N", help="Trials at the same time (study.max_concurrent).")
 @command_line.set_option
 @command_line.dir_option
+@click.option("--resume", is_flag=True, help="Go on with the study --name.")
+@click.option("--resume-auto", is_flag=True, help="Go on with the study --name, or start it.")
+@click.option("--warm-start", metavar="STUDY", help="Try the best configs of another study first.")
 @click.option("--dry-run", is_flag=True, help="Check everything, show what would run, train nothing.")
 @command_line.json_option
 def tune(
     *,
-    space_file: Path,
+    space_file: Path | None,
     config_file: Path | None,
     data: str | None,
     name: str | None,
     settings: tuple[str, ...],
     folder: Path,
+    resume: bool,
+    resume_auto: bool,
+    warm_start: str | None,
     dry_run: bool,
     as_json: bool,
     **flags: str | None,
@@ -63,14 +69,17 @@ def tune(
     """Parse, search, print; returns the exit code."""
     began = time.monotonic()
     given = {path: (f"--{flag.replace('_', '-')}", flags[flag]) for flag, path in _FLAGS.items()}
-    config, decided = command_line.read_config(config_file, data, settings, given)
     from recsys.data import pipeline
-    from recsys.search.space_file import read_effective_space
-    from recsys.search.study_files import require_new, study_folder
+    from recsys.search import study_files
 
-    name = name or f"{space_file.stem}-{datetime.now(UTC):%Y%m%d-%H%M%S}"
-    require_new(study_folder(folder, name))
-    space = read_effective_space(space_file, config, decided)
+    goes_on = _goes_on(name, folder, resume, resume_auto)
+    name = name or f"{space_file.stem if space_file else 'study'}-{datetime.now(UTC):%Y%m%d-%H%M%S}"
+    study = study_files.study_folder(folder, name)
+    base = study_files.started_config(study) if goes_on and config_file is None else config_file
+    config, decided = command_line.read_config(base, data, settings, given)
+    space, decided = study_files.read_start_space(study, space_file, config, decided, goes_on=goes_on)
+    if warm_start and not goes_on:
+        space = study_files.with_best_of(space, study_files.study_folder(folder, warm_start))
     processed = pipeline.prepare(config, folder)
     with ThreadPoolExecutor(1) as importer:
         # MLflow and torch take seconds to import, and Ray seconds to start: side by side.
@@ -79,19 +88,48 @@ def tune(
         importing.result()
     from recsys.search import session
 
-    plan = session.make_plan(config, space, name, folder, processed)
+    plan = session.make_plan(config, space, name, folder, processed, decided=decided, goes_on=goes_on)
     if dry_run:
         command_line.print_result(session.describe_plan(plan), as_json, _plan_text)
         return 0
-    result = session.run(plan)
+    try:
+        result = session.run(plan)
+    except KeyboardInterrupt:
+        _print_how_to_go_on(plan)
+        raise
     answer = {**result.answer, "total_seconds": time.monotonic() - began}
     command_line.print_result(answer, as_json, partial(_result_text, plan, result.summaries))
     if result.interrupted:
+        _print_how_to_go_on(plan)
         return command_line.INTERRUPTED
     if answer["best"] is None:
         print(f"No trial of {plan.name} reached a value; the errors stand above and in MLflow.", file=sys.stderr)
         return 1
     return 0
+
+
+def _goes_on(name: str | None, folder: Path, resume: bool, resume_auto: bool) -> bool:
+    """Whether the study was started before and is to be continued.
+
+    Raises:
+        ValueError: if it has no name to find it by.
+    """
+    if not (resume or resume_auto):
+        return False
+    if name is None:
+        flag = "--resume" if resume else "--resume-auto"
+        raise ValueError(f"--name: must be given with {flag}, but got nothing. Name the study to go on with.")
+    from recsys.search.study_files import study_folder
+
+    return resume or study_folder(folder, name).exists()
+
+
+def _print_how_to_go_on(plan: "Plan") -> None:
+    if plan.study_folder.exists():
+        command = f"python -m recsys.tune --name {plan.name} --resume{command_line.dir_flag(plan.folder)}"
+        print(f"Interrupted. What was reported is kept; go on with: {command}", file=sys.stderr)
+    else:
+        print("Interrupted before the search began; nothing of it is kept. Start it again.", file=sys.stderr)
 
 
 def _plan_text(plan: Mapping[str, Any]) -> RenderableType:

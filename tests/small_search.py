@@ -19,7 +19,8 @@ from recsys.data.processed import load
 from recsys.search import session, study
 from recsys.search.record import StudyRecord
 from recsys.search.space_file import parse_space
-from recsys.search.study_files import make_study, require_new, study_folder
+from recsys.search.study_files import make_study, reopen, require_new, study_folder
+from recsys.search.study_storage import Start
 from recsys.search.summaries import TrialSummary
 from recsys.tracking.callback import StudyCallback
 from recsys.tracking.runs import open_tracking
@@ -80,7 +81,8 @@ def search(
     config = replace_values(Config(), {**base, **values})
     require_new(study_folder(folder, "s"))
     plan = session.make_plan(config, parse_space(space, "space.yaml"), "s", folder, prepare(config, folder))
-    record = make_study(plan.study_folder, plan.config, plan.space, parts=1)
+    make_study(plan.study_folder, plan.config, plan.space, Start())
+    record = reopen(plan.study_folder, plan.config, plan.space)
     data = ray.put(load(plan.processed, "validation", negatives=False))
     tracking = open_tracking(Config(), folder) if tracked else None
     logging = [] if tracking is None else [StudyCallback(tracking, record, "s", tracking.start_run("s", {}, {}), "small")]

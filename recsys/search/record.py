@@ -15,7 +15,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from recsys.config import Config, replace_values
 from recsys.search.space import SearchSpace
-from recsys.search.study_storage import PARTS
+from recsys.search.study_storage import start_of
 from recsys.search.summaries import TrialSummary
 
 
@@ -42,7 +42,7 @@ class StudyRecord:
         self._study = study
         self._base = base
         self._space = space
-        self.parts: int = study.user_attrs.get(PARTS, 1)
+        self.parts = start_of(study).parts
         """Steps of an epoch."""
         self._running: dict[int, _Progress] = {}
         self._rungs: dict[int, dict[int, float]] = {}
@@ -78,6 +78,11 @@ class StudyRecord:
         values = self._space.suggest(trial, self._base)
         self._running[trial.number] = _Progress(trial)
         return trial.number, replace_values(self._base, values)
+
+    @property
+    def n_finished(self) -> int:
+        """Trials that have ended."""
+        return sum(trial.state.is_finished() for trial in self._study.get_trials(deepcopy=False))
 
     def is_running(self, number: int) -> bool:
         """Whether a trial was begun in this process and has no ending yet."""

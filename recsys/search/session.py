@@ -3,6 +3,7 @@
 Stands between the command line and the parts of the search. Nothing of a study is written before all checks have passed.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,10 +16,12 @@ from recsys.config import Config
 from recsys.config_files import config_yaml, dump_yaml
 from recsys.data.processed import Processed, load, resolve
 from recsys.search import study
+from recsys.search.lease import hold
 from recsys.search.record import StudyRecord
 from recsys.search.resources import slots
 from recsys.search.space import SearchSpace
-from recsys.search.study_files import leaderboard_row, make_study, study_folder, write_results
+from recsys.search.study_files import leaderboard_row, make_study, reopen, require_same, study_folder, write_results
+from recsys.search.study_storage import Start
 from recsys.search.summaries import TrialSummary, best_trial, count_states, ranked
 from recsys.tracking.callback import StudyCallback
 from recsys.tracking.runs import Tracking, open_tracking, version_tags
@@ -29,14 +32,19 @@ _SAMPLE_TRIALS = 3
 
 @dataclass(frozen=True)
 class Plan:
-    """A search that has passed every check. `folder`: the command's `--dir`; `concurrency`: trials at the same time."""
+    """A search that has passed every check.
+
+    `folder`: the command's `--dir`. `concurrency`: trials at the same time. `goes_on`: whether the study was started before.
+    """
 
     name: str
     folder: Path
     config: Config
     space: SearchSpace
     processed: Processed
+    start: Start
     concurrency: int
+    goes_on: bool
 
     @property
     def study_folder(self) -> Path:
@@ -44,14 +52,26 @@ class Plan:
         return study_folder(self.folder, self.name)
 
 
-def make_plan(config: Config, space: SearchSpace, name: str, folder: Path, processed: Processed) -> Plan:
-    """Check the request for resources on the connected cluster.
+def make_plan(
+    config: Config,
+    space: SearchSpace,
+    name: str,
+    folder: Path,
+    processed: Processed,
+    *,
+    decided: Iterable[str] = (),
+    goes_on: bool = False,
+) -> Plan:
+    """Check the request for resources on the connected cluster and, where a study goes on, that it is the same.
 
     Raises:
-        ValueError: if no node can meet it.
+        ValueError: if no node can meet the request, or the study was started otherwise.
     """
     config = resolve(config, processed.manifest)
-    return Plan(name, folder, config, space, processed, slots(config))
+    start = Start(processed.fingerprint, parts_of_epoch(processed.manifest.n_train), tuple(sorted(decided)))
+    if goes_on:
+        require_same(study_folder(folder, name), config, space, start)
+    return Plan(name, folder, config, space, processed, start, slots(config), goes_on)
 
 
 @dataclass(frozen=True)
@@ -72,12 +92,18 @@ def run(plan: Plan) -> Result:
     Raises:
         ValueError: if a file of the processed data is damaged.
         ConnectionError: if MLflow is required and cannot be reached.
+        BlockingIOError: if another process runs the study.
     """
-    interactions = load(plan.processed, "validation", not plan.config.training.resample_negatives)
-    data, parts = ray.put(interactions), parts_of_epoch(len(interactions.user))
-    del interactions  # the driver keeps no second copy
+    data = ray.put(load(plan.processed, "validation", not plan.config.training.resample_negatives))
     tracking = open_tracking(plan.config, plan.folder)
-    record = make_study(plan.study_folder, plan.config, plan.space, parts)
+    if not plan.goes_on:
+        make_study(plan.study_folder, plan.config, plan.space, plan.start)
+    with hold(plan.study_folder):
+        return _run(plan, data, tracking)
+
+
+def _run(plan: Plan, data: Any, tracking: Tracking | None) -> Result:
+    record = reopen(plan.study_folder, plan.config, plan.space)
     parent, callbacks = None, list[Callback]()
     if tracking:
         parent = _start_parent(tracking, plan)

@@ -69,6 +69,10 @@ def search(
         concurrency: trials at the same time.
         gpu_device: the torch device of trials that have a GPU.
     """
+    limit = config.study.trial_limit
+    n_left = _MANY_TRIALS if limit is None else limit - record.n_finished
+    if n_left <= 0:
+        return Outcome(record.summaries(), wall_seconds=0.0, busy_seconds=0.0, interrupted=False)
     progress = SearchProgress(record, config)
     stopper = _Stopper(config.study.time_budget)
     trainable = tune.with_resources(
@@ -83,7 +87,7 @@ def search(
                 name=folder.name,
                 search_alg=StudySearcher(record),
                 scheduler=AshaScheduler(record, config),
-                num_samples=config.study.trial_limit or _MANY_TRIALS,
+                num_samples=n_left,
                 max_concurrent_trials=concurrency,
                 max_failures=config.resources.max_failures,
                 reuse_actors=True,

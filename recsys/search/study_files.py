@@ -10,14 +10,23 @@ from typing import Any
 
 import pandas as pd
 
-from recsys.config import Config
-from recsys.config_files import config_yaml, dump_yaml, parse_config, read_yaml
+from recsys.config import Config, config_paths, get_value
+from recsys.config_files import config_yaml, dump_yaml, parse_config, raise_mistakes, read_yaml
 from recsys.search.record import StudyRecord
 from recsys.search.space import SearchSpace
-from recsys.search.study_storage import create_study, load_study
+from recsys.search.space_file import parse_space, read_effective_space
+from recsys.search.study_storage import Start, create_study, load_study, read_start, reopen_study, require_study
 from recsys.search.summaries import TrialSummary, best_trial, ranked
-from recsys.storage import write_atomically
+from recsys.storage import temporary_sibling, write_atomically
 
+_MAY_CHANGE = (
+    *(f"study.{name}" for name in ("n_trials", "time_budget", "max_concurrent", "keep_checkpoints")),
+    "resources.",
+    "tracking.",
+    "cluster.",
+)
+"""Config paths that shape no trial."""
+_N_WARM_STARTS = 5
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
 
@@ -41,22 +50,107 @@ def require_new(folder: Path) -> None:
         FileExistsError: if there is.
     """
     if folder.exists():
-        raise FileExistsError(f"--name: must be a new study, but got {folder.name}, which exists. Choose another name.")
+        raise FileExistsError(
+            f"--name: must be a new study, but got {folder.name}, which exists. Choose another name, or go on with it: --resume."
+        )
 
 
-def make_study(folder: Path, config: Config, space: SearchSpace, parts: int) -> StudyRecord:
-    """Make the folder of a new study with its config, its space and an empty record, whose epochs report in `parts` steps.
+def make_study(folder: Path, config: Config, space: SearchSpace, start: Start) -> None:
+    """Make the folder of a new study, whole or not at all: its config, its space and a record with the first points queued.
 
     Raises:
         FileExistsError: if the study exists.
     """
     require_new(folder)
-    folder.mkdir(parents=True)
-    (folder / "config.yaml").write_text(config_yaml(config), encoding="utf-8")
-    (folder / "space.yaml").write_text(dump_yaml(space.tree()), encoding="utf-8")
-    record = StudyRecord(create_study(folder, config, parts), config, space)
-    record.enqueue_first_points()
+    with temporary_sibling(folder) as temporary:
+        (temporary / "config.yaml").write_text(config_yaml(config), encoding="utf-8")
+        (temporary / "space.yaml").write_text(dump_yaml(space.tree()), encoding="utf-8")
+        StudyRecord(create_study(temporary, config, start), config, space).enqueue_first_points()
+        temporary.rename(folder)
+
+
+def reopen(folder: Path, config: Config, space: SearchSpace) -> StudyRecord:
+    """The record of a study to go on with, by the config and the space that it was started with (see `require_same`)."""
+    with write_atomically(folder / "config.yaml") as file:
+        file.write_text(config_yaml(config), encoding="utf-8")
+    record = StudyRecord(reopen_study(folder, config), config, space)
+    record.reopen()
     return record
+
+
+def read_start_space(
+    folder: Path, file: Path | None, config: Config, decided: set[str], *, goes_on: bool
+) -> tuple[SearchSpace, set[str]]:
+    """The space of a new study by its file, or of one that goes on; and the paths that flags and `--set` took out of it.
+
+    Raises:
+        FileExistsError: if a new study exists already.
+        FileNotFoundError: if there is no such file, or no such study to go on with.
+        ValueError: if a new study has no file, or listing the file's mistakes.
+    """
+    if goes_on:
+        decided = decided | set(read_start(folder).decided)
+        return started_space(folder) if file is None else read_effective_space(file, config, decided), decided
+    require_new(folder)
+    if file is None:
+        raise ValueError("--space: must be given, but got nothing. See --help.")
+    return read_effective_space(file, config, decided), decided
+
+
+def with_best_of(space: SearchSpace, folder: Path) -> SearchSpace:
+    """The space with the best trials of another study as further points to try first, as far as they lie in it.
+
+    Raises:
+        FileNotFoundError: if the folder holds no study.
+        ValueError: if no trial of it has a value.
+    """
+    record, _ = read_study(folder)
+    best = [summary for summary in ranked(record.summaries()) if summary.choosable][:_N_WARM_STARTS]
+    if not best:
+        raise ValueError(
+            f"--warm-start: must be a study with a finished epoch, but got {folder.name}, which has none. Leave it out."
+        )
+    points = [space.point(record.config_of(summary.number)) for summary in best]
+    return SearchSpace(space.domains, (*space.warm_start, *points))
+
+
+def started_config(folder: Path) -> Config:
+    """The config that a study was started with, or continued with last.
+
+    Raises:
+        FileNotFoundError: if the folder holds no study.
+    """
+    require_study(folder)
+    file = folder / "config.yaml"
+    return parse_config(read_yaml(file), str(file))
+
+
+def started_space(folder: Path) -> SearchSpace:
+    """The space that a study was started with.
+
+    Raises:
+        FileNotFoundError: if the folder holds no study.
+    """
+    require_study(folder)
+    file = folder / "space.yaml"
+    return parse_space(read_yaml(file), str(file))
+
+
+def require_same(folder: Path, config: Config, space: SearchSpace, start: Start) -> None:
+    """Check that a study goes on as it was started.
+
+    Raises:
+        ValueError: listing what differs: data, space, and those parts of the config that shape its trials.
+    """
+    started, before, now = started_config(folder), started_space(folder).tree(), space.tree()
+    pairs = {path: (get_value(started, path), get_value(config, path)) for path in config_paths()}
+    pairs = {path: pair for path, pair in pairs.items() if not path.startswith(_MAY_CHANGE)}
+    for path in before["parameters"] | now["parameters"]:
+        pairs[f"search space, {path}"] = (before["parameters"].get(path), now["parameters"].get(path))
+    pairs["data (its fingerprint)"] = (read_start(folder).fingerprint, start.fingerprint)
+    changed = [f"{place}: must stay {was!r}, but got {value!r}." for place, (was, value) in pairs.items() if was != value]
+    if changed:
+        raise_mistakes("--resume", [f"{line} Search under another --name." for line in changed])
 
 
 def read_study(folder: Path) -> tuple[StudyRecord, Config]:
@@ -65,10 +159,8 @@ def read_study(folder: Path) -> tuple[StudyRecord, Config]:
     Raises:
         FileNotFoundError: if the folder holds no study.
     """
-    study = load_study(folder)
-    file = folder / "config.yaml"
-    config = parse_config(read_yaml(file), str(file))
-    return StudyRecord(study, config, SearchSpace({}, ())), config
+    config = started_config(folder)
+    return StudyRecord(load_study(folder), config, started_space(folder)), config
 
 
 def write_results(folder: Path, record: StudyRecord, config: Config, summaries: list[TrialSummary]) -> None:

@@ -1,8 +1,10 @@
 """Where the record lies: one Optuna study in an SQLite file, and the sampler that proposes from it."""
 
+import dataclasses
 import logging
 import warnings
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -19,17 +21,44 @@ SAMPLERS: dict[str, Callable[..., optuna.samplers.BaseSampler]] = {
     "random": optuna.samplers.RandomSampler,
     "qmc": partial(optuna.samplers.QMCSampler, scramble=True, warn_independent_sampling=False),
 }
-PARTS = "parts"
-"""The study's attribute with the steps of an epoch."""
 _STUDY_NAME = "study"
+_START = "start"
 
 
-def create_study(folder: Path, config: Config, parts: int) -> optuna.Study:
-    """A new, empty study in the folder's storage, whose epochs report in `parts` steps."""
+@dataclass(frozen=True)
+class Start:
+    """What a study is started with beside its config and its space.
+
+    `fingerprint`: of the processed data. `parts`: steps that an epoch reports in. `decided`: config paths that flags and `--set`
+    took out of the space file.
+    """
+
+    fingerprint: str = ""
+    parts: int = 1
+    decided: tuple[str, ...] = ()
+
+
+def create_study(folder: Path, config: Config, start: Start) -> optuna.Study:
+    """A new, empty study in the folder's storage."""
     sampler = _sampler(config, n_trials=0)
     study = optuna.create_study(storage=_storage(folder), study_name=_STUDY_NAME, sampler=sampler, direction="maximize")
-    study.set_user_attr(PARTS, parts)
+    study.set_user_attr(_START, dataclasses.asdict(start))
     return study
+
+
+def start_of(study: optuna.Study) -> Start:
+    """What a study was started with."""
+    found = study.user_attrs.get(_START, {})
+    return Start(**{**found, "decided": tuple(found.get("decided", ()))})
+
+
+def read_start(folder: Path) -> Start:
+    """What the study of a folder was started with.
+
+    Raises:
+        FileNotFoundError: if the folder holds no study.
+    """
+    return start_of(load_study(folder))
 
 
 def reopen_study(folder: Path, config: Config) -> optuna.Study:
@@ -61,13 +90,22 @@ def load_study(folder: Path) -> optuna.Study:
     Raises:
         FileNotFoundError: if the folder holds no study.
     """
+    require_study(folder)
+    return optuna.load_study(storage=_storage(folder), study_name=_STUDY_NAME)
+
+
+def require_study(folder: Path) -> None:
+    """Check that there is a study in this folder.
+
+    Raises:
+        FileNotFoundError: if there is none.
+    """
     if not (folder / "optuna.db").is_file():
         known = sorted(path.parent.name for path in folder.parent.glob("*/optuna.db"))
         raise FileNotFoundError(
             f"{folder}: must be a study, but got no record of one. "
             + (f"Studies here are {', '.join(known)}." if known else "Start one with python -m recsys.tune.")
         )
-    return optuna.load_study(storage=_storage(folder), study_name=_STUDY_NAME)
 
 
 def _storage(folder: Path) -> optuna.storages.RDBStorage:

@@ -6,7 +6,8 @@ from recsys.config import Config, replace_values
 from recsys.search.choice import Choice, choose_best, choose_trial
 from recsys.search.record import trial_seed
 from recsys.search.space_file import parse_space
-from recsys.search.study_files import make_study, read_study
+from recsys.search.study_files import make_study, read_study, reopen
+from recsys.search.study_storage import Start
 
 SPACE = parse_space({"parameters": {"model.embedding_dim": {"low": 8, "high": 64}}}, "")
 
@@ -15,7 +16,8 @@ SPACE = parse_space({"parameters": {"model.embedding_dim": {"low": 8, "high": 64
 def folder(tmp_path: Path) -> Path:
     """Four trials: the second is the best of those that may be chosen, at its second epoch; the last never reported."""
     config = replace_values(Config(), {"study.seed": 3, "training.max_epochs": 5, "data.split": "random"})
-    record = make_study(tmp_path / "studies" / "s", config, SPACE, parts=1)
+    make_study(tmp_path / "studies" / "s", config, SPACE, Start())
+    record = reopen(tmp_path / "studies" / "s", config, SPACE)
     for epochs, state in (([0.3, 0.2], "complete"), ([0.1, 0.5, 0.4], "pruned"), ([0.9], "diverged"), ([], None)):
         number, _ = record.ask()
         for epoch, value in enumerate(epochs, start=1):
@@ -66,7 +68,8 @@ def test_what_is_no_trial(folder: Path, path: str, message: str) -> None:
 def test_nothing_to_choose(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="must be a study, but got no record of one"):
         choose_best(tmp_path, "s")
-    record = make_study(tmp_path / "studies" / "s", Config(), SPACE, parts=1)
+    make_study(tmp_path / "studies" / "s", Config(), SPACE, Start())
+    record = reopen(tmp_path / "studies" / "s", Config(), SPACE)
     record.ask()
     with pytest.raises(ValueError, match=r"--best-of: must be a study with a finished epoch, but got s, which has none\. Search"):
         choose_best(tmp_path, "s")

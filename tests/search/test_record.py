@@ -8,7 +8,7 @@ import pytest
 from recsys.config import Config, replace_values
 from recsys.search.record import StudyRecord, trial_seed
 from recsys.search.space_file import parse_space
-from recsys.search.study_storage import create_study, load_study, reopen_study
+from recsys.search.study_storage import Start, create_study, load_study, reopen_study
 from recsys.search.summaries import TrialSummary, best_trial, count_states
 
 from ..small_search import open_optuna, violated
@@ -27,7 +27,7 @@ SPACE = parse_space(
 @pytest.fixture
 def record(tmp_path: Path) -> StudyRecord:
     config = replace_values(Config(), {"study.seed": 5})
-    return StudyRecord(create_study(tmp_path, config, parts=1), config, SPACE)
+    return StudyRecord(create_study(tmp_path, config, Start()), config, SPACE)
 
 
 def summary(number: int, state: str, value: float | None) -> TrialSummary:
@@ -117,7 +117,7 @@ def test_the_seed_decides_what_is_sampled(tmp_path: Path, sampler: str) -> None:
     def sample(seed: int, folder: str) -> list[Config]:
         (tmp_path / folder).mkdir()
         config = replace_values(Config(), {"study.seed": seed, "study.sampler": sampler})
-        record = StudyRecord(create_study(tmp_path / folder, config, parts=1), config, SPACE)
+        record = StudyRecord(create_study(tmp_path / folder, config, Start()), config, SPACE)
         return [record.ask()[1] for _ in range(3)]
 
     first = sample(1, "a")
@@ -129,7 +129,7 @@ def test_no_such_study(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"but got no record of one\. Start one with python -m recsys\.tune\."):
         load_study(tmp_path / "a")
     (tmp_path / "b").mkdir()
-    create_study(tmp_path / "b", Config(), parts=1)
+    create_study(tmp_path / "b", Config(), Start())
     message = f"{tmp_path / 'a'}: must be a study, but got no record of one. Studies here are b."
     with pytest.raises(FileNotFoundError, match=re.escape(message)):
         load_study(tmp_path / "a")
@@ -138,7 +138,7 @@ def test_no_such_study(tmp_path: Path) -> None:
 
 def test_a_study_that_was_left_is_taken_up(tmp_path: Path) -> None:
     config = replace_values(Config(), {"study.seed": 5})
-    record = StudyRecord(create_study(tmp_path, config, parts=2), config, SPACE)
+    record = StudyRecord(create_study(tmp_path, config, Start(parts=2)), config, SPACE)
     record.enqueue_first_points()
     (first, first_config), (second, second_config), (third, _) = (record.ask() for _ in range(3))
     for step, value in ((1, 0.1), (2, 0.3), (3, 0.2)):
@@ -169,7 +169,7 @@ def test_a_study_that_was_left_is_taken_up(tmp_path: Path) -> None:
 
 def test_a_trial_left_before_its_config_was_whole_gets_the_rest_of_it(tmp_path: Path) -> None:
     config = replace_values(Config(), {"study.seed": 5})
-    study = create_study(tmp_path, config, parts=1)
+    study = create_study(tmp_path, config, Start())
     study.ask().suggest_int("model.embedding_dim", 8, 64)
     drawn = study.trials[0].params
     record = StudyRecord(reopen_study(tmp_path, config), config, SPACE)
@@ -180,7 +180,7 @@ def test_a_trial_left_before_its_config_was_whole_gets_the_rest_of_it(tmp_path: 
 
 
 def test_a_trial_left_between_two_words_of_its_divergence_is_not_run_again(tmp_path: Path) -> None:
-    study = create_study(tmp_path, Config(), parts=1)
+    study = create_study(tmp_path, Config(), Start())
     study.ask().set_user_attr("diverged", True)
     record = StudyRecord(reopen_study(tmp_path, Config()), Config(), SPACE)
     record.reopen()
@@ -191,7 +191,7 @@ def test_a_trial_left_between_two_words_of_its_divergence_is_not_run_again(tmp_p
 @pytest.mark.parametrize("sampler", ["tpe", "random", "qmc"])
 def test_a_resumed_sampler_does_not_draw_the_same_again(tmp_path: Path, sampler: str) -> None:
     config = replace_values(Config(), {"study.sampler": sampler})
-    record = StudyRecord(create_study(tmp_path, config, parts=1), config, SPACE)
+    record = StudyRecord(create_study(tmp_path, config, Start()), config, SPACE)
     first = []
     for _ in range(3):
         first.append(record.ask())

@@ -22,7 +22,7 @@ class Search:
     def __init__(self, parts: int = 1, **values: object) -> None:
         config = replace_values(Config(), {path.replace("__", "."): value for path, value in values.items()})
         self.study = optuna.create_study(direction="maximize")
-        self.study.set_user_attr("parts", parts)
+        self.study.set_user_attr("start", {"parts": parts})
         self.record = StudyRecord(self.study, config, SPACE)
         self.searcher = StudySearcher(self.record)
         self.scheduler = AshaScheduler(self.record, config)

@@ -1,0 +1,69 @@
+"""A search as a user starts it, in a process group of its own that can be killed for real."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import optuna
+
+from ..small_search import open_optuna
+
+GIVE_UP_SECONDS = 240.0
+
+
+@dataclass
+class SearchProcess:
+    """A running `python -m recsys.tune` and the file that its standard error goes to."""
+
+    process: subprocess.Popen[str]
+    errors: Path
+
+    def end(self) -> tuple[int, dict[str, Any], str]:
+        """Wait for its end: the exit code, the JSON answer (empty if there is none), and what it wrote on standard error."""
+        out, _ = self.process.communicate(timeout=GIVE_UP_SECONDS)
+        return self.process.returncode, json.loads(out) if out.strip() else {}, self.errors.read_text(encoding="utf-8")
+
+    def wait_until(self, reached: Callable[[], bool]) -> None:
+        """Look again and again until the search has come so far."""
+        deadline = time.monotonic() + GIVE_UP_SECONDS
+        while not reached():
+            assert self.process.poll() is None, self.errors.read_text(encoding="utf-8")
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+
+
+@contextmanager
+def started(folder: Path, *flags: object) -> Iterator[SearchProcess]:
+    """Start a search of the study `s` in `folder`; whatever is left of it is killed in the end."""
+    errors = folder / f"errors-{time.monotonic_ns()}.txt"
+    command = [sys.executable, "-m", "recsys.tune", "--dir", str(folder), "--name", "s", "--json", *map(str, flags)]
+    environment = {name: value for name, value in os.environ.items() if name not in ("RAY_ADDRESS", "MLFLOW_TRACKING_URI")}
+    with errors.open("w") as stream:
+        process = subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=stream, text=True, env=environment, start_new_session=True
+        )
+    try:
+        yield SearchProcess(process, errors)
+    finally:
+        if process.poll() is None:
+            process.send_signal(signal.SIGKILL)
+        process.wait()
+
+
+def read_trials(folder: Path) -> list[optuna.trial.FrozenTrial]:
+    """The trials of the study `s` as anyone reads them who has optuna alone, none before there is a study."""
+    study = folder / "studies" / "s"
+    return open_optuna(study).trials if study.exists() else []
+
+
+def n_reports(folder: Path) -> int:
+    """Epochs that the record has."""
+    return sum(len(trial.intermediate_values) for trial in read_trials(folder))

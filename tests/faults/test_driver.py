@@ -1,0 +1,112 @@
+"""The driver is killed, interrupted or started twice."""
+
+import os
+import shlex
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from recsys.config_files import dump_yaml
+
+from ..small_search import SPACE, logged_steps, logged_trials, ratings_csv
+from .search_process import n_reports, read_trials, started
+
+N_TRIALS, N_EPOCHS = 8, 6
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (tmp_path / "ratings.csv").write_text(ratings_csv())
+    (tmp_path / "space.yaml").write_text(dump_yaml(SPACE))
+    return tmp_path
+
+
+def flags(folder: Path) -> list[object]:
+    return [
+        *("--space", folder / "space.yaml", "--data", folder / "ratings.csv", "--trials", N_TRIALS, "--max-epochs", N_EPOCHS),
+        *("--set", "training.batch_size=32", "--set", "study.grace_period=2"),
+    ]
+
+
+def orphans(folder: Path) -> list[str]:
+    """Command lines of processes that a search in `folder` has left: Ray's and its workers'."""
+    found = subprocess.run(["ps", "-eo", "pid,args"], capture_output=True, text=True, check=True).stdout.splitlines()
+    return [line for line in found if str(folder) in line or "TrialRunner" in line]
+
+
+def check_complete(folder: Path, uri: str) -> None:
+    """Every trial once in the record and in MLflow, every epoch once, none left running."""
+    trials = read_trials(folder)
+    assert [trial.number for trial in trials] == list(range(N_TRIALS))
+    assert {trial.state.name for trial in trials} <= {"COMPLETE", "PRUNED"}
+    runs = logged_trials(uri, "recsys")
+    assert [int(run.data.tags["trial"]) for run in runs] == list(range(N_TRIALS))
+    assert {run.info.status for run in runs} == {"FINISHED"}
+    for trial, run in zip(trials, runs, strict=True):
+        assert sorted(trial.intermediate_values) == list(range(1, max(trial.intermediate_values) + 1))
+        assert logged_steps(uri, run, "val_ndcg_at_10") == sorted(trial.intermediate_values)
+
+
+@pytest.mark.parametrize("reports", [1, 13])
+def test_a_killed_driver_loses_nothing(folder: Path, reports: int) -> None:
+    with started(folder, *flags(folder)) as search:
+        search.wait_until(lambda: n_reports(folder) >= reports)
+        search.process.send_signal(signal.SIGKILL)
+        search.process.wait()
+    before = read_trials(folder)
+    deadline = time.monotonic() + 30
+    while left := orphans(folder):
+        assert time.monotonic() < deadline, left
+        time.sleep(0.2)
+    with started(folder, *flags(folder), "--resume") as search:
+        code, answer, errors = search.end()
+    assert code == 0, errors
+    after = read_trials(folder)
+    for trial in before:
+        if trial.state.is_finished():
+            assert after[trial.number] == trial
+        assert trial.intermediate_values.items() <= after[trial.number].intermediate_values.items()
+        assert trial.params.items() <= after[trial.number].params.items()
+    assert len(answer["trials"]) == N_TRIALS
+    check_complete(folder, answer["mlflow"]["tracking_uri"])
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_search_prints_the_command_that_goes_on(folder: Path, number: signal.Signals) -> None:
+    with started(folder, *flags(folder)) as search:
+        search.wait_until(lambda: n_reports(folder) >= 3)
+        search.process.send_signal(number)
+        code, answer, errors = search.end()
+    assert code == 130
+    assert answer["counts"]["unfinished"] > 0
+    assert "Traceback" not in errors
+    command = shlex.split(errors.splitlines()[-1].partition("go on with: python ")[2])
+    resumed = subprocess.run([sys.executable, *command], capture_output=True, text=True, check=False, env={**os.environ})
+    assert resumed.returncode == 0, resumed.stderr
+    check_complete(folder, answer["mlflow"]["tracking_uri"])
+
+
+def test_a_finished_study_is_extended_and_started_by_the_same_command(folder: Path) -> None:
+    answers = []
+    for n_trials in (2, 2, 3):
+        with started(folder, *flags(folder), "--resume-auto", "--trials", n_trials) as search:
+            code, answer, errors = search.end()
+        assert code == 0, errors
+        answers.append(answer)
+    assert [len(answer["trials"]) for answer in answers] == [2, 2, 3]
+    assert answers[0]["trials"] == answers[1]["trials"] == answers[2]["trials"][:2]
+    assert answers[1]["busy_seconds"] == 0
+
+
+def test_a_second_driver_is_refused(folder: Path) -> None:
+    with started(folder, *flags(folder), "--max-epochs", "100000", "--set", "study.grace_period=90000") as search:
+        search.wait_until(lambda: n_reports(folder) >= 1)
+        with started(folder, "--resume") as second:
+            code, _, errors = second.end()
+        assert code == 2
+        assert f"error: {folder / 'studies' / 's'}: must be searched by one process at a time, but got " in errors
+        assert search.process.poll() is None

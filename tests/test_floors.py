@@ -34,7 +34,7 @@ HOMES = {
     "mlflow": ("tracking",),
     "torch": ("models", "training", "baselines", "search"),
 }
-DEFERRED_HOMES = {"torch": ("data.negatives",)}
+DEFERRED_HOMES = {"torch": ("data.negatives", "data.cells")}
 """Where a library may be imported within a function or for type checking alone."""
 
 MAX_LINES = 250

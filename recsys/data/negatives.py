@@ -5,8 +5,7 @@ negatives with torch on its own device. There is no rejection loop: lay a user's
 weight, draw a point t, and step over the known items that lie before it. With unit weights the r-th free item of a user with
 known items a_0 < a_1 < ... is r + #{j : a_j - j <= r}; the same count, taken in units of weight, serves any distribution. All
 arithmetic is in integers, so every draw is exact, and one `searchsorted` over all users' sorted keys answers a whole batch. With
-torch on a CPU, where draws are many, each line is cut into cells that know how many keys lie before them; most draws are
-answered by that and the next key.
+torch on a CPU, where draws are many, each line is cut into cells that know how many keys lie before them (`cells`).
 """
 
 from __future__ import annotations
@@ -17,17 +16,18 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from recsys.data.cells import Cells, cut_into_cells
+
 if TYPE_CHECKING:
     import torch
 
 IntArray = npt.NDArray[np.integer[Any]]
 
-CELLS_PER_PAIR = 2
-"""Cells of a user's line for each of its known items, rounded up so that a cell's length is a power of two."""
-_BEHIND_ALL = np.iinfo(np.int64).max
-"""Ends a list of keys, so that there is a next one behind each."""
 TOTAL_WEIGHT = 1 << 36
 """Units that all items' weights add up to, about: fine enough for a share of 1e-10, and 2^26 users still fit an int64 key."""
+MAX_32_BIT = 1 << 22
+"""Items up to which 32 random bits make a draw: the chances of two of them then differ by a thousandth of themselves at most."""
+_LEAST = -(1 << 63)
 
 
 @dataclass(frozen=True)
@@ -92,13 +92,13 @@ class NegativeSampler:
         user = known.users().astype(np.int64)
         self.stride = total
         keys = user * total + start - (mass_before[:-1] - mass_before[offsets[:-1]][user])
-        self.keys: Any = np.append(keys, _BEHIND_ALL)
+        self.keys: Any = keys
         self.offsets: Any = offsets
         self.mass_before: Any = None if cumulative is None else mass_before
-        self.cumulative: Any = None if cumulative is None else np.append(cumulative, _BEHIND_ALL)
+        self.cumulative: Any = cumulative
         self.free_mass: Any = total - known_mass  # (n_users,)
-        self.cells: _Cells | None = None
-        self.item_cells: _Cells | None = None
+        self.cells: Cells | None = None
+        self.item_cells: Cells | None = None
         self._searchsorted: Any = np.searchsorted
 
     def to(self, device: str | torch.device) -> NegativeSampler:
@@ -113,36 +113,46 @@ class NegativeSampler:
         moved.cells = moved.item_cells = None
         # Elsewhere a search is as fast as a look-up, and picking out the keys for another round would wait for the device.
         if torch.device(device).type == "cpu":
-            moved.cells = _cut_into_cells(self.keys, self.offsets, self.free_mass, self.stride).to(device)
+            users = np.repeat(np.arange(len(self.free_mass)), np.diff(self.offsets))
+            moved.cells = cut_into_cells(self.keys - users * self.stride, self.offsets, self.free_mass, self.stride)
+            moved.keys = None
             if self.cumulative is not None:
                 # All items on one line, for the way back from a position to its item.
-                ends, length = np.array([0, len(self.cumulative) - 1]), np.array([self.stride])
-                moved.item_cells = _cut_into_cells(self.cumulative, ends, length, self.stride).to(device)
+                ends, length = np.array([0, len(self.cumulative)]), np.array([self.stride])
+                moved.item_cells = cut_into_cells(self.cumulative, ends, length, self.stride)
         return moved
 
     def item_at(self, user: Any, point: Any) -> Any:
-        """The free item at `point` (B, n) of each user's line, 0 <= point < free_mass[user]; `user` (B,), result (B, n) int64."""
-        key = user[:, None] * self.stride + point
-        if self.cells is None:
-            index = self._searchsorted(self.keys, key, side="right")
-        else:
-            index = self.cells.search(self.keys, user, point, key)
+        """The free item at `point` (B, n) of each user's line, 0 <= point < free_mass[user]; `user` (B,), result (B, n)."""
         first = self.offsets[user][:, None]
+        if self.cells is None:
+            count = self._searchsorted(self.keys, user[:, None] * self.stride + point, side="right") - first
+        else:
+            count = self.cells.count_keys(user, point)
         if self.mass_before is None:
-            return point + index - first
-        position = point + self.mass_before[index] - self.mass_before[first]
+            return point + count
+        position = point + self.mass_before[count + first] - self.mass_before[first]
         if self.item_cells is None:
             return self._searchsorted(self.cumulative, position, side="right")
-        return self.item_cells.search(self.cumulative, user * 0, position, position)
+        return self.item_cells.count_keys(user * 0, position)
 
     def sample(self, user: torch.Tensor, n: int, generator: torch.Generator) -> torch.Tensor:
-        """`n` independent draws for each user, (B,) int64 -> (B, n) int64, on the sampler's device."""
+        """`n` independent draws for each user, (B,) int64 -> (B, n), on the sampler's device."""
+        items: torch.Tensor = self.item_at(user, self._draw_points(user, n, generator))
+        return items
+
+    def _draw_points(self, user: torch.Tensor, n: int, generator: torch.Generator) -> torch.Tensor:
+        """Points (B, n) of each user's line of free items."""
         import torch
 
         mass = self.free_mass.index_select(0, user)[:, None]
-        uniform = torch.rand((len(user), n), generator=generator, device=user.device, dtype=torch.float64)
-        items: torch.Tensor = self.item_at(user, torch.minimum(uniform.mul_(mass).long(), mass - 1))
-        return items
+        if self.cells is None or self.stride > MAX_32_BIT:
+            uniform = torch.rand((len(user), n), generator=generator, device=user.device, dtype=torch.float64)
+            return torch.minimum(uniform.mul_(mass).long(), mass - 1)
+        # Two draws of 32 bits from each random number.
+        words = torch.empty((len(user) * n + 1) // 2, dtype=torch.int64).random_(_LEAST, None, generator=generator)
+        bits = words.view(torch.int32)[: len(user) * n].view(-1, n)
+        return bits.double().add_(2.0**31).mul_(mass * 2.0**-32).int()
 
     def sample_numpy(self, user: IntArray, n: int, generator: np.random.Generator) -> IntArray:
         """`n` independent draws for each user, (B,) int64 -> (B, n) int64."""
@@ -164,54 +174,3 @@ class NegativeSampler:
             chosen[:, step] = np.where(taken, top, draw)
         items: IntArray = self.item_at(user, chosen)
         return items
-
-
-@dataclass(frozen=True)
-class _Cells:
-    """Every user's line cut into cells of 2^shift, all in one row: numpy arrays, torch tensors after `to`.
-
-    `shift`, `first` (n_users,) int64: a user's length of cells and its first one. `start` (n_cells,) int32: the keys before each.
-    """
-
-    shift: Any
-    first: Any
-    start: Any
-
-    def to(self, device: str | torch.device) -> _Cells:
-        import torch
-
-        return _Cells(*(torch.from_numpy(array).to(device) for array in (self.shift, self.first, self.start)))
-
-    def search(self, keys: torch.Tensor, user: torch.Tensor, point: torch.Tensor, key: torch.Tensor) -> torch.Tensor:
-        """`searchsorted(keys, key, side="right")` for the keys (B, n) of points (B, n) on the lines of users (B,)."""
-        import torch
-
-        cell = (point >> self.shift.index_select(0, user)[:, None]).add_(self.first.index_select(0, user)[:, None])
-        index = self.start.index_select(0, cell.reshape(-1)).long()
-        # Done, but for keys of the same cell before the point: one key further for three rounds, then any number.
-        more, at, wanted = torch.arange(len(index), device=index.device), index, key.reshape(-1)
-        for _ in range(4):
-            before = (keys.index_select(0, at) <= wanted).nonzero().squeeze(1)
-            more, at, wanted = (values.index_select(0, before) for values in (more, at + 1, wanted))
-            index.index_copy_(0, more, at)
-        index.index_copy_(0, more, torch.searchsorted(keys, wanted, side="right"))
-        found: torch.Tensor = index.view(key.shape)
-        return found
-
-
-def _cut_into_cells(keys: IntArray, offsets: IntArray, free_mass: IntArray, stride: int) -> _Cells:
-    wanted = np.maximum(CELLS_PER_PAIR * np.diff(offsets), 1)
-    shift = np.maximum(np.floor(np.log2(np.maximum(free_mass, 1) / wanted)), 0).astype(np.int64)
-    n_cells = (np.maximum(free_mass - 1, 0) >> shift) + 1
-    first = np.concatenate([np.zeros(1, dtype=np.int64), np.cumsum(n_cells)])
-    start = np.empty(first[-1], dtype=np.int32)
-    # Some users at a time, since the temporaries are many times the result.
-    for low in range(0, len(shift), 1 << 14):
-        high = min(low + (1 << 14), len(shift))
-        user = np.repeat(np.arange(low, high), np.diff(offsets[low : high + 1]))
-        place = (keys[offsets[low] : offsets[high]] - user * stride) >> shift[user]
-        # A key at the end of the line, behind all points, counts for the last cell.
-        cell = first[user] - first[low] + np.minimum(place, n_cells[user] - 1)
-        counts = np.bincount(cell, minlength=first[high] - first[low])
-        start[first[low] : first[high]] = offsets[low] + np.cumsum(counts) - counts
-    return _Cells(shift, first[:-1], start)

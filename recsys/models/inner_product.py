@@ -4,7 +4,8 @@ import torch
 from torch import Tensor, nn
 
 from recsys.config import ModelConfig
-from recsys.models.parts import Intercepts, Side, Table, add_intercepts, inner_product
+from recsys.models.lookup import inner_product
+from recsys.models.parts import Intercepts, Side, Table, add_intercepts
 
 
 class InnerProduct(nn.Module):
@@ -22,8 +23,8 @@ class InnerProduct(nn.Module):
         return Side((embedding,), (embedding,), self.intercepts.of_user(user))
 
     def item_side(self, item: Tensor) -> Side:
-        """Items (B, n) or (n,) -> their embeddings."""
-        embedding = self.items(item)
+        """Items (B, n) or (n,) -> their embeddings, looked up."""
+        embedding = self.items.lookup(item)
         return Side((embedding,), (embedding,), self.intercepts.of_item(item))
 
     def score(self, user_side: Side, item_side: Side) -> Tensor:

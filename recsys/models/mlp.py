@@ -4,6 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from recsys.config import ModelConfig
+from recsys.models.lookup import rows_of
 from recsys.models.parts import Intercepts, Side, Table, Tower, add_intercepts, output_weight
 
 
@@ -30,7 +31,7 @@ class MLP(nn.Module):
 
     def score(self, user_side: Side, item_side: Side) -> Tensor:
         """Sides of (B,) users and (B, n) or (n,) items -> logits (B, n)."""
-        hidden = self.tower(user_side.factors[0], item_side.factors[0])  # (B, n, width)
+        hidden = self.tower(rows_of(user_side.factors[0]), rows_of(item_side.factors[0]))  # (B, n, width)
         return add_intercepts(hidden @ self.output, user_side, item_side)
 
     def forward(self, user: Tensor, item: Tensor) -> Tensor:

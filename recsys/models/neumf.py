@@ -4,7 +4,8 @@ import torch
 from torch import Tensor, nn
 
 from recsys.config import ModelConfig
-from recsys.models.parts import Intercepts, Side, Table, Tower, add_intercepts, inner_product, output_weight
+from recsys.models.lookup import inner_product, rows_of
+from recsys.models.parts import Intercepts, Side, Table, Tower, add_intercepts, output_weight
 
 
 class NeuMF(nn.Module):
@@ -33,13 +34,13 @@ class NeuMF(nn.Module):
 
     def item_side(self, item: Tensor) -> Side:
         """Items (B, n) or (n,) -> i and the share of the tower's first layer."""
-        product, tower = self.product_items(item), self.tower_items(item)
+        product, tower = self.product_items.lookup(item), self.tower_items(item)
         return Side((product, tower), (product, self.tower.item_share(tower)), self.intercepts.of_item(item))
 
     def score(self, user_side: Side, item_side: Side) -> Tensor:
         """Sides of (B,) users and (B, n) or (n,) items -> logits (B, n)."""
         product = inner_product(user_side.factors[0], item_side.factors[0])
-        hidden = self.tower(user_side.factors[1], item_side.factors[1])  # (B, n, width)
+        hidden = self.tower(rows_of(user_side.factors[1]), rows_of(item_side.factors[1]))  # (B, n, width)
         return add_intercepts(product + hidden @ self.tower_output, user_side, item_side)
 
     def forward(self, user: Tensor, item: Tensor) -> Tensor:

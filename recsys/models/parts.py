@@ -10,6 +10,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from recsys.models.lookup import Lookup, rows_of
+
 ROW_PARAMETERS = {"user": ("users.weight", "intercepts.user"), "item": ("items.weight", "intercepts.item")}
 """How the names of the parameters end that hold a row a user or a row an item."""
 
@@ -18,21 +20,28 @@ class Side(NamedTuple):
     """What users or items bring to a score; the leading shape is that of the ids.
 
     `embeddings`: the tables' rows (..., d), which L2 penalises. `factors`: what `score` joins, such as the factor of an inner
-    product (..., d) or a share of the tower's first layer (..., 2d). `intercept` (...,): None where the model has none.
+    product (..., d) or a share of the tower's first layer (..., 2d); a lookup where nothing needs a copy of the rows.
+    `intercept` (...,): None where the model has none.
     """
 
-    embeddings: tuple[Tensor, ...]
-    factors: tuple[Tensor, ...]
+    embeddings: tuple[Tensor | Lookup, ...]
+    factors: tuple[Tensor | Lookup, ...]
     intercept: Tensor | None
+
+    def looked_up(self) -> "Side":
+        """The same with the rows in place of lookups, to be scored more than once."""
+        embeddings, factors = (tuple(rows_of(part) for part in parts) for parts in (self.embeddings, self.factors))
+        return Side(embeddings, factors, self.intercept)
 
     def rows(self, rows: slice) -> "Side":
         """The sides of some of the ids along the first axis, as views."""
         intercept = None if self.intercept is None else self.intercept[rows]
-        return Side(tuple(part[rows] for part in self.embeddings), tuple(part[rows] for part in self.factors), intercept)
+        embeddings, factors = (tuple(_rows(part, rows) for part in parts) for parts in (self.embeddings, self.factors))
+        return Side(embeddings, factors, intercept)
 
     def split(self, first: int) -> tuple["Side", "Side"]:
         """The sides of the first ids and those of the others; one backward step joins their gradients."""
-        intercepts = (None, None) if self.intercept is None else _split(self.intercept, first)
+        intercepts = (None, None) if self.intercept is None else _split_tensor(self.intercept, first)
         embeddings, factors = ([_split(part, first) for part in parts] for parts in (self.embeddings, self.factors))
         head, tail = (
             Side(tuple(part[end] for part in embeddings), tuple(part[end] for part in factors), intercepts[end]) for end in (0, 1)
@@ -42,30 +51,46 @@ class Side(NamedTuple):
     def unflatten(self, width: int) -> "Side":
         """The sides of a flat list of ids as rows of `width` (n, width, ...)."""
         intercept = None if self.intercept is None else self.intercept.view(-1, width)
-        embeddings, factors = (
-            tuple(part.view(-1, width, part.shape[-1]) for part in parts) for parts in (self.embeddings, self.factors)
-        )
+        embeddings, factors = (tuple(_unflatten(part, width) for part in parts) for parts in (self.embeddings, self.factors))
         return Side(embeddings, factors, intercept)
 
 
-def _split(part: Tensor, first: int) -> tuple[Tensor, ...]:
-    return tuple(torch.tensor_split(part, (first,)))
+def _rows(part: Tensor | Lookup, rows: slice) -> Tensor | Lookup:
+    return Lookup(part.table, part.ids[rows]) if isinstance(part, Lookup) else part[rows]
+
+
+def _split(part: Tensor | Lookup, first: int) -> tuple[Tensor | Lookup, Tensor | Lookup]:
+    if isinstance(part, Lookup):
+        return Lookup(part.table, part.ids[:first]), Lookup(part.table, part.ids[first:])
+    return _split_tensor(part, first)
+
+
+def _split_tensor(part: Tensor, first: int) -> tuple[Tensor, Tensor]:
+    # One operation for both, so that backward fills their gradients into one tensor.
+    head, tail = torch.tensor_split(part, (first,))
+    return head, tail
+
+
+def _unflatten(part: Tensor | Lookup, width: int) -> Tensor | Lookup:
+    if isinstance(part, Lookup):
+        return Lookup(part.table, part.ids.view(-1, width))
+    return part.view(-1, width, part.shape[-1])
 
 
 class Table(nn.Module):
-    """Rows (n, d) drawn from N(0, std), looked up by id.
-
-    `index_select` with int64 ids, and not `nn.Embedding`: its backward adds the rows 5 times as fast on a CPU (10,240 rows of 16
-    in 76 us against 390 us).
-    """
+    """Rows (n, d) drawn from N(0, std), looked up by id."""
 
     def __init__(self, n: int, dim: int, std: float, generator: torch.Generator) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.empty(n, dim).normal_(0.0, std, generator=generator))
 
-    def forward(self, index: Tensor) -> Tensor:
-        """Ids (...,) int64 -> rows (..., d)."""
-        return self.weight.index_select(0, index.reshape(-1)).view(*index.shape, -1)
+    def lookup(self, ids: Tensor) -> Lookup:
+        """Ids (...,) int64 -> their rows (..., d), not copied yet."""
+        return Lookup(self.weight, ids)
+
+    def forward(self, ids: Tensor) -> Tensor:
+        """Ids (...,) int64 -> a copy of their rows (..., d)."""
+        return self.lookup(ids).rows()
 
 
 class Intercepts(nn.Module):
@@ -117,9 +142,20 @@ class Tower(nn.Module):
     def forward(self, user_share: Tensor, item_share: Tensor) -> Tensor:
         """Shares (B, 2d) and (B, n, 2d) or (n, 2d) -> the last hidden layer (B, n, width)."""
         hidden: Tensor = self.dropout((user_share.unsqueeze(1) + item_share).relu_())
+        layer = _layer_of_all_items if item_share.ndim == 2 and item_share.device.type == "cpu" else nn.functional.linear
         for weight, bias in zip(self.weights, self.biases[1:], strict=True):
-            hidden = self.dropout(nn.functional.linear(hidden, weight, bias).relu_())
+            hidden = self.dropout(layer(hidden, weight, bias).relu_())
         return hidden
+
+
+def _layer_of_all_items(hidden: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """`nn.functional.linear` for (B, n, n_in) as a convolution of B images of 1 x n, their channels last.
+
+    For it torch asks oneDNN in place of its matrix library, which does without AVX-512 on some processors, and which needs the
+    bias copied beforehand. With fewer than 16 images torch does neither, and it takes a few per cent longer.
+    """
+    images = hidden.transpose(1, 2).unsqueeze(2)  # (B, n_in, 1, n)
+    return nn.functional.conv2d(images, weight[:, :, None, None], bias).squeeze(2).transpose(1, 2)
 
 
 def _weight(n_in: int, n_out: int, generator: torch.Generator) -> Tensor:
@@ -131,14 +167,6 @@ def _weight(n_in: int, n_out: int, generator: torch.Generator) -> Tensor:
 def output_weight(width: int, generator: torch.Generator) -> Tensor:
     """First weights (width,) of a linear layer to one value, of variance 1 / width. Source: LeCun et al. 1998, sec. 4.6."""
     return torch.empty(width).normal_(0.0, width**-0.5, generator=generator)
-
-
-def inner_product(user_vector: Tensor, item_vector: Tensor) -> Tensor:
-    """Vectors (B, d) and (B, n, d) or (n, d) -> inner products (B, n)."""
-    if item_vector.ndim == 2:
-        return user_vector @ item_vector.T
-    # Not a batched matrix product: with so few columns it takes twice the time.
-    return (user_vector.unsqueeze(1) * item_vector).sum(-1)
 
 
 def add_intercepts(logits: Tensor, user_side: Side, item_side: Side) -> Tensor:

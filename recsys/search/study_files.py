@@ -51,7 +51,7 @@ def require_new(folder: Path) -> None:
     """
     if folder.exists():
         raise FileExistsError(
-            f"--name: must be a new study, but got {folder.name}, which exists. Choose another name, or go on with it: --resume."
+            f"--name: must be a new study, but got {folder.name}, which exists. Choose another name, or --resume it."
         )
 
 

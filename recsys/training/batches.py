@@ -1,8 +1,8 @@
 """An epoch's rows in random order: each positive with its negatives, and the explicit negatives beside them.
 
 Feeds `fit`. Negatives are drawn for a long stretch of the epoch at a time and in the users' order, in which the sampler's search
-runs through memory; the stretch is then shuffled once, and its batches are views. An explicit negative is a row of one sample and
-travels apart from the others, so that nothing is computed for draws that it does not need.
+runs through memory; each batch then takes its rows of the stretch in random order. An explicit negative is a row of one sample
+and travels apart from the others, so that nothing is computed for draws that it does not need.
 """
 
 import math
@@ -94,19 +94,20 @@ class TrainingRows:
         step = max(1, STRETCH // self.batch_size)
         for first in range(begin, end, step):
             last = min(first + step, end)
-            user, item = self._stretch(order_of_rows[bounds[first] : bounds[last]], generator)
+            user, item, shuffle = self._stretch(order_of_rows[bounds[first] : bounds[last]], generator)
             low = order_of_low[low_bounds[first] : low_bounds[last]]
             low_user, low_item = self.low_user[low].long(), self.low_item[low].long()
             for batch in range(first, last):
-                rows = slice(bounds[batch] - bounds[first], bounds[batch + 1] - bounds[first])
+                rows = shuffle[bounds[batch] - bounds[first] : bounds[batch + 1] - bounds[first]]
                 low_rows = slice(low_bounds[batch] - low_bounds[first], low_bounds[batch + 1] - low_bounds[first])
-                yield Batch(user[rows], item[rows], low_user[low_rows], low_item[low_rows])
+                rows_of_batch = user.index_select(0, rows), item.index_select(0, rows).long()
+                yield Batch(*rows_of_batch, low_user[low_rows], low_item[low_rows])
 
-    def _stretch(self, positions: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """Users (S,) and items (S, 1 + n) at shuffled `positions` (S,) of the positives."""
+    def _stretch(self, positions: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
+        """Users (S,) int64 and items (S, 1 + n) int32 at `positions` (S,) of the positives, put in order; a new order (S,)."""
         positions = positions.sort().values
         user = self.user.index_select(0, positions).long()
-        item = torch.empty(len(positions), 1 + self.n_negatives, dtype=torch.int64, device=user.device)
+        item = torch.empty(len(positions), 1 + self.n_negatives, dtype=torch.int32, device=user.device)
         item[:, 0] = self.item.index_select(0, positions)
         if self.negatives is not None:
             item[:, 1:] = self.negatives.index_select(0, positions)
@@ -115,8 +116,7 @@ class TrainingRows:
             for first in range(0, len(positions), SLICE):
                 rows = slice(first, first + SLICE)
                 item[rows, 1:] = self.sampler.sample(user[rows], self.n_negatives, generator)
-        shuffle = torch.randperm(len(positions), generator=generator, device=positions.device)
-        return user.index_select(0, shuffle), item.index_select(0, shuffle)
+        return user, item, torch.randperm(len(positions), generator=generator, device=positions.device)
 
 
 def parts_of_epoch(n_positives: int) -> int:

@@ -13,6 +13,7 @@ from torch.nn import functional
 
 from recsys.config import TrainingConfig
 from recsys.models import Side
+from recsys.models.lookup import square_norms
 
 
 def bce(logits: Tensor, positive_weight: float = 1.0) -> Tensor:
@@ -62,6 +63,6 @@ def explicit_negative_bce(logits: Tensor) -> Tensor:
 
 def l2_penalty(user_side: Side, item_side: Side) -> Tensor:
     """||u||^2 + mean over the row's items ||i||^2, over all embedding tables: sides of (B,) users, (B, n) items -> (B,)."""
-    users = torch.stack([table.square().sum(-1) for table in user_side.embeddings])
-    items = torch.stack([table.square().sum((1, 2)) / table.shape[1] for table in item_side.embeddings])
+    users = torch.stack([square_norms(rows) for rows in user_side.embeddings])
+    items = torch.stack([square_norms(rows).mean(1) for rows in item_side.embeddings])
     return (users + items).sum(0)

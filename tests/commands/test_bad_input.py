@@ -188,7 +188,9 @@ EARLY = {
         "study name: must be at most 100 letters, digits, dots, dashes and underscores, but got '../../s'. Rename it.",
     ),
     "existing study": Case(
-        TUNE, "--name: must be a new study, but got s, which exists. Choose another name, or go on with it: --resume.", {"exp/studies/s/optuna.db": b""}
+        TUNE,
+        "--name: must be a new study, but got s, which exists. Choose another name, or --resume it.",
+        {"exp/studies/s/optuna.db": b""},
     ),
     "directory that is a file": Case(
         "tune --space space.yaml --data ratings.csv --dir ratings.csv",

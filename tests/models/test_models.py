@@ -5,6 +5,7 @@ from recsys.config import ModelConfig
 from recsys.models import MODELS, Model, Side, build_model
 from recsys.models.gmf import GMF
 from recsys.models.inner_product import InnerProduct
+from recsys.models.lookup import Lookup, rows_of
 from recsys.models.mlp import MLP
 from recsys.models.neumf import NeuMF
 from recsys.models.parts import Tower
@@ -34,6 +35,14 @@ def test_items_by_row_and_items_for_all_get_the_same_logits(name: str, bias: boo
     every = model(user, torch.arange(N_ITEMS))
     assert every.shape == (4, N_ITEMS)
     torch.testing.assert_close(model(user, item), every.gather(1, item))
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_many_users_at_once_get_the_logits_of_each_alone(name: str) -> None:
+    # From 16 users on torch computes the tower's layers for all items by another library.
+    model = build(name, embedding_dim=5, n_layers=4)
+    user, item = torch.arange(20) % N_USERS, torch.arange(N_ITEMS)
+    torch.testing.assert_close(model(user, item), torch.cat([model(one, item) for one in torch.split(user, 1)]))
 
 
 @pytest.mark.parametrize("name", MODELS)
@@ -149,6 +158,19 @@ def test_dropout_drops_in_training_alone(name: str) -> None:
     assert torch.equal(model(user, item), model(user, item))
 
 
+def test_lookups_split_and_fold_into_rows_as_their_rows_do() -> None:
+    table, ids = torch.arange(22.0).view(11, 2), torch.tensor([3, 10, 0, 3, 1, 7, 2, 9])
+    lookup = Side((Lookup(table, ids),), (Lookup(table, ids),), None)
+    (first, second), (rows_first, rows_second) = lookup.split(6), lookup.looked_up().split(6)
+    pairs = [(first.unflatten(3), rows_first.unflatten(3)), (second, rows_second)]
+    pairs += [(lookup.rows(slice(2, 5)), lookup.looked_up().rows(slice(2, 5)))]
+    for found, expected in pairs:
+        assert isinstance(found.factors[0], Lookup)
+        assert torch.equal(rows_of(found.factors[0]), rows_of(expected.factors[0]))
+        assert torch.equal(rows_of(found.embeddings[0]), rows_of(expected.embeddings[0]))
+    assert rows_of(pairs[0][0].factors[0])[1, 2].tolist() == [14, 15]
+
+
 def test_sides_split_and_fold_into_rows() -> None:
     ids = torch.arange(8)
     side = Side((ids[:, None].expand(8, 3),), (ids[:, None].expand(8, 2),), ids)
@@ -157,7 +179,7 @@ def test_sides_split_and_fold_into_rows() -> None:
     assert rows.intercept is not None
     assert rest.intercept is not None
     assert rows.intercept.tolist() == [[0, 1, 2], [3, 4, 5]]
-    assert rows.embeddings[0].shape == (2, 3, 3)
-    assert rows.factors[0][1, :, 0].tolist() == [3, 4, 5]
+    assert rows_of(rows.embeddings[0]).shape == (2, 3, 3)
+    assert rows_of(rows.factors[0])[1, :, 0].tolist() == [3, 4, 5]
     assert rest.intercept.tolist() == [6, 7]
-    assert rest.embeddings[0].shape == (2, 3)
+    assert rows_of(rest.embeddings[0]).shape == (2, 3)

@@ -155,7 +155,8 @@ def test_names_of_studies(tmp_path: Path) -> None:
 
 def test_a_study_is_never_begun_twice(ray_here: None, ratings: Path, tmp_path: Path) -> None:  # noqa: ARG001
     (tmp_path / "studies" / "s").mkdir(parents=True)
-    with pytest.raises(FileExistsError, match=r"--name: must be a new study, but got s, which exists\. Choose another name, or go on with it: --resume\."):
+    message = r"--name: must be a new study, but got s, which exists\. Choose another name, or --resume it\."
+    with pytest.raises(FileExistsError, match=message):
         search(ratings, tmp_path, {})
     with pytest.raises(FileNotFoundError, match="must be a study, but got no record of one"):
         study_files.read_study(tmp_path / "studies" / "s")

@@ -24,6 +24,7 @@ from recsys.search.study_storage import Start
 from recsys.search.summaries import TrialSummary
 from recsys.tracking.callback import StudyCallback
 from recsys.tracking.runs import open_tracking
+from recsys.tracking.study_runs import open_study_runs
 
 N_USERS, N_ITEMS = 60, 80
 SPACE = {
@@ -85,9 +86,14 @@ def search(
     record = reopen(plan.study_folder, plan.config, plan.space)
     data = ray.put(load(plan.processed, "validation", negatives=False))
     tracking = open_tracking(Config(), folder) if tracked else None
-    logging = [] if tracking is None else [StudyCallback(tracking, record, "s", tracking.start_run("s", {}, {}), "small")]
-    listeners, slots = [*callbacks, *logging], plan.concurrency
+    listeners, slots = list(callbacks), plan.concurrency
+    if tracking:
+        runs = open_study_runs(Config(), folder, plan.study_folder, tracking, record.attach_run)
+        runs.start({}, {})
+        listeners.append(StudyCallback(runs, record))
     outcome = study.search(plan.study_folder, record, plan.config, data, listeners, concurrency=slots, gpu_device="cpu")
+    if tracking:
+        runs.close()
     return Searched(plan.study_folder, plan.config, record, outcome)
 
 

@@ -18,6 +18,8 @@ from recsys.search.space import SearchSpace
 from recsys.search.study_storage import start_of
 from recsys.search.summaries import TrialSummary
 
+_RUN_ID = "mlflow_run_id:"
+
 
 @dataclass
 class _Progress:
@@ -47,6 +49,8 @@ class StudyRecord:
         self._running: dict[int, _Progress] = {}
         self._rungs: dict[int, dict[int, float]] = {}
         self._left: deque[tuple[int, Config]] = deque()
+        attributes = study.user_attrs
+        self._run_ids = {int(key.removeprefix(_RUN_ID)): attributes[key] for key in attributes if key.startswith(_RUN_ID)}
 
     def enqueue_first_points(self) -> None:
         """Queue what the search starts with: the base config, as far as it lies in the space, then the warm starts."""
@@ -108,9 +112,14 @@ class StudyRecord:
         """The value of each trial that reported this step, by trial number."""
         return self._rungs.get(step, {})
 
+    def values_of(self, number: int) -> Mapping[int, float]:
+        """A trial's values by step, in order."""
+        return dict(sorted(self._trial(number).intermediate_values.items()))
+
     def attach_run(self, number: int, run_id: str) -> None:
-        """Write which MLflow run belongs to the trial."""
-        self._running[number].trial.set_user_attr("mlflow_run_id", run_id)
+        """Write which MLflow run belongs to the trial, whether it has ended or not; another thread may call this."""
+        self._study.set_user_attr(f"{_RUN_ID}{number}", run_id)  # an ended trial takes no attributes
+        self._run_ids[number] = run_id
 
     def ending(self, number: int) -> str:
         """How a trial ended, or `unfinished`."""
@@ -144,7 +153,7 @@ class StudyRecord:
             epoch=epoch,
             params=dict(trial.params),
             metrics=dict(trial.user_attrs.get("metrics", {})),
-            run_id=trial.user_attrs.get("mlflow_run_id"),
+            run_id=self._run_ids.get(trial.number),
         )
 
     def config_of(self, number: int) -> Config:

@@ -4,13 +4,12 @@ Stands between the command line and the parts of the search. Nothing of a study 
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import optuna
 import ray
-from ray.tune import Callback
 
 from recsys.config import Config
 from recsys.config_files import config_yaml, dump_yaml
@@ -24,10 +23,13 @@ from recsys.search.study_files import leaderboard_row, make_study, reopen, requi
 from recsys.search.study_storage import Start
 from recsys.search.summaries import TrialSummary, best_trial, count_states, ranked
 from recsys.tracking.callback import StudyCallback
-from recsys.tracking.runs import Tracking, open_tracking, version_tags
+from recsys.tracking.runs import Tracking, open_tracking, tracking_uri, version_tags
+from recsys.tracking.study_runs import StudyRuns, open_study_runs
 from recsys.training.batches import parts_of_epoch
 
 _SAMPLE_TRIALS = 3
+_INTERRUPTED_SECONDS = 2.0
+"""How long an interrupted command goes on sending to MLflow; what is left then is kept."""
 
 
 @dataclass(frozen=True)
@@ -104,42 +106,67 @@ def run(plan: Plan) -> Result:
 
 def _run(plan: Plan, data: Any, tracking: Tracking | None) -> Result:
     record = reopen(plan.study_folder, plan.config, plan.space)
-    parent, callbacks = None, list[Callback]()
-    if tracking:
-        parent = _start_parent(tracking, plan)
-        callbacks.append(StudyCallback(tracking, record, plan.name, parent, plan.config.data.source))
-    outcome = study.search(plan.study_folder, record, plan.config, data, callbacks, concurrency=plan.concurrency)
+    runs = open_study_runs(plan.config, plan.folder, plan.study_folder, tracking, record.attach_run)
+    _start_runs(runs, plan, record)
+    callback = StudyCallback(runs, record)
+    outcome = study.search(plan.study_folder, record, plan.config, data, [callback], concurrency=plan.concurrency)
+    limit = _INTERRUPTED_SECONDS if outcome.interrupted else None
+    answered = runs.flush(limit)
+    outcome = replace(outcome, summaries=record.summaries())  # with the runs of the last trials
     write_results(plan.study_folder, record, plan.config, outcome.summaries)
-    if tracking and parent:
-        _end_parent(tracking, parent, outcome)
-    return Result(_answer(plan, outcome, tracking, parent), ranked(outcome.summaries), outcome.interrupted)
+    _end_runs(runs, outcome)
+    runs.close(limit if answered else 0.0)  # a server is waited for once
+    return Result(_answer(plan, outcome, runs.run_id), ranked(outcome.summaries), outcome.interrupted)
 
 
-def _start_parent(tracking: Tracking, plan: Plan) -> str:
+def _start_runs(runs: StudyRuns, plan: Plan, record: StudyRecord) -> None:
+    """Begin the study's run in MLflow, or let it go on.
+
+    Raises:
+        ConnectionError: if it is required and cannot be made.
+    """
     counts = {f"data.{name}": str(count) for name, count in plan.processed.manifest.counts().items()}
-    tags = {"kind": "study", "study": plan.name, "state": "running", "dataset": plan.config.data.source}
     texts = {"config": config_yaml(plan.config), "space": dump_yaml(plan.space.tree())}
-    tags |= {"data.fingerprint": plan.processed.fingerprint, **counts, **version_tags(), **texts}
-    parent = tracking.start_run(plan.name, tags, {})
-    for name, text in texts.items():
-        tracking.log_text(parent, text, f"{name}.yaml")
-    return parent
+    tags = {"dataset": plan.config.data.source, "data.fingerprint": plan.processed.fingerprint}
+    if runs.is_new:
+        runs.start({**tags, **counts, **version_tags(), **texts}, {f"{name}.yaml": text for name, text in texts.items()})
+    else:
+        runs.resume()
+        _tell_what_was_not_told(runs, plan, record)
+    if plan.config.tracking.required and not runs.flush():
+        raise ConnectionError(
+            f"tracking.uri: must be a reachable MLflow store, but got {tracking_uri(plan.config, plan.folder)}, "
+            "which takes no run. See to its server, or go on without it: --set tracking.required=false."
+        )
 
 
-def _end_parent(tracking: Tracking, parent: str, outcome: study.Outcome) -> None:
+def _tell_what_was_not_told(runs: StudyRuns, plan: Plan, record: StudyRecord) -> None:
+    """What the record has of trials that ended, and a process that was killed did not live to tell MLflow."""
+    summaries = {summary.number: summary for summary in record.summaries()}
+    for number in runs.open_trials:
+        summary = summaries[number]
+        if summary.state == "unfinished":
+            continue
+        for step, value in record.values_of(number).items():
+            epoch, part = divmod(step, record.parts)
+            metrics = summary.metrics if part == 0 and epoch == summary.epoch else {plan.config.metric_name: value}
+            runs.log_step(number, step, epoch, part == 0, metrics)
+        runs.end_trial(number, summary.state)
+
+
+def _end_runs(runs: StudyRuns, outcome: study.Outcome) -> None:
     for summary in outcome.summaries:
-        if summary.state == "unfinished" and summary.run_id:
-            tracking.end_trial(summary.run_id, summary.state)
-    tracking.log_table(parent, [leaderboard_row(summary) for summary in ranked(outcome.summaries)], "leaderboard.json")
+        if summary.state == "unfinished":
+            runs.end_trial(summary.number, summary.state)
     best = best_trial(outcome.summaries)
-    if best:
-        tracking.log_metrics(parent, best.metrics, step=best.epoch or 0)
-        tracking.set_tags(parent, {"best_trial": best.number})
-    tracking.set_tags(parent, {"state": "interrupted" if outcome.interrupted else "complete"})
-    tracking.end_run(parent, "KILLED" if outcome.interrupted else "FINISHED")
+    runs.end(
+        "interrupted" if outcome.interrupted else "complete",
+        None if best is None else {"trial": best.number, "epoch": best.epoch, "metrics": best.metrics},
+        [leaderboard_row(summary) for summary in ranked(outcome.summaries)],
+    )
 
 
-def _answer(plan: Plan, outcome: study.Outcome, tracking: Tracking | None, parent: str | None) -> dict[str, Any]:
+def _answer(plan: Plan, outcome: study.Outcome, run_id: str | None) -> dict[str, Any]:
     best = best_trial(outcome.summaries)
     return {
         "study": plan.name,
@@ -159,7 +186,12 @@ def _answer(plan: Plan, outcome: study.Outcome, tracking: Tracking | None, paren
         "wall_seconds": outcome.wall_seconds,
         "busy_seconds": outcome.busy_seconds,
         "concurrency": plan.concurrency,
-        "mlflow": tracking and {"tracking_uri": tracking.uri, "experiment": tracking.experiment, "parent_run_id": parent},
+        "mlflow": run_id
+        and {
+            "tracking_uri": tracking_uri(plan.config, plan.folder),
+            "experiment": plan.config.tracking.experiment,
+            "parent_run_id": run_id,
+        },
     }
 
 

@@ -1,9 +1,10 @@
 """Runs in MLflow: one parent a study, one nested child a trial, one a final training or evaluation.
 
-Stands beside the record of the study, which stays the truth; whatever is logged here can be read off there. Every epoch is one
-batch request.
+Stands beside the record of the study, which stays the truth; whatever is logged here can be read off there. A search comes here
+through its outbox, final trainings and evaluations directly. Every epoch is one batch request.
 """
 
+import json
 import logging
 import os
 import subprocess
@@ -19,23 +20,29 @@ from typing import Any
 
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
+# MLflow's own limits are 120 s and seven retries, which a server that hangs turns into a quarter of an hour a request.
+os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
+os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
 
 import mlflow
 import pandas as pd
 from mlflow.entities import Metric, Param, RunTag
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
+from mlflow.utils.mlflow_tags import MLFLOW_LOGGED_ARTIFACTS
 from mlflow.utils.validation import MAX_TAG_VAL_LENGTH
 
 from recsys.config import Config, config_paths, get_value
 from recsys.training import saved_model
 from recsys.training.recommending import recommend
 
-STATUSES = {"complete": "FINISHED", "pruned": "FINISHED", "failed": "FAILED", "diverged": "FAILED", "unfinished": "KILLED"}
 _CHECK_SECONDS = 5.0
 _log = logging.getLogger(__name__)
 logging.getLogger("mlflow").setLevel(logging.WARNING)
 logging.getLogger("alembic").setLevel(logging.WARNING)
+# It warns of each retry of a request; what comes of the request is told by who made it.
+logging.getLogger("urllib3.connectionpool").setLevel(logging.ERROR)
 
 
 def tracking_uri(config: Config, folder: Path) -> str:
@@ -44,19 +51,17 @@ def tracking_uri(config: Config, folder: Path) -> str:
 
 
 def open_tracking(config: Config, folder: Path) -> "Tracking | None":
-    """Connect to the tracking store, making the folder's database and the experiment where they do not exist.
+    """Connect to the tracking store as `connect` does, or go on without where `tracking.required` is false.
 
     Returns:
-        None where the store cannot be reached and `tracking.required` is false; that is logged as a warning.
+        None where the store cannot be reached and need not be; that is logged as a warning.
 
     Raises:
         ConnectionError: if the store cannot be reached and `tracking.required` is true.
     """
     uri = tracking_uri(config, folder)
     try:
-        _check_reachable(uri)
-        folder.mkdir(parents=True, exist_ok=True)
-        return Tracking(uri, config.tracking.experiment, folder)
+        return connect(config, folder)
     except (MlflowException, OSError) as error:
         reason = " ".join(str(error).split())
     if config.tracking.required:
@@ -64,8 +69,21 @@ def open_tracking(config: Config, folder: Path) -> "Tracking | None":
             f"tracking.uri: must be a reachable MLflow store, but got {uri} ({reason}). "
             "Start its server, or go on without it: --set tracking.required=false."
         )
-    _log.warning("MLflow at %s cannot be reached (%s): nothing is logged to it.", uri, reason)
+    _log.warning("MLflow at %s cannot be reached (%s): the command goes on without it.", uri, reason)
     return None
+
+
+def connect(config: Config, folder: Path) -> "Tracking":
+    """Connect to the tracking store, making the folder's database and the experiment where they do not exist.
+
+    Raises:
+        OSError: if the store does not answer.
+        MlflowException: if it is no store, or answers that it cannot work.
+    """
+    uri = tracking_uri(config, folder)
+    _check_reachable(uri)
+    folder.mkdir(parents=True, exist_ok=True)
+    return Tracking(uri, config.tracking.experiment, folder)
 
 
 class Tracking:
@@ -81,17 +99,28 @@ class Tracking:
         self.experiment_id = found.experiment_id if found else self._client.create_experiment(experiment, location)
 
     def start_run(self, name: str, tags: Mapping[str, object], params: Mapping[str, object], parent: str | None = None) -> str:
-        """Begin a run, nested under `parent` if given, and return its id."""
-        nesting = {"mlflow.parentRunId": parent} if parent else {}
-        texts = {key: str(value)[:MAX_TAG_VAL_LENGTH] for key, value in {**tags, **nesting}.items()}
-        run = self._client.create_run(self.experiment_id, run_name=name, tags=texts)
-        run_id: str = run.info.run_id
-        self._client.log_batch(run_id, params=[Param(key, str(value)) for key, value in params.items()])
+        """Begin a run with its parameters, nested under `parent` if given, and return its id."""
+        run_id = self.create_run(name, tags, parent)
+        self.log_params(run_id, params)
         return run_id
 
-    def log_metrics(self, run_id: str, metrics: Mapping[str, float], step: int = 0) -> None:
-        """Log metrics of one step in one request."""
-        now = int(time.time() * 1000)
+    def create_run(self, name: str, tags: Mapping[str, object], parent: str | None, began: int | None = None) -> str:
+        """Begin a run at `began` (Unix milliseconds; now where absent), nested under `parent` if given, and return its id."""
+        nesting = {"mlflow.parentRunId": parent} if parent else {}
+        texts = {key: str(value)[:MAX_TAG_VAL_LENGTH] for key, value in {**tags, **nesting}.items()}
+        run_id: str = self._client.create_run(self.experiment_id, began, texts, name).info.run_id
+        return run_id
+
+    def log_params(self, run_id: str, params: Mapping[str, object]) -> None:
+        """Log parameters in one request."""
+        self._client.log_batch(run_id, params=[Param(key, str(value)) for key, value in params.items()])
+
+    def log_metrics(self, run_id: str, metrics: Mapping[str, float], step: int = 0, now: int | None = None) -> None:
+        """Log metrics of one step at `now` (Unix milliseconds; the present where absent) in one request.
+
+        MLflow stores a metric once that has the same step, time and value.
+        """
+        now = int(time.time() * 1000) if now is None else now
         self._client.log_batch(run_id, metrics=[Metric(key, float(value), now, step) for key, value in metrics.items()])
 
     def set_tags(self, run_id: str, tags: Mapping[str, object]) -> None:
@@ -99,22 +128,42 @@ class Tracking:
         self._client.log_batch(run_id, tags=[RunTag(key, str(value)) for key, value in tags.items()])
 
     def log_text(self, run_id: str, text: str, file: str) -> None:
-        """Store a text as an artifact."""
+        """Store a text as an artifact, in the place of one of this name."""
         self._client.log_text(run_id, text, file)
 
     def log_table(self, run_id: str, rows: Sequence[Mapping[str, Any]], file: str) -> None:
-        """Store rows as a table artifact, which MLflow shows and compares."""
-        if rows:
-            self._client.log_table(run_id, pd.DataFrame(list(rows)), file)
+        """Store rows as a table artifact, which MLflow shows and compares, in the place of one of this name.
 
-    def end_trial(self, run_id: str, state: str) -> None:
-        """End a trial's run with the status and the tag that its state in the record calls for."""
-        self.set_tags(run_id, {"state": state})
-        self.end_run(run_id, STATUSES[state])
+        MLflow's own `log_table` would append the rows to those of an earlier time.
+        """
+        self.log_text(run_id, pd.DataFrame(list(rows)).to_json(orient="split", index=False), file)
+        self.set_tags(run_id, {MLFLOW_LOGGED_ARTIFACTS: json.dumps([{"path": file, "type": "table"}])})
 
-    def end_run(self, run_id: str, status: str = "FINISHED") -> None:
-        """End a run; MLflow's statuses are FINISHED, FAILED and KILLED."""
-        self._client.set_terminated(run_id, status)
+    def end_run(self, run_id: str, status: str = "FINISHED", now: int | None = None) -> None:
+        """End a run at `now` (Unix milliseconds; the present where absent) as FINISHED, FAILED or KILLED."""
+        self._client.set_terminated(run_id, status, now)
+
+    def reopen_run(self, run_id: str) -> None:
+        """Let an ended run go on."""
+        self._client.update_run(run_id, status="RUNNING")
+
+    def delete_run(self, run_id: str) -> None:
+        """Delete a run, such as one that was made twice."""
+        self._client.delete_run(run_id)
+
+    def require_run(self, run_id: str) -> None:
+        """Check that the store has a run.
+
+        Raises:
+            MlflowException: if it has not.
+        """
+        self._client.get_run(run_id)
+
+    def find_runs(self, tags: Mapping[str, object], parent: str | None) -> list[str]:
+        """Ids of the runs that have all these tags, below `parent` if given."""
+        nesting = {"mlflow.parentRunId": parent} if parent else {}
+        wanted = " and ".join(f"tags.`{name}` = '{value}'" for name, value in {**tags, **nesting}.items())
+        return [run.info.run_id for run in self._client.search_runs([self.experiment_id], wanted)]
 
     def find_study(self, study: str) -> str | None:
         """The id of a study's parent run, the newest of that name."""

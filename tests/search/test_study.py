@@ -133,7 +133,7 @@ def test_what_is_left_in_the_folder(broken: tuple[Searched, Results, KillOnce]) 
     searched, _, _ = broken
     study_files.write_results(searched.folder, searched.record, searched.config, searched.outcome.summaries)
     names = {path.name for path in searched.folder.iterdir()}
-    assert names == {"config.yaml", "space.yaml", "optuna.db", "trials", "best.yaml", "trials.parquet"}
+    assert names == {"config.yaml", "space.yaml", "optuna.db", "trials", "best.yaml", "trials.parquet", "mlflow-outbox.jsonl"}
     best = best_trial(searched.outcome.summaries)
     assert best is not None
     assert load_config(searched.folder / "best.yaml", (), {}) == searched.record.config_of(best.number)

@@ -1,16 +1,17 @@
+import threading
 from collections import Counter
 from pathlib import Path
 from typing import Any, cast
 
 import pytest
-from mlflow.entities import Metric
+from mlflow.entities import Run
 from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
-from mlflow.tracking import MlflowClient
 from ray.tune.experiment import Trial
 
 from recsys.config import Config
 from recsys.tracking.callback import StudyCallback
-from recsys.tracking.runs import Tracking, open_tracking
+from recsys.tracking.study_runs import StudyRuns
+from tests.tracking.studies import PARENT, Told
 
 METRICS = {"val_ndcg_at_10": 0.25, "val_recall_at_10": 0.5, "train_loss": 0.7}
 WRITES = ("log_batch", "log_metric", "log_param", "set_tag", "create_run", "update_run_info")
@@ -21,41 +22,65 @@ class Record:
 
     def __init__(self) -> None:
         self.endings: dict[int, str] = {}
-        self.runs: dict[int, str] = {}
-
-    def attach_run(self, number: int, run_id: str) -> None:
-        self.runs[number] = run_id
 
     def ending(self, number: int) -> str:
         return self.endings[number]
 
 
 class TuneTrial:
-    def __init__(self, number: int) -> None:
+    def __init__(self, number: int, error_file: Path | None = None) -> None:
         self.trial_id = f"tune-{number}"
         self.config = {"number": number, "seed": 7, "config": Config().model_dump_json()}
+        self.error_file = error_file and str(error_file)
+
+
+class Search:
+    """A search of one trial, as Tune tells the callback of it."""
+
+    def __init__(self, told: Told, number: int, error_file: Path | None = None) -> None:
+        self.told = told
+        self.record = Record()
+        self.runs: StudyRuns = told.open()
+        self.runs.start({}, {})
+        self.callback = StudyCallback(self.runs, self.record)
+        self.callback.setup()
+        self.trial = cast(Trial, TuneTrial(number, error_file))
+        self.start()
+
+    def start(self) -> None:
+        self.callback.on_trial_start(1, [self.trial], self.trial)
+
+    def report(self, epoch: int, metrics: dict[str, float] | None = None, **result: Any) -> None:
+        told = {"epoch": epoch, "step": epoch, "whole": True, "metrics": metrics or METRICS, "pid": 1}
+        self.callback.on_trial_result(1, [self.trial], self.trial, {**told, "training_iteration": epoch, **result})
+
+    def run(self) -> Run:
+        """The trial's run as MLflow has it now."""
+        assert self.runs.flush()
+        (run,) = self.told.runs()
+        return run
 
 
 @pytest.fixture(scope="module")
-def tracking(tmp_path_factory: pytest.TempPathFactory) -> Tracking:
-    folder = tmp_path_factory.mktemp("tracking")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.delenv("MLFLOW_TRACKING_URI", raising=False)
-        opened = open_tracking(Config(), folder)
-    assert opened is not None
-    return opened
+def database(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return f"sqlite:///{tmp_path_factory.mktemp('tracking') / 'mlflow.db'}"
 
 
 @pytest.fixture
-def requests(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
-    """Counts the writes that reach the store, which does them all the same."""
-    counts: Counter[str] = Counter()
+def told(database: str, tmp_path: Path, request: pytest.FixtureRequest) -> Told:
+    return Told(database, request.node.name, tmp_path)
+
+
+@pytest.fixture
+def requests(monkeypatch: pytest.MonkeyPatch) -> Counter[tuple[str, bool]]:
+    """Counts the writes that reach the store, which does them all the same, and whether Tune waited for them."""
+    counts: Counter[tuple[str, bool]] = Counter()
 
     def counting(name: str) -> Any:
         original = getattr(SqlAlchemyStore, name)
 
         def call(*args: Any, **kwargs: Any) -> Any:
-            counts[name] += 1
+            counts[name, threading.current_thread() is threading.main_thread()] += 1
             return original(*args, **kwargs)
 
         return call
@@ -65,44 +90,35 @@ def requests(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
     return counts
 
 
-def start(tracking: Tracking, record: Record, number: int) -> tuple[StudyCallback, Trial]:
-    parent = tracking.start_run("s", {"kind": "study"}, {})
-    callback = StudyCallback(tracking, record, "s", parent, "ml-100k")
-    callback.setup()
-    trial = cast(Trial, TuneTrial(number))
-    callback.on_trial_start(1, [trial], trial)
-    return callback, trial
-
-
-def report(callback: StudyCallback, trial: Trial, epoch: int, metrics: dict[str, float] | None = None) -> None:
-    result = {"epoch": epoch, "metrics": metrics or METRICS, "pid": 1, "training_iteration": epoch}
-    callback.on_trial_result(1, [trial], trial, result)
-
-
-def history(tracking: Tracking, run_id: str, name: str) -> list[tuple[int, float]]:
-    found: list[Metric] = MlflowClient(tracking_uri=tracking.uri).get_metric_history(run_id, name)
-    return [(metric.step, metric.value) for metric in found]
-
-
-def test_an_epoch_is_one_request(tracking: Tracking, requests: Counter[str]) -> None:
-    callback, trial = start(tracking, Record(), 0)
+def test_an_epoch_is_one_request_which_nobody_waits_for(told: Told, requests: Counter[tuple[str, bool]]) -> None:
+    search = Search(told, 0)
+    search.run()
     requests.clear()
     for epoch in (1, 2, 3):
-        report(callback, trial, epoch)
-    assert requests == {"log_batch": 3}
+        search.report(epoch)
+    search.run()
+    assert requests == {("log_batch", False): 3}
 
 
-def test_an_epoch_is_logged_once(tracking: Tracking) -> None:
-    record = Record()
-    callback, trial = start(tracking, record, 4)
-    report(callback, trial, 1)
+def test_an_epoch_is_logged_once(told: Told) -> None:
+    search = Search(told, 4)
+    search.report(1)
     # The worker dies, Tune starts the trial again, and it goes through its first epoch a second time.
-    callback.on_trial_recover(1, [trial], trial)
-    callback.on_trial_start(1, [trial], trial)
-    report(callback, trial, 1, {**METRICS, "train_loss": 0.9})
-    report(callback, trial, 2, {**METRICS, "train_loss": 0.5})
-    assert len(record.runs) == 1
-    assert history(tracking, record.runs[4], "train_loss") == [(1, 0.7), (2, 0.5)]
+    search.callback.on_trial_recover(1, [search.trial], search.trial)
+    search.start()
+    search.report(1, {**METRICS, "train_loss": 0.9})
+    search.report(2, {**METRICS, "train_loss": 0.5})
+    assert told.history(search.run(), "train_loss") == [(1, 0.7), (2, 0.5)]
+
+
+def test_a_part_of_an_epoch_is_set_apart(told: Told) -> None:
+    search = Search(told, 4)
+    search.report(1, {"train_loss": 0.9}, step=1, whole=False)
+    search.report(1, {"train_loss": 0.7}, step=2)
+    search.report(2, {"train_loss": 0.6}, step=3, whole=False)
+    run = search.run()
+    assert told.history(run, "train_loss") == [(1, 0.7)]
+    assert told.history(run, "partial/train_loss") == [(1, 0.9), (3, 0.6)]
 
 
 @pytest.mark.parametrize(
@@ -115,35 +131,43 @@ def test_an_epoch_is_logged_once(tracking: Tracking) -> None:
         ("unfinished", "KILLED"),
     ],
 )
-def test_a_run_ends_as_the_record_says(tracking: Tracking, state: str, status: str) -> None:
-    record = Record()
-    callback, trial = start(tracking, record, 2)
-    run_id = record.runs[2]
-    client = MlflowClient(tracking_uri=tracking.uri)
-    assert client.get_run(run_id).info.status == "RUNNING"
-    record.endings[2] = state
+def test_a_run_ends_as_the_record_says(told: Told, state: str, status: str) -> None:
+    search = Search(told, 2)
+    assert search.run().info.status == "RUNNING"
+    search.record.endings[2] = state
     if state == "failed":
-        callback.on_trial_error(1, [trial], trial)
+        search.callback.on_trial_error(1, [search.trial], search.trial)
     else:
-        callback.on_trial_complete(1, [trial], trial)
-    run = client.get_run(run_id)
+        search.callback.on_trial_complete(1, [search.trial], search.trial)
+    run = search.run()
     assert run.info.status == status
-    assert (run.data.tags["state"], run.data.tags["model"], run.data.tags["dataset"]) == (state, "neumf", "ml-100k")
+    assert (run.data.tags["state"], run.data.tags["model"], run.data.tags["dataset"]) == (state, "neumf", "ml-latest-small")
     assert run.info.end_time >= run.info.start_time
 
 
-def test_a_diverged_epoch_has_nothing_to_log(tracking: Tracking, requests: Counter[str]) -> None:
-    callback, trial = start(tracking, Record(), 3)
+def test_what_made_a_trial_fail_is_kept(told: Told, tmp_path: Path) -> None:
+    error_file = tmp_path / "error.txt"
+    error_file.write_bytes("Failure # 1\n\x1b[36mray::T\x1b[39m \N{SNOWMAN} ".encode() + b"\xff\n")
+    search = Search(told, 2, error_file)
+    search.record.endings[2] = "failed"
+    search.callback.on_trial_error(1, [search.trial], search.trial)
+    # Tune's folder is a temporary one.
+    error_file.unlink()
+    assert told.text(search.run(), "traceback.txt") == "Failure # 1\nray::T \N{SNOWMAN} \N{REPLACEMENT CHARACTER}\n"
+
+
+def test_a_diverged_epoch_has_nothing_to_log(told: Told, requests: Counter[tuple[str, bool]]) -> None:
+    search = Search(told, 3)
+    search.run()
     requests.clear()
-    callback.on_trial_result(1, [trial], trial, {"diverged": "train_loss", "done": True})
+    search.callback.on_trial_result(1, [search.trial], search.trial, {"diverged": "train_loss", "done": True})
+    search.run()
     assert not requests
 
 
-def test_a_child_lies_under_its_parent(tracking: Tracking) -> None:
-    record = Record()
-    callback, _ = start(tracking, record, 5)
-    run = MlflowClient(tracking_uri=tracking.uri).get_run(record.runs[5])
-    parent = MlflowClient(tracking_uri=tracking.uri).get_run(callback._parent)
+def test_a_child_lies_under_its_parent(told: Told) -> None:
+    run = Search(told, 5).run()
+    (parent,) = told.runs(PARENT)
     assert run.data.tags["mlflow.parentRunId"] == parent.info.run_id
     assert run.info.run_name == "s/5"
     assert run.data.params["training.learning_rate"] == "0.001"
@@ -151,7 +175,7 @@ def test_a_child_lies_under_its_parent(tracking: Tracking) -> None:
     assert not any(name.startswith(("data.", "study.", "resources.")) for name in run.data.params)
 
 
-def test_nothing_is_snapshot(tmp_path: Path, tracking: Tracking) -> None:
-    callback, _ = start(tracking, Record(), 6)
-    assert callback.get_state() is None
-    assert not list(tmp_path.iterdir())
+def test_nothing_is_snapshot(told: Told) -> None:
+    search = Search(told, 6)
+    assert search.callback.get_state() is None
+    assert [path.name for path in told.folder.rglob("*") if path.is_file()] == ["mlflow-outbox.jsonl"]

@@ -1,0 +1,207 @@
+"""The outbox: what is to be told to MLflow, kept in a file and sent in order by a thread of its own.
+
+Stands between the search, which puts operations in and never waits for a request, and the tracking store, which may be away for
+minutes or until the next start. The file holds JSON lines: an operation, or that the first `sent` operations are sent and what
+the last of them came to. Lines are only ever added, so that a killed process leaves all but perhaps a torn last line.
+"""
+
+import json
+import logging
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+Operation = dict[str, Any]
+Note = dict[str, Any]
+Send = Callable[[Operation, bool], Note]
+"""Sends an operation, which may have been sent before if the flag says so, and returns what is to be noted.
+
+It raises `ConnectionError` if the operation is to be sent again later."""
+
+PATIENCE_SECONDS = 5.0
+"""How long `flush` waits for a server that does not answer."""
+_FIRST_DELAY, _LONGEST_DELAY = 1.0, 30.0
+_HURRIED_DELAY = 0.25
+"""Between the attempts while somebody waits in `flush`."""
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Kept:
+    """An operation that a file holds; `note` is None until it is sent."""
+
+    operation: Operation
+    note: Note | None
+
+
+def read_outbox(path: Path) -> list[Kept]:
+    """What an outbox holds, in order; a torn last line is cut off the file. Empty if there is no file.
+
+    Raises:
+        ValueError: if another line is no JSON object.
+    """
+    if not path.exists():
+        return []
+    content = path.read_bytes()
+    whole = content[: content.rfind(b"\n") + 1]
+    if len(whole) < len(content):
+        with path.open("r+b") as file:
+            file.truncate(len(whole))
+    operations: list[Operation] = []
+    notes: list[Note] = []
+    for number, line in enumerate(whole.splitlines(), start=1):
+        try:
+            entry = json.loads(line)
+        except ValueError:
+            raise ValueError(
+                f"{path}, line {number}: must be a JSON object, but got {line[:60]!r}. "
+                "Mend the line, or move the file away to go on without what it holds."
+            ) from None
+        (notes if "sent" in entry else operations).append(entry)
+    return [Kept(operation, notes[i] if i < len(notes) else None) for i, operation in enumerate(operations)]
+
+
+class Outbox:
+    """Keeps operations in a file and sends them."""
+
+    def __init__(self, path: Path, kept: Sequence[Kept], send: Send, place: str) -> None:
+        """Begin to send.
+
+        Args:
+            path: the file, made with the first operation.
+            kept: what the file holds, as `read_outbox` tells.
+            send: sends one operation.
+            place: what warnings call the receiver.
+        """
+        self._path = path
+        self._send = send
+        self._place = place
+        self._pending = deque((entry.operation, True) for entry in kept if entry.note is None)
+        self._n_sent = len(kept) - len(self._pending)
+        self._changed = threading.Condition()
+        self._answered = 0.0
+        self._hurry = self._closed = self._warned = False
+        self._failure: Exception | None = None
+        threading.Thread(target=self._run, name="mlflow-outbox", daemon=True).start()
+
+    def append(self, *operations: Operation) -> None:
+        """Keep operations, all or none of them, and return at once; they are sent after all that were put in before.
+
+        Raises:
+            OSError: if the file cannot be written.
+            RuntimeError: if sending came to an end by a fault.
+        """
+        with self._changed:
+            self._check()
+            self._write(*operations)
+            self._pending.extend((operation, False) for operation in operations)
+            self._changed.notify_all()
+
+    def flush(self, limit: float | None = None) -> bool:
+        """Wait until all is sent, as long as the server answers, and at most `limit` seconds. Returns whether all is sent.
+
+        Raises:
+            OSError: if the file cannot be written.
+            RuntimeError: if sending came to an end by a fault.
+        """
+        with self._changed:
+            began = time.monotonic()
+            self._hurry = True
+            self._changed.notify_all()
+            while self._pending and self._failure is None:
+                end = max(began, self._answered) + PATIENCE_SECONDS
+                left = min(end, began + limit if limit is not None else end) - time.monotonic()
+                if left <= 0:
+                    break
+                self._changed.wait(left)
+            self._hurry = False
+            self._check()
+            return not self._pending
+
+    def close(self, limit: float | None = None) -> None:
+        """Flush, end the thread and tell what is left, which the next start sends.
+
+        Raises:
+            OSError: if the file cannot be written.
+            RuntimeError: if sending came to an end by a fault.
+        """
+        done = self.flush(limit)
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()
+            left = len(self._pending)
+        if not done:
+            told = "MLflow at %s does not answer: %d operations are kept in %s; --resume sends them."
+            _log.warning(told, self._place, left, self._path)
+
+    def _run(self) -> None:
+        try:
+            while (entry := self._next()) is not None:
+                self._deliver(*entry)
+        except Exception as error:  # whatever it was, it is raised where the search goes on
+            with self._changed:
+                self._failure = error
+                self._changed.notify_all()
+
+    def _next(self) -> tuple[Operation, bool] | None:
+        """The first operation that is not sent, once there is one; None when the outbox is closed."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._pending or self._closed)
+            return None if self._closed else self._pending[0]
+
+    def _deliver(self, operation: Operation, doubtful: bool) -> None:
+        """Send an operation, again and again until it is answered or the outbox is closed."""
+        delay = _FIRST_DELAY
+        while not self._closed:
+            try:
+                note = self._send(operation, doubtful)
+            except ConnectionError as error:
+                doubtful = True
+                self._tell_away(error)
+                with self._changed:
+                    if self._hurry:
+                        self._changed.wait_for(lambda: self._closed, _HURRIED_DELAY)
+                    else:
+                        self._changed.wait_for(lambda: self._closed or self._hurry, delay)
+                delay = min(2 * delay, _LONGEST_DELAY)
+            else:
+                self._mark_sent(note)
+                return
+
+    def _mark_sent(self, note: Note) -> None:
+        with self._changed:
+            self._write({"sent": self._n_sent + 1, **note})
+            self._n_sent += 1
+            self._pending.popleft()
+            self._answered = time.monotonic()
+            self._changed.notify_all()
+
+    def _tell_away(self, reason: Exception) -> None:
+        if not self._warned:
+            self._warned = True
+            told = "MLflow at %s does not answer (%s): the search goes on, and what is not sent is kept in %s."
+            _log.warning(told, self._place, reason, self._path)
+
+    def _write(self, *entries: dict[str, Any]) -> None:
+        lines = b"".join(json.dumps(entry).encode() + b"\n" for entry in entries)
+        written, reason = 0, "no room for all of it"
+        with self._path.open("ab", buffering=0) as file:
+            size = file.tell()
+            try:
+                written = file.write(lines)
+            except OSError as error:
+                reason = str(error.strerror)
+            if written != len(lines):
+                # A torn line may only be the last, and more are to follow once there is room.
+                file.truncate(size)
+                raise OSError(f"{self._path}: must be written whole, but got {reason}. Make room on its disk.")
+
+    def _check(self) -> None:
+        if isinstance(self._failure, OSError):
+            raise self._failure
+        if self._failure is not None:
+            raise RuntimeError(f"{self._path}: sending to MLflow came to an end.") from self._failure

@@ -1,0 +1,140 @@
+"""How an operation of the outbox reaches MLflow: which request it is, and what an error means.
+
+Runs in the outbox's thread. Every operation may be sent twice, as an answer may be lost: a run is looked for before it is made
+again, and everything else says the same thing when it is said again.
+"""
+
+import logging
+from collections.abc import Callable, Mapping
+
+import requests
+from mlflow.exceptions import MlflowException
+
+from recsys.tracking.outbox import Note, Operation
+from recsys.tracking.runs import Tracking
+
+SENDERS: dict[str, Callable[[Tracking, str, Operation], None]] = {
+    "params": lambda tracking, run_id, o: tracking.log_params(run_id, o["params"]),
+    "metrics": lambda tracking, run_id, o: tracking.log_metrics(run_id, o["metrics"], o["step"], o["time"]),
+    "tags": lambda tracking, run_id, o: tracking.set_tags(run_id, o["tags"]),
+    "text": lambda tracking, run_id, o: tracking.log_text(run_id, o["text"], o["file"]),
+    "table": lambda tracking, run_id, o: tracking.log_table(run_id, o["rows"], o["file"]),
+    "reopen": lambda tracking, run_id, _: tracking.reopen_run(run_id),
+    "end": lambda tracking, run_id, o: tracking.end_run(run_id, o["status"], o["time"]),
+}
+"""The operations on a run that there is; `start` makes one."""
+
+_REFUSALS = {"BAD_REQUEST", "INVALID_PARAMETER_VALUE", "RESOURCE_ALREADY_EXISTS", "RESOURCE_DOES_NOT_EXIST"}
+_REFUSAL_STATUSES = {400, 404, 413, 422}
+"""Of the artifact store, which answers by HTTP statuses. A login that has run out (401, 403) refuses no single operation."""
+_REASON_LENGTH = 300
+_log = logging.getLogger(__name__)
+
+
+class RunSender:
+    """Sends the operations on a study's runs; a run is a trial's number, or None for the study's own."""
+
+    def __init__(
+        self,
+        connect: Callable[[], Tracking],
+        tracking: Tracking | None,
+        run_ids: Mapping[int | None, str],
+        attach: Callable[[int, str], None],
+    ) -> None:
+        """Prepare to send.
+
+        Args:
+            connect: opens the connection where `tracking` is None, as often as it takes.
+            tracking: the connection, if it is open.
+            run_ids: the runs that were made in earlier processes.
+            attach: told of each trial's run, by number and id.
+        """
+        self._connect = connect
+        self._tracking = tracking
+        self._run_ids = dict(run_ids)
+        self._attach = attach
+        self._checked = not run_ids
+
+    @property
+    def study_run_id(self) -> str | None:
+        """The study's own run, None until it is made."""
+        return self._run_ids.get(None)
+
+    def send(self, operation: Operation, doubtful: bool) -> Note:
+        """Send an operation; one that MLflow refuses is left out with a warning.
+
+        Returns:
+            `run_id` of a run that was started, or `refused` with the reason.
+
+        Raises:
+            ConnectionError: if MLflow does not answer, or answers that it cannot work now.
+        """
+        run, is_start = operation["run"], operation["do"] == "start"
+        needed = None if is_start else run
+        if needed not in self._run_ids and not (is_start and run is None):
+            return {"refused": "its run was refused"}  # which the warning of that time told
+        try:
+            if not is_start:
+                SENDERS[operation["do"]](self._connected(), self._run_ids[run], operation)
+                return {}
+            run_id = self._start(self._connected(), operation, doubtful)
+        except ConnectionError:
+            raise
+        except Exception as error:  # stores of artifacts raise kinds of their own
+            reason = _reason(error)
+            if not _is_refusal(error):
+                raise ConnectionError(reason) from error
+            left_out = f"{_name(run)}, and all that belongs to it," if is_start else f"{operation['do']} of {_name(run)}"
+            _log.warning("MLflow refused %s (%s): it is left out.", left_out, reason)
+            return {"refused": reason}
+        self._run_ids[run] = run_id
+        if run is not None:
+            self._attach(run, run_id)
+        return {"run_id": run_id}
+
+    def _start(self, tracking: Tracking, operation: Operation, doubtful: bool) -> str:
+        """Make a run, or find the one that an unanswered request has made."""
+        parent = None if operation["run"] is None else self._run_ids[None]
+        found = set(tracking.find_runs(operation["unique"], parent)) if doubtful else set()
+        if not found:
+            made = tracking.create_run(operation["name"], operation["tags"] | operation["unique"], parent, operation["time"])
+            # MLflow repeats a request by itself that was not answered, so that there may be two by now.
+            found = {made, *tracking.find_runs(operation["unique"], parent)}
+        first, *doubled = sorted(found)
+        for run_id in doubled:
+            tracking.delete_run(run_id)
+        return first
+
+    def _connected(self) -> Tracking:
+        """The connection, to the store that has the runs of earlier processes.
+
+        Raises:
+            ConnectionError: if there is none.
+        """
+        try:
+            self._tracking = self._tracking or self._connect()
+            if not self._checked:
+                # A store that has no such run is the wrong one: nothing is left out on its account.
+                self._tracking.require_run(self._run_ids[None])
+                self._checked = True
+        except (MlflowException, OSError) as error:
+            raise ConnectionError(_reason(error)) from error
+        return self._tracking
+
+
+def _is_refusal(error: Exception) -> bool:
+    """Whether an error speaks against this one operation; what else there is concerns the server and is tried again."""
+    if isinstance(error, MlflowException):
+        return error.error_code in _REFUSALS
+    if isinstance(error, requests.HTTPError) and error.response is not None:
+        return error.response.status_code in _REFUSAL_STATUSES
+    return not isinstance(error, OSError)
+
+
+def _reason(error: Exception) -> str:
+    told = " ".join(str(error).split()) or type(error).__name__
+    return told if len(told) <= _REASON_LENGTH else f"{told[:_REASON_LENGTH]}…"
+
+
+def _name(run: int | None) -> str:
+    return "the study's run" if run is None else f"the run of trial {run}"

@@ -1,0 +1,189 @@
+import json
+import logging
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from recsys.tracking import outbox
+from recsys.tracking.outbox import Kept, Note, Operation, Outbox, read_outbox
+
+WAIT = 30.0
+
+
+class Receiver:
+    """Takes operations unless it is away, and gives each back as its note."""
+
+    def __init__(self) -> None:
+        self.got: list[tuple[object, bool]] = []
+        self.away = threading.Event()
+        self.tried = threading.Semaphore(0)
+
+    def send(self, operation: Operation, doubtful: bool) -> Note:
+        self.tried.release()
+        if self.away.is_set():
+            raise ConnectionError("gone fishing")
+        self.got.append((operation["n"], doubtful))
+        return {"id": f"i{operation['n']}"}
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "outbox.jsonl"
+
+
+def open_outbox(path: Path, send: Callable[[Operation, bool], Note]) -> Outbox:
+    return Outbox(path, read_outbox(path), send, "http://here")
+
+
+def lines(path: Path) -> list[object]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def test_operations_are_sent_in_order_and_noted(path: Path) -> None:
+    receiver = Receiver()
+    box = open_outbox(path, receiver.send)
+    box.append({"n": 1}, {"n": 2})
+    box.append({"n": 3})
+    assert box.flush()
+    assert receiver.got == [(1, False), (2, False), (3, False)]
+    assert read_outbox(path) == [Kept({"n": n}, {"sent": n, "id": f"i{n}"}) for n in (1, 2, 3)]
+    box.close()
+    # Opened again, nothing is left to send, and the count goes on.
+    again = open_outbox(path, receiver.send)
+    again.append({"n": 4})
+    again.close()
+    assert receiver.got[3:] == [(4, False)]
+    assert lines(path)[-1] == {"sent": 4, "id": "i4"}
+
+
+def test_what_is_kept_is_sent_by_the_next(path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(outbox, "PATIENCE_SECONDS", 0.3)
+    receiver = Receiver()
+    receiver.away.set()
+    first = open_outbox(path, receiver.send)
+    for n in (1, 2):
+        first.append({"n": n})
+    with caplog.at_level(logging.WARNING, "recsys"):
+        assert not first.flush()
+        first.close()
+    assert [record.getMessage() for record in caplog.records] == [
+        f"MLflow at http://here does not answer (gone fishing): the search goes on, and what is not sent is kept in {path}.",
+        f"MLflow at http://here does not answer: 2 operations are kept in {path}; --resume sends them.",
+    ]
+    assert lines(path) == [{"n": 1}, {"n": 2}]
+    there = Receiver()
+    second = open_outbox(path, there.send)
+    second.append({"n": 3})
+    second.close()
+    # What was kept may have been sent; only its answer would be missing.
+    assert there.got == [(1, True), (2, True), (3, False)]
+
+
+def test_it_tries_again_by_itself(path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    monkeypatch.setattr(outbox, "_FIRST_DELAY", 0.01)
+    receiver = Receiver()
+    receiver.away.set()
+    box = open_outbox(path, receiver.send)
+    with caplog.at_level(logging.WARNING, "recsys"):
+        box.append({"n": 1})
+        for _ in range(3):
+            assert receiver.tried.acquire(timeout=WAIT)
+        receiver.away.clear()
+        assert box.flush()
+    assert len(caplog.records) == 1
+    # The attempt that succeeded was not the first.
+    assert receiver.got == [(1, True)]
+
+
+def test_nobody_waits_for_a_receiver_that_hangs(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(outbox, "PATIENCE_SECONDS", 0.1)
+    began, released = threading.Event(), threading.Event()
+
+    def hang(_operation: Operation, _doubtful: bool) -> Note:
+        began.set()
+        assert released.wait(WAIT)
+        return {}
+
+    box = open_outbox(path, hang)
+    box.append({"n": 1})
+    assert began.wait(WAIT)
+    box.append({"n": 2})
+    assert not box.flush()
+    box.close()
+    assert lines(path) == [{"n": 1}, {"n": 2}]
+    released.set()
+
+
+def test_flush_waits_for_one_who_answers_slowly(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(outbox, "PATIENCE_SECONDS", 1.0)
+
+    def slow(_operation: Operation, _doubtful: bool) -> Note:
+        threading.Event().wait(0.2)
+        return {}
+
+    box = open_outbox(path, slow)
+    box.append(*({"n": n} for n in range(8)))
+    # 1.6 s in all: more than its patience, which begins again with each answer.
+    assert box.flush()
+    box.append(*({"n": n} for n in range(8)))
+    assert not box.flush(limit=0.3)
+
+
+def test_a_torn_last_line_is_cut(path: Path) -> None:
+    path.write_text('{"n": 1}\n{"n": 2}\n{"sent": 1, "id": "i1"}\n{"n": 3, "te')
+    assert read_outbox(path) == [Kept({"n": 1}, {"sent": 1, "id": "i1"}), Kept({"n": 2}, None)]
+    receiver = Receiver()
+    box = open_outbox(path, receiver.send)
+    box.append({"n": 3})
+    box.close()
+    assert receiver.got == [(2, True), (3, False)]
+    assert [entry.note for entry in read_outbox(path)] == [{"sent": n, "id": f"i{n}"} for n in (1, 2, 3)]
+
+
+def test_a_damaged_line_is_a_mistake(path: Path) -> None:
+    path.write_text('{"n": 1}\nhello\n{"n": 2}\n')
+    with pytest.raises(ValueError, match=r"outbox\.jsonl, line 2: must be a JSON object, but got b'hello'\. Mend the line"):
+        read_outbox(path)
+
+
+def test_a_fault_in_sending_is_raised_where_the_search_goes_on(path: Path) -> None:
+    box = open_outbox(path, Receiver().send)
+    box.append({"m": 1})
+    with pytest.raises(RuntimeError, match="sending to MLflow came to an end") as raised:
+        box.flush()
+    assert isinstance(raised.value.__cause__, KeyError)
+    with pytest.raises(RuntimeError, match="came to an end"):
+        box.append({"n": 2})
+
+
+FULL_DISK = """
+import resource, sys
+from pathlib import Path
+from recsys.tracking.outbox import Outbox, read_outbox
+
+def send(operation, doubtful):
+    raise ConnectionError("away")
+
+path = Path(sys.argv[1])
+box = Outbox(path, read_outbox(path), send, "there")
+box.append({"n": 1})
+for limit in (20, 9):
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY))
+    try:
+        box.append({"n": 2, "text": "x" * 100})
+    except OSError as error:
+        print(error)
+resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+box.append({"n": 3})
+"""
+
+
+def test_a_full_disk_leaves_no_torn_line(path: Path) -> None:
+    ran = subprocess.run([sys.executable, "-c", FULL_DISK, str(path)], capture_output=True, text=True, check=True, timeout=60)
+    told = f"{path}: must be written whole, but got no room for all of it. Make room on its disk."
+    assert ran.stdout.splitlines() == [told, told.replace("no room for all of it", "File too large")]
+    assert lines(path) == [{"n": 1}, {"n": 3}]

@@ -10,7 +10,7 @@ import os
 import pickle
 import socket
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -124,7 +124,7 @@ def _put_in_place(made: Path, path: Path) -> None:
 def _make(config: Config, source: Source, fragments: Sequence[Fragment], target: Path) -> dict[str, Any]:
     """Write the processed files into `target`; the manifest's counts."""
     threshold = None if source.all_positive else config.data.positive_threshold
-    summary = merge(_run(len(fragments), lambda number: summarise(fragments[number], threshold)))
+    summary = merge(_stream(len(fragments), lambda number: summarise(fragments[number], threshold)))
     check_summary(summary, source, config)
     users, items = summary.users[0], summary.items[0]
     titles = titles_of(items, [*summary.titles, *([read_titles(source.titles)] if source.titles is not None else [])])
@@ -175,11 +175,16 @@ def _write_ids(users: pa.Array, items: pa.Array, titles: pa.Array, target: Path)
 
 
 def _run(n: int, task: Callable[..., Any], *shared: Any) -> list[Any]:
-    """Run `task(0, *shared)`, ..., `task(n - 1, *shared)` as one execution of Ray Data; their results in this order."""
+    """The results of `_stream`, all at once."""
+    return list(_stream(n, task, *shared))
+
+
+def _stream(n: int, task: Callable[..., Any], *shared: Any) -> Iterator[Any]:
+    """Run `task(0, *shared)`, ..., `task(n - 1, *shared)` as one execution of Ray Data; yield their results in this order."""
     import ray.data
 
     if n == 0:
-        return []
+        return
     logging.getLogger("ray.data").setLevel(logging.ERROR)
     ray.data.DataContext.get_current().enable_progress_bars = False
     stored = ray.put(shared)
@@ -191,5 +196,11 @@ def _run(n: int, task: Callable[..., Any], *shared: Any) -> list[Any]:
 
     numbers = ray.data.from_items([{"number": number} for number in range(n)], override_num_blocks=n)
     mapped = numbers.map_batches(apply, batch_size=None, batch_format="pyarrow", zero_copy_batch=True)
-    found = {row["number"]: pickle.loads(row["result"]) for row in mapped.iter_rows()}
-    return [found[number] for number in range(n)]
+    waiting: dict[int, Any] = {}
+    remaining = n
+    for row in mapped.iter_rows():
+        waiting[row["number"]] = pickle.loads(row["result"])
+        # What came before its turn waits; the rest is handed on, so that the driver never holds all of it.
+        while n - remaining in waiting:
+            yield waiting.pop(n - remaining)
+            remaining -= 1

@@ -4,7 +4,7 @@ Each fragment is summarised by a task; the driver merges the summaries and never
 """
 
 import traceback
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -67,8 +67,8 @@ def summarise(fragment: Fragment, threshold: float | None) -> Summary:
     return summary
 
 
-def merge(summaries: Sequence[Summary]) -> Summary:
-    """The summary of the whole source, ids sorted.
+def merge(summaries: Iterable[Summary]) -> Summary:
+    """The summary of the whole source, ids sorted. Holds one summary at a time beside what it has merged.
 
     Raises:
         ValueError: if a fragment could not be read: the error of the first one.
@@ -82,8 +82,7 @@ def merge(summaries: Sequence[Summary]) -> Summary:
         total.rating_max = _largest(total.rating_max, summary.rating_max)
         total.has_time_column |= summary.has_time_column
         total.n_candidates = max(total.n_candidates, summary.n_candidates)
-        total.users += summary.users
-        total.items += summary.items
+        total.users, total.items = [merge_ids(total.users + summary.users)], [merge_ids(total.items + summary.items)]
         total.titles += summary.titles
         for part, (first, last) in summary.time_range.items():
             _widen(total, part, first, last)

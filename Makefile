@@ -1,15 +1,22 @@
-# Set-up, search, tests and checks. Every install goes through constraints.txt: a plain `torch` would be a CUDA build of gigabytes.
+# Set-up, search, tests, benchmarks and checks. Every install goes through constraints.txt: a plain `torch` would be a CUDA build of gigabytes.
 PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/installed
+BENCH_INSTALLED := .venv/bench-installed
 
-.PHONY: tune test lint
+.PHONY: tune test test-faults bench lint
 
 tune: $(INSTALLED)
 	$(BIN)/python -m recsys.tune --space search_spaces/ncf.yaml
 
 test: $(INSTALLED)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --ignore tests/faults
+
+test-faults: $(INSTALLED)
+	$(BIN)/python -m pytest tests/faults
+
+bench: $(BENCH_INSTALLED)
+	$(BIN)/python -m benchmarks
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .
@@ -19,4 +26,8 @@ lint: $(INSTALLED)
 $(INSTALLED): pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	touch $@
+
+$(BENCH_INSTALLED): $(INSTALLED)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[bench]'
 	touch $@

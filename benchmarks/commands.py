@@ -1,31 +1,68 @@
-"""Running the project's commands from benchmarks, as a user would."""
+"""Running the project's commands from benchmarks, as a user would, and watching what memory they take."""
 
 import json
-import os
 import subprocess
 import sys
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from benchmarks.memory import available_megabytes, tree_megabytes
 
-def tune(folder: Path, space: Path, *flags: str) -> tuple[dict[str, Any], float]:
-    """The JSON answer of a search, and the peak memory in MB of its process."""
-    return _run("recsys.tune", "--space", str(space), "--dir", str(folder), *flags)
+_INTERVAL = 0.5
+"""Seconds between two looks at a command that runs."""
 
 
-def preprocess(folder: Path, *flags: str) -> None:
+@dataclass
+class Answer:
+    """What a command told as JSON, and the memory that it took, in MB.
+
+    `own`: peak of its own process. `worker`: peak of the largest of Ray's workers, `private` without what it maps from the object
+    store. `machine`: how far the available memory sank.
+    """
+
+    told: dict[str, Any]
+    own: float = 0.0
+    worker: float = 0.0
+    private: float = 0.0
+    machine: float = 0.0
+
+
+def tune(folder: Path, space: Path, *flags: str, look: Callable[[], object] = lambda: None) -> Answer:
+    """Run a search. `look` is called twice a second while it runs."""
+    return _run("recsys.tune", "--space", str(space), "--dir", str(folder), *flags, look=look)
+
+
+def preprocess(folder: Path, *flags: str) -> Answer:
     """Prepare data in `folder`."""
-    _run("recsys.preprocess", "--dir", str(folder), *flags)
+    return _run("recsys.preprocess", "--dir", str(folder), *flags)
 
 
-def _run(module: str, *flags: str) -> tuple[dict[str, Any], float]:
+def _run(module: str, *flags: str, look: Callable[[], object] = lambda: None) -> Answer:
     command = [sys.executable, "-m", module, *flags, "--json"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
-        assert process.stdout is not None
-        output = process.stdout.read()
-        # Of this process alone, where the sum over all children would have Ray's workers in it.
-        _, status, usage = os.wait4(process.pid, 0)
-        process.returncode = os.waitstatus_to_exitcode(status)
-    if process.returncode:
-        raise RuntimeError(f"{' '.join(command)} ended with exit code {process.returncode}.")
-    return json.loads(output), usage.ru_maxrss / 1024
+    answer, before = Answer({}), available_megabytes()
+    # Files, since a pipe that nobody empties stops the command.
+    with tempfile.TemporaryFile("w+") as told, tempfile.TemporaryFile("w+") as errors:
+        with subprocess.Popen(command, stdout=told, stderr=errors, text=True) as process:
+            while process.poll() is None:
+                _note_memory(answer, process.pid)
+                answer.machine = max(answer.machine, before - available_megabytes())
+                look()
+                time.sleep(_INTERVAL)
+        told.seek(0)
+        errors.seek(0)
+        if process.returncode:
+            raise RuntimeError(f"{' '.join(command)} ended with exit code {process.returncode}: {errors.read()[-2000:]}")
+        answer.told = json.loads(told.read())
+    return answer
+
+
+def _note_memory(answer: Answer, root: int) -> None:
+    for number, name, peak, private in tree_megabytes(root):
+        if number == root:
+            answer.own = max(answer.own, peak)
+        elif name.startswith("ray::"):
+            answer.worker, answer.private = max(answer.worker, peak), max(answer.private, private)

@@ -5,15 +5,13 @@ turn by turn.
 """
 
 import argparse
-import ctypes
 import json
 import statistics
 import sys
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
-from typing import TextIO
+from typing import Any, TextIO
 
 
 @dataclass(frozen=True)
@@ -25,7 +23,9 @@ class Spread:
     maximum: float
 
     def __str__(self) -> str:
-        return f"{self.median:.3g} ({self.minimum:.3g} to {self.maximum:.3g})"
+        if self.minimum == self.maximum:
+            return figure(self.median)
+        return f"{figure(self.median)} ({figure(self.minimum)} to {figure(self.maximum)})"
 
 
 @dataclass(frozen=True)
@@ -43,16 +43,35 @@ class Target:
         return self.value.median >= self.bound if self.at_least else self.value.median <= self.bound
 
     def __str__(self) -> str:
-        return f"{self.name} {self.value}, must be {'>=' if self.at_least else '<='} {self.bound:g}"
+        return f"{self.name} {self.value}, must be {'>=' if self.at_least else '<='} {figure(self.bound)}"
 
 
 @dataclass(frozen=True)
 class Row:
-    """A measured case: quantities by name, the unit in the name, and the targets that they have to reach."""
+    """A measured case: quantities by name, the unit in the name, and the targets that they have to reach.
+
+    `at`: where the case stands among those of its subject, such as its size, for plots and for how the cost grows.
+    """
 
     case: str
     values: Mapping[str, Spread]
     targets: Sequence[Target] = field(default=())
+    at: Mapping[str, str | float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a subject came to; `error` tells why there are no rows."""
+
+    subject: str
+    seconds: float
+    rows: Sequence[Row]
+    error: str | None = None
+
+
+def figure(value: float) -> str:
+    """Three significant digits, all digits before the point."""
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
 
 
 def spread(values: Sequence[float]) -> Spread:
@@ -88,21 +107,6 @@ def rate(work: Callable[[], object], amount: float) -> Callable[[], float]:
     return lambda: amount / seconds(work)
 
 
-def peak_megabytes(work: Callable[[], object]) -> float:
-    """How far the memory of this process rises above what it holds before, in MB, while `work` runs (Linux)."""
-    # Memory that was freed and kept for later would hide the rise.
-    ctypes.CDLL(None).malloc_trim(0)
-    before = _status("VmRSS")
-    Path("/proc/self/clear_refs").write_text("5", encoding="ascii")  # the peak is counted from here
-    work()
-    return _status("VmHWM") - before
-
-
-def _status(name: str) -> float:
-    lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith(f"{name}:")) * 1024 / 1e6
-
-
 def run(subject: str, measure: Callable[[], Iterable[Row]]) -> None:
     """Measure and print each row as soon as it is there; with --json one object at the end, the rows on standard error."""
     parser = argparse.ArgumentParser(prog=f"python -m benchmarks.{subject}")
@@ -113,19 +117,39 @@ def run(subject: str, measure: Callable[[], Iterable[Row]]) -> None:
     for row in measure():
         rows.append(row)
         _print(row, sys.stderr if as_json else sys.stdout)
-    total = time.perf_counter() - start
+    result = Result(subject, time.perf_counter() - start, rows)
     if as_json:
-        described = [
-            {
-                "case": row.case,
-                "values": {name: asdict(value) for name, value in row.values.items()},
-                "targets": [asdict(target) | {"holds": target.holds} for target in row.targets],
-            }
-            for row in rows
-        ]
-        sys.stdout.write(json.dumps({"subject": subject, "seconds": total, "rows": described}) + "\n")
+        sys.stdout.write(json.dumps(_describe(result)) + "\n")
     else:
-        sys.stdout.write(f"{subject}: {total:.0f} s, median (minimum to maximum)\n")
+        sys.stdout.write(f"{subject}: {result.seconds:.0f} s, median (minimum to maximum)\n")
+
+
+def read_result(text: str) -> Result:
+    """What a subject told by --json."""
+    told = json.loads(text)
+    rows = [
+        Row(
+            case=row["case"],
+            values={name: Spread(**value) for name, value in row["values"].items()},
+            targets=[Target(each["name"], Spread(**each["value"]), each["bound"], each["at_least"]) for each in row["targets"]],
+            at=row["at"],
+        )
+        for row in told["rows"]
+    ]
+    return Result(told["subject"], told["seconds"], rows)
+
+
+def _describe(result: Result) -> dict[str, Any]:
+    rows = [
+        {
+            "case": row.case,
+            "at": dict(row.at),
+            "values": {name: asdict(value) for name, value in row.values.items()},
+            "targets": [asdict(target) | {"holds": target.holds} for target in row.targets],
+        }
+        for row in result.rows
+    ]
+    return {"subject": result.subject, "seconds": result.seconds, "rows": rows}
 
 
 def _print(row: Row, file: TextIO) -> None:

@@ -5,11 +5,13 @@ And beside the plain way: the scores of 64 users from one call of the model, and
 
 import itertools
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 
 import torch
 
 from benchmarks.interactions import SIZES, draw_index, make_interactions
-from benchmarks.measure import Row, Target, in_turns, peak_megabytes, rate, ratios, run, spread
+from benchmarks.measure import Row, Target, in_turns, rate, ratios, run, spread
+from benchmarks.memory import rise_megabytes
 from recsys.config import ModelConfig
 from recsys.data.interactions import Interactions
 from recsys.models import Model, build_model
@@ -37,7 +39,8 @@ def measure() -> Iterator[Row]:
         for (name, dim), share in MODELS.items():
             config = ModelConfig.model_validate({"name": name, "embedding_dim": dim})
             model = build_model(config, *numbers[:2], torch.Generator().manual_seed(0)).eval()
-            yield _measure_case(f"{name} d={dim}, {size}", model, _pair_flops(config), data, share)
+            row = _measure_case(f"{name} d={dim}, {size}", model, _pair_flops(config), data, share)
+            yield replace(row, at={"model": f"{name} d={dim}", "items": numbers[1]})
 
 
 def _measure_case(case: str, model: Model, flops: int, data: tuple[Interactions, Interactions], share: float | None) -> Row:
@@ -55,8 +58,8 @@ def _measure_case(case: str, model: Model, flops: int, data: tuple[Interactions,
     values = {f"{name}, users/s": spread(rates) for name, rates in measured.items()}
     memory = in_turns(
         {
-            "peak, MB": lambda: peak_megabytes(lambda: _rank(model, single)),
-            "peak for twice the users, MB": lambda: peak_megabytes(lambda: _rank(model, double)),
+            "peak, MB": lambda: rise_megabytes(lambda: _rank(model, single)),
+            "peak for twice the users, MB": lambda: rise_megabytes(lambda: _rank(model, double)),
         },
         REPEATS,
     )

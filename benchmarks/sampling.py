@@ -1,6 +1,10 @@
-"""Drawing negatives, exact and for a whole stretch of an epoch at a time, beside one random gather of the same size. One core."""
+"""Drawing negatives, exact and for a whole stretch of an epoch at a time, beside one random gather of the same size. One core.
+
+What a compiled sampler such as LensKit's would save stands in docs/decisions/0011-draws-by-cells.md.
+"""
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import torch
 
@@ -28,7 +32,8 @@ def measure() -> Iterator[Row]:
         for kind, weights in {"uniform": None, "popularity": popularity_weights(index.items, index.n_items, alpha)}.items():
             sampler = NegativeSampler(index, weights).to("cpu")
             for order, users in {"in order": in_order, "shuffled": shuffled}.items():
-                yield _measure_case(f"{kind}, users {order}, {size}", sampler, users, generator)
+                row = _measure_case(f"{kind}, users {order}, {size}", sampler, users, generator)
+                yield replace(row, at={"draws": f"{kind}, users {order}", "known interactions": len(index.items)})
 
 
 def _measure_case(case: str, sampler: NegativeSampler, users: torch.Tensor, generator: torch.Generator) -> Row:

@@ -1,0 +1,128 @@
+"""The page of results, docs/benchmarks.md, from what the subjects measured: every figure comes from a run."""
+
+import ast
+from collections.abc import Iterator, Sequence
+from itertools import groupby
+from pathlib import Path
+
+from benchmarks.machine import describe_machine
+from benchmarks.measure import Result, Row, figure
+from benchmarks.plots import PLOTS, save_plot
+
+GROWS_WITH = {
+    "training": "users and items",
+    "ranking": "items",
+    "sampling": "known interactions",
+    "preprocessing": "ratings",
+    "scale": "trials",
+}
+"""What the cost of a subject is followed along."""
+
+HEAD = """# Benchmarks
+
+Written by `make bench`; a change by hand is lost with the next run. One file a subject in [benchmarks](../benchmarks), which
+`python -m benchmarks.SUBJECT` runs alone. Other projects are measured by [benchmarks/peers](../benchmarks/peers).
+
+A figure is the median of repeats, with the least and the greatest in brackets; one without brackets was measured once. The limit
+beside a subject is measured in the same run and in turns with it, so that what disturbs the machine meets both, and a ratio is
+taken turn by turn. MB are millions of bytes.
+"""
+
+
+def write_report(results: Sequence[Result], docs: Path) -> None:
+    """Write `docs`/benchmarks.md and its plots."""
+    sections = [HEAD, _table(["measured on", ""], [[name, text] for name, text in describe_machine().items()])]
+    sections += ["## Targets\n", _targets(results), "## How the cost grows\n", _growth(results)]
+    for result in results:
+        sections += [f"## {result.subject.capitalize()}\n", _intro(result.subject)]
+        if result.error:
+            sections.append(f"No figures: the benchmark {result.error}.\n")
+            continue
+        if result.subject in PLOTS:
+            save_plot(PLOTS[result.subject](result.rows), docs / "benchmarks" / f"{result.subject}.svg")
+            sections.append(f"![{result.subject}](benchmarks/{result.subject}.svg)\n")
+        sections += _tables(result.rows)
+    (docs / "benchmarks.md").write_text("\n".join(sections), encoding="utf-8")
+
+
+def summary_lines(results: Sequence[Result]) -> Iterator[str]:
+    """Every row with targets, whether it holds, and the count; subjects that failed."""
+    n_held = n_rows = 0
+    for result in results:
+        if result.error:
+            yield f"FAILED {result.subject} {result.error}"
+        for row in result.rows:
+            if row.targets:
+                held = all(target.holds for target in row.targets)
+                n_held, n_rows = n_held + held, n_rows + 1
+                yield f"{'holds ' if held else 'MISSED'} {result.subject}: {row.case}"
+                if not held:
+                    yield from (f"         {target}" for target in row.targets if not target.holds)
+    yield f"{n_held} of {n_rows} rows hold, after {sum(result.seconds for result in results) / 60:.1f} minutes"
+
+
+def _intro(subject: str) -> str:
+    """What a subject measures: the docstring of its module."""
+    source = Path(__file__).with_name(f"{subject}.py").read_text(encoding="utf-8")
+    return (ast.get_docstring(ast.parse(source)) or "") + "\n"
+
+
+def _targets(results: Sequence[Result]) -> str:
+    rows, missed = [], []
+    for result in results:
+        held = [(row.case, target) for row in result.rows for target in row.targets]
+        n_held = sum(target.holds for _, target in held)
+        outcome = [result.error, ""] if result.error else [str(n_held), str(len(held) - n_held)]
+        rows.append([result.subject, *outcome, f"{result.seconds / 60:.1f}"])
+        missed += [f"- {result.subject}, {case}: {target}" for case, target in held if not target.holds]
+    told = ["Missed:\n", *missed, ""] if missed else ["None is missed.\n"]
+    return "\n".join([_table(["subject", "targets that hold", "missed", "minutes"], rows), *told])
+
+
+def _growth(results: Sequence[Result]) -> str:
+    parts = ["From the smallest to the largest size that was measured, with the factor between the two in brackets.\n"]
+    for result in results:
+        axis = GROWS_WITH.get(result.subject, "")
+        rows = sorted((row for row in result.rows if axis in row.at), key=lambda row: (_beside(row, axis), row.at[axis]))
+        series = [list(group) for _, group in groupby(rows, key=lambda row: _beside(row, axis))]
+        lines = [
+            [f"{result.subject} {_beside(group[0], axis)}".strip(), _change(float(group[0].at[axis]), float(group[-1].at[axis]))]
+            + [_change(group[0].values[name].median, group[-1].values[name].median) for name in group[0].values]
+            for group in series
+        ]
+        if lines:
+            parts.append(_table(["", axis, *rows[0].values], lines))
+    return "\n".join(parts)
+
+
+def _beside(row: Row, axis: str) -> str:
+    """What else sets the case apart, as text."""
+    return ", ".join(
+        f"{name} {value}" if isinstance(value, int) else str(value) for name, value in row.at.items() if name != axis
+    )
+
+
+def _change(first: float, last: float) -> str:
+    return f"{figure(first)} → {figure(last)} (x {last / first:.2g})"
+
+
+def _tables(rows: Sequence[Row]) -> Iterator[str]:
+    """A table for each set of quantities, in the order of the rows; one that has a single row is laid on its side."""
+    for names, group in groupby(rows, key=lambda row: tuple(row.values)):
+        lines = []
+        for row in group:
+            targets = [
+                f"{target.name} {'≥' if target.at_least else '≤'} {figure(target.bound)}: "
+                f"{figure(target.value.median)}, {'holds' if target.holds else '**missed**'}"
+                for target in row.targets
+            ]
+            lines.append([row.case, *(str(row.values[name]) for name in names), "<br>".join(targets)])
+        head = ["case", *names, "must reach"]
+        yield (
+            _table(head, lines) if len(lines) > 1 else _table([head[0], lines[0][0]], [*zip(head[1:], lines[0][1:], strict=True)])
+        )
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines) + "\n"

@@ -32,13 +32,13 @@ def measure() -> Iterator[Row]:
         for kind, weights in {"uniform": None, "popularity": popularity_weights(index.items, index.n_items, alpha)}.items():
             sampler = NegativeSampler(index, weights).to("cpu")
             for order, users in {"in order": in_order, "shuffled": shuffled}.items():
-                row = _measure_case(f"{kind}, users {order}, {size}", sampler, users, generator)
+                row = _measure_case(f"{kind}, users {order}, {size}", sampler, users, generator, len(index.items))
                 yield replace(row, at={"draws": f"{kind}, users {order}", "known interactions": len(index.items)})
 
 
-def _measure_case(case: str, sampler: NegativeSampler, users: torch.Tensor, generator: torch.Generator) -> Row:
+def _measure_case(case: str, sampler: NegativeSampler, users: torch.Tensor, generator: torch.Generator, n_known: int) -> Row:
     n_draws = len(users) * N_NEGATIVES
-    table = torch.arange(len(sampler.keys))
+    table = torch.arange(n_known)
     places = torch.randint(len(table), (n_draws,), generator=generator)
     measured = in_turns(
         {

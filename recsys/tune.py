@@ -1,28 +1,21 @@
 """`python -m recsys.tune`: search for the best model on a data set."""
 
-import shlex
 import sys
 import time
-from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from functools import partial
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
-from rich.console import Group, RenderableType
-from rich.text import Text
 
 from recsys import command_line
-from recsys.config_files import dump_yaml
 
 if TYPE_CHECKING:
     from recsys.search.session import Plan
-    from recsys.search.summaries import TrialSummary
 
-_SHOWN_TRIALS = 10
 _FLAGS = {
     "trials": "study.n_trials",
     "max_epochs": "training.max_epochs",
@@ -87,10 +80,11 @@ def tune(
         pipeline.connect(config)
         importing.result()
     from recsys.search import session
+    from recsys.search.texts import plan_text, result_text
 
     plan = session.make_plan(config, space, name, folder, processed, decided=decided, goes_on=goes_on)
     if dry_run:
-        command_line.print_result(session.describe_plan(plan), as_json, _plan_text)
+        command_line.print_result(session.describe_plan(plan), as_json, plan_text)
         return 0
     try:
         result = session.run(plan)
@@ -98,7 +92,8 @@ def tune(
         _print_how_to_go_on(plan)
         raise
     answer = {**result.answer, "total_seconds": time.monotonic() - began}
-    command_line.print_result(answer, as_json, partial(_result_text, plan, result.summaries))
+    dir_flag = command_line.dir_flag(folder)
+    command_line.print_result(answer, as_json, partial(result_text, plan, result.summaries, dir_flag=dir_flag))
     if result.interrupted:
         _print_how_to_go_on(plan)
         return command_line.INTERRUPTED
@@ -130,38 +125,6 @@ def _print_how_to_go_on(plan: "Plan") -> None:
         print(f"Interrupted. What was reported is kept; go on with: {command}", file=sys.stderr)
     else:
         print("Interrupted before the search began; nothing of it is kept. Start it again.", file=sys.stderr)
-
-
-def _plan_text(plan: Mapping[str, Any]) -> RenderableType:
-    from recsys.search.progress import show_params
-
-    data, resources = plan["data"], plan["resources"]
-    trial, cluster = resources["trial"], resources["cluster"]
-    lines = [
-        dump_yaml(plan["config"]),
-        "Sample trials:",
-        *(f"  {show_params(params)}" for params in plan["sample_trials"]),
-        f"Data: {data['users']:,} users, {data['items']:,} items, {data['interactions']:,} interactions",
-        f"Resources: {resources['concurrency']} trials at a time, each with {trial['cpu']:g} CPU and {trial['gpu']:g} GPU, "
-        f"of {cluster['CPU']:g} CPU and {cluster['GPU']:g} GPU",
-        "Dry run: nothing was trained.",
-    ]
-    return Text("\n".join(lines))
-
-
-def _result_text(plan: "Plan", ranked: "list[TrialSummary]", answer: Mapping[str, Any]) -> RenderableType:
-    from recsys.search.progress import add_trial, trial_table
-
-    table = trial_table(plan.config)
-    for trial in ranked[:_SHOWN_TRIALS]:
-        add_trial(table, trial, trial.state)
-    lines = [", ".join(f"{count} {state}" for state, count in answer["counts"].items() if count)]
-    if answer["best"]:
-        lines += [f"Best config:    {answer['best']['config']}"]
-        lines += [f"Final training: python -m recsys.train --best-of {plan.name}{command_line.dir_flag(plan.folder)}"]
-    if answer["mlflow"]:
-        lines += [f"Compare trials: mlflow ui --backend-store-uri {shlex.quote(answer['mlflow']['tracking_uri'])}"]
-    return Group(table, Text("\n".join(lines)))
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -83,16 +83,21 @@ def _growth(results: Sequence[Result]) -> str:
     parts = ["From the smallest to the largest size that was measured, with the factor between the two in brackets.\n"]
     for result in results:
         axis = GROWS_WITH.get(result.subject, "")
-        rows = sorted((row for row in result.rows if axis in row.at), key=lambda row: (_beside(row, axis), row.at[axis]))
-        series = [list(group) for _, group in groupby(rows, key=lambda row: _beside(row, axis))]
-        lines = [
-            [f"{result.subject} {_beside(group[0], axis)}".strip(), _change(float(group[0].at[axis]), float(group[-1].at[axis]))]
-            + [_change(group[0].values[name].median, group[-1].values[name].median) for name in group[0].values]
-            for group in series
-        ]
-        if lines:
-            parts.append(_table(["", axis, *rows[0].values], lines))
+        rows = [row for row in result.rows if axis in row.at]
+        # Quantities as the rows have them: a table for each set.
+        for names in dict.fromkeys(tuple(row.values) for row in rows):
+            parts.append(_growth_table(result.subject, axis, names, [row for row in rows if tuple(row.values) == names]))
     return "\n".join(parts)
+
+
+def _growth_table(subject: str, axis: str, names: Sequence[str], rows: Sequence[Row]) -> str:
+    lines = []
+    for beside in dict.fromkeys(_beside(row, axis) for row in rows):
+        series = sorted((row for row in rows if _beside(row, axis) == beside), key=lambda row: float(row.at[axis]))
+        first, last = series[0], series[-1]
+        changes = [_change(first.values[name].median, last.values[name].median) for name in names]
+        lines.append([f"{subject} {beside}".strip(), _change(float(first.at[axis]), float(last.at[axis])), *changes])
+    return _table(["", axis, *names], lines)
 
 
 def _beside(row: Row, axis: str) -> str:
@@ -103,7 +108,7 @@ def _beside(row: Row, axis: str) -> str:
 
 
 def _change(first: float, last: float) -> str:
-    return f"{figure(first)} → {figure(last)} (x {last / first:.2g})"
+    return f"{figure(first)} → {figure(last)} (x {figure(last / first)})"
 
 
 def _tables(rows: Sequence[Row]) -> Iterator[str]:

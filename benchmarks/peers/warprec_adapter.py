@@ -60,10 +60,7 @@ def draw() -> Answer:
 
 
 def search() -> Answer:
-    """Its train pipeline: Optuna under Ray, half of the trials for each of its two models.
-
-    Trials stop by its patience: one that its ASHA stops keeps its worker's core, and the next one waits for that.
-    """
+    """Its train pipeline: Optuna and ASHA under Ray, half of the trials for each of its two models."""
     from warprec.pipelines import train_pipeline
 
     path = _write_config("search", task.POSITIVES, None)
@@ -164,8 +161,12 @@ def _search_models(positives: int) -> dict[str, Any]:
     common = {
         "epochs": task.EPOCHS,
         "learning_rate": rates,
-        "optimization": {"strategy": "optuna", "num_samples": task.TRIALS // 2},
-        "early_stopping": {"patience": 2},
+        "optimization": {
+            "strategy": "optuna",
+            "scheduler": "asha",
+            "num_samples": task.TRIALS // 2,
+            "properties": {"max_t": task.EPOCHS, "grace_period": 1, "reduction_factor": 3},
+        },
     }
     neumf = _neumf(positives) | {"mlp_hidden_size": [list(task.TOWER)], "mf_embedding_size": dims, "mlp_embedding_size": dims}
     return {

@@ -197,10 +197,10 @@ def _stream(n: int, task: Callable[..., Any], *shared: Any) -> Iterator[Any]:
     numbers = ray.data.from_items([{"number": number} for number in range(n)], override_num_blocks=n)
     mapped = numbers.map_batches(apply, batch_size=None, batch_format="pyarrow", zero_copy_batch=True)
     waiting: dict[int, Any] = {}
-    remaining = n
+    turn = 0
     for row in mapped.iter_rows():
         waiting[row["number"]] = pickle.loads(row["result"])
         # What came before its turn waits; the rest is handed on, so that the driver never holds all of it.
-        while n - remaining in waiting:
-            yield waiting.pop(n - remaining)
-            remaining -= 1
+        while turn in waiting:
+            yield waiting.pop(turn)
+            turn += 1

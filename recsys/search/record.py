@@ -6,8 +6,7 @@ progress, the leaderboard and final training read here. There is no second truth
 
 from collections import deque
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 import optuna
@@ -28,13 +27,12 @@ class _Progress:
     trial: optuna.Trial
     last_step: int = 0
     best: float = float("-inf")
-    metrics: dict[str, float] = field(default_factory=dict)
 
     def take_up(self, found: FrozenTrial, parts: int) -> None:
         """Stand where the storage says that the trial was left."""
         self.last_step = found.last_step or 0
         whole = [value for step, value in found.intermediate_values.items() if step % parts == 0]
-        self.best, self.metrics = max(whole, default=self.best), found.user_attrs.get("metrics", {})
+        self.best = max(whole, default=self.best)
 
 
 class StudyRecord:
@@ -55,11 +53,7 @@ class StudyRecord:
     def enqueue_first_points(self) -> None:
         """Queue what the search starts with: the base config, as far as it lies in the space, then the warm starts."""
         for point in (self._space.point(self._base), *self._space.warm_start):
-            self.enqueue(point)
-
-    def enqueue(self, point: Mapping[str, Any]) -> None:
-        """Queue values of the space, unless they were tried or are queued."""
-        self._study.enqueue_trial(dict(point), skip_if_exists=True)
+            self._study.enqueue_trial(dict(point), skip_if_exists=True)
 
     def reopen(self) -> None:
         """Take up a study that was left: its values fill the rungs, and its unfinished trials are handed out again first."""
@@ -100,12 +94,13 @@ class StudyRecord:
         running = self._running[number]
         if step <= running.last_step:
             return False
+        if step % self.parts == 0 and value > running.best:
+            running.best = value
+            # Before the value: a step that has its value is not written again, should the process end between the two.
+            running.trial.set_user_attr("metrics", dict(metrics))
         running.trial.report(value, step)
         running.last_step = step
         self._rungs.setdefault(step, {})[number] = value
-        if step % self.parts == 0 and value > running.best:
-            running.best, running.metrics = value, dict(metrics)
-            running.trial.set_user_attr("metrics", running.metrics)
         return True
 
     def values_at(self, step: int) -> Mapping[int, float]:

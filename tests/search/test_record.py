@@ -201,3 +201,19 @@ def test_a_resumed_sampler_does_not_draw_the_same_again(tmp_path: Path, sampler:
     resumed.reopen()
     rates = [trial_config.training.learning_rate for _, trial_config in (*first, *(resumed.ask() for _ in range(3)))]
     assert len(set(rates)) == 6
+
+
+def test_metrics_are_not_lost_between_them_and_their_value(record: StudyRecord, tmp_path: Path) -> None:
+    number, _ = record.ask()
+    record.report(number, 1, 0.1, {"train_loss": 1.0})
+    # The process ends while it writes the second epoch's value.
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(optuna.trial.Trial, "report", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            record.report(number, 2, 0.2, {"train_loss": 2.0})
+    config = replace_values(Config(), {"study.seed": 5})
+    reopened = StudyRecord(reopen_study(tmp_path, config), config, SPACE)
+    reopened.reopen()
+    reopened.ask()
+    assert reopened.report(number, 2, 0.2, {"train_loss": 2.0})
+    assert (reopened.summaries()[number].epoch, reopened.summaries()[number].metrics) == (2, {"train_loss": 2.0})

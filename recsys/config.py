@@ -116,20 +116,21 @@ class ModelConfig(Section):
 class TrainingConfig(Section):
     """How it is trained."""
 
-    loss: Literal["bce", "bpr", "softmax"] = "bce"
-    """Binary cross-entropy, Bayesian personalised ranking, or sampled softmax."""
+    loss: Literal["bce", "bpr", "softmax", "squared"] = "bce"
+    """Binary cross-entropy, Bayesian personalised ranking, softmax, or squared errors over all pairs by least squares."""
     learning_rate: float = Field(default=1e-3, gt=0)
     """Adam's step size at the first epoch."""
     learning_rate_decay: Literal["linear", "cosine"] | None = None
     """How the step size falls towards 0 over `training.max_epochs`."""
     l2: float = Field(default=0.0, ge=0)
-    """Weight of a row's squared embeddings, the user's plus the mean of its items', in its loss."""
+    """Weight of a row's squared embeddings in its loss: the user's plus the mean of its items', or where all are negatives the
+    positive's."""
     batch_size: int = Field(default=2048, ge=1)
     """Positives a step, each with its negatives."""
     n_negatives: int = Field(default=4, ge=1)
     """Negatives that a positive is trained with."""
-    negative_sampling: Literal["uniform", "popularity"] = "uniform"
-    """Distribution of the negatives among the user's free items."""
+    negative_sampling: Literal["uniform", "popularity", "all"] = "uniform"
+    """How negatives are drawn among the user's free items; all: every free item counts as its share of `n_negatives` draws."""
     popularity_alpha: float = Field(default=0.75, ge=0)
     """Exponent of an item's popularity where negatives are drawn by popularity."""
     resample_negatives: bool = True
@@ -238,6 +239,21 @@ class Config(Section):
                     "training.negative_sampling: must be uniform without training.resample_negatives, "
                     f"but got {training.negative_sampling}. Set training.resample_negatives to true."
                 )
+        if training.loss == "squared" and self.model.name != "inner_product":
+            raise ValueError(
+                f"training.loss: must not be squared for the model {self.model.name}, but got squared. "
+                "Set model.name to inner_product."
+            )
+        if training.negative_sampling == "all" and training.loss != "softmax":
+            raise ValueError(
+                f"training.negative_sampling: must not be all with the loss {training.loss}, but got all. "
+                "Set training.loss to softmax."
+            )
+        if training.negative_sampling == "all" and self.model.name not in ("inner_product", "gmf"):
+            raise ValueError(
+                f"training.negative_sampling: must not be all for a model with a tower, {self.model.name}, but got all. "
+                "Set model.name to inner_product or gmf."
+            )
         if self.evaluation.protocol == "sampled" and max(self.evaluation.k) > self.evaluation.n_candidates + 1:
             raise ValueError(
                 f"evaluation.k: must be at most evaluation.n_candidates + 1, {self.evaluation.n_candidates + 1}, "

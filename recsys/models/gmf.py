@@ -12,7 +12,7 @@ class GMF(nn.Module):
     """logit = <w, u * i> + intercepts, computed as <w * u, i>: the weights cost a multiplication a user and not a pair.
 
     The weights start at 1, so that the model starts as the inner product; with random signs and embeddings near 0 half of its
-    dimensions would first have to unlearn.
+    dimensions would first have to unlearn. L2 goes by w * u, since weights beside a penalised u would undo the penalty.
     Source: He et al. 2017, arXiv:1708.05031, eq. 9.
     """
 
@@ -25,11 +25,11 @@ class GMF(nn.Module):
 
     def user_side(self, user: Tensor) -> Side:
         """Users (B,) -> w * u."""
-        embedding = self.users(user)
-        return Side((embedding,), (embedding * self.weight,), self.intercepts.of_user(user))
+        factor = self.users(user) * self.weight
+        return Side((factor,), (factor,), self.intercepts.of_user(user))
 
-    def item_side(self, item: Tensor) -> Side:
-        """Items (B, n) or (n,) -> their embeddings, looked up."""
+    def item_side(self, item: Tensor | None) -> Side:
+        """Items (B, n) or (n,), None for all -> their embeddings, looked up."""
         embedding = self.items.lookup(item)
         return Side((embedding,), (embedding,), self.intercepts.of_item(item))
 

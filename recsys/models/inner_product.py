@@ -22,8 +22,8 @@ class InnerProduct(nn.Module):
         embedding = self.users(user)
         return Side((embedding,), (embedding,), self.intercepts.of_user(user))
 
-    def item_side(self, item: Tensor) -> Side:
-        """Items (B, n) or (n,) -> their embeddings, looked up."""
+    def item_side(self, item: Tensor | None) -> Side:
+        """Items (B, n) or (n,), None for all -> their embeddings, looked up."""
         embedding = self.items.lookup(item)
         return Side((embedding,), (embedding,), self.intercepts.of_item(item))
 

@@ -24,8 +24,8 @@ class MLP(nn.Module):
         embedding = self.users(user)
         return Side((embedding,), (self.tower.user_share(embedding),), self.intercepts.of_user(user))
 
-    def item_side(self, item: Tensor) -> Side:
-        """Items (B, n) or (n,) -> their share of the first layer."""
+    def item_side(self, item: Tensor | None) -> Side:
+        """Items (B, n) or (n,), None for all -> their share of the first layer."""
         embedding = self.items(item)
         return Side((embedding,), (self.tower.item_share(embedding),), self.intercepts.of_item(item))
 

@@ -11,7 +11,7 @@ from recsys.models.parts import Intercepts, Side, Table, Tower, add_intercepts, 
 class NeuMF(nn.Module):
     """logit = <h, [u * i; tower([u'; i'])]> + intercepts, the product's part of h moved to the user's side as in GMF.
 
-    The product's part of h starts at 1, as in GMF. Source: He et al. 2017, arXiv:1708.05031, eq. 12.
+    The product's part of h starts at 1, and L2 goes by h * u, as in GMF. Source: He et al. 2017, arXiv:1708.05031, eq. 12.
     """
 
     def __init__(self, config: ModelConfig, n_users: int, n_items: int, generator: torch.Generator) -> None:
@@ -28,12 +28,11 @@ class NeuMF(nn.Module):
 
     def user_side(self, user: Tensor) -> Side:
         """Users (B,) -> h * u and the share of the tower's first layer."""
-        product, tower = self.product_users(user), self.tower_users(user)
-        factors = (product * self.product_output, self.tower.user_share(tower))
-        return Side((product, tower), factors, self.intercepts.of_user(user))
+        product, tower = self.product_users(user) * self.product_output, self.tower_users(user)
+        return Side((product, tower), (product, self.tower.user_share(tower)), self.intercepts.of_user(user))
 
-    def item_side(self, item: Tensor) -> Side:
-        """Items (B, n) or (n,) -> i and the share of the tower's first layer."""
+    def item_side(self, item: Tensor | None) -> Side:
+        """Items (B, n) or (n,), None for all -> i and the share of the tower's first layer."""
         product, tower = self.product_items.lookup(item), self.tower_items(item)
         return Side((product, tower), (product, self.tower.item_share(tower)), self.intercepts.of_item(item))
 

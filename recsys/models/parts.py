@@ -84,13 +84,13 @@ class Table(nn.Module):
         super().__init__()
         self.weight = nn.Parameter(torch.empty(n, dim).normal_(0.0, std, generator=generator))
 
-    def lookup(self, ids: Tensor) -> Lookup:
-        """Ids (...,) int64 -> their rows (..., d), not copied yet."""
-        return Lookup(self.weight, ids)
+    def lookup(self, ids: Tensor | None) -> Tensor | Lookup:
+        """Ids (...,) int64 -> their rows (..., d), not copied yet; None -> all rows."""
+        return self.weight if ids is None else Lookup(self.weight, ids)
 
-    def forward(self, ids: Tensor) -> Tensor:
-        """Ids (...,) int64 -> a copy of their rows (..., d)."""
-        return self.lookup(ids).rows()
+    def forward(self, ids: Tensor | None) -> Tensor:
+        """Ids (...,) int64 -> a copy of their rows (..., d); None -> all rows, not copied."""
+        return rows_of(self.lookup(ids))
 
 
 class Intercepts(nn.Module):
@@ -108,9 +108,11 @@ class Intercepts(nn.Module):
         """Users (B,) -> the user's intercept plus the one for all (B,)."""
         return self.user.index_select(0, user) + self.everywhere if self.wanted else None
 
-    def of_item(self, item: Tensor) -> Tensor | None:
-        """Items (...,) -> their intercepts (...,)."""
-        return self.item.index_select(0, item.reshape(-1)).view(item.shape) if self.wanted else None
+    def of_item(self, item: Tensor | None) -> Tensor | None:
+        """Items (...,), None for all -> their intercepts (...,)."""
+        if not self.wanted:
+            return None
+        return self.item if item is None else self.item.index_select(0, item.reshape(-1)).view(item.shape)
 
 
 class Tower(nn.Module):

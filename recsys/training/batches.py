@@ -7,16 +7,19 @@ and travels apart from the others, so that nothing is computed for draws that it
 
 import math
 import warnings
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from typing import Self
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from recsys.config import Config
+from recsys.config import Config, TrainingConfig
 from recsys.data.interactions import Interactions
 from recsys.data.negatives import IntArray, NegativeSampler, popularity_weights
+from recsys.models import Model
+from recsys.training.losses import choose_loss, explicit_negative_bce, l2_penalty
 
 STRETCH = 1 << 16
 """Positives that negatives are drawn for at a time: their draws stay in the last-level cache until they are trained on."""
@@ -24,19 +27,51 @@ SLICE = 1 << 14
 """Positives in one call of the sampler, whose temporaries then stay in a core's own cache: 2^12 and 2^16 are 15% slower."""
 PART = 1 << 22
 """Positives after which a long epoch reports: minutes on a core, whatever the model."""
+Relabel = Callable[..., tuple[Tensor, ...]]
+"""Ids (...,) of users or of items, any number of tensors -> as many of other ids."""
 
 
 @dataclass(frozen=True)
 class Batch:
-    """Rows of one step, all int64.
+    """Rows of one step, all ids int64.
 
     `user` (B,), `item` (B, 1 + n): positives at position 0, then negatives. `low_user`, `low_item` (L,): explicit negatives.
+    `log_weights` (B, 1 + n): the logarithm of the items' weights in the draws, where the loss takes it off the logits.
     """
 
     user: Tensor
     item: Tensor
     low_user: Tensor
     low_item: Tensor
+    log_weights: Tensor | None
+
+    @property
+    def n_rows(self) -> int:
+        """Positives and explicit negatives."""
+        return len(self.user) + len(self.low_user)
+
+    def relabel(self, user: Relabel, item: Relabel) -> Self:
+        """The same with other ids for the users and the items."""
+        (users, low_users), (items, low_items) = user(self.user, self.low_user), item(self.item, self.low_item)
+        return replace(self, user=users, low_user=low_users, item=items, low_item=low_items)
+
+    def loss(self, model: Model, training: TrainingConfig) -> Tensor:
+        """The mean over the rows of their loss and penalty."""
+        row_loss = choose_loss(training)
+        if len(self.low_user) == 0:
+            user, item = model.user_side(self.user), model.item_side(self.item)
+            logits = model.score(user, item)  # (B, 1 + n)
+            losses = row_loss(logits if self.log_weights is None else logits - self.log_weights)
+            return (losses + training.l2 * l2_penalty(user, item)).mean() if training.l2 else losses.mean()
+        # Both kinds of rows are looked up at once, so that each table gets one gradient.
+        n_rows, width = self.item.shape
+        user, low_user = model.user_side(torch.cat([self.user, self.low_user])).split(n_rows)
+        item, low_item = model.item_side(torch.cat([self.item.reshape(-1), self.low_item])).split(n_rows * width)
+        item, low_item = item.unflatten(width), low_item.unflatten(1)
+        losses = torch.cat([row_loss(model.score(user, item)), explicit_negative_bce(model.score(low_user, low_item))])
+        if training.l2:
+            losses = losses + training.l2 * torch.cat([l2_penalty(user, item), l2_penalty(low_user, low_item)])
+        return losses.mean()
 
 
 @dataclass(frozen=True)
@@ -68,10 +103,20 @@ class TrainingRows:
         """Parts that an epoch reports in, each of whole batches."""
         return parts_of_epoch(len(self.user))
 
-    def n_rows_of(self, n_parts: int) -> tuple[int, int]:
-        """How many positives and how many explicit negatives the first `n_parts` parts of an epoch hold."""
+    def n_rows_of(self, order: tuple[Tensor, Tensor], n_parts: int) -> int:
+        """How many rows the first `n_parts` parts of an epoch hold."""
+        return sum(self._ends(order, n_parts))
+
+    def n_samples_of(self, order: tuple[Tensor, Tensor], n_parts: int) -> int:
+        """How many positives and negatives the first `n_parts` parts of an epoch hold."""
+        n_rows, n_low = self._ends(order, n_parts)
+        return n_rows * (1 + self.n_negatives) + n_low
+
+    def _ends(self, order: tuple[Tensor, Tensor], n_parts: int) -> tuple[int, int]:
+        """Positives and explicit negatives in the first `n_parts` parts."""
         batch = n_parts * self.n_batches // self.n_parts
-        return batch * len(self.user) // self.n_batches, batch * len(self.low_user) // self.n_batches
+        n_rows, n_low = (batch * len(rows) // self.n_batches for rows in order)
+        return n_rows, n_low
 
     @property
     def n_lookups(self) -> dict[str, int]:
@@ -100,8 +145,9 @@ class TrainingRows:
             for batch in range(first, last):
                 rows = shuffle[bounds[batch] - bounds[first] : bounds[batch + 1] - bounds[first]]
                 low_rows = slice(low_bounds[batch] - low_bounds[first], low_bounds[batch + 1] - low_bounds[first])
-                rows_of_batch = user.index_select(0, rows), item.index_select(0, rows).long()
-                yield Batch(*rows_of_batch, low_user[low_rows], low_item[low_rows])
+                items = item.index_select(0, rows).long()
+                log_weights = None if self.log_weights is None else self.log_weights[items]
+                yield Batch(user.index_select(0, rows), items, low_user[low_rows], low_item[low_rows], log_weights)
 
     def _stretch(self, positions: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
         """Users (S,) int64 and items (S, 1 + n) int32 at `positions` (S,) of the positives, put in order; a new order (S,)."""
@@ -131,8 +177,6 @@ def training_rows(config: Config, data: Interactions, device: str | torch.device
         ValueError: if there is nothing to train on, or fixed negatives are asked for and the data holds none.
     """
     training = config.training
-    if len(data.user) == 0:
-        raise ValueError("training: must have at least one positive interaction, but got 0. Lower data.positive_threshold.")
     negatives = sampler = weights = log_weights = None
     if training.resample_negatives:
         if training.negative_sampling == "popularity":

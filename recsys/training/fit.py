@@ -9,28 +9,18 @@ threads is the caller's.
 import dataclasses
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
 
 from recsys.config import Config, TrainingConfig
 from recsys.data.interactions import Interactions
-from recsys.models import Model
-from recsys.training.batches import Batch, TrainingRows, training_rows
+from recsys.training.descent import Descent
 from recsys.training.evaluation import evaluate, sample_users
-from recsys.training.losses import choose_loss, explicit_negative_bce, l2_penalty
-from recsys.training.optimiser import Optimiser
+from recsys.training.least_squares import LeastSquares
 from recsys.training.ranking import ModelScorer
-from recsys.training.seeds import generator_of, part_seed
 from recsys.training.state import TrainingState, start_training
-
-_DECAYS: dict[str | None, Callable[[float], float]] = {
-    None: lambda _: 1.0,
-    "linear": lambda progress: 1 - progress,
-    "cosine": lambda progress: (1 + math.cos(math.pi * progress)) / 2,
-}
 
 PART_USERS = 4096
 """Users that are ranked within an epoch at most."""
@@ -75,30 +65,34 @@ def fit(
         ValueError: if the data has nothing to train on or, with `rank`, to rank.
         FloatingPointError: if the loss or a score stops being finite.
     """
-    rows = training_rows(config, data, device)
+    if len(data.user) == 0:
+        raise ValueError("training: must have at least one positive interaction, but got 0. Lower data.positive_threshold.")
     state = state or start_training(config, data.n_users, data.n_items, seed, device)
-    optimiser = Optimiser(config.model, state.model, state.optimiser, rows.n_lookups)
+    if config.training.loss == "squared":
+        trainer: Descent | LeastSquares = LeastSquares(config, data, state, device)
+    else:
+        trainer = Descent(config, data, state, seed, device)
     last = config.training.max_epochs if n_epochs is None else n_epochs
     if state.metrics:
-        yield _report(state, rows, config, last)
+        yield _report(state, trainer.n_parts, config, last)
     while not _has_ended(state, config.training, last):
         start = time.perf_counter()
-        order = rows.shuffle(generator_of(seed, state.epoch + 1, 0, device))
-        for part in range(state.parts + 1, rows.n_parts + 1):
-            loss = _train_part(config.training, rows, order, state, optimiser, seed=seed)
-            metrics = _metrics_so_far(rows, state, loss, time.perf_counter() - start)
-            is_whole = part == rows.n_parts
+        trainer.begin(state.epoch + 1)
+        for part in range(state.parts + 1, trainer.n_parts + 1):
+            loss = trainer.train(state.epoch + 1, part)
+            metrics = _metrics_so_far(trainer, state, loss, time.perf_counter() - start)
+            is_whole = part == trainer.n_parts
             if rank:
                 metrics |= _rank(config, data, state, None if is_whole else PART_USERS)
             state.advance(metrics, is_whole)
             if rank and is_whole:
                 state.note_value(metrics[config.metric_name])
-            yield _report(state, rows, config, last)
+            yield _report(state, trainer.n_parts, config, last)
             start = time.perf_counter()
 
 
-def _report(state: TrainingState, rows: TrainingRows, config: Config, last: int) -> Epoch:
-    is_whole, step = state.parts == 0, state.epoch * rows.n_parts + state.parts
+def _report(state: TrainingState, n_parts: int, config: Config, last: int) -> Epoch:
+    is_whole, step = state.parts == 0, state.epoch * n_parts + state.parts
     is_last = is_whole and _has_ended(state, config.training, last)
     return Epoch(state.epoch if is_whole else state.epoch + 1, step, is_whole, state.metrics, state, is_last)
 
@@ -122,66 +116,17 @@ def _has_ended(state: TrainingState, training: TrainingConfig, last: int) -> boo
     return training.patience is not None and state.best_epoch is not None and state.epoch - state.best_epoch >= training.patience
 
 
-def _train_part(
-    training: TrainingConfig,
-    rows: TrainingRows,
-    order: tuple[Tensor, Tensor],
-    state: TrainingState,
-    optimiser: Optimiser,
-    *,
-    seed: int,
-) -> float:
-    """Train the next part of an epoch and return its loss, the sum over rows."""
-    device, epoch, part = rows.user.device, state.epoch + 1, state.parts + 1
-    progress = state.epoch / training.max_epochs
-    for group in state.optimiser.param_groups:
-        group["lr"] = training.learning_rate * _DECAYS[training.learning_rate_decay](progress)
-    optimiser.model.train()
-    total = torch.zeros((), device=device)
-    # Dropout draws from torch's global generators: seed them for this part, and give them back as they were.
-    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-        torch.manual_seed(part_seed(seed, epoch, part))
-        for batch in rows.batches(order, state.parts, generator_of(seed, epoch, part, device)):
-            log_weights = None if rows.log_weights is None else rows.log_weights[batch.item]  # (B, 1 + n)
-            loss = _batch_loss(optimiser.model, optimiser.prepare(batch), training, log_weights)
-            torch.autograd.backward(loss)
-            optimiser.step()
-            total.add_(loss.detach(), alpha=len(batch.user) + len(batch.low_user))
-    optimiser.settle()
-    return float(total)
-
-
-def _metrics_so_far(rows: TrainingRows, state: TrainingState, loss: float, seconds: float) -> dict[str, float]:
+def _metrics_so_far(trainer: Descent | LeastSquares, state: TrainingState, loss: float, seconds: float) -> dict[str, float]:
     """The metrics of the epoch in progress after one more part of `loss`, the sum over its rows.
 
     Raises:
         FloatingPointError: if the loss is not finite.
     """
-    so_far, (n_rows, n_low) = state.metrics_so_far, rows.n_rows_of(state.parts + 1)
-    mean = (so_far.get("train_loss", 0.0) * sum(rows.n_rows_of(state.parts)) + loss) / (n_rows + n_low)
+    so_far, n_before, n_rows = state.metrics_so_far, trainer.n_rows(state.parts), trainer.n_rows(state.parts + 1)
+    mean = (so_far.get("train_loss", 0.0) * n_before + loss) / n_rows
     if not math.isfinite(mean):
         raise FloatingPointError(
             f"train_loss, epoch {state.epoch + 1}: must be finite, but got {mean}. Lower training.learning_rate."
         )
     seconds += so_far.get("train_seconds", 0.0)
-    n_samples = n_rows * (1 + rows.n_negatives) + n_low
-    return {"train_loss": mean, "train_seconds": seconds, "samples_per_second": n_samples / seconds}
-
-
-def _batch_loss(model: Model, batch: Batch, training: TrainingConfig, log_weights: Tensor | None) -> Tensor:
-    """The mean over a batch's rows of their loss and penalty."""
-    row_loss = choose_loss(training)
-    if len(batch.low_user) == 0:
-        user, item = model.user_side(batch.user), model.item_side(batch.item)
-        logits = model.score(user, item)  # (B, 1 + n)
-        losses = row_loss(logits if log_weights is None else logits - log_weights)
-        return (losses + training.l2 * l2_penalty(user, item)).mean() if training.l2 else losses.mean()
-    # Both kinds of rows are looked up at once, so that each table gets one gradient.
-    n_rows, width = batch.item.shape
-    user, low_user = model.user_side(torch.cat([batch.user, batch.low_user])).split(n_rows)
-    item, low_item = model.item_side(torch.cat([batch.item.reshape(-1), batch.low_item])).split(n_rows * width)
-    item, low_item = item.unflatten(width), low_item.unflatten(1)
-    losses = torch.cat([row_loss(model.score(user, item)), explicit_negative_bce(model.score(low_user, low_item))])
-    if training.l2:
-        losses = losses + training.l2 * torch.cat([l2_penalty(user, item), l2_penalty(low_user, low_item)])
-    return losses.mean()
+    return {"train_loss": mean, "train_seconds": seconds, "samples_per_second": trainer.n_samples(state.parts + 1) / seconds}

@@ -14,6 +14,7 @@ its mean is taken, weighted by what a step moves: an error of second order, and 
 
 import math
 from collections.abc import Mapping
+from typing import Protocol, Self, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -21,8 +22,14 @@ from torch.optim.adam import adam as adam_step
 
 from recsys.config import ModelConfig
 from recsys.models import ROW_PARAMETERS, Model, build_model
-from recsys.training.batches import Batch
+from recsys.training.batches import Relabel
 
+
+class _Batch(Protocol):
+    def relabel(self, user: Relabel, item: Relabel) -> Self: ...
+
+
+_B = TypeVar("_B", bound=_Batch)
 MIN_VALUES: float = 700_000
 MIN_ROWS_PER_LOOKUP = 8
 """Tables are updated by rows if they hold this many values, and rows for each lookup of a batch, beyond: where both ways take as
@@ -65,22 +72,18 @@ class Optimiser:
             names = [name for name, _ in model.named_parameters() if name.endswith(ROW_PARAMETERS[side])]
             if _pays_by_rows([model.get_parameter(name) for name in names], n):
                 tables = [_Table(small, name, model.get_parameter(name), adam) for name in names]
-                self._sides[side] = _Side(tables, self._missed, n)
+                self._sides[side] = _Side(tables, self._missed)
                 shared -= set(names)
         if self._sides:
             for name in shared:
                 _replace(small, name, model.get_parameter(name))
             self.model = small
 
-    def prepare(self, batch: Batch) -> Batch:
+    def prepare(self, batch: _B) -> _B:
         """Clear the gradients and bring the batch's rows up to date; the batch's ids as `model` counts them."""
         self._adam.zero_grad()
-        user, low_user, item, low_item = batch.user, batch.low_user, batch.item, batch.low_item
-        if "user" in self._sides:
-            user, low_user = self._sides["user"].gather(user, low_user)
-        if "item" in self._sides:
-            item, low_item = self._sides["item"].gather(item, low_item)
-        return Batch(user, item, low_user, low_item)
+        user, item = (self._sides[side].gather if side in self._sides else _as_they_are for side in ("user", "item"))
+        return batch.relabel(user, item)
 
     def step(self) -> None:
         """Update whole tables, all other parameters, and the rows of the last batch."""
@@ -97,6 +100,10 @@ class Optimiser:
         for side in self._sides.values():
             side.settle()
         self._missed.restart()
+
+
+def _as_they_are(*ids: Tensor) -> tuple[Tensor, ...]:
+    return ids
 
 
 def _pays_by_rows(tables: list[nn.Parameter], n_lookups: int) -> bool:
@@ -181,30 +188,29 @@ class _Table:
 class _Side:
     """The tables of the users or of the items, which share the ids of a batch."""
 
-    def __init__(self, tables: list[_Table], missed: _MissedSteps, n_lookups: int) -> None:
+    def __init__(self, tables: list[_Table], missed: _MissedSteps) -> None:
         self.tables = tables
         self.missed = missed
         n_rows = len(tables[0].tensors[0])
         self.last = torch.zeros(n_rows, dtype=torch.int64)
         self.place = torch.empty(n_rows, dtype=torch.int64)
-        self.count = torch.arange(n_lookups)
         self.ids = torch.empty(0, dtype=torch.int64)
 
-    def gather(self, ids: Tensor, low: Tensor) -> tuple[Tensor, Tensor]:
-        """Copy the rows of `ids` (...) and `low` (L,) into the small model, up to date; the places of the ids among them."""
-        every = torch.cat([ids.reshape(-1), low])
+    def gather(self, *ids: Tensor) -> tuple[Tensor, ...]:
+        """Copy the rows of the ids, tensors of any shape, into the small model, up to date; the places of the ids among them."""
+        every = torch.cat([part.reshape(-1) for part in ids])
         # The id that is written last keeps its place: a list of unique ids without sorting.
-        count = self.count[: len(every)]
+        count = torch.arange(len(every))
         is_last = self.place.scatter_(0, every, count).gather(0, every) == count
         self.ids = every.masked_select(is_last)
-        self.place.scatter_(0, self.ids, self.count[: len(self.ids)])
+        self.place.scatter_(0, self.ids, count[: len(self.ids)])
         last = self.last.index_select(0, self.ids)
         for table in self.tables:
             weight, moment, square = (tensor.index_select(0, self.ids) for tensor in table.tensors)
             self.missed.make_up((weight, moment, square), last)
             table.hand_over(weight, moment, square)
-        places = self.place.gather(0, every)
-        return places[: ids.numel()].view(ids.shape), places[ids.numel() :]
+        places = torch.split(self.place.gather(0, every), [part.numel() for part in ids])
+        return tuple(place.view(part.shape) for place, part in zip(places, ids, strict=True))
 
     def update(self) -> None:
         """Step the gathered rows and write them back."""

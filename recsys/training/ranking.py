@@ -47,7 +47,7 @@ class ModelScorer:
         self.n_items = n_items
         self.width = ITEM_BLOCK[self.device.type]
         with torch.inference_mode():
-            sides = self.model.item_side(torch.arange(n_items, device=self.device)).looked_up()
+            sides = self.model.item_side(None)
         self.blocks: list[Side] = [sides.rows(slice(first, first + self.width)) for first in range(0, n_items, self.width)]
         self.buffer = torch.empty(0, n_items, device=self.device)
 

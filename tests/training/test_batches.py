@@ -58,7 +58,8 @@ def test_a_long_epoch_has_parts_of_whole_batches(monkeypatch: pytest.MonkeyPatch
     # 5 batches of 96 positives and 24 explicit negatives in 2 parts.
     parts = [list(rows.batches(order, part, generator)) for part in range(2)]
     assert [len(part) for part in parts] == [2, 3]
-    assert [rows.n_rows_of(n) for n in range(3)] == [(0, 0), (192, 48), (480, 120)]
+    assert [rows.n_rows_of(order, n) for n in range(3)] == [0, 192 + 48, 480 + 120]
+    assert [rows.n_samples_of(order, n) for n in range(3)] == [0, 192 * 4 + 48, 480 * 4 + 120]
 
 
 def test_the_order_and_the_negatives_depend_on_the_generator_alone() -> None:
@@ -76,7 +77,7 @@ def test_low_ratings_are_trained_on_by_bce_where_they_are_negatives(loss: str, l
     settings = Config.model_validate({"data": {"low_ratings": low_ratings}, "training": {"loss": loss, "n_negatives": 3}})
     rows = training_rows(settings, two_tastes(), "cpu")
     assert len(rows.low_user) == expected
-    assert rows.n_rows_of(1) == (480, expected)
+    assert rows.n_rows_of(rows.shuffle(torch.Generator()), 1) == 480 + expected
 
 
 def test_fixed_negatives_stay_with_their_positive() -> None:
@@ -114,11 +115,6 @@ def test_the_softmax_correction_is_the_logarithm_of_the_draws_weights() -> None:
     assert (weights - weights[1]).tolist() == pytest.approx([np.log(2), 0, 0], abs=1e-6)
     assert training_rows(config(loss="softmax"), data, "cpu").log_weights is None
     assert training_rows(config(negative_sampling="popularity"), data, "cpu").log_weights is None
-
-
-def test_nothing_to_train_on_is_refused() -> None:
-    with pytest.raises(ValueError, match="at least one positive interaction, but got 0"):
-        training_rows(config(), make_interactions(2, 3, [], []), "cpu")
 
 
 def test_fixed_negatives_that_the_data_lacks_are_refused() -> None:

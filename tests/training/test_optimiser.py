@@ -31,7 +31,7 @@ def draw_batches(n: int) -> list[Batch]:
     def draw(n_ids: int, *shape: int) -> Tensor:
         return torch.randint(n_ids, shape, generator=generator)
 
-    return [Batch(draw(N_USERS, 4), draw(N_ITEMS, 4, 2), draw(N_USERS, 2), draw(N_ITEMS, 2)) for _ in range(n)]
+    return [Batch(draw(N_USERS, 4), draw(N_ITEMS, 4, 2), draw(N_USERS, 2), draw(N_ITEMS, 2), None) for _ in range(n)]
 
 
 def loss_of(model: Model, batch: Batch) -> Tensor:
@@ -75,7 +75,7 @@ def test_a_missed_row_moves_on_along_its_first_moment() -> None:
     before = model.get_parameter("intercepts.user").detach().clone()
     none = torch.empty(0, dtype=torch.int64)
     for user in (3, 4, 4):
-        batch = subject.prepare(Batch(torch.tensor([user]), torch.tensor([[user]]), none, none))
+        batch = subject.prepare(Batch(torch.tensor([user]), torch.tensor([[user]]), none, none, None))
         torch.autograd.backward(subject.model(batch.user, batch.item).sum())
         subject.step()
     subject.settle()
@@ -92,7 +92,7 @@ def test_a_batch_is_relabelled_and_its_rows_alone_are_copied() -> None:
     config, model, adam = make("gmf")
     subject = Optimiser(config, model, adam, N_LOOKUPS)
     ids = torch.tensor([7, 49, 7]), torch.tensor([[0, 39], [39, 5], [0, 0]]), torch.tensor([49]), torch.tensor([6])
-    batch = subject.prepare(Batch(*ids))
+    batch = subject.prepare(Batch(*ids, None))
     torch.testing.assert_close(subject.model(batch.user, batch.item), model(ids[0], ids[1]))
     torch.testing.assert_close(subject.model(batch.low_user, batch.low_item[:, None]), model(ids[2], ids[3][:, None]))
     assert subject.model.get_parameter("users.weight").shape == (2, 4)
@@ -106,7 +106,7 @@ def test_tables_are_updated_by_rows_where_they_are_large(n_users: int, expected:
     model = build_model(config, n_users, 30, torch.Generator().manual_seed(0))
     subject = Optimiser(config, model, start_adam(model, 0.05), {"user": 100, "item": 500})
     none = torch.empty(0, dtype=torch.int64)
-    subject.prepare(Batch(torch.tensor([7, 9]), torch.tensor([[0], [1]]), none, none))
+    subject.prepare(Batch(torch.tensor([7, 9]), torch.tensor([[0], [1]]), none, none, None))
     assert len(subject.model.get_parameter("users.weight")) == expected
     assert subject.model.get_parameter("items.weight") is model.get_parameter("items.weight")
 

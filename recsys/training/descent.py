@@ -1,0 +1,74 @@
+"""Gradient descent: the batches of an epoch, or of a part of it, each a step of Adam.
+
+Stands between the loop in `fit` and the batches. Every random draw derives from the seed, the epoch and the part alone.
+"""
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from recsys.config import Config
+from recsys.data.interactions import Interactions
+from recsys.training.batches import TrainingRows, training_rows
+from recsys.training.optimiser import Optimiser
+from recsys.training.seeds import generator_of, part_seed
+from recsys.training.state import TrainingState
+from recsys.training.user_rows import UserRows, user_rows
+
+_DECAYS: dict[str | None, Callable[[float], float]] = {
+    None: lambda _: 1.0,
+    "linear": lambda progress: 1 - progress,
+    "cosine": lambda progress: (1 + math.cos(math.pi * progress)) / 2,
+}
+
+_ROWS: dict[str, Callable[[Config, Interactions, str | torch.device], TrainingRows | UserRows]] = {
+    "uniform": training_rows,
+    "popularity": training_rows,
+    "all": user_rows,
+}
+
+
+class Descent:
+    """Trains `state`, an epoch at a time: `begin` it, then `train` its parts in order.
+
+    `n_parts`: parts of an epoch.
+    """
+
+    def __init__(self, config: Config, data: Interactions, state: TrainingState, seed: int, device: str | torch.device) -> None:
+        self._training, self._state, self._seed, self._device = config.training, state, seed, device
+        self._rows = _ROWS[config.training.negative_sampling](config, data, device)
+        self._optimiser = Optimiser(config.model, state.model, state.optimiser, self._rows.n_lookups)
+        self._order: Any = None
+        self.n_parts = self._rows.n_parts
+
+    def begin(self, epoch: int) -> None:
+        """Shuffle the rows for an epoch, from 1."""
+        self._order = self._rows.shuffle(generator_of(self._seed, epoch, 0, self._device))
+
+    def train(self, epoch: int, part: int) -> float:
+        """Train a part, from 1, of the epoch that was begun; the sum of its rows' losses."""
+        training, state = self._training, self._state
+        for group in state.optimiser.param_groups:
+            group["lr"] = training.learning_rate * _DECAYS[training.learning_rate_decay]((epoch - 1) / training.max_epochs)
+        model = self._optimiser.model.train()
+        total = torch.zeros((), device=self._device)
+        # Dropout draws from torch's global generators: seed them for this part, and give them back as they were.
+        with torch.random.fork_rng(devices=[self._device] if torch.device(self._device).type == "cuda" else []):
+            torch.manual_seed(part_seed(self._seed, epoch, part))
+            for batch in self._rows.batches(self._order, part - 1, generator_of(self._seed, epoch, part, self._device)):
+                loss = self._optimiser.prepare(batch).loss(model, training)
+                torch.autograd.backward(loss)
+                self._optimiser.step()
+                total.add_(loss.detach(), alpha=batch.n_rows)
+        self._optimiser.settle()
+        return float(total)
+
+    def n_rows(self, n_parts: int) -> int:
+        """Rows in the first `n_parts` parts of the epoch that was begun."""
+        return self._rows.n_rows_of(self._order, n_parts)
+
+    def n_samples(self, n_parts: int) -> int:
+        """Pairs of user and item that the first `n_parts` parts of the epoch train on."""
+        return self._rows.n_samples_of(self._order, n_parts)

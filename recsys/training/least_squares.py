@@ -1,0 +1,157 @@
+"""Alternating least squares: squared errors over all pairs of a user and an item, each side solved exactly given the other.
+
+Stands between the loop in `fit` and an inner product, where `training.loss` is squared. With s = <u, i>, the loss is
+
+    sum over positives (1 - s)^2 + a * sum over all pairs but low ratings s^2
+        + b * sum over users (n_u + a * n_items) ||u||^2 + b * sum over items (n_i + a * n_users) ||i||^2
+
+with n_u, n_i the positives of a user or an item, a such that the pairs of the second sum weigh as much as `n_negatives` for each
+positive, and b = l2 / (1 + n_negatives), so that `l2` is that of a positive with its negatives as in every other loss. Given the
+items, a user's vector is the solution of d linear equations, and no step has a size to be tuned. Intercepts stay 0.
+
+Source: Hu et al. 2008, ICDM, eq. 3 to 5; Rendle et al. 2022, arXiv:2110.14037, sec. 3 (the weights and the regularisation).
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from recsys.config import Config
+from recsys.data.interactions import Interactions
+from recsys.data.negatives import IntArray
+from recsys.training.batches import as_tensor, parts_of_epoch
+from recsys.training.state import TrainingState
+
+MAX_VALUES = 1 << 21
+"""Values of the vectors, or of the equations, that are solved at a time: 8 MB."""
+
+
+class LeastSquares:
+    """Trains `state`, an epoch at a time: all users are solved, then all items. A long epoch has parts, some of the rows each.
+
+    `n_parts`: parts of an epoch.
+    """
+
+    def __init__(self, config: Config, data: Interactions, state: TrainingState, device: str | torch.device) -> None:
+        n_users, n_items, n_negatives = data.n_users, data.n_items, config.training.n_negatives
+        self.n_parts = parts_of_epoch(len(data.user))
+        self._n_positives, self._n_pairs = len(data.user), n_users * n_items
+        self._users, self._items = (state.model.get_parameter(f"{side}.weight").data for side in ("users", "items"))
+        self._weight = n_negatives * len(data.user) / self._n_pairs
+        self._l2 = config.training.l2 / (1 + n_negatives)
+        user, item = (np.concatenate(pairs) for pairs in ((data.user, data.low_user), (data.item, data.low_item)))
+        self._by_user, self._by_item = (
+            _group(rows, others, sizes, len(data.user), device)
+            for rows, others, sizes in ((user, item, (n_users, n_items)), (item, user, (n_items, n_users)))
+        )
+        self._positive_user, self._positive_item = (as_tensor(ids, device) for ids in (data.user, data.item))
+
+    def begin(self, epoch: int) -> None:
+        """Nothing: an epoch has no order of its own."""
+
+    def train(self, epoch: int, part: int) -> float:  # noqa: ARG002
+        """Solve the rows of a part, from 1, of an epoch; the loss that results, as the sum over the part's positives.
+
+        Raises:
+            FloatingPointError: if the equations have no single solution.
+        """
+        steps = [(self._users, self._items, self._by_user, block) for block in self._by_user.blocks(self._users.shape[1])]
+        steps += [(self._items, self._users, self._by_item, block) for block in self._by_item.blocks(self._users.shape[1])]
+        begin, end = ((part - 1 + offset) * len(steps) // self.n_parts for offset in (0, 1))
+        gram: Tensor | None = None
+        for number in range(begin, end):
+            rows, others, pairs, block = steps[number]
+            if gram is None or steps[number - 1][0] is not rows:
+                gram = others.T @ others
+            self._solve(rows, others, gram, pairs, block)
+        return self._loss() * (self.n_rows(part) - self.n_rows(part - 1))
+
+    def n_rows(self, n_parts: int) -> int:
+        """Positives that the first `n_parts` parts stand for."""
+        return n_parts * self._n_positives // self.n_parts
+
+    def n_samples(self, n_parts: int) -> int:
+        """Pairs of user and item that the first `n_parts` parts stand for."""
+        return n_parts * self._n_pairs // self.n_parts
+
+    def _solve(self, rows: Tensor, others: Tensor, gram: Tensor, pairs: "_Pairs", block: Tensor) -> None:
+        """Solve the `block` (R,) of `rows` (n, d), given `others` (m, d) and the products of their columns, `gram` (d, d)."""
+        dim = rows.shape[1]
+        left, right = (self._weight * gram).repeat(len(block), 1, 1), torch.zeros(len(block), dim, device=rows.device)
+        for other, share in pairs.of(block, MAX_VALUES // dim):  # (R, w)
+            vectors = others[other]  # (R, w, d)
+            weights = torch.where(share > 0, share, share * self._weight).unsqueeze(2)
+            left.baddbmm_((vectors * weights).transpose(1, 2), vectors)
+            right += (vectors * share.clamp(min=0).unsqueeze(2)).sum(1)
+        l2 = self._l2 * (pairs.n_positives[block] + self._weight * pairs.n_others)
+        left.diagonal(dim1=1, dim2=2).add_(l2.unsqueeze(1))
+        factor, info = torch.linalg.cholesky_ex(left)
+        if bool(info.any()):
+            raise FloatingPointError("loss squared: must have a single solution, but got none. Raise training.l2.")
+        rows[block] = torch.cholesky_solve(right.unsqueeze(2), factor).squeeze(2)
+
+    def _loss(self) -> float:
+        """The loss of a positive on average, low ratings counted as other pairs."""
+        users, items = self._users, self._items
+        of_positives = torch.zeros((), dtype=torch.float64, device=users.device)
+        for first in range(0, self._n_positives, max(1, MAX_VALUES // users.shape[1])):
+            some = slice(first, first + max(1, MAX_VALUES // users.shape[1]))
+            scores = (users[self._positive_user[some]] * items[self._positive_item[some]]).sum(1)
+            of_positives += (1 - scores).square().sum()
+        of_all = self._weight * ((users.T @ users) * (items.T @ items)).sum()
+        penalty = self._l2 * sum(
+            (rows.square().sum(1) * (pairs.n_positives + self._weight * pairs.n_others)).sum()
+            for rows, pairs in ((users, self._by_user), (items, self._by_item))
+        )
+        return float(of_positives + of_all + penalty) / self._n_positives
+
+
+@dataclass(frozen=True)
+class _Pairs:
+    """The interactions of each row, users or items, in one flat list, the rows in the order of how many they have.
+
+    `starts`, `counts` (n,) int64. `others` (N,) int32. `shares` (N,) float32: 1 for a positive, -1 for a low rating.
+    `n_positives` (n,) int64. `n_others`: rows of the other side.
+    """
+
+    starts: Tensor
+    counts: Tensor
+    others: Tensor
+    shares: Tensor
+    n_positives: Tensor
+    n_others: int
+
+    def blocks(self, dim: int) -> list[Tensor]:
+        """Rows that are solved at a time, each (R,), of about as many interactions."""
+        order = self.counts.argsort(stable=True)
+        counts, blocks, first = self.counts[order].tolist(), [], 0
+        while first < len(order):
+            last = min(first + max(1, MAX_VALUES // dim**2), len(order))
+            while last - first > 1 and counts[last - 1] * (last - first) * dim > MAX_VALUES:
+                last = first + (last - first) // 2
+            blocks.append(order[first:last])
+            first = last
+        return blocks
+
+    def of(self, block: Tensor, n: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """The interactions of a block (R,), about `n` at a time: others and shares (R, w), 0 where a row has no more."""
+        counts, starts = self.counts[block].unsqueeze(1), self.starts[block].unsqueeze(1)
+        longest, width = int(counts.max()), max(1, n // len(block))
+        for first in range(0, longest, width):
+            place = torch.arange(first, min(first + width, longest), device=block.device)
+            entry = (starts + place).clamp(max=len(self.others) - 1)
+            yield self.others[entry].long(), self.shares[entry] * (place < counts)
+
+
+def _group(rows: IntArray, others: IntArray, sizes: tuple[int, int], n_positives: int, device: str | torch.device) -> _Pairs:
+    """The interactions (N,), the first `n_positives` of them positives, by their row; `sizes`: how many rows and others exist."""
+    order, (n_rows, n_others) = np.argsort(rows, kind="stable"), sizes
+    counts = np.bincount(rows, minlength=n_rows)
+    n_positive = np.bincount(rows[:n_positives], minlength=n_rows)
+    arrays = (np.cumsum(counts) - counts, counts, others[order], n_positive)
+    starts, count, other, positive = (as_tensor(array, device) for array in arrays)
+    shares = torch.from_numpy(np.where(order < n_positives, 1, -1).astype(np.float32)).to(device)
+    return _Pairs(starts, count, other, shares, positive, n_others)

@@ -1,0 +1,119 @@
+import itertools
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from recsys.config import Config
+from recsys.data.interactions import Interactions
+from recsys.training import least_squares
+from recsys.training.fit import fit
+from recsys.training.state import TrainingState, start_training
+from tests.training.small_data import make_interactions, two_tastes
+
+
+def make_config(**training: Any) -> Config:
+    model = {"name": "inner_product", "embedding_dim": 4}
+    settings = {"loss": "squared", "n_negatives": 3, "l2": 0.1, "max_epochs": 8, **training}
+    return Config.model_validate({"model": model, "training": settings})
+
+
+def objective(config: Config, data: Interactions, users: torch.Tensor, items: torch.Tensor) -> torch.Tensor:
+    """The loss of the module's text, pair by pair."""
+    n_negatives, n_positives = config.training.n_negatives, len(data.user)
+    weight = n_negatives * n_positives / (data.n_users * data.n_items)
+    l2 = config.training.l2 / (1 + n_negatives)
+    weights, positive = torch.full((data.n_users, data.n_items), weight), torch.zeros(data.n_users, data.n_items)
+    weights[data.low_user, data.low_item] = 0
+    positive[data.user, data.item] = 1
+    scores = users @ items.T
+    loss = (positive * (1 - scores).square() + weights * scores.square()).sum()
+    for rows, counts, others in ((users, positive.sum(1), data.n_items), (items, positive.sum(0), data.n_users)):
+        loss = loss + l2 * ((counts + weight * others) * rows.square().sum(1)).sum()
+    return loss
+
+
+def test_one_user_and_one_item_by_hand() -> None:
+    # d = 1, one pair, 1 negative: a = 1, b = l2 / 2 = 0.05. With item i: u (i^2 + i^2 + 0.05 * 2) = i.
+    config = Config.model_validate(
+        {
+            "model": {"name": "inner_product", "embedding_dim": 1},
+            "training": {"loss": "squared", "n_negatives": 1, "l2": 0.1, "max_epochs": 1},
+        }
+    )
+    data = make_interactions(1, 1, [(0, 0)], [])
+    state = start_training(config, 1, 1, 0, "cpu")
+    state.model.get_parameter("items.weight").data.fill_(0.5)
+    (epoch,) = fit(config, data, 0, state=state, rank=False)
+    user = 0.5 / (0.25 + 0.25 + 0.1)
+    item = user / (2 * user**2 + 0.1)
+    assert epoch.state.model.get_parameter("users.weight").item() == pytest.approx(user, rel=1e-5)
+    assert epoch.state.model.get_parameter("items.weight").item() == pytest.approx(item, rel=1e-5)
+    loss = (1 - user * item) ** 2 + (user * item) ** 2 + 0.05 * 2 * (user**2 + item**2)
+    assert epoch.metrics["train_loss"] == pytest.approx(loss, rel=1e-5)
+
+
+@pytest.mark.parametrize("max_values", [1 << 21, 60])
+def test_each_side_is_at_the_minimum_given_the_other(max_values: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(least_squares, "MAX_VALUES", max_values)
+    config, data = make_config(), two_tastes()
+    *_, last = fit(config, data, 0)
+    users, items = (last.state.model.get_parameter(f"{side}.weight").detach() for side in ("users", "items"))
+    items.requires_grad_()
+    (gradient,) = torch.autograd.grad(objective(config, data, users, items), items)
+    assert gradient.abs().max() < 1e-4  # the items were solved last
+    users.requires_grad_()
+    (before,) = torch.autograd.grad(objective(config, data, users, items.detach()), users)
+    assert before.abs().max() > 1e-4  # and the users before them
+
+
+def test_the_loss_falls_and_the_held_out_items_are_found() -> None:
+    data = two_tastes()
+    epochs = list(fit(make_config(max_epochs=15), data, 0))
+    losses = [epoch.metrics["train_loss"] for epoch in epochs]
+    assert all(later <= earlier * (1 + 1e-5) for earlier, later in itertools.pairwise(losses))
+    assert max(epoch.metrics["val_hit_rate_at_10"] for epoch in epochs) > 0.7
+
+
+def test_who_has_no_positive_gets_zeros() -> None:
+    data = make_interactions(3, 4, [(0, 0), (0, 1), (1, 1)], [], low=[(2, 3)])
+    *_, last = fit(make_config(), data, 0, rank=False)
+    assert last.state.model.get_parameter("users.weight")[2].tolist() == [0] * 4
+    assert last.state.model.get_parameter("items.weight")[2].tolist() == [0] * 4
+    assert last.state.model.get_parameter("items.weight")[1].abs().sum() > 0
+
+
+def test_a_singular_system_is_told_and_not_scored() -> None:
+    data = make_interactions(2, 3, [(0, 0), (1, 1)], [(0, 1)])
+    with pytest.raises(FloatingPointError, match=r"loss squared: must have a single solution, but got none\. Raise"):
+        list(fit(make_config(l2=0.0), data, 0))
+
+
+def test_it_continues_bit_for_bit_and_in_parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config, data = make_config(max_epochs=3), two_tastes()
+    whole = [epoch.metrics for epoch in fit(config, data, 0)]
+    monkeypatch.setattr("recsys.training.least_squares.MAX_VALUES", 400)
+    monkeypatch.setattr("recsys.training.batches.PART", 160)  # of 480 positives
+    unbroken = []
+    for epoch in fit(config, data, 0):
+        unbroken.append(epoch.metrics)
+        epoch.state.save(tmp_path / str(epoch.step))
+    assert len(unbroken) == 9
+    assert [unbroken[n]["train_loss"] for n in (2, 5, 8)] != [metrics["train_loss"] for metrics in whole]
+    assert unbroken[8]["val_ndcg_at_10"] == pytest.approx(whole[2]["val_ndcg_at_10"], abs=1e-6)
+    for step in (2, 3, 4):
+        state = TrainingState.load(tmp_path / str(step), config, data.n_users, data.n_items, "cpu")
+        resumed = [epoch.metrics for epoch in fit(config, data, 0, state=state)]
+        for name in ("train_loss", "val_ndcg_at_10"):
+            assert [metrics[name] for metrics in resumed] == [metrics[name] for metrics in unbroken[step - 1 :]]
+
+
+def test_the_seed_decides_where_it_starts() -> None:
+    def items(seed: int) -> np.ndarray:
+        (epoch,) = fit(make_config(max_epochs=1), two_tastes(), seed, rank=False)
+        return epoch.state.model.get_parameter("items.weight").detach().numpy()
+
+    assert np.array_equal(items(1), items(1))
+    assert not np.allclose(items(1), items(2))

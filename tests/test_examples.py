@@ -5,6 +5,7 @@ import pytest
 from recsys.config import Config
 from recsys.config_files import load_config
 from recsys.data.catalog import CATALOG, EMBEDDED
+from recsys.search.space import Domain
 from recsys.search.space_file import read_space
 
 ROOT = Path(__file__).parent.parent
@@ -38,9 +39,17 @@ def test_a_search_space_is_read_without_a_mistake(file: Path) -> None:
 def test_a_variants_space_is_the_whole_one_restricted_to_it(variant: str) -> None:
     whole = read_space(ROOT / "search_spaces" / "ncf.yaml")
     space = read_space(ROOT / "search_spaces" / f"{variant}.yaml")
-    applying = {path: d for path, d in whole.domains.items() if variant in d.when.get("model.name", (variant,))}
-    assert space.domains["model.name"].choices == (variant,)
-    assert space.domains.keys() == applying.keys()
-    edges = {path: (domain.edges, domain.log) for path, domain in space.domains.items() if path != "model.name"}
-    assert edges == {path: (domain.edges, domain.log) for path, domain in applying.items() if path != "model.name"}
+    for parent in ("model.name", "training.loss", "training.negative_sampling"):
+        # Of several domains of a path, the first that applies.
+        applying = [domain.choices for domain in whole.domains if domain.path == parent and _applies(domain, variant)][:1]
+        expected = [(variant,)] if parent == "model.name" else applying
+        assert [domain.choices for domain in space.domains if domain.path == parent] == expected
+    others = {"model.name", "training.loss", "training.negative_sampling"}
+    edges = {(d.path, d.edges, d.log) for d in space.domains if d.path not in others}
+    assert edges <= {(d.path, d.edges, d.log) for d in whole.domains if _applies(d, variant)}
+    assert {d.path for d in space.domains} == {d.path for d in whole.domains if _applies(d, variant)}
     assert space.warm_start == tuple(point for point in whole.warm_start if point.get("model.name") == variant)
+
+
+def _applies(domain: Domain, variant: str) -> bool:
+    return variant in domain.when.get("model.name", (variant,))

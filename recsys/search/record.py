@@ -13,7 +13,7 @@ import optuna
 from optuna.trial import FrozenTrial, TrialState
 
 from recsys.config import Config, replace_values
-from recsys.search.space import SearchSpace
+from recsys.search.space import SearchSpace, by_path
 from recsys.search.study_storage import start_of
 from recsys.search.summaries import TrialSummary
 
@@ -53,7 +53,7 @@ class StudyRecord:
     def enqueue_first_points(self) -> None:
         """Queue what the search starts with: the base config, as far as it lies in the space, then the warm starts."""
         for point in (self._space.point(self._base), *self._space.warm_start):
-            self._study.enqueue_trial(dict(point), skip_if_exists=True)
+            self._study.enqueue_trial(self._space.by_name(point), skip_if_exists=True)
 
     def reopen(self) -> None:
         """Take up a study that was left: its values fill the rungs, and its unfinished trials are handed out again first."""
@@ -146,14 +146,14 @@ class StudyRecord:
             epochs=max(values, default=0),
             value=None if epoch is None else values[epoch],
             epoch=epoch,
-            params=dict(trial.params),
+            params=by_path(trial.params),
             metrics=dict(trial.user_attrs.get("metrics", {})),
             run_id=self._run_ids.get(trial.number),
         )
 
     def config_of(self, number: int) -> Config:
         """The complete config of a trial."""
-        return replace_values(self._base, self._trial(number).params)
+        return replace_values(self._base, by_path(self._trial(number).params))
 
     def _trial(self, number: int) -> FrozenTrial:
         """A trial as the storage has it; `study.trials` would copy all of them."""

@@ -21,9 +21,11 @@ Scalar = int | float | str | bool | None
 class Domain:
     """The values that one config path may take: `choices`, or a range from `low` to `high` (whole numbers where both are).
 
-    `when` maps other parameters to the values under which this one is sampled at all.
+    `when` maps other parameters to the values under which this one is sampled at all. `name`: what Optuna knows it by, the path
+    and, where it is one of several domains of the path, its condition.
     """
 
+    name: str
     path: str
     choices: tuple[Scalar, ...] | None
     low: float | None
@@ -34,12 +36,12 @@ class Domain:
     def suggest(self, trial: optuna.Trial) -> Scalar:
         """Sample a value for the trial."""
         if self.choices is not None:
-            return trial.suggest_categorical(self.path, self.choices)
+            return trial.suggest_categorical(self.name, self.choices)
         assert self.low is not None
         assert self.high is not None
         if isinstance(self.low, int) and isinstance(self.high, int):
-            return trial.suggest_int(self.path, self.low, self.high, log=self.log)
-        return trial.suggest_float(self.path, self.low, self.high, log=self.log)
+            return trial.suggest_int(self.name, self.low, self.high, log=self.log)
+        return trial.suggest_float(self.name, self.low, self.high, log=self.log)
 
     def contains(self, value: object) -> bool:
         """Whether the domain has this value, the type included (true is not 1)."""
@@ -71,39 +73,58 @@ class Domain:
 
 @dataclass(frozen=True)
 class SearchSpace:
-    """Domains by config path, a parent before those that depend on it, and points to try first."""
+    """Domains, a parent before those that depend on it, and points to try first.
 
-    domains: Mapping[str, Domain]
+    Of several domains of a path the first whose condition holds is sampled.
+    """
+
+    domains: tuple[Domain, ...]
     warm_start: tuple[Mapping[str, Scalar], ...]
 
     def suggest(self, trial: optuna.Trial, base: Config) -> dict[str, Scalar]:
         """Sample the parameters that apply to this trial; a condition on a path outside the space goes by `base`."""
         values: dict[str, Scalar] = {}
-        for path, domain in self.domains.items():
-            if self._applies(domain, values, base):
-                values[path] = domain.suggest(trial)
+        for domain in self.domains:
+            if domain.path not in values and self._applies(domain, values, base):
+                values[domain.path] = domain.suggest(trial)
         return values
 
     def point(self, base: Config) -> dict[str, Scalar]:
         """What of `base` lies in the space: its values of those parameters whose domain has them."""
         values: dict[str, Scalar] = {}
-        for path, domain in self.domains.items():
-            value = get_value(base, path)
-            if self._applies(domain, values, base) and domain.contains(value):
-                values[path] = value
+        for domain in self.domains:
+            value = get_value(base, domain.path)
+            if domain.path not in values and self._applies(domain, values, base) and domain.contains(value):
+                values[domain.path] = value
         return values
+
+    def by_name(self, point: Mapping[str, Scalar]) -> dict[str, Scalar]:
+        """A point as Optuna is told to try it: every domain of a path gets the path's value, if it has it."""
+        return {
+            domain.name: point[domain.path]
+            for domain in self.domains
+            if domain.path in point and domain.contains(point[domain.path])
+        }
+
+    @property
+    def paths(self) -> tuple[str, ...]:
+        """The config paths of the space, each once."""
+        return tuple(dict.fromkeys(domain.path for domain in self.domains))
 
     def without(self, paths: Iterable[str]) -> "SearchSpace":
         """The space with these paths taken out, of the warm starts too."""
         removed = set(paths)
         return SearchSpace(
-            {path: domain for path, domain in self.domains.items() if path not in removed},
+            tuple(domain for domain in self.domains if domain.path not in removed),
             tuple({path: value for path, value in point.items() if path not in removed} for point in self.warm_start),
         )
 
     def tree(self) -> dict[str, Any]:
         """The space as a search-space file has it."""
-        parameters = {path: domain.tree() for path, domain in self.domains.items()}
+        parameters: dict[str, Any] = {}
+        for path in self.paths:
+            trees = [domain.tree() for domain in self.domains if domain.path == path]
+            parameters[path] = trees if len(trees) > 1 else trees[0]
         return {"parameters": parameters, "warm_start": [dict(point) for point in self.warm_start]}
 
     def check_with(self, base: Config) -> None:
@@ -114,22 +135,28 @@ class SearchSpace:
         """
         mistakes: dict[str, None] = {}
         # Two at a time, as the config's rules across fields are about two fields.
-        for one, other in combinations_with_replacement(self.domains.values(), 2):
+        for one, other in combinations_with_replacement(self.domains, 2):
+            if one.path == other.path and one is not other:
+                continue
             for value, other_value in product(one.edges, other.edges):
-                values = self._with_conditions({one.path: value, other.path: other_value}, base)
-                if values is not None:
-                    mistakes |= dict.fromkeys(refusals(base, values))
+                values = self._with_conditions({one.path: value, other.path: other_value}, [one, other], base)
+                if values is not None and (found := refusals(base, values)) and not self._may_be_mended(values, base):
+                    mistakes |= dict.fromkeys(found)
         if mistakes:
             raise_mistakes("search space", list(mistakes))
 
-    def _with_conditions(self, values: dict[str, Scalar], base: Config) -> dict[str, Scalar] | None:
-        """The values and what they need to apply together, None where they never do."""
-        waiting = list(values)
+    def _may_be_mended(self, values: dict[str, Scalar], base: Config) -> bool:
+        """Whether a value of a third parameter makes them valid: the mistake, if it is one, is that of a pair with it."""
+        others = (domain for domain in self.domains if domain.path not in values)
+        return any(not refusals(base, {**values, domain.path: edge}) for domain in others for edge in domain.edges)
+
+    def _with_conditions(self, values: dict[str, Scalar], waiting: list[Domain], base: Config) -> dict[str, Scalar] | None:
+        """The values and what their domains, `waiting`, need to apply together, None where they never do."""
         while waiting:
-            for parent, allowed in self.domains[waiting.pop()].when.items():
-                if parent in self.domains and parent not in values:
+            for parent, allowed in waiting.pop().when.items():
+                if parent in self.paths and parent not in values:
                     values[parent] = allowed[0]
-                    waiting.append(parent)
+                    waiting += [d for d in self.domains if d.path == parent and d.contains(allowed[0])][:1]
                 if (values[parent] if parent in values else get_value(base, parent)) not in allowed:
                     return None
         return values
@@ -137,9 +164,14 @@ class SearchSpace:
     def _applies(self, domain: Domain, values: Mapping[str, Scalar], base: Config) -> bool:
         """Whether the conditions hold; one on a parameter that does not apply itself does not."""
         return all(
-            parent in values and values[parent] in allowed if parent in self.domains else get_value(base, parent) in allowed
+            parent in values and values[parent] in allowed if parent in self.paths else get_value(base, parent) in allowed
             for parent, allowed in domain.when.items()
         )
+
+
+def by_path(params: Mapping[str, Any]) -> dict[str, Any]:
+    """What Optuna knows by the names of domains, by config path."""
+    return {name.partition(" ")[0]: value for name, value in params.items()}
 
 
 def refusals(base: Config, values: Mapping[str, Scalar]) -> list[str]:
@@ -148,4 +180,14 @@ def refusals(base: Config, values: Mapping[str, Scalar]) -> list[str]:
         replace_values(base, values)
     except ValidationError as error:
         return [text for _, text in describe_mistakes(error)]
+    return []
+
+
+def field_refusals(path: str, value: Scalar) -> list[str]:
+    """What the field at a config path says against a value, whatever the other fields are."""
+    try:
+        replace_values(Config(), {path: value})
+    except ValidationError as error:
+        # The rules about several fields have no place of their own.
+        return [text for _, text in describe_mistakes(error)] if error.errors()[0]["loc"] else []
     return []

@@ -12,7 +12,7 @@ from typing import Any, get_args
 
 from recsys.config import Config, config_paths, get_value
 from recsys.config_files import nearest, raise_mistakes, read_yaml, unknown_path
-from recsys.search.space import Domain, Scalar, SearchSpace, refusals
+from recsys.search.space import Domain, Scalar, SearchSpace, field_refusals
 
 SEARCHED_SECTIONS = ("model", "training")
 _DOMAIN_KEYS = {"low", "high", "log", "choices", "when"}
@@ -36,7 +36,7 @@ def read_effective_space(file: Path, config: Config, decided: Iterable[str]) -> 
         ValueError: listing every mistake, or if nothing is left to search.
     """
     space = read_space(file)
-    leaving = [path for path in space.domains if path in set(decided)]
+    leaving = [path for path in space.paths if path in set(decided)]
     space = space.without(leaving)
     if not space.domains:
         raise ValueError(f"{file}: must leave a parameter to search, but got all set. Take one from --set, or use recsys.train.")
@@ -60,7 +60,7 @@ class _SpaceReader:
 
     def __init__(self, tree: Mapping[str, Any]) -> None:
         self.tree = tree
-        self.domains: dict[str, Domain] = {}
+        self.domains: dict[str, list[Domain]] = {}
         self.mistakes: list[str] = []
 
     @cached_property
@@ -74,13 +74,14 @@ class _SpaceReader:
     def read(self, place: str) -> SearchSpace:
         for name in (name for name in self.tree if name not in ("parameters", "warm_start")):
             self.mistakes.append(f"{name}: must be parameters or warm_start, but got another name. Correct or remove it.")
-        for path, domain in self.parameters.items():
-            self._read_domain(path, domain)
+        for path, given in self.parameters.items():
+            for domain in given if isinstance(given, list) and given else [given]:
+                self._read_domain(path, domain)
         ordered = self._order_by_condition()
         points = self._read_warm_start(ordered)
         if self.mistakes:
             raise_mistakes(place, self.mistakes)
-        return SearchSpace(ordered, points)
+        return SearchSpace(tuple(domain for domains in ordered.values() for domain in domains), points)
 
     def _read_domain(self, path: str, given: Any) -> None:
         if path not in config_paths():
@@ -91,19 +92,21 @@ class _SpaceReader:
             self.mistakes.append(f"{path}: {rule}, but got {path}. Set it with --set or in the config.")
             return
         if not isinstance(given, Mapping) or given.keys() - _DOMAIN_KEYS or not _is_range_or_choices(given):
-            form = "must be {low, high}, with log: true if wanted, or {choices: [...]}, either with when"
+            form = "must be {low, high}, with log: true if wanted, or {choices: [...]}, either with when, or a list of such"
             self.mistakes.append(f"{path}: {form}, but got {_plain(given)}. Write it as one of the two.")
             return
         condition = self._read_condition(path, given.get("when", {}))
         found = _choice_mistakes(path, given["choices"]) if "choices" in given else _range_mistakes(path, given)
         edges = given.get("choices", [given.get("low"), given.get("high")])
-        found = found or [text for value in edges for text in refusals(Config(), {path: value})]
+        found = found or [text for value in edges for text in field_refusals(path, value)]
         self.mistakes += dict.fromkeys(found)
         if not found:
             number = float if float in _field_types(path) else int
             low, high = (None, None) if "choices" in given else (number(given["low"]), number(given["high"]))
             choices = tuple(given["choices"]) if "choices" in given else None
-            self.domains[path] = Domain(path, choices, low, high, given.get("log", False), condition)
+            name = path if not condition or not isinstance(self.parameters[path], list) else f"{path} {_show(condition)}"
+            domain = Domain(name, path, choices, low, high, given.get("log", False), condition)
+            self.domains.setdefault(path, []).append(domain)
 
     def _read_condition(self, path: str, given: Any) -> dict[str, tuple[Scalar, ...]]:
         if not isinstance(given, Mapping) or [] in given.values():
@@ -120,25 +123,27 @@ class _SpaceReader:
                 self.mistakes.append(f"{path}: when must name a parameter of this file, but got {parent}. {remedy}")
         return condition
 
-    def _order_by_condition(self) -> dict[str, Domain]:
-        ordered: dict[str, Domain] = {}
+    def _order_by_condition(self) -> dict[str, list[Domain]]:
+        ordered: dict[str, list[Domain]] = {}
         waiting = dict(self.domains)
-        while ready := [p for p, d in waiting.items() if all(parent in ordered or parent not in waiting for parent in d.when)]:
+        parents = {path: {parent for domain in domains for parent in domain.when} for path, domains in waiting.items()}
+        while ready := [path for path in waiting if not parents[path] & waiting.keys()]:
             for path in ready:
                 ordered[path] = waiting.pop(path)
-        for path, domain in waiting.items():
-            if path not in domain.when:  # a condition on itself has been told already
+        for path in waiting:
+            if path not in parents[path]:  # a condition on itself has been told already
                 self.mistakes.append(f"{path}: when must not lead back to itself, but got a circle. Remove one condition.")
-        for path, domain in ordered.items():
+        for path, domain in ((path, domain) for path, domains in ordered.items() for domain in domains):
             for parent, allowed in domain.when.items():
+                rule = f"when must name values of {parent}, {_either(ordered.get(parent, []))}"
                 self.mistakes += [
-                    f"{path}: when must name values of {parent}, {ordered[parent]}, but got {value!r}. Correct or remove it."
+                    f"{path}: {rule}, but got {value!r}. Correct or remove it."
                     for value in allowed
-                    if parent in ordered and not ordered[parent].contains(value)
+                    if parent in ordered and not _contain(ordered[parent], value)
                 ]
         return ordered
 
-    def _read_warm_start(self, domains: Mapping[str, Domain]) -> tuple[Mapping[str, Scalar], ...]:
+    def _read_warm_start(self, domains: Mapping[str, list[Domain]]) -> tuple[Mapping[str, Scalar], ...]:
         given = self.tree.get("warm_start", [])
         if not isinstance(given, list) or not all(isinstance(point, Mapping) for point in given):
             self.mistakes.append(f"warm_start: must be a list of points, but got {given!r:.40}. Write - {{model.name: gmf}}.")
@@ -148,12 +153,25 @@ class _SpaceReader:
                 if path not in self.parameters:
                     remedy = nearest(str(path), self.parameters)
                     self.mistakes.append(f"warm_start {number}: {path} must be a parameter of this file, but got none. {remedy}")
-                elif path in domains and not domains[path].contains(value):
-                    rule = f"must be {domains[path]}"
+                elif path in domains and not _contain(domains[path], value):
+                    rule = f"must be {_either(domains[path])}"
                     self.mistakes.append(
                         f"warm_start {number}: {path} {rule}, but got {value!r}. Correct it or widen the domain."
                     )
         return tuple(given)
+
+
+def _contain(domains: Iterable[Domain], value: object) -> bool:
+    return any(domain.contains(value) for domain in domains)
+
+
+def _either(domains: Iterable[Domain]) -> str:
+    return " or ".join(dict.fromkeys(map(str, domains)))
+
+
+def _show(condition: Mapping[str, tuple[Scalar, ...]]) -> str:
+    """A condition in a word: `[model.name=mlp|neumf]`."""
+    return "[" + ",".join(f"{parent}={'|'.join(map(str, values))}" for parent, values in condition.items()) + "]"
 
 
 def _is_range_or_choices(given: Mapping[str, Any]) -> bool:

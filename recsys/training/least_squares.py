@@ -30,7 +30,9 @@ MAX_VALUES = 1 << 21
 
 
 class LeastSquares:
-    """Trains `state`, an epoch at a time: all users are solved, then all items. A long epoch has parts, some of the rows each.
+    """Trains `state`, an epoch at a time: all items are solved, then all users; before the first, the users for random items.
+
+    A long epoch has parts, which solve some of the rows each.
 
     `n_parts`: parts of an epoch.
     """
@@ -52,14 +54,16 @@ class LeastSquares:
     def begin(self, epoch: int) -> None:
         """Nothing: an epoch has no order of its own."""
 
-    def train(self, epoch: int, part: int) -> float:  # noqa: ARG002
+    def train(self, epoch: int, part: int) -> float:
         """Solve the rows of a part, from 1, of an epoch; the loss that results, as the sum over the part's positives.
 
         Raises:
             FloatingPointError: if the equations have no single solution.
         """
-        steps = [(self._users, self._items, self._by_user, block) for block in self._by_user.blocks(self._users.shape[1])]
-        steps += [(self._items, self._users, self._by_item, block) for block in self._by_item.blocks(self._users.shape[1])]
+        dim = self._users.shape[1]
+        of_items = [(self._items, self._users, self._by_item, block) for block in self._by_item.blocks(dim)]
+        of_users = [(self._users, self._items, self._by_user, block) for block in self._by_user.blocks(dim)]
+        steps = (of_users if epoch == 1 else []) + of_items + of_users
         begin, end = ((part - 1 + offset) * len(steps) // self.n_parts for offset in (0, 1))
         gram: Tensor | None = None
         for number in range(begin, end):

@@ -4,7 +4,7 @@ import optuna
 import pytest
 
 from recsys.config import Config, replace_values
-from recsys.search.space import Domain, SearchSpace
+from recsys.search.space import Domain, SearchSpace, by_path
 from recsys.search.space_file import parse_space
 
 NESTED: dict[str, Any] = {
@@ -47,7 +47,7 @@ def test_a_parameter_is_sampled_where_its_condition_holds(values: dict[str, Any]
 
 
 def test_a_parent_is_sampled_before_its_children() -> None:
-    assert list(space_of(NESTED).domains) == ["model.name", "training.learning_rate", "model.n_layers", "model.dropout"]
+    assert space_of(NESTED).paths == ("model.name", "training.learning_rate", "model.n_layers", "model.dropout")
 
 
 def test_a_condition_on_a_parameter_that_does_not_apply_does_not_hold() -> None:
@@ -79,7 +79,8 @@ def test_every_suggestion_is_a_valid_config_within_its_domains() -> None:
     for _ in range(50):
         values = space.suggest(study.ask(), Config())
         config = replace_values(Config(), values)
-        assert all(space.domains[path].contains(value) for path, value in values.items())
+        domains = {domain.path: domain for domain in space.domains}
+        assert all(domains[path].contains(value) for path, value in values.items())
         names.add(config.model.name)
     assert names == {"gmf", "mlp", "neumf"}
 
@@ -104,9 +105,9 @@ def test_the_point_of_a_config_is_what_of_it_lies_in_the_space(base: dict[str, A
 def test_without_takes_paths_out_of_domains_and_warm_starts() -> None:
     space = space_of(NESTED, {"model.name": "mlp", "training.learning_rate": 1e-3}, {"model.name": "gmf"})
     left = space.without(["model.name"])
-    assert list(left.domains) == ["training.learning_rate", "model.n_layers", "model.dropout"]
+    assert left.paths == ("training.learning_rate", "model.n_layers", "model.dropout")
     assert left.warm_start == ({"training.learning_rate": 1e-3}, {})
-    assert "model.name" in space.domains
+    assert "model.name" in space.paths
 
 
 def test_the_tree_of_a_space_reads_back_as_the_same() -> None:
@@ -114,8 +115,48 @@ def test_the_tree_of_a_space_reads_back_as_the_same() -> None:
     assert parse_space(space.tree(), "space.yaml") == space
 
 
+ALTERNATIVES: dict[str, Any] = {
+    "model.embedding_dim": [{"low": 8, "high": 16, "when": {"model.name": ["mlp"]}}, {"low": 100, "high": 200}],
+    "model.name": {"choices": ["gmf", "mlp"]},
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "dim", "known_as"),
+    [("mlp", 16, "model.embedding_dim [model.name=mlp]"), ("gmf", 150, "model.embedding_dim")],
+)
+def test_of_several_domains_the_first_that_applies_is_sampled(name: str, dim: int, known_as: str) -> None:
+    space = space_of(ALTERNATIVES, {"model.name": name, "model.embedding_dim": dim})
+    # Each has a name of its own, as Optuna allows a name one domain.
+    suggested, trial = suggest(space, space.by_name(space.warm_start[0]))
+    assert suggested == {"model.name": name, "model.embedding_dim": dim}
+    assert trial.params == {"model.name": name, known_as: dim}
+    assert by_path(trial.params) == suggested
+    assert parse_space(space.tree(), "space.yaml") == space
+
+
+def test_the_last_of_several_domains_is_for_all_other_trials() -> None:
+    space, study = space_of(ALTERNATIVES), optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=1))
+    dims: dict[str, list[Any]] = {"gmf": [], "mlp": []}
+    for _ in range(30):
+        values = space.suggest(study.ask(), Config())
+        dims[str(values["model.name"])].append(values["model.embedding_dim"])
+    assert all(8 <= dim <= 16 for dim in dims["mlp"])
+    assert all(100 <= dim <= 200 for dim in dims["gmf"])
+    assert min(map(len, dims.values())) > 5
+
+
+def test_a_pair_that_a_third_parameter_makes_valid_is_no_mistake() -> None:
+    # The default model is neumf, for which no loss may be squared; but it is never sampled here.
+    parameters = {"model.name": {"choices": ["inner_product"]}, "training.loss": {"choices": ["squared", "bce"]}}
+    space_of(parameters).check_with(Config())
+    parameters["model.name"]["choices"].append("gmf")
+    with pytest.raises(ValueError, match=r"^search space: training\.loss: must not be squared for the model gmf"):
+        space_of(parameters).check_with(Config())
+
+
 def choices(*values: Any) -> Domain:
-    return Domain("x", values, None, None, False, {})
+    return Domain("x", "x", values, None, None, False, {})
 
 
 @pytest.mark.parametrize(
@@ -124,8 +165,8 @@ def choices(*values: Any) -> Domain:
         (choices(True, False), [True, False], [1, 0, None]),
         (choices(1, 2), [1, 2], [True, 3]),
         (choices(None, "linear"), [None, "linear"], ["", "None", False]),
-        (Domain("x", None, 1, 3, False, {}), [1, 2, 3], [0, 4, 2.0, True, "2", None]),
-        (Domain("x", None, 0.0, 1.0, False, {}), [0.0, 1.0, 1, 0.5], [1.1, -0.1, True, "0.5", None, float("nan")]),
+        (Domain("x", "x", None, 1, 3, False, {}), [1, 2, 3], [0, 4, 2.0, True, "2", None]),
+        (Domain("x", "x", None, 0.0, 1.0, False, {}), [0.0, 1.0, 1, 0.5], [1.1, -0.1, True, "0.5", None, float("nan")]),
     ],
 )
 def test_contains(domain: Domain, inside: list[Any], outside: list[Any]) -> None:
@@ -137,8 +178,8 @@ def test_contains(domain: Domain, inside: list[Any], outside: list[Any]) -> None
     ("domain", "expected"),
     [
         (choices("gmf", "mlp"), "one of gmf, mlp"),
-        (Domain("x", None, 8, 128, True, {}), "from 8 to 128"),
-        (Domain("x", None, 1e-4, 0.03, True, {}), "from 0.0001 to 0.03"),
+        (Domain("x", "x", None, 8, 128, True, {}), "from 8 to 128"),
+        (Domain("x", "x", None, 1e-4, 0.03, True, {}), "from 0.0001 to 0.03"),
     ],
 )
 def test_a_domain_in_words(domain: Domain, expected: str) -> None:

@@ -6,7 +6,7 @@ import pytest
 from recsys.search.space import Domain, SearchSpace
 from recsys.search.space_file import parse_space, read_space
 
-FORM = "must be {low, high}, with log: true if wanted, or {choices: [...]}, either with when"
+FORM = "must be {low, high}, with log: true if wanted, or {choices: [...]}, either with when, or a list of such"
 GMF: dict[str, Any] = {"choices": ["gmf", "mlp"]}
 DROPOUT: dict[str, Any] = {"low": 0.0, "high": 0.5}
 
@@ -29,18 +29,23 @@ def test_what_a_file_means(tmp_path: Path) -> None:
         "  - {model.name: mlp, model.n_layers: 2}\n"
     )
     space = read_space(file)
+
+    def domain(path: str, *rest: Any) -> Domain:
+        return Domain(path, path, *rest)
+
     assert space == SearchSpace(
-        {
-            "model.name": Domain("model.name", ("gmf", "mlp"), None, None, False, {}),
-            "training.learning_rate": Domain("training.learning_rate", None, 1e-4, 1.0, True, {}),
-            "training.learning_rate_decay": Domain("training.learning_rate_decay", (None, "linear"), None, None, False, {}),
-            "model.n_layers": Domain("model.n_layers", None, 1, 4, False, {"model.name": ("mlp",)}),
-        },
+        (
+            domain("model.name", ("gmf", "mlp"), None, None, False, {}),
+            domain("training.learning_rate", None, 1e-4, 1.0, True, {}),
+            domain("training.learning_rate_decay", (None, "linear"), None, None, False, {}),
+            domain("model.n_layers", None, 1, 4, False, {"model.name": ("mlp",)}),
+        ),
         ({"model.name": "mlp", "model.n_layers": 2},),
     )
     # A range of whole numbers is one of whole numbers, a range of a number is not: Optuna samples by this.
-    assert type(space.domains["model.n_layers"].high) is int
-    assert type(space.domains["training.learning_rate"].high) is float
+    high = {domain.path: domain.high for domain in space.domains}
+    assert type(high["model.n_layers"]) is int
+    assert type(high["training.learning_rate"]) is float
 
 
 @pytest.mark.parametrize(
@@ -57,7 +62,7 @@ def test_what_a_file_means(tmp_path: Path) -> None:
         ),
         # neither a range nor choices
         ("model.dropout", 0.5, f"{FORM}, but got 0.5. Write it as one of the two."),
-        ("model.dropout", [0.1, 0.2], f"{FORM}, but got [0.1, 0.2]. Write it as one of the two."),
+        ("model.dropout", [[0.1, 0.2]], f"{FORM}, but got [0.1, 0.2]. Write it as one of the two."),
         ("model.dropout", {"low": 0.1}, f"{FORM}, but got {{'low': 0.1}}. Write it as one of the two."),
         ("model.dropout", {"choices": []}, f"{FORM}, but got {{'choices': []}}. Write it as one of the two."),
         (

@@ -13,7 +13,8 @@ from mlflow.tracking import MlflowClient
 from recsys.config_files import dump_yaml
 
 from ..small_search import SPACE, logged_steps, logged_trials, open_optuna, ratings_csv
-from .search_process import GIVE_UP_SECONDS, started
+from .listening import listening
+from .search_process import GIVE_UP_SECONDS, n_reports, started
 
 N_TRIALS = 3
 
@@ -34,8 +35,13 @@ def leftovers(folder: Path) -> list[str]:
 def test_two_first_searches(folder: Path) -> None:
     flags = ["--space", folder / "space.yaml", "--data", folder / "ratings.csv", "--trials", N_TRIALS, "--max-epochs", 2]
     flags += ["--dir", folder / "exp", "--set", "training.batch_size=128", "--concurrent", 1]
-    with started(folder, *flags, "--name", "one") as one, started(folder, *flags, "--name", "two") as two:
-        ended = {name: search.end() for name, search in {"one": one, "two": two}.items()}
+    with started(folder, *flags, "--name", "s") as one, started(folder, *flags, "--name", "two") as two:
+        one.wait_until(lambda: n_reports(folder / "exp") >= 1)
+        addresses = listening(one.process.pid)
+        ended = {name: search.end() for name, search in {"s": one, "two": two}.items()}
+    # Ray's own processes and the workers, which are below the driver.
+    assert len(addresses) >= 4
+    assert {address for address in addresses if not address.is_loopback} == set()
     answers: dict[str, dict[str, Any]] = {}
     for name, (code, answers[name], errors) in ended.items():
         assert code == 0, errors
@@ -44,7 +50,7 @@ def test_two_first_searches(folder: Path) -> None:
         assert [(t.number, t.state.name in ("COMPLETE", "PRUNED")) for t in trials] == [(n, True) for n in range(N_TRIALS)]
     uri = f"sqlite:///{folder / 'exp' / 'mlflow.db'}"
     runs = logged_trials(uri, "recsys")
-    assert Counter(run.data.tags["study"] for run in runs) == {"one": N_TRIALS, "two": N_TRIALS}
+    assert Counter(run.data.tags["study"] for run in runs) == {"s": N_TRIALS, "two": N_TRIALS}
     for run in runs:
         study = run.data.tags["study"]
         assert run.info.status == "FINISHED"

@@ -111,6 +111,6 @@ def archive_members(path: Path) -> list[str]:
         ) from None
     for name in names:
         parts = PurePosixPath(name.replace("\\", "/")).parts
-        if ".." in parts or name.startswith(("/", "\\")) or ":" in parts[0]:
+        if ".." in parts or name.startswith(("/", "\\")) or any(":" in part for part in parts[:1]):
             raise ValueError(f"{path.name}: members must lie inside the archive, but got {name!r}. Do not trust this file.")
     return names

@@ -105,7 +105,6 @@ def _batch(columns: dict[str, _Column], n: int, threshold: float | None, order: 
     rating = _numbers(columns["rating"], "must be a finite number") if "rating" in columns else None
     # A rating stored in 32 bits is compared in 32 bits: 4.1 is at least 4.1 there too.
     positive = np.ones(n, dtype=bool) if rating is None or threshold is None else rating >= rating.dtype.type(threshold)
-    title = columns["title"].values if "title" in columns else None
     return Batch(
         user=_ids(columns["user"]),
         item=_ids(columns["item"]),
@@ -113,8 +112,18 @@ def _batch(columns: dict[str, _Column], n: int, threshold: float | None, order: 
         rating_max=None if rating is None else float(rating.max()),
         time=_times(columns["timestamp"]) if "timestamp" in columns else np.zeros(n),
         order=np.arange(order, order + n, dtype=np.int64),
-        title=None if title is None else pc.cast(title, pa.string()),
+        title=_titles(columns["title"]) if "title" in columns else None,
     )
+
+
+def _titles(column: _Column) -> pa.Array:
+    try:
+        return pc.cast(column.values, pa.string())
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
+        kind = column.values.type
+        raise ValueError(
+            f"{column.place.format(column.first_row)}: must hold text, but holds {kind}. Convert or remove the titles."
+        ) from None
 
 
 def _ids(column: _Column) -> pa.DictionaryArray:

@@ -17,7 +17,7 @@ from recsys.data.columns import chosen_columns, columns_by_name, columns_by_posi
 
 SEPARATORS = ("::", "\t", ",", ";", "|")
 TIME_TYPES = (pa.float64(), pa.timestamp("us"), pa.timestamp("us", "UTC"))
-_NUMBER = re.compile(r"\s*-?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?\s*")
+_NUMBER = re.compile(r"\s*-?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?\s*", re.ASCII)
 _SAMPLE_LINES = 50
 
 

@@ -4,7 +4,7 @@ BIN := .venv/bin
 INSTALLED := .venv/installed
 BENCH_INSTALLED := .venv/bench-installed
 
-.PHONY: tune test test-faults bench lint
+.PHONY: tune test test-faults fuzz bench lint
 
 tune: $(INSTALLED)
 	$(BIN)/python -m recsys.tune --space search_spaces/ncf.yaml
@@ -14,6 +14,9 @@ test: $(INSTALLED)
 
 test-faults: $(INSTALLED)
 	$(BIN)/python -m pytest tests/faults
+
+fuzz: $(INSTALLED)
+	$(BIN)/python -m pytest tests/data/test_reader_properties.py --hypothesis-profile fuzz
 
 bench: $(BENCH_INSTALLED)
 	$(BIN)/python -m benchmarks

@@ -1,9 +1,10 @@
-"""Files and folders that appear whole or not at all.
+"""Files and folders that appear whole or not at all, and what one process at a time may do.
 
 The ground floor. Everything that outlives a process is written beside its place and renamed into it, so that a crash, a full
 disk or an interrupt leaves the old content or none, never half of the new.
 """
 
+import fcntl
 import os
 import shutil
 import uuid
@@ -57,6 +58,14 @@ def write_folder(path: Path) -> Iterator[Path]:
     with temporary_sibling(path) as temporary:
         yield temporary
         move_folder(temporary, path)
+
+
+@contextmanager
+def one_at_a_time(path: Path) -> Iterator[None]:
+    """Wait until no other process runs such a block for `path`; a process that dies in its own ends it."""
+    with path.with_name(f".{path.name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 def _sibling(path: Path) -> Path:

@@ -65,6 +65,10 @@ def tune(
     from recsys.data import pipeline
     from recsys.search import study_files
 
+    if warm_start is not None and resume:
+        raise ValueError(
+            f"--warm-start: must begin a new study, but got {warm_start} with --resume. Leave it out, or choose another --name."
+        )
     goes_on = _goes_on(name, folder, resume, resume_auto)
     name = name or f"{space_file.stem if space_file else 'study'}-{datetime.now(UTC):%Y%m%d-%H%M%S}"
     study = study_files.study_folder(folder, name)

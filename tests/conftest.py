@@ -8,11 +8,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import settings
 
 from recsys.config import Config
 from recsys.config_files import dump_yaml
 
 from .small_search import SPACE, ratings_csv
+
+# The same examples in each run, however slow the machine; `make fuzz` looks for new ones.
+settings.register_profile("tests", derandomize=True, deadline=None, max_examples=100)
+settings.register_profile("fuzz", deadline=None, max_examples=5_000, print_blob=True)
+settings.load_profile("tests")
 
 PLACES = ("MLFLOW_TRACKING_URI", "RAY_ADDRESS")
 

@@ -1,16 +1,18 @@
 """One file of a source, wherever it lies: plain, gzip, or a member of a zip, which is read in place and never extracted."""
 
 import gzip
+import lzma
 import zipfile
 import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import IO, cast
 
 _HEAD_BYTES = 1 << 18
-_DAMAGE = (EOFError, zlib.error, gzip.BadGzipFile, zipfile.BadZipFile)
+_DAMAGE = (EOFError, OSError, zlib.error, lzma.LZMAError, zipfile.BadZipFile)
+"""What reading compressed bytes raises, gzip's and bzip2's errors being OSErrors."""
 
 
 @dataclass(frozen=True)
@@ -55,19 +57,31 @@ def open_file(file: DataFile) -> Iterator[IO[bytes]]:
         PermissionError: if the file may not be read.
         ValueError: if the gzip or zip around it is damaged, also while it is read inside the block.
     """
-    kind = "zip" if file.member is not None else "gzip"
+    with open_raw(file.path) as raw, ExitStack() as opened:
+        packed = raw
+        if file.member is not None:
+            with _zip_damage(file.label):
+                packed = opened.enter_context(opened.enter_context(zipfile.ZipFile(raw)).open(file.member))
+        try:
+            yield opened.enter_context(_unpacked(packed))
+        except _DAMAGE as error:
+            raise _damaged(file.label, "gzip" if file.member is None else "zip", error) from None
+
+
+@contextmanager
+def _zip_damage(label: str) -> Iterator[None]:
+    """Tell whatever goes wrong inside as a damaged zip: zipfile has a dozen kinds of errors for bytes that make no sense."""
     try:
-        with open_raw(file.path) as raw:
-            if file.member is not None:
-                with zipfile.ZipFile(raw) as archive, archive.open(file.member) as member, _unpacked(member) as stream:
-                    yield stream
-            else:
-                with _unpacked(raw) as stream:
-                    yield stream
-    except _DAMAGE as error:
-        raise ValueError(
-            f"{file.label}: must be a whole {kind} file, but it is cut off or damaged ({error}). Copy or download it again."
-        ) from None
+        yield
+    except Exception as error:
+        raise _damaged(label, "zip", error) from None
+
+
+def _damaged(label: str, kind: str, error: Exception) -> ValueError:
+    reason = " ".join(str(error).split()) or type(error).__name__
+    return ValueError(
+        f"{label}: must be a whole {kind} file, but it is cut off or damaged ({reason}). Copy or download it again."
+    )
 
 
 @contextmanager
@@ -102,15 +116,10 @@ def archive_members(path: Path) -> list[str]:
     Raises:
         ValueError: if the zip is damaged, or a member's name leads out of the archive's own folder.
     """
-    try:
-        with open_raw(path) as raw, zipfile.ZipFile(raw) as archive:
-            names = [info.filename for info in archive.infolist() if not info.is_dir()]
-    except _DAMAGE as error:
-        raise ValueError(
-            f"{path.name}: must be a whole zip file, but it is cut off or damaged ({error}). Copy or download it again."
-        ) from None
+    with open_raw(path) as raw, _zip_damage(path.name), zipfile.ZipFile(raw) as archive:
+        names = [name for name in archive.namelist() if not name.endswith("/")]
     for name in names:
         parts = PurePosixPath(name.replace("\\", "/")).parts
-        if ".." in parts or name.startswith(("/", "\\")) or ":" in parts[0]:
+        if ".." in parts or name.startswith(("/", "\\")) or any(":" in part for part in parts[:1]):
             raise ValueError(f"{path.name}: members must lie inside the archive, but got {name!r}. Do not trust this file.")
     return names

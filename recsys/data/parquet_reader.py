@@ -15,6 +15,7 @@ from recsys.config import ColumnsConfig
 from recsys.data.columns import columns_by_name
 from recsys.data.files import DataFile, open_raw
 from recsys.data.fragments import Batch, Fragment, first_order, to_seconds, with_ids
+from recsys.data.plain_types import require_plain
 from recsys.data.text_format import TIME_TYPES, is_number, parses_as
 
 PIECE_ROWS = 1 << 20
@@ -22,7 +23,12 @@ PIECE_ROWS = 1 << 20
 
 
 @contextmanager
-def _open_parquet(file: DataFile) -> Iterator[pq.ParquetFile]:
+def open_parquet(file: DataFile) -> Iterator[pq.ParquetFile]:
+    """Open a Parquet file.
+
+    Raises:
+        ValueError: if it is damaged, also while it is read inside the block, or lies in an archive.
+    """
     if file.member is not None:
         raise ValueError(f"{file.label}: must lie outside of an archive, but is in a zip. Extract it and pass its folder.")
     with open_raw(file.path) as stream:
@@ -42,7 +48,7 @@ def list_parquet_pieces(file: DataFile, columns: ColumnsConfig | None) -> tuple[
     Raises:
         ValueError: if the file is damaged, empty or lacks a needed column.
     """
-    with _open_parquet(file) as parquet:
+    with open_parquet(file) as parquet:
         schema, metadata = parquet.schema_arrow, parquet.metadata
         found = columns_by_name(schema.names, columns, file.label)
         rows = [metadata.row_group(group).num_rows for group in range(metadata.num_row_groups)]
@@ -64,8 +70,9 @@ def read_parquet(fragment: Fragment, threshold: float | None) -> Iterator[Batch]
     assert fragment.columns is not None
     assert fragment.stop is not None
     order, row = first_order(fragment), fragment.first_row
-    with _open_parquet(fragment.file) as parquet:
+    with open_parquet(fragment.file) as parquet:
         names = {role: parquet.schema_arrow.names[position] for role, position in fragment.columns.items()}
+        require_plain(parquet.schema_arrow, names.values(), fragment.file.label)
         groups = list(range(fragment.start, fragment.stop))
         for record_batch in parquet.iter_batches(PIECE_ROWS, row_groups=groups, columns=list(names.values())):
             columns = {
@@ -98,7 +105,6 @@ def _batch(columns: dict[str, _Column], n: int, threshold: float | None, order: 
     rating = _numbers(columns["rating"], "must be a finite number") if "rating" in columns else None
     # A rating stored in 32 bits is compared in 32 bits: 4.1 is at least 4.1 there too.
     positive = np.ones(n, dtype=bool) if rating is None or threshold is None else rating >= rating.dtype.type(threshold)
-    title = columns["title"].values if "title" in columns else None
     return Batch(
         user=_ids(columns["user"]),
         item=_ids(columns["item"]),
@@ -106,8 +112,18 @@ def _batch(columns: dict[str, _Column], n: int, threshold: float | None, order: 
         rating_max=None if rating is None else float(rating.max()),
         time=_times(columns["timestamp"]) if "timestamp" in columns else np.zeros(n),
         order=np.arange(order, order + n, dtype=np.int64),
-        title=None if title is None else pc.cast(title, pa.string()),
+        title=_titles(columns["title"]) if "title" in columns else None,
     )
+
+
+def _titles(column: _Column) -> pa.Array:
+    try:
+        return pc.cast(column.values, pa.string())
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
+        kind = column.values.type
+        raise ValueError(
+            f"{column.place.format(column.first_row)}: must hold text, but holds {kind}. Convert or remove the titles."
+        ) from None
 
 
 def _ids(column: _Column) -> pa.DictionaryArray:

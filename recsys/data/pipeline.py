@@ -7,7 +7,6 @@ executions without a shuffle cost hundredths of a second where Ray Data's hash s
 
 import logging
 import os
-import pickle
 import socket
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -31,6 +30,10 @@ from recsys.data.scan import Summary, merge, summarise, titles_of
 from recsys.data.stages import encode, find_core, find_cuts, write
 from recsys.data.titles import read_titles
 from recsys.storage import move_folder, temporary_sibling
+
+# Ray that is started here listens on loopback, as it does by itself on Windows and macOS: read when ray is imported, and no
+# matter to a cluster that is joined. An address of one's own in `ray.init` is no way: Ray resolves loopback to the network's.
+os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
 
 BUCKET_ROWS = 1 << 20
 """Rows of a bucket, about: what one task holds in memory."""
@@ -189,17 +192,20 @@ def _stream(n: int, task: Callable[..., Any], *shared: Any) -> Iterator[Any]:
     ray.data.DataContext.get_current().enable_progress_bars = False
     stored = ray.put(shared)
 
-    def apply(batch: pa.Table) -> pa.Table:
-        numbers = batch["number"].to_pylist()
-        results = [pickle.dumps(task(number, *ray.get(stored))) for number in numbers]
-        return pa.table({"number": numbers, "result": pa.array(results, pa.large_binary())})
+    def apply(batch: Any) -> Any:
+        # Ray Data warns that a result is no Arrow value.
+        logging.getLogger("ray.data").setLevel(logging.ERROR)
+        results = np.empty(len(batch["number"]), dtype=object)
+        for place, number in enumerate(batch["number"]):
+            results[place] = task(int(number), *ray.get(stored))
+        return {"number": batch["number"], "result": results}
 
     numbers = ray.data.from_items([{"number": number} for number in range(n)], override_num_blocks=n)
-    mapped = numbers.map_batches(apply, batch_size=None, batch_format="pyarrow", zero_copy_batch=True)
+    mapped = numbers.map_batches(apply, batch_size=None, batch_format="numpy", zero_copy_batch=True)
     waiting: dict[int, Any] = {}
     turn = 0
     for row in mapped.iter_rows():
-        waiting[row["number"]] = pickle.loads(row["result"])
+        waiting[row["number"]] = row["result"]
         # What came before its turn waits; the rest is handed on, so that the driver never holds all of it.
         while turn in waiting:
             yield waiting.pop(turn)

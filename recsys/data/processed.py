@@ -17,6 +17,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from recsys.config import Config, replace_values
 from recsys.data.interactions import HeldOut, Interactions
 from recsys.data.negatives import IntArray, UserItemIndex, index_pairs
+from recsys.data.plain_types import require_plain
 from recsys.data.splits import TEST, VALIDATION
 
 FORMAT_VERSION = 1
@@ -188,12 +189,14 @@ def _read(processed: Processed, kind: str, columns: list[str] | None) -> pa.Tabl
 
 def _read_file(path: Path, columns: list[str] | None) -> pa.Table:
     try:
-        return pq.read_table(path, columns=columns, page_checksum_verification=True, partitioning=None)
+        table = pq.read_table(path, columns=columns, page_checksum_verification=True, partitioning=None)
     except (OSError, pa.ArrowException) as error:
         reason = str(error).splitlines()[0]
         raise ValueError(
             f"{path}: must be a whole Parquet file, but is damaged ({reason}). Delete its folder to make it anew."
         ) from None
+    require_plain(table.schema, table.column_names, str(path))
+    return table
 
 
 def _ints(table: pa.Table, name: str) -> IntArray:

@@ -17,7 +17,7 @@ from recsys.data.columns import chosen_columns, columns_by_name, columns_by_posi
 
 SEPARATORS = ("::", "\t", ",", ";", "|")
 TIME_TYPES = (pa.float64(), pa.timestamp("us"), pa.timestamp("us", "UTC"))
-_NUMBER = re.compile(r"\s*-?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?\s*")
+_NUMBER = re.compile(r"\s*-?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?\s*", re.ASCII)
 _SAMPLE_LINES = 50
 
 
@@ -40,10 +40,13 @@ class TextFormat:
 
 
 def split_line(line: str, separator: str) -> list[str]:
-    """The fields of one line."""
+    """The fields of one line; a single one where a stray carriage return or an endless field leaves nothing to cut."""
     if separator == "::":
         return line.split("::")
-    return next(csv.reader([line], delimiter=separator), [])
+    try:
+        return next(csv.reader([line], delimiter=separator), [])
+    except csv.Error:
+        return [line]
 
 
 def is_number(text: str) -> bool:
@@ -68,8 +71,6 @@ def find_format(head: bytes, columns: ColumnsConfig | None, place: str) -> TextF
     Raises:
         ValueError: if the bytes are no UTF-8 text, hold no row, or lack a column that is needed.
     """
-    if not head.strip():
-        raise ValueError(f"{place}: must hold interactions, but is empty. Give a file with at least a user and an item column.")
     if b"\0" in head:
         raise ValueError(
             f"{place}: must be CSV, TSV, gzip, zip or Parquet, but it is binary. Convert it, or pass the file with the ratings."
@@ -77,6 +78,8 @@ def find_format(head: bytes, columns: ColumnsConfig | None, place: str) -> TextF
     mark = 3 if head.startswith(b"\xef\xbb\xbf") else 0
     text = head[mark:].decode("utf-8", errors="replace")
     lines = [line.rstrip("\r") for line in text.split("\n") if line.strip()][:_SAMPLE_LINES]
+    if not lines:
+        raise ValueError(f"{place}: must hold interactions, but is empty. Give a file with at least a user and an item column.")
     separator = _find_separator(lines)
     rows = [split_line(line, separator) for line in lines]
     names = [field.strip() for field in rows[0]]

@@ -8,6 +8,8 @@ import pyarrow as pa
 from recsys.data.columns import KNOWN_NAMES, plain
 from recsys.data.files import DataFile, open_file
 from recsys.data.fragments import as_ids
+from recsys.data.parquet_reader import open_parquet
+from recsys.data.plain_types import require_plain
 
 _LINE_FORMS = {"u.item": "|", "movies.dat": "::"}
 """Separator of the files without a header: item id and title come first, in Latin-1."""
@@ -37,12 +39,15 @@ def read_titles(file: DataFile) -> pa.Table:
 
 
 def _from_parquet(file: DataFile) -> pa.Table:
-    import pyarrow.parquet as pq
-
-    table = pq.read_table(file.path)
-    names = [plain(name) for name in table.column_names]
-    item, title = table.column(_position(names, "item", file)), table.column(_position(names, "title", file))
-    return pa.table({"item": as_ids(item.combine_chunks()), "title": title.cast(pa.string())})
+    with open_parquet(file) as parquet:
+        names = parquet.schema_arrow.names
+        item, title = (names[_position([plain(name) for name in names], role, file)] for role in ("item", "title"))
+        require_plain(parquet.schema_arrow, (item, title), file.label)
+        table = parquet.read([item, title])
+    try:
+        return pa.table({"item": as_ids(table[item].combine_chunks()), "title": table[title].cast(pa.string())})
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
+        raise ValueError(f"{file.label}: must hold ids and titles, but holds others ({error}). Convert its columns.") from None
 
 
 def _position(names: list[str], role: str, file: DataFile) -> int:

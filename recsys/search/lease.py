@@ -5,7 +5,6 @@ one that counts has a holder, one that stands still has lost it, and one whose p
 No clock is compared with another machine's.
 """
 
-import fcntl
 import json
 import logging
 import os
@@ -19,7 +18,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from recsys.storage import write_atomically
+from recsys.storage import one_at_a_time, write_atomically
 
 BEAT_SECONDS = 4.0
 EXPIRY_SECONDS = 20.0
@@ -46,7 +45,7 @@ def hold(folder: Path) -> Iterator[None]:
     finally:
         stopped.set()
         beating.join()
-        with _guard(lease):
+        with one_at_a_time(lease):
             if _is_ours(lease, holder):
                 lease.unlink()
 
@@ -54,7 +53,7 @@ def hold(folder: Path) -> Iterator[None]:
 def _claim(lease: Path, holder: dict[str, Any]) -> None:
     watched, expires = None, 0.0
     while True:
-        with _guard(lease):
+        with one_at_a_time(lease):
             found = _read(lease)
             if found is None or _has_ended(found) or (found == watched and time.monotonic() >= expires):
                 _write(lease, {**holder, "beat": 0})
@@ -73,21 +72,13 @@ def _beat(lease: Path, holder: dict[str, Any], stopped: threading.Event) -> None
     beat = 0
     while not stopped.wait(BEAT_SECONDS):
         beat += 1
-        with _guard(lease):
+        with one_at_a_time(lease):
             if _is_ours(lease, holder):
                 _write(lease, {**holder, "beat": beat})
                 continue
         _log.error("%s: another process took over this study; this one ends.", lease.parent)
         os.kill(os.getpid(), signal.SIGTERM)
         return
-
-
-@contextmanager
-def _guard(lease: Path) -> Iterator[None]:
-    """Let one process at a time read and write the lease."""
-    with lease.with_name(".lease.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
 
 
 def _this_process() -> dict[str, Any]:

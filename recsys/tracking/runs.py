@@ -14,6 +14,7 @@ import urllib.parse
 import urllib.request
 import warnings
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -34,6 +35,7 @@ from mlflow.utils.mlflow_tags import MLFLOW_LOGGED_ARTIFACTS
 from mlflow.utils.validation import MAX_TAG_VAL_LENGTH
 
 from recsys.config import Config, config_paths, get_value
+from recsys.storage import one_at_a_time
 from recsys.training import saved_model
 from recsys.training.recommending import recommend
 
@@ -83,7 +85,10 @@ def connect(config: Config, folder: Path) -> "Tracking":
     uri = tracking_uri(config, folder)
     _check_reachable(uri)
     folder.mkdir(parents=True, exist_ok=True)
-    return Tracking(uri, config.tracking.experiment, folder)
+    database = uri.removeprefix("sqlite:///")
+    # MLflow fails to open a database that another process is setting up.
+    with nullcontext() if database == uri else one_at_a_time(Path(database)):
+        return Tracking(uri, config.tracking.experiment, folder)
 
 
 class Tracking:
@@ -93,10 +98,24 @@ class Tracking:
         self.uri = uri
         self.experiment = experiment
         self._client = MlflowClient(tracking_uri=uri)
-        found = self._client.get_experiment_by_name(experiment)
         # A server keeps artifacts where it was told to; the folder's own database keeps them beside it.
         location = (folder / "artifacts").resolve().as_uri() if uri.startswith("sqlite:") else None
-        self.experiment_id = found.experiment_id if found else self._client.create_experiment(experiment, location)
+        self.experiment_id = self._find_experiment() or self._make_experiment(location)
+
+    def _find_experiment(self) -> str | None:
+        found = self._client.get_experiment_by_name(self.experiment)
+        return found.experiment_id if found else None
+
+    def _make_experiment(self, location: str | None) -> str:
+        try:
+            made: str = self._client.create_experiment(self.experiment, location)
+        except MlflowException:
+            # Another process may have made it since it was looked for.
+            found = self._find_experiment()
+            if found is None:
+                raise
+            return found
+        return made
 
     def start_run(self, name: str, tags: Mapping[str, object], params: Mapping[str, object], parent: str | None = None) -> str:
         """Begin a run with its parameters, nested under `parent` if given, and return its id."""

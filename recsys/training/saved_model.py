@@ -109,7 +109,7 @@ def load(folder: Path) -> SavedModel:
 
     Raises:
         FileNotFoundError: if the folder or one of its files is missing.
-        ValueError: if a file is damaged or of another model.
+        ValueError: if a file is damaged or of another model, or one does not belong there or leads elsewhere.
     """
     if not folder.is_dir():
         raise FileNotFoundError(
@@ -118,6 +118,9 @@ def load(folder: Path) -> SavedModel:
     for name in FILES:
         if not (folder / name).is_file():
             raise FileNotFoundError(f"{folder / name}: must be there, but got no such file. Train the model again.")
+    foreign = sorted(path.name for path in folder.iterdir() if path.name not in FILES or path.is_symlink())
+    if foreign:
+        raise ValueError(f"{folder}: must hold a model's own files alone, but got {foreign[0]}. Train the model again.")
     config = parse_config(read_yaml(folder / "config.yaml"), str(folder / "config.yaml"))
     users = _read_table(folder / "users.parquet", _USER_TYPES)
     items = _read_table(folder / "items.parquet", _ITEM_TYPES)
@@ -132,7 +135,7 @@ def load(folder: Path) -> SavedModel:
 
 
 def _read_table(path: Path, types: dict[str, tuple[pa.DataType, ...]]) -> pa.Table:
-    """A table whose columns have the wanted types and no nulls but titles, numbered from 0 in its first column."""
+    """A table whose columns have the wanted types and no nulls but titles, numbered from 0 in the first of them."""
     try:
         table = pq.read_table(path, partitioning=None, page_checksum_verification=True)
     except (pa.ArrowException, OSError) as error:
@@ -142,8 +145,9 @@ def _read_table(path: Path, types: dict[str, tuple[pa.DataType, ...]]) -> pa.Tab
             raise _damaged(path, f"no column {name} of type {' or '.join(map(str, allowed))}")
         if name != "title" and table[name].null_count:
             raise _damaged(path, f"{table[name].null_count} nulls in column {name}")
-    if not np.array_equal(table[0].to_numpy(), np.arange(len(table))):
-        raise _damaged(path, f"a column {table.column_names[0]} that does not count from 0")
+    number = next(iter(types))
+    if not np.array_equal(table[number].to_numpy(), np.arange(len(table))):
+        raise _damaged(path, f"a column {number} that does not count from 0")
     return table
 
 

@@ -1,8 +1,10 @@
 """What the user may get wrong: each mistake is one line on standard error and exit code 2, and leaves nothing behind."""
 
 import gzip
+import io
 import re
 import shutil
+import zipfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import MappingProxyType
@@ -46,6 +48,14 @@ def space(parameters: str, rest: str = "") -> dict[str, str | bytes]:
 
 def rows(*lines: str) -> dict[str, str | bytes]:
     return {"ratings.csv": HEADER + "".join(f"{line}\n" for line in lines)}
+
+
+def packed(name: str, content: str) -> bytes:
+    """A zip with one member."""
+    stream = io.BytesIO()
+    with zipfile.ZipFile(stream, "w") as archive:
+        archive.writestr(name, content)
+    return stream.getvalue()
 
 
 EARLY = {
@@ -155,6 +165,61 @@ EARLY = {
         TUNE,
         "space.yaml: must be a mapping of names to values, but got an empty file. See the examples in the README.",
         {"space.yaml": ""},
+    ),
+    "tag that makes an object": Case(
+        TUNE,
+        "space.yaml, line 1, column 13: must be valid YAML, but got .... Correct the line.",
+        {"space.yaml": "parameters: !!python/object/apply:os.getcwd []"},
+    ),
+    "name twice in a config": Case(
+        f"{TUNE} --config c.yaml",
+        "c.yaml, line 2, column 1: must be valid YAML, but got .... Correct the line.",
+        {"c.yaml": "model: {name: gmf}\nmodel: {name: mlp}"},
+    ),
+    "parameter that the search cannot change": Case(
+        TUNE,
+        "space.yaml: data.positive_threshold: must lie under model or training, since the trials of a study share the rest, "
+        "but got data.positive_threshold. Set it with --set or in the config.",
+        space("data.positive_threshold: {low: 1.0, high: 4.0}"),
+    ),
+    "setting without a value": Case(
+        f"{TUNE} --set model.name",
+        "--set: must be PATH=VALUE, but got 'model.name'. Write it as --set training.batch_size=512.",
+    ),
+    "resuming without a name": Case(
+        "tune --resume --dir exp", "--name: must be given with --resume, but got nothing. Name the study to go on with."
+    ),
+    "resuming no study": Case(
+        "tune --name s --resume --dir exp",
+        "exp/studies/s: must be a study, but got no record of one. Start one with python -m recsys.tune.",
+    ),
+    "warm start of a study that goes on": Case(
+        "tune --name s --resume --warm-start t --dir exp",
+        "--warm-start: must begin a new study, but got t with --resume. Leave it out, or choose another --name.",
+    ),
+    "warm start from no study": Case(
+        f"{TUNE} --warm-start t",
+        "exp/studies/t: must be a study, but got no record of one. Start one with python -m recsys.tune.",
+    ),
+    "part of the data that is missing": Case(
+        "preprocess --dir exp --set data.files.train=ratings.csv --set data.files.test=rating.csv",
+        "data.files.test: must be a path that exists, but got 'rating.csv'. Did you mean ratings.csv?",
+    ),
+    "column that is not there": Case(
+        "preprocess --data ratings.csv --dir exp --set data.columns.user=who",
+        "data.columns.user: must name a column of ratings.csv, but got 'who'. "
+        "The columns are user_id, item_id, rating, timestamp.",
+    ),
+    "folder without data": Case(
+        "preprocess --data logs --dir exp",
+        "logs: must hold u.data, ratings.dat, ratings.csv, Parquet files or NAME.train.rating with NAME.test.rating, "
+        "but holds a.txt, b.txt. Pass the file with the interactions.",
+        {"logs/a.txt": "x", "logs/b.txt": "x"},
+    ),
+    "zip that climbs out": Case(
+        "preprocess --data r.zip --dir exp",
+        "r.zip: members must lie inside the archive, but got '../r.csv'. Do not trust this file.",
+        {"r.zip": packed("../r.csv", ratings_csv())},
     ),
     "unknown model": Case(
         f"{TUNE} --set model.name=transformer",
@@ -456,3 +521,31 @@ def test_a_model_that_would_lie_below_a_file(tmp_path: Path) -> None:
     told = run(train.main, "--config", tmp_path / "c.yaml", "--out", out, "--dir", tmp_path)
     remedy = "Choose another folder."
     assert told == (2, "", f"error: {out}: must lie in a folder, but got the file {tmp_path / 'notes'} above it. {remedy}\n")
+
+
+CHANGES = {
+    "setting": (["--set", "training.batch_size=64"], "training.batch_size: must stay 128, but got 64."),
+    "data": (["--data", "other.csv"], "data (its fingerprint): must stay "),
+    "domain": (["--space", "other.yaml"], "search space, model.embedding_dim: must stay {'low': 4, "),
+}
+
+
+@pytest.mark.parametrize("name", CHANGES)
+def test_a_study_that_would_go_on_otherwise(
+    ray_here: None,  # noqa: ARG001
+    tuned: Tuned,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    name: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(tuned.folder / "studies", "studies")
+    Path("other.csv").write_text(ratings_csv().replace("\n0,", "\n1000,"))
+    Path("other.yaml").write_text((tuned.folder / "space.yaml").read_text().replace("low: 4", "low: 5"))
+    flags, message = CHANGES[name]
+    code, out, err = run(tune.main, "--name", "first", "--resume", "--trials", 8, "--dir", ".", *flags)
+    assert (code, out) == (2, "")
+    assert err.startswith("error: --resume: ")
+    assert message in err
+    assert "Search under another --name." in err
+    assert not Path("mlflow.db").exists()

@@ -149,6 +149,16 @@ def test_a_trial_by_its_number(home: Path, store: list[str], tuned: Tuned) -> No
     assert found["model"] == str(home / "models" / "first-1-validate")
 
 
+def test_every_metric_of_a_trial_is_reproduced(home: Path, store: list[str], tuned: Tuned) -> None:
+    # One that was stopped early, and one that was not.
+    told = pd.read_parquet(tuned.study_folder / "trials.parquet").drop_duplicates("state").set_index("trial")
+    assert set(told["state"]) == {"complete", "pruned"}
+    for trial, row in told.iterrows():
+        found = answer(train.main, "--trial", f"first/{trial}", "--validate", "--dir", home, *store)
+        assert found["epochs"] == row["epoch"]
+        assert found["validation"] == pytest.approx({name: row[f"val_{name}"] for name in METRICS}, abs=1e-6)
+
+
 def test_a_setting_goes_over_the_choice(home: Path, store: list[str], tmp_path: Path) -> None:
     sets = ["--set", "model.embedding_dim=5", "--set", "evaluation.k=[3, 7]", "--set", "training.resample_negatives=false"]
     found = answer(train.main, "--best-of", "first", "--dir", home, "--out", tmp_path / "m", *sets, *store)

@@ -60,6 +60,8 @@ def test_the_lease_of_a_killed_process_is_taken_at_once(tmp_path: Path, monkeypa
 
 
 def test_a_lease_from_elsewhere_expires_when_it_stands_still(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # What --resume waits for at most, and several beats of a holder that is slow.
+    assert 4 * lease.BEAT_SECONDS < lease.EXPIRY_SECONDS + lease._POLL_SECONDS <= 30
     monkeypatch.setattr(lease, "EXPIRY_SECONDS", 0.6)
     write_foreign(tmp_path, beat=7)
     with lease.hold(tmp_path):

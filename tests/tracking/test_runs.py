@@ -1,4 +1,6 @@
 import logging
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -103,3 +105,36 @@ def test_versions() -> None:
     tags = version_tags()
     assert {"version.recsys", "version.ray", "version.torch", "version.optuna", "version.mlflow"} <= set(tags)
     assert tags["version.recsys"] == "0.1.0"
+
+
+FIRST_START = """
+import sys
+from pathlib import Path
+from recsys.config import Config, replace_values
+from recsys.tracking.runs import open_tracking
+
+print("imported", flush=True)
+uri, folder = sys.stdin.readline().strip(), Path(sys.argv[1])
+config = replace_values(Config(), {"tracking.uri": uri or None, "tracking.experiment": "new"})
+print(open_tracking(config, folder).experiment_id)
+"""
+
+
+@pytest.mark.parametrize("store", ["database", "server"])
+def test_first_starts_at_the_same_time(tmp_path: Path, store: str, request: pytest.FixtureRequest) -> None:
+    uri = request.getfixturevalue("mlflow_server") if store == "server" else ""
+    command, pipe = [sys.executable, "-c", FIRST_START, str(tmp_path / "empty")], subprocess.PIPE
+    processes = [subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, text=True) for _ in range(2)]
+    for process in processes:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "imported\n"
+    for process in processes:
+        assert process.stdin is not None
+        process.stdin.write(f"{uri}\n")
+        process.stdin.flush()
+    told = [process.communicate(timeout=240) for process in processes]
+    assert [process.returncode for process in processes] == [0, 0], told
+    (experiment,) = {out.strip() for out, _ in told}
+    found = MlflowClient(tracking_uri=uri or f"sqlite:///{tmp_path / 'empty' / 'mlflow.db'}").get_experiment_by_name("new")
+    assert found is not None
+    assert found.experiment_id == experiment

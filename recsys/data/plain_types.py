@@ -1,0 +1,29 @@
+"""Arrow types whose values are read without running code.
+
+Where Ray Data is loaded, it registers extension types with Arrow, one of which unpickles its values as they are read. A Parquet
+file names its types itself, so every reader of one asks here first.
+"""
+
+from collections.abc import Iterable
+
+import pyarrow as pa
+
+
+def require_plain(schema: pa.Schema, names: Iterable[str], place: str) -> None:
+    """Check that these columns have types of Arrow's own.
+
+    Raises:
+        ValueError: if the type of one is, or holds, an extension type.
+    """
+    for name in names:
+        for kind in (field.type for field in schema if field.name == name):
+            if not _is_plain(kind):
+                raise ValueError(f"{place}, column {name}: must hold plain values, but holds {kind}. Do not trust this file.")
+
+
+def _is_plain(kind: pa.DataType) -> bool:
+    if isinstance(kind, pa.BaseExtensionType):
+        return False
+    if pa.types.is_dictionary(kind):
+        return _is_plain(kind.value_type)
+    return all(_is_plain(kind.field(position).type) for position in range(kind.num_fields))

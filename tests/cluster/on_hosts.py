@@ -54,7 +54,7 @@ class Cluster:
 
 @contextmanager
 def cluster_up(folder: Path, shared: Path) -> Iterator[Cluster]:
-    """A head and two workers of 2 CPUs each, which all see `shared` as the project's folder `experiments`; down in the end.
+    """A head and four workers of one CPU each, which all see `shared` as the project's folder `experiments`; down in the end.
 
     Args:
         folder: where the hosts' disks lie, and the user's home.
@@ -65,7 +65,9 @@ def cluster_up(folder: Path, shared: Path) -> Iterator[Cluster]:
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("RAY_", "MLFLOW_"))}
     environment |= {"HOME": str(home), "TMPDIR": str(home), "RAY_TMPDIR": str(home), "RAY_UP_enable_autoscaler_v2": "0"}
     environment["PATH"] = f"{Path(sys.executable).parent}:{environment['PATH']}"
-    with hosts(folder, ["head", "w1", "w2"], [ROOT, Path(sys.prefix), Path(sys.base_prefix), folder, shared]) as running:
+    with hosts(
+        folder, ["head", "w1", "w2", "w3", "w4"], [ROOT, Path(sys.prefix), Path(sys.base_prefix), folder, shared]
+    ) as running:
         file = folder / "cluster.yaml"
         file.write_text(dump_yaml(_on_these(running, home, shared, f"test-{os.getpid()}")))
         cluster = Cluster(running, file, environment)
@@ -73,6 +75,8 @@ def cluster_up(folder: Path, shared: Path) -> Iterator[Cluster]:
         cluster.ray("up", "-y", str(file))
         wait_until(lambda: cluster.alive() == {host.address for host in running.values()})
         yield cluster
+        cluster.ray("down", "-y", str(file))
+        assert running["head"].processes("raylet") == []
 
 
 def _on_these(running: dict[str, Host], home: Path, shared: Path, name: str) -> dict[str, Any]:
@@ -86,8 +90,8 @@ def _on_these(running: dict[str, Host], home: Path, shared: Path, name: str) -> 
     kept = [command for command in tree["setup_commands"] if "~/uv" not in command]
     kept = [command.replace("/srv/recsys", str(shared)) for command in kept]
     tree["setup_commands"] = [*kept, f"ln -sfn {sys.prefix} ~/venv"]
-    for commands in ("head_start_ray_commands", "worker_start_ray_commands"):
-        sized = f"ray start --object-store-memory={_STORE_BYTES}"
+    for commands, size in (("head_start_ray_commands", ""), ("worker_start_ray_commands", "--num-cpus=1")):
+        sized = f"ray start {size} --object-store-memory={_STORE_BYTES}"
         tree[commands] = [command.replace("ray start", sized) for command in tree[commands]]
     return tree
 

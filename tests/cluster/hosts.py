@@ -101,7 +101,7 @@ class Host:
 
     def power_off(self) -> None:
         """Cut the cable, then kill all processes at once: nobody can say goodbye."""
-        self.unplug()
+        _ip("link", "delete", self.cable)  # while it is there for certain: it goes with the host, at some moment
         self.process.kill()  # the kernel kills its child, the host's first process, and with it all others
         self.process.wait()
 
@@ -136,9 +136,8 @@ def hosts(folder: Path, names: Sequence[str], shares: Sequence[Path]) -> Iterato
         yield running
     finally:
         for host in running.values():
-            host.process.kill()
-            host.process.wait()
-            _ip("link", "delete", host.cable)
+            if host.process.poll() is None:
+                host.power_off()
         _ip("link", "delete", f"{prefix}-br")
 
 

@@ -4,19 +4,27 @@ BIN := .venv/bin
 INSTALLED := .venv/installed
 BENCH_INSTALLED := .venv/bench-installed
 
-.PHONY: tune test test-faults fuzz bench lint
+.PHONY: tune test test-faults fuzz cluster-check test-cluster bench lint
 
 tune: $(INSTALLED)
 	$(BIN)/python -m recsys.tune --space search_spaces/ncf.yaml
 
 test: $(INSTALLED)
-	$(BIN)/python -m pytest --ignore tests/faults
+	$(BIN)/python -m pytest --ignore tests/faults --ignore tests/cluster
 
 test-faults: $(INSTALLED)
 	$(BIN)/python -m pytest tests/faults
 
 fuzz: $(INSTALLED)
 	$(BIN)/python -m pytest tests/data/test_reader_properties.py --hypothesis-profile fuzz
+
+# The files that make a cluster: by the schemas of who reads them, and `ray up cluster.yaml` against a stand-in for AWS.
+cluster-check: $(INSTALLED)
+	$(BIN)/python -m pytest tests/cluster/test_files.py tests/cluster/test_aws.py
+
+# Clusters on this machine. `ray up` on hosts in namespaces wants root and Debian's iproute2, openssh-server and rsync.
+test-cluster: $(INSTALLED)
+	$(BIN)/python -m pytest -rs tests/cluster --ignore tests/cluster/test_files.py --ignore tests/cluster/test_aws.py
 
 bench: $(BENCH_INSTALLED)
 	$(BIN)/python -m benchmarks

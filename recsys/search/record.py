@@ -4,9 +4,10 @@ The searcher, the scheduler and the MLflow callback write here as things happen,
 progress, the leaderboard and final training read here. There is no second truth in Tune's own state.
 """
 
+import math
 from collections import deque
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import optuna
@@ -27,12 +28,14 @@ class _Progress:
     trial: optuna.Trial
     last_step: int = 0
     best: float = float("-inf")
+    nodes: dict[str, str] = field(default_factory=dict)
 
     def take_up(self, found: FrozenTrial, parts: int) -> None:
         """Stand where the storage says that the trial was left."""
         self.last_step = found.last_step or 0
         whole = [value for step, value in found.intermediate_values.items() if step % parts == 0]
         self.best = max(whole, default=self.best)
+        self.nodes = dict(found.user_attrs.get("nodes", {}))
 
 
 class StudyRecord:
@@ -103,6 +106,13 @@ class StudyRecord:
         self._rungs.setdefault(step, {})[number] = value
         return True
 
+    def ran_on(self, number: int, step: int, node: str) -> None:
+        """Write which node a new step ran on, where it is not the one before; to be called before the step is reported."""
+        running = self._running[number]
+        if step > running.last_step and node != next(reversed(running.nodes.values()), None):
+            running.nodes[str(math.ceil(step / self.parts))] = node
+            running.trial.set_user_attr("nodes", running.nodes)
+
     def values_at(self, step: int) -> Mapping[int, float]:
         """The value of each trial that reported this step, by trial number."""
         return self._rungs.get(step, {})
@@ -149,6 +159,7 @@ class StudyRecord:
             params=by_path(trial.params),
             metrics=dict(trial.user_attrs.get("metrics", {})),
             run_id=self._run_ids.get(trial.number),
+            nodes=dict(trial.user_attrs.get("nodes", {})),
         )
 
     def config_of(self, number: int) -> Config:

@@ -81,6 +81,7 @@ class AshaScheduler(FIFOScheduler):
 
     def _write(self, trial: Trial, result: dict[str, Any]) -> bool:
         metrics = {key.removeprefix("metrics/"): value for key, value in result.items() if key.startswith("metrics/")}
+        self._record.ran_on(trial.config["number"], result["step"], result["node_ip"])
         return self._record.report(trial.config["number"], result["step"], metrics[self._metric_name], metrics)
 
     def _passes(self, number: int, step: int) -> bool:

@@ -172,7 +172,7 @@ def _answer(plan: Plan, outcome: study.Outcome, run_id: str | None) -> dict[str,
         "study": plan.name,
         "counts": count_states(outcome.summaries),
         "trials": [
-            {"id": str(s.number), "state": s.state, "epochs": s.epochs, "value": s.value, "params": s.params}
+            {"id": str(s.number), "state": s.state, "epochs": s.epochs, "value": s.value, "params": s.params, "nodes": s.nodes}
             for s in outcome.summaries
         ],
         "best": best

@@ -13,7 +13,11 @@ _CHOOSABLE = ("complete", "pruned", "unfinished")
 
 @dataclass(frozen=True)
 class TrialSummary:
-    """One trial as the record has it; `value` is the best validation value and `epoch` (1-based) where it was reached."""
+    """One trial as the record has it.
+
+    `value`: the best validation value, reached at `epoch` (1-based). `nodes`: the nodes' addresses by the first epoch (as text)
+    that ran there; a trial that never moved has one.
+    """
 
     number: int
     state: str
@@ -23,6 +27,7 @@ class TrialSummary:
     params: dict[str, Any]
     metrics: dict[str, float]
     run_id: str | None
+    nodes: dict[str, str]
 
     @property
     def choosable(self) -> bool:

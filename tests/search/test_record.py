@@ -31,7 +31,7 @@ def record(tmp_path: Path) -> StudyRecord:
 
 
 def summary(number: int, state: str, value: float | None) -> TrialSummary:
-    return TrialSummary(number, state, epochs=1, value=value, epoch=1, params={}, metrics={}, run_id=None)
+    return TrialSummary(number, state, epochs=1, value=value, epoch=1, params={}, metrics={}, run_id=None, nodes={})
 
 
 def test_the_best_value_of_those_that_may_be_chosen() -> None:
@@ -48,6 +48,22 @@ def test_the_best_value_of_those_that_may_be_chosen() -> None:
     assert best_trial(trials[3:]) is None
     assert best_trial([replace(trials[0], value=0.0)]) is not None
     assert count_states(trials) == {"complete": 1, "pruned": 1, "failed": 1, "diverged": 1, "unfinished": 2}
+
+
+def test_where_a_trial_ran(record: StudyRecord, tmp_path: Path) -> None:
+    number, _ = record.ask()
+    for epoch, node in enumerate(("a", "a", "b", "b", "a"), start=1):
+        record.ran_on(number, epoch, node)
+        record.report(number, epoch, 0.1, {})
+    record.ran_on(number, 4, "c")  # told again after a retry: that epoch counts where it ran first
+    assert record.summaries()[0].nodes == {"1": "a", "3": "b", "5": "a"}
+    again = StudyRecord(load_study(tmp_path), Config(), SPACE)
+    again.reopen()
+    again.ask()
+    again.ran_on(number, 6, "a")
+    assert again.summaries()[0].nodes == {"1": "a", "3": "b", "5": "a"}
+    again.ran_on(number, 7, "b")
+    assert again.summaries()[0].nodes == {"1": "a", "3": "b", "5": "a", "7": "b"}
 
 
 def test_what_a_running_trial_has_reached(record: StudyRecord, tmp_path: Path) -> None:

@@ -1,10 +1,27 @@
+import json
+from pathlib import Path
 from typing import Any
 
 import pytest
 import ray
 
 from recsys.config import Config, replace_values
-from recsys.search.resources import slots
+from recsys.search.resources import HEAD_FILE, slots
+
+
+@pytest.fixture(autouse=True)
+def home(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """A home without the file that tells what the autoscaler can add."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    return tmp_path
+
+
+def autoscale(home: Path, max_workers: int, **node_types: tuple[dict[str, float], int]) -> None:
+    """Leave what `ray up` leaves on a head without CPUs."""
+    types = {name: {"resources": resources, "max_workers": n} for name, (resources, n) in node_types.items()}
+    head = {"resources": {"CPU": 64.0, "GPU": 8.0}, "max_workers": 0}
+    tree = {"max_workers": max_workers, "head_node_type": "head", "available_node_types": {"head": head, **types}}
+    (home / HEAD_FILE).write_text(json.dumps(tree))
 
 
 def ask(monkeypatch: pytest.MonkeyPatch, nodes: list[dict[str, float]], **resources: float) -> int:
@@ -62,3 +79,43 @@ def test_requests_that_nobody_can_meet(
 ) -> None:
     with pytest.raises(ValueError, match=message):
         ask(monkeypatch, nodes, **resources)
+
+
+CPU_AND_GPU: dict[str, tuple[dict[str, float], int]] = {
+    "cpu_worker": ({"CPU": 8.0}, 3),
+    "gpu_worker": ({"CPU": 4.0, "GPU": 1.0}, 2),
+}
+
+
+@pytest.mark.parametrize(
+    ("max_workers", "resources", "expected"),
+    [
+        (10, {}, 3 * 8 + 2 * 4),
+        (4, {}, 3 * 8 + 4),  # the largest first; all types together are bounded
+        (10, {"gpu": 0.25}, 2 * 4),
+        (1, {"gpu": 0.5}, 2),
+        (10, {"cpu": 8.0}, 3),
+    ],
+)
+def test_a_cluster_counts_as_it_can_grow(
+    monkeypatch: pytest.MonkeyPatch,
+    home: Path,
+    caplog: pytest.LogCaptureFixture,
+    max_workers: int,
+    resources: dict[str, float],
+    expected: int,
+) -> None:
+    autoscale(home, max_workers, **CPU_AND_GPU)
+    assert ask(monkeypatch, [{"CPU": 0.0}], **resources) == expected
+    assert "waits until the cluster has started one" in caplog.text
+    caplog.clear()
+    assert ask(monkeypatch, [{"CPU": 0.0}, {"CPU": 8.0, "GPU": 1.0}], **resources) == expected  # it is one of those
+    assert caplog.text == ""
+
+
+def test_what_no_node_type_can_meet_is_told_at_once(monkeypatch: pytest.MonkeyPatch, home: Path) -> None:
+    autoscale(home, 10, **CPU_AND_GPU)
+    with pytest.raises(ValueError, match=r"resources\.cpu: must be at most what one node has, 8, but got 9\."):
+        ask(monkeypatch, [{"CPU": 0.0}], cpu=9.0)
+    with pytest.raises(ValueError, match=r"resources\.gpu: must be at most what one node has, 1, but got 2\."):
+        ask(monkeypatch, [{"CPU": 0.0}], gpu=2.0)

@@ -41,7 +41,7 @@ class Search:
 
     @staticmethod
     def _result(step: int, value: float) -> dict[str, Any]:
-        return {"step": step, "metrics/val_ndcg_at_10": value, "metrics/train_loss": 1.0, "pid": 1}
+        return {"step": step, "metrics/val_ndcg_at_10": value, "metrics/train_loss": 1.0, "pid": 1, "node_ip": "10.0.0.1"}
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,168 @@
+"""The files that make a cluster, and that plausible mistakes in them are found before a machine is paid for."""
+
+import copy
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from . import kubernetes_files
+from .cluster_files import mistakes, pinned
+
+ROOT = Path(__file__).parents[2]
+CONSTRAINTS = (ROOT / "constraints.txt").read_text(encoding="utf-8")
+CONFIGS = Path("configs/clusters")
+MANIFESTS = (CONFIGS / "ray_cluster.yaml", CONFIGS / "ray_job.yaml")
+PYTHON = "3.11.14"
+
+
+def read(file: Path) -> Any:
+    return yaml.safe_load((ROOT / file).read_text(encoding="utf-8"))
+
+
+def documents(file: Path) -> list[dict[str, Any]]:
+    return list(yaml.safe_load_all((ROOT / file).read_text(encoding="utf-8")))
+
+
+def test_every_file_is_checked() -> None:
+    assert {file.name for file in (ROOT / CONFIGS).iterdir()} == {"on_premise.yaml", *(file.name for file in MANIFESTS)}
+
+
+@pytest.mark.parametrize("file", [Path("cluster.yaml"), CONFIGS / "on_premise.yaml"], ids=str)
+def test_a_file_for_ray_up(file: Path) -> None:
+    assert mistakes(read(file), ROOT) == []
+    setup = "\n".join(read(file)["setup_commands"])
+    assert f"--python {PYTHON} " in setup
+    assert f"uv=={uv_in_image()}" in setup
+
+
+@pytest.mark.parametrize("file", MANIFESTS, ids=str)
+def test_a_manifest_for_kubernetes(file: Path) -> None:
+    for document in documents(file):
+        assert kubernetes_files.mistakes(document, pinned("ray", CONSTRAINTS)) == []
+
+
+def uv_in_image() -> str:
+    found = re.search(r"uv==([\d.]+)", (ROOT / "Dockerfile").read_text(encoding="utf-8"))
+    assert found is not None
+    return found[1]
+
+
+def test_the_image_is_what_the_machines_of_ray_up_are() -> None:
+    lines = (ROOT / "Dockerfile").read_text(encoding="utf-8").splitlines()
+    assert f"FROM python:{PYTHON}-slim-bookworm" in lines
+    (install,) = (line for line in lines if "'.[cluster]'" in line)
+    assert "-c constraints.txt" in install
+
+
+def test_workers_on_aws_come_and_go_by_need() -> None:
+    tree = read(Path("cluster.yaml"))
+    head, cpu, gpu = (tree["available_node_types"][name] for name in ("head", "cpu_worker", "gpu_worker"))
+    assert (head["max_workers"], head["resources"]) == (0, {"CPU": 0})
+    assert "InstanceMarketOptions" not in head["node_config"]
+    for worker in (cpu, gpu):
+        assert worker["min_workers"] == 0
+        assert worker["node_config"]["InstanceMarketOptions"] == {"MarketType": "spot"}
+    assert cpu["max_workers"] <= tree["max_workers"] <= cpu["max_workers"] + gpu["max_workers"]
+
+
+Change = Callable[[dict[str, Any]], object]
+
+
+def replaced(commands: str, old: str, new: str) -> Change:
+    def change(tree: dict[str, Any]) -> None:
+        assert any(old in command for command in tree[commands])
+        tree[commands] = [command.replace(old, new) for command in tree[commands]]
+
+    return change
+
+
+def node(tree: dict[str, Any]) -> dict[str, Any]:
+    found: dict[str, Any] = tree["available_node_types"]["cpu_worker"]["node_config"]
+    return found
+
+
+@pytest.mark.parametrize(
+    ("change", "place"),
+    [
+        (lambda t: t.update(max_worker=3), r"\$: Additional properties"),
+        (lambda t: t.update(max_workers="ten"), "max_workers: 'ten'"),
+        (lambda t: t.update(head_node_type="heads"), "the file: "),
+        (lambda t: t["provider"].pop("region"), r"provider\.region"),
+        (lambda t: t["provider"].update(region="us-west"), r"provider\.region"),
+        (lambda t: t["provider"].update(availability_zone="us-east-1a"), r"provider\.availability_zone: 'us-east-1a'"),
+        (lambda t: t["provider"].update(cache_stoped_nodes=False), r"provider\.cache_stoped_nodes: unknown"),
+        (lambda t: t["provider"].update(security_group={"GroupName": "recsys"}), r"provider\.security_group: unknown"),
+        (lambda t: t["available_node_types"]["cpu_worker"].update(min_worker=1), "available_node_types"),
+        (lambda t: t["available_node_types"]["cpu_worker"].update(min_workers=9), r"cpu_worker\.min_workers"),
+        (lambda t: node(t).update(InstanceTyp="c7i.2xlarge"), r"cpu_worker\.node_config: .*InstanceTyp"),
+        (lambda t: node(t)["BlockDeviceMappings"][0]["Ebs"].update(VolumeSize="60 GB"), "VolumeSize"),
+        (lambda t: node(t)["BlockDeviceMappings"][0]["Ebs"].update(Volumesize=60), "Volumesize"),
+        (lambda t: node(t).update(InstanceMarketOptions={"Type": "spot"}), r"node_config: .*Type"),
+        (lambda t: node(t).pop("SecurityGroupIds"), r"cpu_worker\.node_config\.SecurityGroupIds"),
+        (lambda t: node(t).pop("ImageId"), r"cpu_worker\.node_config: must have InstanceType and ImageId"),
+        (lambda t: t["file_mounts"].update({"~/data": "no-such-folder"}), "file_mounts.~/data: there is no no-such-folder"),
+        (lambda t: t["file_mounts"].pop("~/.ray/auth_token"), "file_mounts: must hand round"),
+        (replaced("setup_commands", "-c constraints.txt ", ""), "setup_commands: must install through constraints"),
+        (replaced("setup_commands", "uv==0.13.9", "uv"), "setup_commands: must install through constraints"),
+        (replaced("setup_commands", "3.11.14", "3.11"), "setup_commands: must fix Python"),
+        (replaced("setup_commands", "RAY_AUTH_MODE=token ", ""), "setup_commands: must turn the token on"),
+        (replaced("setup_commands", "~/.bashrc ||", "~/.bashrc || ("), "setup_commands: must be bash"),
+        (replaced("head_start_ray_commands", "127.0.0.1", "0.0.0.0"), "head_start.*: must keep"),
+        (
+            replaced("head_start_ray_commands", "--autoscaling-config", "--autoscaler-config"),
+            "head_start.*: No such option",
+        ),
+        (
+            replaced("head_start_ray_commands", "~/ray_bootstrap_config.yaml", "~/cluster.yaml"),
+            "head_start.*: must start",
+        ),
+        (replaced("worker_start_ray_commands", "$RAY_HEAD_IP", "head"), "worker_start_ray_commands: must join"),
+    ],
+)
+def test_a_mistake_for_ray_up_is_found(change: Change, place: str) -> None:
+    tree = copy.deepcopy(read(Path("cluster.yaml")))
+    change(tree)
+    found = mistakes(tree, ROOT)
+    assert len(found) >= 1
+    assert re.search(place, "\n".join(found)), found
+
+
+def worker(tree: dict[str, Any]) -> dict[str, Any]:
+    found: dict[str, Any] = tree["spec"]["workerGroupSpecs"][0]
+    return found
+
+
+def container(tree: dict[str, Any]) -> dict[str, Any]:
+    found: dict[str, Any] = worker(tree)["template"]["spec"]["containers"][0]
+    return found
+
+
+@pytest.mark.parametrize(
+    ("change", "place"),
+    [
+        (lambda t: t.update(apiVersion="ray.io/v1alpha1"), "apiVersion"),
+        (lambda t: t["spec"].update(rayVersion="2.59.0"), "rayVersion: must be "),
+        (lambda t: t["spec"].pop("authOptions"), "authOptions"),
+        (lambda t: t["spec"].update(enableInTreeAutoScaling=True), r"spec\.enableInTreeAutoScaling: unknown"),
+        (
+            lambda t: t["spec"]["autoscalerOptions"].update(version="2"),
+            r"autoscalerOptions\.version: must be one of v1, v2",
+        ),
+        (lambda t: worker(t).update(maxReplicas="8"), r"workerGroupSpecs\[0\]\.maxReplicas: must be int"),
+        (lambda t: worker(t).update(minReplicas=9), "cpu: must have minReplicas"),
+        (lambda t: worker(t)["rayStartParams"].update({"num_cpus": "2"}), r"cpu\.rayStartParams: No such option"),
+        (lambda t: container(t).update(volumeMount=[]), "volumeMount"),
+        (lambda t: container(t)["resources"]["limits"].update(cpu="16"), "cpu: must ask for its limits"),
+        (lambda t: worker(t)["template"]["spec"].pop("volumes"), "cpu: must see the folder experiments"),
+        (lambda t: worker(t)["template"]["spec"].update(restartpolicy="Never"), "restartpolicy"),
+    ],
+)
+def test_a_mistake_for_kubernetes_is_found(change: Change, place: str) -> None:
+    _, tree = copy.deepcopy(documents(CONFIGS / "ray_cluster.yaml"))
+    change(tree)
+    found = kubernetes_files.mistakes(tree, pinned("ray", CONSTRAINTS))
+    assert re.search(place, "\n".join(found)), found

@@ -1,0 +1,107 @@
+"""`ray up` on hosts, and searches that lose hosts in the middle of it, or their own driver."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import optuna
+import pytest
+
+from recsys.config_files import dump_yaml
+
+from ..small_search import SPACE, logged_steps, logged_trials, open_optuna, ratings_csv
+from .hosts import why_not
+from .on_hosts import GIVE_UP_SECONDS, Cluster, cluster_up, wait_until
+
+pytestmark = pytest.mark.skipif(why_not() is not None, reason=str(why_not()))
+
+N_TRIALS, N_EPOCHS = 8, 30
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder that all hosts see."""
+    folder = tmp_path_factory.mktemp("shared")
+    (folder / "ratings.csv").write_text(ratings_csv())
+    (folder / "space.yaml").write_text(dump_yaml(SPACE))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory: pytest.TempPathFactory, shared: Path) -> Iterator[Cluster]:
+    with cluster_up(tmp_path_factory.mktemp("hosts"), shared) as up:
+        yield up
+
+
+def command(name: str, *flags: object) -> str:
+    """The line that the README has, for a study of this name; its answer goes to a file of this name."""
+    told = f"--name {name} --trials {N_TRIALS} --max-epochs {N_EPOCHS} --set training.batch_size=8 --set study.grace_period=20"
+    line = f"python -m recsys.tune --data experiments/ratings.csv {told} --json {' '.join(map(str, flags))}"
+    return f"cd recsys && {line} > experiments/{name}.json"
+
+
+def trials_of(study: Path) -> list[optuna.trial.FrozenTrial]:
+    return open_optuna(study).trials if study.exists() else []
+
+
+def nodes_of(trial: optuna.trial.FrozenTrial) -> list[str]:
+    """Where it ran, in order."""
+    return list(trial.user_attrs.get("nodes", {}).values())
+
+
+def check_whole(shared: Path, name: str) -> dict[str, Any]:
+    """Every trial once in the answer, in the record and in MLflow, every epoch once, none left running; the answer."""
+    answer: dict[str, Any] = json.loads((shared / f"{name}.json").read_text(encoding="utf-8"))
+    trials, uri = trials_of(shared / "studies" / name), f"sqlite:///{shared / 'mlflow.db'}"
+    assert [trial["id"] for trial in answer["trials"]] == [str(number) for number in range(N_TRIALS)]
+    assert {trial["state"] for trial in answer["trials"]} <= {"complete", "pruned"}
+    assert [trial.number for trial in trials] == list(range(N_TRIALS))
+    runs = [run for run in logged_trials(uri, "recsys") if run.data.tags["study"] == name]
+    assert [int(run.data.tags["trial"]) for run in runs] == list(range(N_TRIALS))
+    assert {run.info.status for run in runs} == {"FINISHED"}
+    for trial, told, run in zip(trials, answer["trials"], runs, strict=True):
+        assert sorted(trial.intermediate_values) == list(range(1, told["epochs"] + 1))
+        assert logged_steps(uri, run, "val_ndcg_at_10") == sorted(trial.intermediate_values)
+        assert told["nodes"] == trial.user_attrs["nodes"]
+    return answer
+
+
+def test_a_search_survives_a_power_cut_a_cable_and_a_raylet(cluster: Cluster, shared: Path) -> None:
+    study, output = shared / "studies" / "lost", shared / "lost.txt"
+    unplugged, off, killed, left = (cluster.hosts[f"w{number}"] for number in (1, 2, 3, 4))
+    search = cluster.start(command("lost", "--space experiments/space.yaml"), output)
+
+    def working() -> set[str]:
+        assert search.poll() is None, output.read_text()
+        running = [trial for trial in trials_of(study) if trial.state.name == "RUNNING"]
+        return {node for trial in running for node in nodes_of(trial)}
+
+    wait_until(lambda: len(working()) == 4)
+    unplugged.unplug()
+    off.power_off()
+    killed.kill("/raylet ")
+    assert search.wait(timeout=GIVE_UP_SECONDS) == 0, output.read_text()
+
+    assert check_whole(shared, "lost")["concurrency"] == 4
+    lost, there = {unplugged.address, off.address}, {killed.address, left.address}
+    moved = [nodes_of(trial) for trial in trials_of(study) if len(nodes_of(trial)) > 1]
+    assert all({nodes[0]} <= lost | {killed.address} and set(nodes[1:]) <= there for nodes in moved)
+    assert len(moved) >= 2  # the trial of a lost host may just have ended
+    # The autoscaler starts Ray again where it can still get in by ssh.
+    wait_until(lambda: cluster.alive() == {cluster.hosts["head"].address, *there})
+
+
+def test_a_search_goes_on_after_its_driver_was_killed(cluster: Cluster, shared: Path) -> None:
+    study, output = shared / "studies" / "driven", shared / "driven.txt"
+    search = cluster.start(command("driven", "--space experiments/space.yaml"), output)
+    wait_until(lambda: sum(len(trial.intermediate_values) for trial in trials_of(study)) >= 5)
+    cluster.hosts["head"].kill("recsys.tune --data")
+    assert search.wait(timeout=GIVE_UP_SECONDS) != 0
+    before = trials_of(study)
+    assert cluster.start(command("driven", "--resume"), output).wait(timeout=GIVE_UP_SECONDS) == 0, output.read_text()
+    check_whole(shared, "driven")
+    after = trials_of(study)
+    for trial in before:
+        assert trial.intermediate_values.items() <= after[trial.number].intermediate_values.items()
+        assert not trial.state.is_finished() or trial == after[trial.number]

@@ -4,6 +4,7 @@ The ground floor. Everything that outlives a process is written beside its place
 disk or an interrupt leaves the old content or none, never half of the new.
 """
 
+import errno
 import os
 import shutil
 import uuid
@@ -57,6 +58,21 @@ def write_folder(path: Path) -> Iterator[Path]:
     with temporary_sibling(path) as temporary:
         yield temporary
         move_folder(temporary, path)
+
+
+_NO_ROOM = ("No space left on device", "Disk quota exceeded", "database or disk is full")
+"""What says so where there is no error number: safetensors, and SQLite."""
+
+
+def no_room(error: BaseException) -> str | None:
+    """What an error, or one that it came from, says of a disk that has no room left; None if it says nothing of the kind."""
+    found: BaseException | None = error
+    while found is not None:
+        first_line = str(found).partition("\n")[0]
+        if getattr(found, "errno", None) in (errno.ENOSPC, errno.EDQUOT) or any(text in first_line for text in _NO_ROOM):
+            return first_line
+        found = found.__cause__ or found.__context__
+    return None
 
 
 def _sibling(path: Path) -> Path:

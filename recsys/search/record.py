@@ -137,6 +137,10 @@ class StudyRecord:
         trials = self._study.get_trials(deepcopy=False)
         return [self._summarise(trial) for trial in trials if trial.state != TrialState.WAITING]
 
+    def summary(self, number: int) -> TrialSummary:
+        """One trial."""
+        return self._summarise(self._trial(number))
+
     def _summarise(self, trial: FrozenTrial) -> TrialSummary:
         values = {step // self.parts: value for step, value in trial.intermediate_values.items() if step % self.parts == 0}
         epoch = max(values, key=lambda e: (values[e], -e)) if values else None

@@ -5,9 +5,12 @@ all its steps, so that the sampler learns from it what it is worth. ASHA's rungs
 search stops by the same standard.
 """
 
+import errno
 import math
-from typing import Any
+from typing import Any, cast
 
+import torch
+from ray.tune import PlacementGroupFactory
 from ray.tune.execution.tune_controller import TuneController
 from ray.tune.experiment import Trial
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
@@ -15,6 +18,7 @@ from ray.tune.search import Searcher
 
 from recsys.config import Config
 from recsys.search.record import StudyRecord, trial_seed
+from recsys.storage import no_room
 
 
 class StudySearcher(Searcher):
@@ -62,22 +66,37 @@ class AshaScheduler(FIFOScheduler):
         self._rungs = rungs(config, record.parts)
 
     def on_trial_result(self, tune_controller: TuneController, trial: Trial, result: dict[str, Any]) -> str:  # noqa: ARG002
-        """Write the report and decide whether the trial goes on."""
-        number, step = trial.config["number"], result["step"]
+        """Write the report and decide whether the trial goes on; one that has come to its end is stopped here alike.
+
+        Tune passes by a scheduler with a result that is `done` by itself, and takes what is raised after it for a failure of the
+        trial; what is raised here ends the search.
+        """
+        number, step = trial.config["number"], result.get("step")
+        if "diverged" in result:
+            return self._end(number, "diverged")
         is_new = self._write(trial, result)
+        if result["is_last"]:
+            return self._end(number, "complete")
         if is_new and step in self._rungs and not self._passes(number, step):
-            self._record.finish(number, "pruned")
-            return TrialScheduler.STOP
+            return self._end(number, "pruned")
         return TrialScheduler.CONTINUE
 
-    def on_trial_complete(self, tune_controller: TuneController, trial: Trial, result: dict[str, Any]) -> None:  # noqa: ARG002
-        """A result that ends a trial by itself comes here alone; the ending of one that was stopped is written already."""
-        number = trial.config["number"]
-        if not self._record.is_running(number):
-            return
-        if not result.get("diverged"):
-            self._write(trial, result)
-        self._record.finish(number, "diverged" if result.get("diverged") else "complete")
+    def on_trial_error(self, tune_controller: TuneController, trial: Trial) -> None:  # noqa: ARG002
+        """Look at what a trial died of, whether it is retried or not.
+
+        Raises:
+            OSError: if the study's disk has no room left, which the next trial would die of too.
+        """
+        error = trial.get_pickled_error()
+        reason = None if error is None else no_room(error)
+        if reason is not None:
+            raise OSError(errno.ENOSPC, reason)
+        if isinstance(error, torch.OutOfMemoryError):
+            _double_gpu(trial)
+
+    def _end(self, number: int, state: str) -> str:
+        self._record.finish(number, state)
+        return TrialScheduler.STOP
 
     def _write(self, trial: Trial, result: dict[str, Any]) -> bool:
         metrics = {key.removeprefix("metrics/"): value for key, value in result.items() if key.startswith("metrics/")}
@@ -87,6 +106,14 @@ class AshaScheduler(FIFOScheduler):
         values = self._record.values_at(step)
         n_better = sum(value > values[number] for value in values.values())
         return n_better < max(1, len(values) // self._reduction_factor)
+
+
+def _double_gpu(trial: Trial) -> None:
+    """Let a trial that found no room on a GPU ask for twice the share when it is tried again, at most for a whole one."""
+    needed = cast(PlacementGroupFactory, trial.placement_group_factory).required_resources
+    share = needed.get("GPU", 0.0)
+    if 0 < share < 1:
+        trial.update_resources(PlacementGroupFactory([{**needed, "GPU": min(1.0, 2 * share)}]))
 
 
 def rungs(config: Config, parts: int) -> set[int]:

@@ -1,10 +1,14 @@
-from types import SimpleNamespace
+import errno
+import re
 from typing import Any, cast
 
 import optuna
 import pytest
+import torch
 from optuna.trial import TrialState
+from ray.tune import PlacementGroupFactory
 from ray.tune.experiment import Trial
+from safetensors import SafetensorError
 
 from recsys.config import Config, replace_values
 from recsys.search.record import StudyRecord, trial_seed
@@ -30,18 +34,26 @@ class Search:
     def begin(self) -> int:
         return int(self.searcher.suggest(f"tune-{len(self.study.trials)}")["number"])
 
-    def report(self, number: int, step: int, value: float) -> str:
-        return self.scheduler.on_trial_result(cast(Any, None), self._trial(number), self._result(step, value))
+    def report(self, number: int, step: int, value: float, *, is_last: bool = False) -> str:
+        metrics = {"metrics/val_ndcg_at_10": value, "metrics/train_loss": 1.0}
+        return self.tell(number, {"step": step, "is_last": is_last, "pid": 1, **metrics})
 
-    def complete(self, number: int, result: dict[str, Any]) -> None:
-        self.scheduler.on_trial_complete(cast(Any, None), self._trial(number), result)
+    def tell(self, number: int, result: dict[str, Any]) -> str:
+        return self.scheduler.on_trial_result(cast(Any, None), self._trial(number), result)
 
-    def _trial(self, number: int) -> Trial:
-        return cast(Trial, SimpleNamespace(config={"number": number}))
+    def fail(self, number: int, error: Exception, *, gpu: float = 0.0) -> float:
+        """Tell of a failure as Tune does, of one that it retries too; the share of a GPU that the trial asks for afterwards."""
+        trial = self._trial(number, error)
+        trial.update_resources({"cpu": 1, "gpu": gpu})
+        self.scheduler.on_trial_error(cast(Any, None), trial)
+        needed = cast(PlacementGroupFactory, trial.placement_group_factory).required_resources
+        assert needed["CPU"] == 1
+        return needed.get("GPU", 0.0)
 
-    @staticmethod
-    def _result(step: int, value: float) -> dict[str, Any]:
-        return {"step": step, "metrics/val_ndcg_at_10": value, "metrics/train_loss": 1.0, "pid": 1}
+    def _trial(self, number: int, error: Exception | None = None) -> Trial:
+        trial = Trial("none", config={"number": number}, stub=True)
+        cast(Any, trial).get_pickled_error = lambda: error
+        return trial
 
 
 @pytest.mark.parametrize(
@@ -119,19 +131,25 @@ def test_a_finished_trial_is_complete_with_its_best_value() -> None:
     number = search.begin()
     search.report(number, 1, 0.2)
     search.report(number, 2, 0.4)
-    search.complete(number, search._result(3, 0.3))
+    assert search.report(number, 3, 0.3, is_last=True) == "STOP"
     trial = search.study.trials[number]
     assert (trial.state, trial.value, trial.intermediate_values) == (TrialState.COMPLETE, 0.4, {1: 0.2, 2: 0.4, 3: 0.3})
-    # Tune completes stopped trials too: their ending stands.
-    search.complete(number, search._result(3, 0.9))
-    assert search.study.trials[number].value == 0.4
+
+
+def test_a_trial_that_ends_at_a_rung_is_complete() -> None:
+    search = Search()
+    search.report(search.begin(), 1, 0.5)
+    worse = search.begin()
+    # As with patience: were it to go on, it would be stopped here.
+    assert search.report(worse, 1, 0.1, is_last=True) == "STOP"
+    assert search.study.trials[worse].state == TrialState.COMPLETE
 
 
 def test_a_diverged_trial_is_pruned_with_a_violated_constraint() -> None:
     search = Search()
     number = search.begin()
     search.report(number, 1, 0.2)
-    search.complete(number, {"diverged": "train_loss, epoch 2: must be finite", "done": True})
+    assert search.tell(number, {"diverged": "train_loss, epoch 2: must be finite"}) == "STOP"
     trial = search.study.trials[number]
     assert (trial.state, trial.intermediate_values, trial.constraints) == (TrialState.PRUNED, {1: 0.2}, {"diverged": 1.0})
 
@@ -139,13 +157,36 @@ def test_a_diverged_trial_is_pruned_with_a_violated_constraint() -> None:
 def test_only_a_failure_for_good_is_told() -> None:
     search = Search()
     first, second = search.begin(), search.begin()
-    # Tune tells the scheduler of each failure, also of one that it retries.
-    search.scheduler.on_trial_error(cast(Any, None), search._trial(first))
+    search.fail(first, RuntimeError("made to fail"))
     assert search.record.is_running(first)
     search.searcher.on_trial_complete("tune-0", error=True)
     assert search.study.trials[first].state == TrialState.FAIL
     search.searcher.on_trial_complete("tune-1", {"done": True})
     assert search.record.is_running(second)
+
+
+@pytest.mark.parametrize(("gpu", "expected"), [(0.25, 0.5), (0.5, 1.0), (0.75, 1.0), (1.0, 1.0), (2.0, 2.0), (0.0, 0.0)])
+def test_where_a_gpu_was_full_the_next_attempt_gets_twice_the_share(gpu: float, expected: float) -> None:
+    search = Search()
+    assert search.fail(search.begin(), torch.cuda.OutOfMemoryError("CUDA out of memory"), gpu=gpu) == expected
+    assert search.fail(search.begin(), MemoryError(), gpu=gpu) == gpu
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        OSError(errno.ENOSPC, "No space left on device", "checkpoint"),
+        OSError(errno.EDQUOT, "no more for you"),
+        SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)"),
+    ],
+)
+def test_a_full_disk_is_no_failure_of_the_trial_that_met_it(error: Exception) -> None:
+    search = Search()
+    number = search.begin()
+    with pytest.raises(OSError, match=re.escape(str(error))) as raised:
+        search.fail(number, error)
+    assert raised.value.errno == errno.ENOSPC
+    assert search.record.is_running(number)
 
 
 def test_the_default_then_the_warm_start_come_first() -> None:

@@ -138,7 +138,7 @@ def test_a_run_ends_as_the_record_says(told: Told, state: str, status: str) -> N
     if state == "failed":
         search.callback.on_trial_error(1, [search.trial], search.trial)
     else:
-        search.callback.on_trial_complete(1, [search.trial], search.trial)
+        search.report(1, done=True)
     run = search.run()
     assert run.info.status == status
     assert (run.data.tags["state"], run.data.tags["model"], run.data.tags["dataset"]) == (state, "neumf", "ml-latest-small")
@@ -160,7 +160,7 @@ def test_a_diverged_epoch_has_nothing_to_log(told: Told, requests: Counter[tuple
     search = Search(told, 3)
     search.run()
     requests.clear()
-    search.callback.on_trial_result(1, [search.trial], search.trial, {"diverged": "train_loss", "done": True})
+    search.callback.on_trial_result(1, [search.trial], search.trial, {"diverged": "train_loss"})
     search.run()
     assert not requests
 

@@ -12,7 +12,7 @@ from ray.tune.experiment import Trial
 
 from recsys.search.record import StudyRecord
 from recsys.search.summaries import TrialSummary, ranked
-from recsys.search.trial import WEIGHTS
+from recsys.search.trial import CHECKPOINT, WEIGHTS
 from recsys.storage import write_atomically
 from recsys.tracking.callback import failure_of
 
@@ -33,10 +33,10 @@ class TrialFolders(Callback):
         self._folder = folder
         self._record = record
         self._n_kept = n_kept
-        ended = [summary for summary in record.summaries() if summary.state != "unfinished"]
-        self._best = self._best_of(ended)
-        for summary in ended:
-            self._tidy(summary.number)
+        summaries = record.summaries()
+        self._best = self._best_of([summary for summary in summaries if summary.state != "unfinished"])
+        for summary in summaries:
+            self._tidy(summary)
 
     def on_trial_result(self, iteration: int, trials: list[Trial], trial: Trial, result: dict[str, Any], **_info: Any) -> None:  # noqa: ARG002
         """Keep of a trial that this result ended what is to be kept, and delete what it takes the place of."""
@@ -55,15 +55,19 @@ class TrialFolders(Callback):
         candidates = [*self._best, self._record.summary(number)]
         self._best = self._best_of(candidates)
         for candidate in candidates:
-            self._tidy(candidate.number)
+            self._tidy(candidate)
 
     def _best_of(self, ended: list[TrialSummary]) -> list[TrialSummary]:
         return ranked([summary for summary in ended if summary.choosable])[: self._n_kept]
 
-    def _tidy(self, number: int) -> None:
-        """Delete what is not kept of an ended trial, and what a killed worker left half written."""
-        folder = self._folder / str(number)
-        kept = {TRACEBACK, WEIGHTS} if any(summary.number == number for summary in self._best) else {TRACEBACK}
+    def _tidy(self, trial: TrialSummary) -> None:
+        """Delete what is not kept of a trial, and what a killed worker left half written."""
+        folder = self._folder / str(trial.number)
+        kept = {TRACEBACK}
+        if trial.state == "unfinished":
+            kept = {CHECKPOINT, WEIGHTS}
+        elif trial in self._best:
+            kept = {TRACEBACK, WEIGHTS}
         files = list(folder.iterdir()) if folder.is_dir() else []
         for file in files:
             if file.name not in kept:

@@ -68,9 +68,11 @@ def no_room(error: BaseException) -> str | None:
     """What an error, or one that it came from, says of a disk that has no room left; None if it says nothing of the kind."""
     found: BaseException | None = error
     while found is not None:
-        first_line = str(found).partition("\n")[0]
-        if getattr(found, "errno", None) in (errno.ENOSPC, errno.EDQUOT) or any(text in first_line for text in _NO_ROOM):
-            return first_line
+        if isinstance(found, OSError) and found.errno in (errno.ENOSPC, errno.EDQUOT):
+            return str(found)
+        for line in str(found).splitlines():
+            if any(text in line for text in _NO_ROOM):
+                return line
         found = found.__cause__ or found.__context__
     return None
 

@@ -9,7 +9,6 @@ import errno
 import math
 from typing import Any, cast
 
-import torch
 from ray.tune import PlacementGroupFactory
 from ray.tune.execution.tune_controller import TuneController
 from ray.tune.experiment import Trial
@@ -18,7 +17,7 @@ from ray.tune.search import Searcher
 
 from recsys.config import Config
 from recsys.search.record import StudyRecord, trial_seed
-from recsys.storage import no_room
+from recsys.tracking.callback import failure_of
 
 
 class StudySearcher(Searcher):
@@ -70,8 +69,13 @@ class AshaScheduler(FIFOScheduler):
 
         Tune passes by a scheduler with a result that is `done` by itself, and takes what is raised after it for a failure of the
         trial; what is raised here ends the search.
+
+        Raises:
+            OSError: if the worker found a full disk, which the next trial would find too.
         """
         number, step = trial.config["number"], result.get("step")
+        if "no_room" in result:
+            raise OSError(errno.ENOSPC, result["no_room"])
         if "diverged" in result:
             return self._end(number, "diverged")
         is_new = self._write(trial, result)
@@ -82,17 +86,12 @@ class AshaScheduler(FIFOScheduler):
         return TrialScheduler.CONTINUE
 
     def on_trial_error(self, tune_controller: TuneController, trial: Trial) -> None:  # noqa: ARG002
-        """Look at what a trial died of, whether it is retried or not.
-
-        Raises:
-            OSError: if the study's disk has no room left, which the next trial would die of too.
-        """
-        error = trial.get_pickled_error()
-        reason = None if error is None else no_room(error)
-        if reason is not None:
-            raise OSError(errno.ENOSPC, reason)
-        if isinstance(error, torch.OutOfMemoryError):
-            _double_gpu(trial)
+        """Let a trial that found no room on a GPU ask for twice the share when it is tried again, at most for a whole one."""
+        *_, last = (failure_of(trial) or "").split("Failure # ")
+        needed = cast(PlacementGroupFactory, trial.placement_group_factory).required_resources
+        share = needed.get("GPU", 0.0)
+        if "torch.OutOfMemoryError" in last and 0 < share < 1:
+            trial.update_resources(PlacementGroupFactory([{**needed, "GPU": min(1.0, 2 * share)}]))
 
     def _end(self, number: int, state: str) -> str:
         self._record.finish(number, state)
@@ -106,14 +105,6 @@ class AshaScheduler(FIFOScheduler):
         values = self._record.values_at(step)
         n_better = sum(value > values[number] for value in values.values())
         return n_better < max(1, len(values) // self._reduction_factor)
-
-
-def _double_gpu(trial: Trial) -> None:
-    """Let a trial that found no room on a GPU ask for twice the share when it is tried again, at most for a whole one."""
-    needed = cast(PlacementGroupFactory, trial.placement_group_factory).required_resources
-    share = needed.get("GPU", 0.0)
-    if 0 < share < 1:
-        trial.update_resources(PlacementGroupFactory([{**needed, "GPU": min(1.0, 2 * share)}]))
 
 
 def rungs(config: Config, parts: int) -> set[int]:

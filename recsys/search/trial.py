@@ -14,8 +14,10 @@ from typing import Any
 import ray
 import torch
 from ray import tune
+from safetensors import SafetensorError
 
 from recsys.config import Config
+from recsys.storage import no_room
 from recsys.training.fit import Epoch, fit
 from recsys.training.state import TrainingState
 
@@ -65,16 +67,22 @@ class TrialRunner(tune.Trainable):
 
         Returns:
             `epoch`, `step`, `whole`, `metrics` and `is_last` of an `Epoch`, `started` (Unix seconds of the first batch in this
-            process); or, where the loss was no longer finite, `diverged` with the reason.
+            process); or `diverged` with the reason, where the loss was no longer finite; or `no_room` with the reason, where a
+            disk was full.
         """
         try:
             epoch = next(self._epochs)
         except FloatingPointError as error:
             return {"diverged": str(error)}
-        if epoch.is_last or epoch.step in self._rungs:
-            self._save_best(epoch.state)
-        if not epoch.is_last and time.monotonic() >= self._save_from:
-            self._save(epoch.state)
+        try:
+            if epoch.is_last or epoch.step in self._rungs:
+                self._save_best(epoch.state)
+            if not epoch.is_last and time.monotonic() >= self._save_from:
+                self._save(epoch.state)
+        except (OSError, SafetensorError) as error:
+            if (reason := no_room(error)) is None:
+                raise
+            return {"no_room": reason}
         told = {"epoch": epoch.epoch, "step": epoch.step, "whole": epoch.whole, "metrics": epoch.metrics}
         return {**told, "is_last": epoch.is_last, "started": self._started}
 

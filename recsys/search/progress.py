@@ -75,6 +75,8 @@ class SearchProgress(Callback):
             return
         summaries = self._record.summaries()
         ended = next(s for s in summaries if s.number == trial.config["number"])
+        if ended.state == "unfinished":
+            return  # it is tried again
         epochs = f"{ended.epochs} epoch{'s' * (ended.epochs != 1)}"
         told = f"trial {ended.number}: {ended.state} after {epochs}, {self._describe(ended)}"
         line = f"{told} | {self._headline(summaries)}"

@@ -7,6 +7,7 @@ search stops by the same standard.
 
 import errno
 import math
+from collections import Counter
 from typing import Any, cast
 
 from ray.tune import PlacementGroupFactory
@@ -23,13 +24,18 @@ from recsys.tracking.callback import failure_of
 class StudySearcher(Searcher):
     """Proposes the trials of a study; the values and all endings but failures are written by the scheduler."""
 
-    def __init__(self, record: StudyRecord) -> None:
+    def __init__(self, record: StudyRecord, limit: int | None) -> None:
+        """Propose until `limit` trials have ended, without end where it is None."""
         super().__init__()
         self._record = record
+        self._limit = limit
         self._numbers: dict[str, int] = {}  # by Tune's ids, which are new in each run
 
-    def suggest(self, trial_id: str) -> dict[str, Any]:
-        """Begin the next trial."""
+    def suggest(self, trial_id: str) -> dict[str, Any] | str | None:  # type: ignore[override]
+        """Begin the next trial. None while the last ones run, as one of them may be given back; `FINISHED` after them."""
+        n_running = self._record.n_running
+        if self._limit is not None and self._record.n_finished + n_running >= self._limit:
+            return None if n_running else Searcher.FINISHED
         number, config = self._record.ask()
         self._numbers[trial_id] = number
         seed = trial_seed(config.study.seed, number)
@@ -63,6 +69,8 @@ class AshaScheduler(FIFOScheduler):
         self._metric_name = config.metric_name
         self._reduction_factor = config.study.reduction_factor
         self._rungs = rungs(config, record.parts)
+        self._max_failures = config.resources.max_failures
+        self._given_back: Counter[int] = Counter()
 
     def on_trial_result(self, tune_controller: TuneController, trial: Trial, result: dict[str, Any]) -> str:  # noqa: ARG002
         """Write the report and decide whether the trial goes on; one that has come to its end is stopped here alike.
@@ -86,7 +94,14 @@ class AshaScheduler(FIFOScheduler):
         return TrialScheduler.CONTINUE
 
     def on_trial_error(self, tune_controller: TuneController, trial: Trial) -> None:  # noqa: ARG002
-        """Let a trial that found no room on a GPU ask for twice the share when it is tried again, at most for a whole one."""
+        """Give a trial back whose worker died while it took the trial up: Tune retries those alone that have started.
+
+        A trial that found no room on a GPU asks for twice the share when it is tried again, at most for a whole one.
+        """
+        number = trial.config["number"]
+        if trial.status == Trial.PENDING and self._given_back[number] < self._max_failures:
+            self._given_back[number] += 1
+            self._record.leave(number)
         *_, last = (failure_of(trial) or "").split("Failure # ")
         needed = cast(PlacementGroupFactory, trial.placement_group_factory).required_resources
         share = needed.get("GPU", 0.0)

@@ -72,8 +72,7 @@ def search(
         gpu_device: the torch device of trials that have a GPU.
     """
     limit = config.study.trial_limit
-    n_left = _MANY_TRIALS if limit is None else limit - record.n_finished
-    if n_left <= 0:
+    if limit is not None and record.n_finished >= limit:
         return Outcome(record.summaries(), wall_seconds=0.0, busy_seconds=0.0, interrupted=False)
     progress = SearchProgress(record, config)
     stopper = _Stopper(config.study.time_budget)
@@ -89,9 +88,9 @@ def search(
             tune.run(
                 trainable,
                 name=folder.name,
-                search_alg=StudySearcher(record),
+                search_alg=StudySearcher(record, limit),
                 scheduler=AshaScheduler(record, config),
-                num_samples=n_left,
+                num_samples=_MANY_TRIALS,  # the searcher knows when to end
                 max_concurrent_trials=concurrency,
                 max_failures=config.resources.max_failures,
                 reuse_actors=True,

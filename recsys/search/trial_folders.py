@@ -46,6 +46,8 @@ class TrialFolders(Callback):
     def on_trial_error(self, iteration: int, trials: list[Trial], trial: Trial, **_info: Any) -> None:  # noqa: ARG002
         """Keep the traceback of a trial that failed for good."""
         number = trial.config["number"]
+        if self._record.ending(number) == "unfinished":
+            return  # it was given back
         if (told := failure_of(trial)) is not None:
             with write_atomically(self._folder / str(number) / TRACEBACK) as file:
                 file.write_text(told, encoding="utf-8")

@@ -55,7 +55,12 @@ class StudyCallback(MLflowLoggerCallback):
     def log_trial_end(self, trial: Trial, failed: bool = False) -> None:
         """End the trial's run as the record says; what made it fail is kept with it."""
         number = trial.config["number"]
-        self._runs.end_trial(number, self._record.ending(number), failure_of(trial) if failed else None)
+        state = self._record.ending(number)
+        if failed and state == "unfinished":
+            return  # it is tried again
+        if failed:
+            self.log_trial_start(trial)  # Tune tells of no start where the worker died before it
+        self._runs.end_trial(number, state, failure_of(trial) if failed else None)
 
 
 def failure_of(trial: Trial) -> str | None:

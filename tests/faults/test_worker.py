@@ -73,6 +73,32 @@ def epochs_by_worker(results: Results, number: int) -> list[list[int]]:
     return list(seen.values())
 
 
+class DyingBetweenRunner(TrialRunner):
+    """A worker that is killed by the system once, while it takes up its second trial."""
+
+    def reset_config(self, new_config: dict[str, Any]) -> bool:
+        mark = self._folder.parent / "killed"
+        if not mark.exists():
+            mark.touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        return super().reset_config(new_config)
+
+
+def test_a_worker_that_is_killed_between_two_trials(
+    ray_here: None,  # noqa: ARG001
+    ratings: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(study, "TrialRunner", DyingBetweenRunner)
+    values = {"study.n_trials": 4, "study.max_concurrent": 1, "study.grace_period": 3}
+    searched = search(ratings, tmp_path, values, tracked=True)
+    assert (searched.folder / "killed").exists()
+    assert {number: summary.state for number, summary in searched.trials.items()} == dict.fromkeys(range(4), "complete")
+    runs = logged_trials(f"sqlite:///{tmp_path / 'mlflow.db'}", "recsys")
+    assert [(run.data.tags["trial"], run.info.status) for run in runs] == [(str(number), "FINISHED") for number in range(4)]
+
+
 class LimitedRunner(TrialRunner):
     """A worker that may take 1 GB more than it has once it is there."""
 

@@ -9,6 +9,7 @@ import pytest
 from optuna.trial import TrialState
 from ray.tune import PlacementGroupFactory
 from ray.tune.experiment import Trial
+from ray.tune.search import Searcher
 
 from recsys.config import Config, replace_values
 from recsys.search.record import StudyRecord, trial_seed
@@ -28,11 +29,14 @@ class Search:
         self.study = optuna.create_study(direction="maximize")
         self.study.set_user_attr("start", {"parts": parts})
         self.record = StudyRecord(self.study, config, SPACE)
-        self.searcher = StudySearcher(self.record)
+        self.searcher = StudySearcher(self.record, config.study.trial_limit)
         self.scheduler = AshaScheduler(self.record, config)
 
+    def suggest(self) -> Any:
+        return self.searcher.suggest(f"tune-{len(self.study.trials)}")
+
     def begin(self) -> int:
-        return int(self.searcher.suggest(f"tune-{len(self.study.trials)}")["number"])
+        return int(self.suggest()["number"])
 
     def report(self, number: int, step: int, value: float, *, is_last: bool = False) -> str:
         metrics = {"metrics/val_ndcg_at_10": value, "metrics/train_loss": 1.0}
@@ -41,10 +45,11 @@ class Search:
     def tell(self, number: int, result: dict[str, Any]) -> str:
         return self.scheduler.on_trial_result(cast(Any, None), self._trial(number), result)
 
-    def fail(self, number: int, *errors: str, gpu: float = 0.0) -> float:
+    def fail(self, number: int, *errors: str, gpu: float = 0.0, status: str = Trial.ERROR) -> float:
         """Tell of a failure as Tune does, of one that it retries too; the share of a GPU that the trial asks for afterwards."""
         trial = self._trial(number)
         trial.update_resources({"cpu": 1, "gpu": gpu})
+        trial.status = status
         with tempfile.TemporaryDirectory() as folder:
             cast(Any, trial.run_metadata).error_filename = "error.txt"
             trial.storage = cast(Any, SimpleNamespace(trial_driver_staging_path=folder))
@@ -168,6 +173,39 @@ def test_only_a_failure_for_good_is_told() -> None:
     assert search.record.is_running(second)
 
 
+def test_a_trial_whose_worker_died_while_it_took_it_up_is_given_back() -> None:
+    search = Search(resources__max_failures=1)
+    first, other = search.begin(), search.begin()
+    search.report(first, 1, 0.5)
+    before = search.study.trials[first]
+    search.fail(first, "ActorDiedError", status=Trial.PENDING)
+    search.searcher.on_trial_complete("tune-0", error=True)
+    # It comes first, as it was, and goes on after what it told.
+    assert search.begin() == first
+    assert search.study.trials[first] == before
+    assert search.report(first, 1, 0.1) == "CONTINUE"
+    assert search.study.trials[first].intermediate_values == {1: 0.5}
+    # Once, as failures go.
+    search.fail(first, "ActorDiedError", status=Trial.PENDING)
+    search.searcher.on_trial_complete("tune-2", error=True)
+    assert search.study.trials[first].state == TrialState.FAIL
+    assert search.record.is_running(other)
+
+
+def test_the_searcher_ends_when_no_trial_can_be_given_back() -> None:
+    search = Search(study__n_trials=2, training__max_epochs=1)
+    first, second = search.begin(), search.begin()
+    assert search.suggest() is None
+    search.report(first, 1, 0.5, is_last=True)
+    assert search.suggest() is None
+    search.fail(second, "ActorDiedError", status=Trial.PENDING)
+    assert search.begin() == second
+    assert search.suggest() is None
+    search.report(second, 1, 0.5, is_last=True)
+    assert search.suggest() == Searcher.FINISHED
+    assert Search(study__time_budget=60).begin() == 0
+
+
 @pytest.mark.parametrize(("gpu", "expected"), [(0.25, 0.5), (0.5, 1.0), (0.75, 1.0), (1.0, 1.0), (2.0, 2.0), (0.0, 0.0)])
 def test_where_a_gpu_was_full_the_next_attempt_gets_twice_the_share(gpu: float, expected: float) -> None:
     search = Search()
@@ -190,7 +228,7 @@ def test_a_full_disk_is_no_failure_of_the_trial_that_met_it() -> None:
 def test_the_default_then_the_warm_start_come_first() -> None:
     search = Search(model__dropout=0.25)
     search.record.enqueue_first_points()
-    proposals = [search.searcher.suggest(f"tune-{number}") for number in range(3)]
+    proposals = [search.suggest() for _ in range(3)]
     configs = [Config.model_validate_json(proposal["config"]) for proposal in proposals]
     assert [config.model.embedding_dim for config in configs[:2]] == [16, 32]
     assert [config.model.dropout for config in configs] == [0.25] * 3

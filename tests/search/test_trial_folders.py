@@ -56,14 +56,14 @@ class Disk:
         optuna_study = create_study(folder, CONFIG, Start()) if is_new else reopen_study(folder, CONFIG)
         self.record = StudyRecord(optuna_study, CONFIG, SPACE)
         self.record.reopen()
-        self.searcher = StudySearcher(self.record)
+        self.searcher = StudySearcher(self.record, None)
         self.scheduler = AshaScheduler(self.record, CONFIG)
         self.folders = TrialFolders(self.trials, self.record, n_kept)
         self.state = state or start_training(replace_values(CONFIG, {"model.embedding_dim": 4}), 3, 3, 0, "cpu")
 
     def begin(self, *, saves: bool = True) -> int:
         """A trial that has a checkpoint if it `saves`, as one has after half a minute."""
-        number = int(self.searcher.suggest(f"tune-{len(self.record.summaries())}")["number"])
+        number = int(cast(Any, self.searcher.suggest(f"tune-{len(self.record.summaries())}"))["number"])
         if saves:
             self.state.save(self.trials / str(number) / CHECKPOINT)
         return number

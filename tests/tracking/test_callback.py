@@ -156,6 +156,18 @@ def test_what_made_a_trial_fail_is_kept(told: Told, tmp_path: Path) -> None:
     assert told.text(search.run(), "traceback.txt") == "Failure # 1\nray::T \N{SNOWMAN} \N{REPLACEMENT CHARACTER}\n"
 
 
+def test_a_trial_that_failed_before_it_started_has_a_run_all_the_same(told: Told) -> None:
+    search = Search(told, 2)
+    trial = cast(Trial, TuneTrial(3))
+    search.record.endings[3] = "unfinished"  # it is given back
+    search.callback.on_trial_error(1, [trial], trial)
+    search.run()
+    search.record.endings[3] = "failed"
+    search.callback.on_trial_error(1, [trial], trial)
+    assert search.runs.flush()
+    assert [(run.data.tags["trial"], run.info.status) for run in told.runs()] == [("2", "RUNNING"), ("3", "FAILED")]
+
+
 def test_a_diverged_epoch_has_nothing_to_log(told: Told, requests: Counter[tuple[str, bool]]) -> None:
     search = Search(told, 3)
     search.run()

@@ -38,14 +38,14 @@ SPACE = "parameters: {model.name: {choices: [neumf]}}\n"
 
 @dataclass
 class Saves:
-    """When the checkpoint of the study's trial was written, each time anew, in Unix seconds."""
+    """When the checkpoint of the study's trial, or its weights in the end, were written, in Unix seconds."""
 
     folder: Path
     times: set[float] = field(default_factory=set)
 
     def look(self) -> None:
-        """Note the time of the checkpoint that lies there."""
-        self.times |= {path.stat().st_mtime for path in self.folder.glob("*.safetensors")}
+        """Note the times of the files that lie there."""
+        self.times |= {path.stat().st_mtime for path in self.folder.glob("*/*.safetensors")}
 
     def longest_gap(self, wall_seconds: float) -> float:
         """The longest time without a checkpoint of a trial that ran for `wall_seconds` and was saved when it ended."""

@@ -4,6 +4,7 @@ The ground floor. Everything that outlives a process is written beside its place
 disk or an interrupt leaves the old content or none, never half of the new.
 """
 
+import errno
 import fcntl
 import os
 import shutil
@@ -66,6 +67,23 @@ def one_at_a_time(path: Path) -> Iterator[None]:
     with path.with_name(f".{path.name}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield
+
+
+_NO_ROOM = ("No space left on device", "Disk quota exceeded", "database or disk is full")
+"""What says so where there is no error number: safetensors, and SQLite."""
+
+
+def no_room(error: BaseException) -> str | None:
+    """What an error, or one that it came from, says of a disk that has no room left; None if it says nothing of the kind."""
+    found: BaseException | None = error
+    while found is not None:
+        if isinstance(found, OSError) and found.errno in (errno.ENOSPC, errno.EDQUOT):
+            return str(found)
+        for line in str(found).splitlines():
+            if any(text in line for text in _NO_ROOM):
+                return line
+        found = found.__cause__ or found.__context__
+    return None
 
 
 def _sibling(path: Path) -> Path:

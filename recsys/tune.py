@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import click
 
 from recsys import command_line
+from recsys.storage import no_room
 
 if TYPE_CHECKING:
     from recsys.search.session import Plan
@@ -95,6 +96,12 @@ def tune(
     except KeyboardInterrupt:
         _print_how_to_go_on(plan)
         raise
+    except Exception as error:
+        if (reason := no_room(error)) is None:
+            raise
+        print(f"error: {plan.study_folder}: must have room to be written, but got {reason}. Free some.", file=sys.stderr)
+        _print_how_to_go_on(plan)
+        return 1
     answer = {**result.answer, "total_seconds": time.monotonic() - began}
     dir_flag = command_line.dir_flag(folder)
     command_line.print_result(answer, as_json, partial(result_text, plan, result.summaries, dir_flag=dir_flag))

@@ -56,17 +56,15 @@ class SearchProgress(Callback):
             self._live = None
 
     def on_trial_result(self, iteration: int, trials: list[Trial], trial: Trial, result: dict[str, Any], **_info: Any) -> None:  # noqa: ARG002
-        """Keep the epoch's times."""
+        """Keep the epoch's times; where there is no terminal, tell of a trial that this result ended in a line."""
         self.ended = time.time()
         if "metrics" in result:
             self.started = min(self.started or result["started"], result["started"])
             # A part of an epoch tells the time of the epoch so far.
             seconds = result["metrics"]["train_seconds"] + result["metrics"]["rank_seconds"]
             self._busy[trial.config["number"], result["epoch"]] = seconds
-
-    def on_trial_complete(self, iteration: int, trials: list[Trial], trial: Trial, **_info: Any) -> None:  # noqa: ARG002
-        """Tell of the trial in a line where there is no terminal."""
-        self._tell(trial)
+        if result.get("done"):
+            self._tell(trial)
 
     def on_trial_error(self, iteration: int, trials: list[Trial], trial: Trial, **_info: Any) -> None:  # noqa: ARG002
         """Tell of the trial in a line where there is no terminal."""
@@ -77,6 +75,8 @@ class SearchProgress(Callback):
             return
         summaries = self._record.summaries()
         ended = next(s for s in summaries if s.number == trial.config["number"])
+        if ended.state == "unfinished":
+            return  # it is tried again
         epochs = f"{ended.epochs} epoch{'s' * (ended.epochs != 1)}"
         told = f"trial {ended.number}: {ended.state} after {epochs}, {self._describe(ended)}"
         line = f"{told} | {self._headline(summaries)}"

@@ -49,7 +49,7 @@ class StudyRecord:
         """Steps of an epoch."""
         self._running: dict[int, _Progress] = {}
         self._rungs: dict[int, dict[int, float]] = {}
-        self._left: deque[tuple[int, Config]] = deque()
+        self._left: deque[optuna.Trial] = deque()
         attributes = study.user_attrs
         self._run_ids = {int(key.removeprefix(_RUN_ID)): attributes[key] for key in attributes if key.startswith(_RUN_ID)}
 
@@ -68,22 +68,30 @@ class StudyRecord:
                 if found.user_attrs.get("diverged"):
                     self._study.tell(trial, state=TrialState.PRUNED)
                 else:
-                    self._left.append(self._begin(trial))
-                    self._running[found.number].take_up(found, self.parts)
+                    self._left.append(trial)
 
     def ask(self) -> tuple[int, Config]:
         """Begin a new trial, or go on with one that was left: its number and its complete config."""
-        return self._left.popleft() if self._left else self._begin(self._study.ask())
-
-    def _begin(self, trial: optuna.Trial) -> tuple[int, Config]:
+        trial = self._left.popleft() if self._left else self._study.ask()
         values = self._space.suggest(trial, self._base)
-        self._running[trial.number] = _Progress(trial)
+        running = _Progress(trial)
+        running.take_up(self._trial(trial.number), self.parts)
+        self._running[trial.number] = running
         return trial.number, replace_values(self._base, values)
+
+    def leave(self, number: int) -> None:
+        """Give a running trial back, to be handed out again."""
+        self._left.append(self._running.pop(number).trial)
 
     @property
     def n_finished(self) -> int:
         """Trials that have ended."""
         return sum(trial.state.is_finished() for trial in self._study.get_trials(deepcopy=False))
+
+    @property
+    def n_running(self) -> int:
+        """Trials that were begun in this process and have no ending yet."""
+        return len(self._running)
 
     def is_running(self, number: int) -> bool:
         """Whether a trial was begun in this process and has no ending yet."""
@@ -146,6 +154,10 @@ class StudyRecord:
         """All trials in the order of their numbers; points still waiting in the queue are left out."""
         trials = self._study.get_trials(deepcopy=False)
         return [self._summarise(trial) for trial in trials if trial.state != TrialState.WAITING]
+
+    def summary(self, number: int) -> TrialSummary:
+        """One trial."""
+        return self._summarise(self._trial(number))
 
     def _summarise(self, trial: FrozenTrial) -> TrialSummary:
         values = {step // self.parts: value for step, value in trial.intermediate_values.items() if step % self.parts == 0}

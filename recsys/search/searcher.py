@@ -5,9 +5,12 @@ all its steps, so that the sampler learns from it what it is worth. ASHA's rungs
 search stops by the same standard.
 """
 
+import errno
 import math
-from typing import Any
+from collections import Counter
+from typing import Any, cast
 
+from ray.tune import PlacementGroupFactory
 from ray.tune.execution.tune_controller import TuneController
 from ray.tune.experiment import Trial
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
@@ -15,18 +18,24 @@ from ray.tune.search import Searcher
 
 from recsys.config import Config
 from recsys.search.record import StudyRecord, trial_seed
+from recsys.tracking.callback import failure_of
 
 
 class StudySearcher(Searcher):
     """Proposes the trials of a study; the values and all endings but failures are written by the scheduler."""
 
-    def __init__(self, record: StudyRecord) -> None:
+    def __init__(self, record: StudyRecord, limit: int | None) -> None:
+        """Propose until `limit` trials have ended, without end where it is None."""
         super().__init__()
         self._record = record
+        self._limit = limit
         self._numbers: dict[str, int] = {}  # by Tune's ids, which are new in each run
 
-    def suggest(self, trial_id: str) -> dict[str, Any]:
-        """Begin the next trial."""
+    def suggest(self, trial_id: str) -> dict[str, Any] | str | None:  # type: ignore[override]
+        """Begin the next trial. None while the last ones run, as one of them may be given back; `FINISHED` after them."""
+        n_running = self._record.n_running
+        if self._limit is not None and self._record.n_finished + n_running >= self._limit:
+            return None if n_running else Searcher.FINISHED
         number, config = self._record.ask()
         self._numbers[trial_id] = number
         seed = trial_seed(config.study.seed, number)
@@ -60,24 +69,48 @@ class AshaScheduler(FIFOScheduler):
         self._metric_name = config.metric_name
         self._reduction_factor = config.study.reduction_factor
         self._rungs = rungs(config, record.parts)
+        self._max_failures = config.resources.max_failures
+        self._given_back: Counter[int] = Counter()
 
     def on_trial_result(self, tune_controller: TuneController, trial: Trial, result: dict[str, Any]) -> str:  # noqa: ARG002
-        """Write the report and decide whether the trial goes on."""
-        number, step = trial.config["number"], result["step"]
+        """Write the report and decide whether the trial goes on; one that has come to its end is stopped here alike.
+
+        Tune passes by a scheduler with a result that is `done` by itself, and takes what is raised after it for a failure of the
+        trial; what is raised here ends the search.
+
+        Raises:
+            OSError: if the worker found a full disk, which the next trial would find too.
+        """
+        number, step = trial.config["number"], result.get("step")
+        if "no_room" in result:
+            raise OSError(errno.ENOSPC, result["no_room"])
+        if "diverged" in result:
+            return self._end(number, "diverged")
         is_new = self._write(trial, result)
+        if result["is_last"]:
+            return self._end(number, "complete")
         if is_new and step in self._rungs and not self._passes(number, step):
-            self._record.finish(number, "pruned")
-            return TrialScheduler.STOP
+            return self._end(number, "pruned")
         return TrialScheduler.CONTINUE
 
-    def on_trial_complete(self, tune_controller: TuneController, trial: Trial, result: dict[str, Any]) -> None:  # noqa: ARG002
-        """A result that ends a trial by itself comes here alone; the ending of one that was stopped is written already."""
+    def on_trial_error(self, tune_controller: TuneController, trial: Trial) -> None:  # noqa: ARG002
+        """Give a trial back whose worker died while it took the trial up: Tune retries those alone that have started.
+
+        A trial that found no room on a GPU asks for twice the share when it is tried again, at most for a whole one.
+        """
         number = trial.config["number"]
-        if not self._record.is_running(number):
-            return
-        if not result.get("diverged"):
-            self._write(trial, result)
-        self._record.finish(number, "diverged" if result.get("diverged") else "complete")
+        if trial.status == Trial.PENDING and self._given_back[number] < self._max_failures:
+            self._given_back[number] += 1
+            self._record.leave(number)
+        *_, last = (failure_of(trial) or "").split("Failure # ")
+        needed = cast(PlacementGroupFactory, trial.placement_group_factory).required_resources
+        share = needed.get("GPU", 0.0)
+        if "torch.OutOfMemoryError" in last and 0 < share < 1:
+            trial.update_resources(PlacementGroupFactory([{**needed, "GPU": min(1.0, 2 * share)}]))
+
+    def _end(self, number: int, state: str) -> str:
+        self._record.finish(number, state)
+        return TrialScheduler.STOP
 
     def _write(self, trial: Trial, result: dict[str, Any]) -> bool:
         metrics = {key.removeprefix("metrics/"): value for key, value in result.items() if key.startswith("metrics/")}

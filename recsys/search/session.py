@@ -113,7 +113,7 @@ def _run(plan: Plan, data: Any, tracking: Tracking | None) -> Result:
     limit = _INTERRUPTED_SECONDS if outcome.interrupted else None
     answered = runs.flush(limit)
     outcome = replace(outcome, summaries=record.summaries())  # with the runs of the last trials
-    write_results(plan.study_folder, record, plan.config, outcome.summaries)
+    write_results(plan.study_folder, record, outcome.summaries)
     _end_runs(runs, outcome)
     runs.close(limit if answered else 0.0)  # a server is waited for once
     return Result(_answer(plan, outcome, runs.run_id), ranked(outcome.summaries), outcome.interrupted)

@@ -23,14 +23,16 @@ os.environ.setdefault("TUNE_FORCE_TRIAL_CLEANUP_S", "5")
 
 from ray import tune
 from ray.tune import Callback, Stopper
+from ray.tune.error import TuneError
 from ray.tune.experiment import Trial
 
 from recsys.config import Config
 from recsys.search.progress import SearchProgress
 from recsys.search.record import StudyRecord
-from recsys.search.searcher import AshaScheduler, StudySearcher
+from recsys.search.searcher import AshaScheduler, StudySearcher, rungs
 from recsys.search.summaries import TrialSummary
 from recsys.search.trial import TrialRunner
+from recsys.search.trial_folders import TrialFolders
 
 _MANY_TRIALS = 10**6
 
@@ -70,14 +72,15 @@ def search(
         gpu_device: the torch device of trials that have a GPU.
     """
     limit = config.study.trial_limit
-    n_left = _MANY_TRIALS if limit is None else limit - record.n_finished
-    if n_left <= 0:
+    if limit is not None and record.n_finished >= limit:
         return Outcome(record.summaries(), wall_seconds=0.0, busy_seconds=0.0, interrupted=False)
     progress = SearchProgress(record, config)
     stopper = _Stopper(config.study.time_budget)
+    trial_folder = (folder / "trials").resolve()
+    listeners = [*callbacks, TrialFolders(trial_folder, record, config.study.keep_checkpoints), progress]
+    parameters = {"data": [data], "folder": str(trial_folder), "rungs": rungs(config, record.parts), "gpu_device": gpu_device}
     trainable = tune.with_resources(
-        tune.with_parameters(TrialRunner, data=[data], folder=str((folder / "trials").resolve()), gpu_device=gpu_device),
-        {"cpu": config.resources.cpu, "gpu": config.resources.gpu},
+        tune.with_parameters(TrialRunner, **parameters), {"cpu": config.resources.cpu, "gpu": config.resources.gpu}
     )
     # tune.run and not Tuner: a Tuner pickles itself, searcher and callbacks included, and nothing here is to be unpickled.
     with tempfile.TemporaryDirectory(prefix="recsys-tune-", ignore_cleanup_errors=True) as tune_folder, _interrupts(stopper):
@@ -85,20 +88,23 @@ def search(
             tune.run(
                 trainable,
                 name=folder.name,
-                search_alg=StudySearcher(record),
+                search_alg=StudySearcher(record, limit),
                 scheduler=AshaScheduler(record, config),
-                num_samples=n_left,
+                num_samples=_MANY_TRIALS,  # the searcher knows when to end
                 max_concurrent_trials=concurrency,
                 max_failures=config.resources.max_failures,
                 reuse_actors=True,
                 stop=stopper,
-                callbacks=[*callbacks, progress],
+                callbacks=listeners,
                 storage_path=tune_folder,
                 trial_name_creator=_trial_name,
                 trial_dirname_creator=_trial_name,
                 raise_on_failed_trial=False,
                 verbose=0,
             )
+        except TuneError as error:
+            # What was raised where Tune tells of a result or a failure: Tune wraps it into the text of a traceback.
+            raise error.__context__ or error from None
         finally:
             progress.close()
     wall = (progress.ended or 0.0) - (progress.started or progress.ended or 0.0)

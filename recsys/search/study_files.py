@@ -1,7 +1,7 @@
 """What a study leaves on disk, and reading it back.
 
-Stands around the record: `config.yaml` and `space.yaml` as started, `optuna.db` (the record), `trials/` (checkpoints of the
-best), `best.yaml` and `trials.parquet`.
+Stands around the record: `config.yaml` and `space.yaml` as started, `optuna.db` (the record), `best.yaml` and
+`trials.parquet`. The trials' own folders are `trial_folders`' matter.
 """
 
 import re
@@ -163,8 +163,8 @@ def read_study(folder: Path) -> tuple[StudyRecord, Config]:
     return StudyRecord(load_study(folder), config, started_space(folder)), config
 
 
-def write_results(folder: Path, record: StudyRecord, config: Config, summaries: list[TrialSummary]) -> None:
-    """Write `trials.parquet` and, once a trial has a value, `best.yaml`; keep the checkpoints of the best trials alone."""
+def write_results(folder: Path, record: StudyRecord, summaries: list[TrialSummary]) -> None:
+    """Write `trials.parquet` and, once a trial has a value, `best.yaml`."""
     rows = [leaderboard_row(summary) for summary in summaries]
     with write_atomically(folder / "trials.parquet") as file:
         pd.DataFrame(rows).to_parquet(file)
@@ -172,11 +172,6 @@ def write_results(folder: Path, record: StudyRecord, config: Config, summaries: 
     if best is not None:
         with write_atomically(folder / "best.yaml") as file:
             file.write_text(config_yaml(record.config_of(best.number)), encoding="utf-8")
-    kept = {s.number for s in ranked(summaries)[: config.study.keep_checkpoints] if s.choosable}
-    kept |= {s.number for s in summaries if s.state == "unfinished"}
-    for checkpoint in (folder / "trials").glob("*.safetensors"):
-        if int(checkpoint.stem) not in kept:
-            checkpoint.unlink()
 
 
 def leaderboard_row(summary: TrialSummary) -> dict[str, Any]:

@@ -14,13 +14,17 @@ from typing import Any
 import ray
 import torch
 from ray import tune
+from safetensors import SafetensorError
 
 from recsys.config import Config
+from recsys.storage import no_room
 from recsys.training.fit import Epoch, fit
 from recsys.training.state import TrainingState
 
+CHECKPOINT = "checkpoint.safetensors"
+WEIGHTS = "weights.safetensors"
 CHECKPOINT_SECONDS = 30.0
-"""A trial is saved at most this often, and when it ends by itself."""
+"""A trial is saved at most this often."""
 CHECKPOINT_SHARE = 0.05
 """Saving takes at most this share of a trial's time."""
 
@@ -31,13 +35,16 @@ class TrialRunner(tune.Trainable):
     A trial's Tune config holds `number`, `seed` and `config`, the complete config as JSON.
     """
 
-    def setup(self, config: dict[str, Any], data: list[Any], folder: str, gpu_device: str) -> None:  # type: ignore[override]
+    def setup(  # type: ignore[override]
+        self, config: dict[str, Any], data: list[Any], folder: str, rungs: set[int], gpu_device: str
+    ) -> None:
         """Begin a trial, after its last checkpoint if it has one.
 
         Args:
             config: the Tune config of the trial.
             data: one reference to the `Interactions`, in a list so that it travels as a reference.
-            folder: where the study keeps its trials' checkpoints.
+            folder: where each trial of the study has a folder of its own.
+            rungs: the steps after which a trial may be stopped.
             gpu_device: the torch device of a trial that has a GPU.
         """
         if ray.get_runtime_context().get_actor_id() is not None:
@@ -45,6 +52,7 @@ class TrialRunner(tune.Trainable):
             signal.signal(signal.SIGTERM, lambda number, _: os._exit(128 + number))
         self._data = ray.get(data[0])
         self._folder = Path(folder)
+        self._rungs = rungs
         self._device = gpu_device if ray.get_gpu_ids() else "cpu"
         self._save_from = self._started = 0.0
         self._start(config)
@@ -58,17 +66,25 @@ class TrialRunner(tune.Trainable):
         """Train and rank one epoch, or a part of it.
 
         Returns:
-            `epoch`, `step`, `whole` and `metrics` of an `Epoch`, `started` (Unix seconds of the first batch in this process),
-            `done`; or, where the loss was no longer finite, `diverged` with the reason.
+            `epoch`, `step`, `whole`, `metrics` and `is_last` of an `Epoch`, `started` (Unix seconds of the first batch in this
+            process); or `diverged` with the reason, where the loss was no longer finite; or `no_room` with the reason, where a
+            disk was full.
         """
         try:
             epoch = next(self._epochs)
         except FloatingPointError as error:
-            return {"diverged": str(error), "done": True}
-        if epoch.is_last or time.monotonic() >= self._save_from:
-            self._save(epoch.state)
+            return {"diverged": str(error)}
+        try:
+            if epoch.is_last or epoch.step in self._rungs:
+                self._save_best(epoch.state)
+            if not epoch.is_last and time.monotonic() >= self._save_from:
+                self._save(epoch.state)
+        except (OSError, SafetensorError) as error:
+            if (reason := no_room(error)) is None:
+                raise
+            return {"no_room": reason}
         told = {"epoch": epoch.epoch, "step": epoch.step, "whole": epoch.whole, "metrics": epoch.metrics}
-        return {**told, "started": self._started, "done": epoch.is_last}
+        return {**told, "is_last": epoch.is_last, "started": self._started}
 
     def save_checkpoint(self, checkpoint_dir: str) -> None:
         """Nothing: a trial keeps its own checkpoint, which a retry and a resumed search find alike."""
@@ -77,15 +93,23 @@ class TrialRunner(tune.Trainable):
         """Nothing, as there is no checkpoint of Tune's."""
 
     def _start(self, tune_config: dict[str, Any]) -> None:
-        config = Config.model_validate_json(tune_config["config"])
+        self._config = config = Config.model_validate_json(tune_config["config"])
         torch.set_num_threads(max(1, int(config.resources.cpu)))
-        self._checkpoint = self._folder / f"{tune_config['number']}.safetensors"
+        self._trial_folder = self._folder / str(tune_config["number"])
+        self._checkpoint = self._trial_folder / CHECKPOINT
         sizes = self._data.n_users, self._data.n_items
         saved = self._checkpoint.is_file()
         state = TrainingState.load(self._checkpoint, config, *sizes, self._device) if saved else None
         self._epochs: Iterator[Epoch] = fit(config, self._data, tune_config["seed"], device=self._device, state=state)
         self._save_from = time.monotonic() + CHECKPOINT_SECONDS
         self._started = time.time()
+        self._kept_epoch: int | None = None
+
+    def _save_best(self, state: TrainingState) -> None:
+        """Write the best weights, before the report that may end the trial: nobody has to ask for them after it."""
+        if state.best_epoch != self._kept_epoch:
+            state.save_best(self._trial_folder / WEIGHTS, self._config)
+            self._kept_epoch = state.best_epoch
 
     def _save(self, state: TrainingState) -> None:
         start = time.monotonic()

@@ -43,13 +43,28 @@ class StudyCallback(MLflowLoggerCallback):
         self._runs.start_trial(trial.config["number"], config, trial.config["seed"])
 
     def log_trial_result(self, iteration: int, trial: Trial, result: dict[str, Any]) -> None:  # noqa: ARG002 (Tune's signature)
-        """Log an epoch or a part of one; what a retried trial repeats is not logged again, and divergence tells no metrics."""
+        """Log an epoch or a part of one; what a retried trial repeats is not logged again, and divergence tells no metrics.
+
+        The run of a trial that this result ended is ended here: Tune takes what is raised later for a failure of the trial.
+        """
         if "metrics" in result:
             self._runs.log_step(trial.config["number"], result["step"], result["epoch"], result["whole"], result["metrics"])
+        if result.get("done"):
+            self.log_trial_end(trial)
 
     def log_trial_end(self, trial: Trial, failed: bool = False) -> None:
         """End the trial's run as the record says; what made it fail is kept with it."""
-        error, number = None, trial.config["number"]
-        if failed and trial.error_file:
-            error = _COLOURS.sub("", Path(trial.error_file).read_text(encoding="utf-8", errors="replace"))
-        self._runs.end_trial(number, self._record.ending(number), error)
+        number = trial.config["number"]
+        state = self._record.ending(number)
+        if failed and state == "unfinished":
+            return  # it is tried again
+        if failed:
+            self.log_trial_start(trial)  # Tune tells of no start where the worker died before it
+        self._runs.end_trial(number, state, failure_of(trial) if failed else None)
+
+
+def failure_of(trial: Trial) -> str | None:
+    """The tracebacks of a trial's failures, None if Tune has none."""
+    if trial.error_file is None:
+        return None
+    return _COLOURS.sub("", Path(trial.error_file).read_text(encoding="utf-8", errors="replace"))

@@ -45,6 +45,8 @@ logging.getLogger("mlflow").setLevel(logging.WARNING)
 logging.getLogger("alembic").setLevel(logging.WARNING)
 # It warns of each retry of a request; what comes of the request is told by who made it.
 logging.getLogger("urllib3.connectionpool").setLevel(logging.ERROR)
+# It logs a traceback of each fault of a database beside the error that it raises.
+logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
 
 
 def tracking_uri(config: Config, folder: Path) -> str:

@@ -67,6 +67,16 @@ class TrainingState:
         with write_atomically(path) as partial:
             save_file(tensors, partial, metadata={"training": json.dumps(numbers)})
 
+    def save_best(self, path: Path, config: Config) -> None:
+        """Write the best weights alone to a file, complete or not at all, with the config (JSON) and the epoch in its header.
+
+        `build_model(config.model, ...).load_state_dict` takes the tensors as they are. There must be a best epoch.
+        """
+        assert self.best_weights is not None
+        header = {"config": config.model_dump_json(), "epoch": str(self.best_epoch)}
+        with write_atomically(path) as partial:
+            save_file(self.best_weights, partial, metadata=header)
+
     @classmethod
     def load(cls, path: Path, config: Config, n_users: int, n_items: int, device: str | torch.device) -> Self:
         """Read what `save` wrote for the same config and data.

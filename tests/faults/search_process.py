@@ -14,7 +14,7 @@ from typing import Any
 
 import optuna
 
-from ..small_search import open_optuna
+from ..small_search import logged_steps, logged_trials, open_optuna
 
 GIVE_UP_SECONDS = 240.0
 
@@ -41,9 +41,12 @@ class SearchProcess:
 
 
 @contextmanager
-def started(folder: Path, *flags: object) -> Iterator[SearchProcess]:
-    """Start a search of the study `s` in `folder`; whatever is left of it is killed in the end."""
-    errors = folder / f"errors-{time.monotonic_ns()}.txt"
+def started(folder: Path, *flags: object, told_in: Path | None = None) -> Iterator[SearchProcess]:
+    """Start a search of the study `s` in `folder`; whatever is left of it is killed in the end.
+
+    What it writes on standard error goes to a file in `told_in`, or else in `folder` too.
+    """
+    errors = (told_in or folder) / f"errors-{time.monotonic_ns()}.txt"
     command = [sys.executable, "-m", "recsys.tune", "--dir", str(folder), "--name", "s", "--json", *map(str, flags)]
     environment = {name: value for name, value in os.environ.items() if name not in ("RAY_ADDRESS", "MLFLOW_TRACKING_URI")}
     with errors.open("w") as stream:
@@ -67,3 +70,16 @@ def read_trials(folder: Path) -> list[optuna.trial.FrozenTrial]:
 def n_reports(folder: Path) -> int:
     """Epochs that the record has."""
     return sum(len(trial.intermediate_values) for trial in read_trials(folder))
+
+
+def check_complete(folder: Path, uri: str, n_trials: int) -> None:
+    """Every trial of the study `s` once in the record and in MLflow, every epoch once, none left running or failed."""
+    trials = read_trials(folder)
+    assert [trial.number for trial in trials] == list(range(n_trials))
+    assert {trial.state.name for trial in trials} <= {"COMPLETE", "PRUNED"}
+    runs = logged_trials(uri, "recsys")
+    assert [int(run.data.tags["trial"]) for run in runs] == list(range(n_trials))
+    assert {run.info.status for run in runs} == {"FINISHED"}
+    for trial, run in zip(trials, runs, strict=True):
+        assert sorted(trial.intermediate_values) == list(range(1, max(trial.intermediate_values) + 1))
+        assert logged_steps(uri, run, "val_ndcg_at_10") == sorted(trial.intermediate_values)

@@ -1,10 +1,15 @@
+import errno
+import tempfile
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
 import optuna
 import pytest
 from optuna.trial import TrialState
+from ray.tune import PlacementGroupFactory
 from ray.tune.experiment import Trial
+from ray.tune.search import Searcher
 
 from recsys.config import Config, replace_values
 from recsys.search.record import StudyRecord, trial_seed
@@ -24,24 +29,39 @@ class Search:
         self.study = optuna.create_study(direction="maximize")
         self.study.set_user_attr("start", {"parts": parts})
         self.record = StudyRecord(self.study, config, SPACE)
-        self.searcher = StudySearcher(self.record)
+        self.searcher = StudySearcher(self.record, config.study.trial_limit)
         self.scheduler = AshaScheduler(self.record, config)
 
+    def suggest(self) -> Any:
+        return self.searcher.suggest(f"tune-{len(self.study.trials)}")
+
     def begin(self) -> int:
-        return int(self.searcher.suggest(f"tune-{len(self.study.trials)}")["number"])
+        return int(self.suggest()["number"])
 
-    def report(self, number: int, step: int, value: float) -> str:
-        return self.scheduler.on_trial_result(cast(Any, None), self._trial(number), self._result(step, value))
+    def report(self, number: int, step: int, value: float, *, is_last: bool = False) -> str:
+        metrics = {"metrics/val_ndcg_at_10": value, "metrics/train_loss": 1.0}
+        return self.tell(number, {"step": step, "is_last": is_last, "pid": 1, "node_ip": "10.0.0.1", **metrics})
 
-    def complete(self, number: int, result: dict[str, Any]) -> None:
-        self.scheduler.on_trial_complete(cast(Any, None), self._trial(number), result)
+    def tell(self, number: int, result: dict[str, Any]) -> str:
+        return self.scheduler.on_trial_result(cast(Any, None), self._trial(number), result)
+
+    def fail(self, number: int, *errors: str, gpu: float = 0.0, status: str = Trial.ERROR) -> float:
+        """Tell of a failure as Tune does, of one that it retries too; the share of a GPU that the trial asks for afterwards."""
+        trial = self._trial(number)
+        trial.update_resources({"cpu": 1, "gpu": gpu})
+        trial.status = status
+        with tempfile.TemporaryDirectory() as folder:
+            cast(Any, trial.run_metadata).error_filename = "error.txt"
+            trial.storage = cast(Any, SimpleNamespace(trial_driver_staging_path=folder))
+            texts = [f"Failure # {attempt} (occurred at noon)\n{error}\n" for attempt, error in enumerate(errors, start=1)]
+            Path(folder, "error.txt").write_text("".join(texts))
+            self.scheduler.on_trial_error(cast(Any, None), trial)
+        needed = cast(PlacementGroupFactory, trial.placement_group_factory).required_resources
+        assert needed["CPU"] == 1
+        return needed.get("GPU", 0.0)
 
     def _trial(self, number: int) -> Trial:
-        return cast(Trial, SimpleNamespace(config={"number": number}))
-
-    @staticmethod
-    def _result(step: int, value: float) -> dict[str, Any]:
-        return {"step": step, "metrics/val_ndcg_at_10": value, "metrics/train_loss": 1.0, "pid": 1, "node_ip": "10.0.0.1"}
+        return Trial("none", config={"number": number}, stub=True)
 
 
 @pytest.mark.parametrize(
@@ -119,19 +139,25 @@ def test_a_finished_trial_is_complete_with_its_best_value() -> None:
     number = search.begin()
     search.report(number, 1, 0.2)
     search.report(number, 2, 0.4)
-    search.complete(number, search._result(3, 0.3))
+    assert search.report(number, 3, 0.3, is_last=True) == "STOP"
     trial = search.study.trials[number]
     assert (trial.state, trial.value, trial.intermediate_values) == (TrialState.COMPLETE, 0.4, {1: 0.2, 2: 0.4, 3: 0.3})
-    # Tune completes stopped trials too: their ending stands.
-    search.complete(number, search._result(3, 0.9))
-    assert search.study.trials[number].value == 0.4
+
+
+def test_a_trial_that_ends_at_a_rung_is_complete() -> None:
+    search = Search()
+    search.report(search.begin(), 1, 0.5)
+    worse = search.begin()
+    # As with patience: were it to go on, it would be stopped here.
+    assert search.report(worse, 1, 0.1, is_last=True) == "STOP"
+    assert search.study.trials[worse].state == TrialState.COMPLETE
 
 
 def test_a_diverged_trial_is_pruned_with_a_violated_constraint() -> None:
     search = Search()
     number = search.begin()
     search.report(number, 1, 0.2)
-    search.complete(number, {"diverged": "train_loss, epoch 2: must be finite", "done": True})
+    assert search.tell(number, {"diverged": "train_loss, epoch 2: must be finite"}) == "STOP"
     trial = search.study.trials[number]
     assert (trial.state, trial.intermediate_values, trial.constraints) == (TrialState.PRUNED, {1: 0.2}, {"diverged": 1.0})
 
@@ -139,8 +165,7 @@ def test_a_diverged_trial_is_pruned_with_a_violated_constraint() -> None:
 def test_only_a_failure_for_good_is_told() -> None:
     search = Search()
     first, second = search.begin(), search.begin()
-    # Tune tells the scheduler of each failure, also of one that it retries.
-    search.scheduler.on_trial_error(cast(Any, None), search._trial(first))
+    search.fail(first, "RuntimeError: made to fail")
     assert search.record.is_running(first)
     search.searcher.on_trial_complete("tune-0", error=True)
     assert search.study.trials[first].state == TrialState.FAIL
@@ -148,10 +173,62 @@ def test_only_a_failure_for_good_is_told() -> None:
     assert search.record.is_running(second)
 
 
+def test_a_trial_whose_worker_died_while_it_took_it_up_is_given_back() -> None:
+    search = Search(resources__max_failures=1)
+    first, other = search.begin(), search.begin()
+    search.report(first, 1, 0.5)
+    before = search.study.trials[first]
+    search.fail(first, "ActorDiedError", status=Trial.PENDING)
+    search.searcher.on_trial_complete("tune-0", error=True)
+    # It comes first, as it was, and goes on after what it told.
+    assert search.begin() == first
+    assert search.study.trials[first] == before
+    assert search.report(first, 1, 0.1) == "CONTINUE"
+    assert search.study.trials[first].intermediate_values == {1: 0.5}
+    # Once, as failures go.
+    search.fail(first, "ActorDiedError", status=Trial.PENDING)
+    search.searcher.on_trial_complete("tune-2", error=True)
+    assert search.study.trials[first].state == TrialState.FAIL
+    assert search.record.is_running(other)
+
+
+def test_the_searcher_ends_when_no_trial_can_be_given_back() -> None:
+    search = Search(study__n_trials=2, training__max_epochs=1)
+    first, second = search.begin(), search.begin()
+    assert search.suggest() is None
+    search.report(first, 1, 0.5, is_last=True)
+    assert search.suggest() is None
+    search.fail(second, "ActorDiedError", status=Trial.PENDING)
+    assert search.begin() == second
+    assert search.suggest() is None
+    search.report(second, 1, 0.5, is_last=True)
+    assert search.suggest() == Searcher.FINISHED
+    assert Search(study__time_budget=60).begin() == 0
+
+
+@pytest.mark.parametrize(("gpu", "expected"), [(0.25, 0.5), (0.5, 1.0), (0.75, 1.0), (1.0, 1.0), (2.0, 2.0), (0.0, 0.0)])
+def test_where_a_gpu_was_full_the_next_attempt_gets_twice_the_share(gpu: float, expected: float) -> None:
+    search = Search()
+    full, other = "torch.OutOfMemoryError: CUDA out of memory.", "MemoryError"
+    assert search.fail(search.begin(), full, gpu=gpu) == expected
+    assert search.fail(search.begin(), other, full, gpu=gpu) == expected
+    # That time it died of something else.
+    assert search.fail(search.begin(), full, other, gpu=gpu) == gpu
+
+
+def test_a_full_disk_is_no_failure_of_the_trial_that_met_it() -> None:
+    search = Search()
+    number = search.begin()
+    with pytest.raises(OSError, match="No space left on device") as raised:
+        search.tell(number, {"no_room": "I/O error: No space left on device (os error 28)"})
+    assert raised.value.errno == errno.ENOSPC
+    assert search.record.is_running(number)
+
+
 def test_the_default_then_the_warm_start_come_first() -> None:
     search = Search(model__dropout=0.25)
     search.record.enqueue_first_points()
-    proposals = [search.searcher.suggest(f"tune-{number}") for number in range(3)]
+    proposals = [search.suggest() for _ in range(3)]
     configs = [Config.model_validate_json(proposal["config"]) for proposal in proposals]
     assert [config.model.embedding_dim for config in configs[:2]] == [16, 32]
     assert [config.model.dropout for config in configs] == [0.25] * 3

@@ -131,16 +131,22 @@ def test_divergence(ray_here: None, ratings: Path, tmp_path: Path) -> None:  # n
 
 def test_what_is_left_in_the_folder(broken: tuple[Searched, Results, KillOnce]) -> None:
     searched, _, _ = broken
-    study_files.write_results(searched.folder, searched.record, searched.config, searched.outcome.summaries)
+    study_files.write_results(searched.folder, searched.record, searched.outcome.summaries)
     names = {path.name for path in searched.folder.iterdir()}
     assert names == {"config.yaml", "space.yaml", "optuna.db", "trials", "best.yaml", "trials.parquet", "mlflow-outbox.jsonl"}
     best = best_trial(searched.outcome.summaries)
     assert best is not None
     assert load_config(searched.folder / "best.yaml", (), {}) == searched.record.config_of(best.number)
-    # Three checkpoints by default: those of the best of the four trials that were completed.
+    # Weights of three by default, the best of the four trials that were completed; of the failed one why it failed.
     order = sorted((s.value or 0.0, -number) for number, s in searched.trials.items() if s.choosable)
-    kept = {int(path.stem) for path in (searched.folder / "trials").glob("*.safetensors")}
-    assert kept == {-number for _, number in order[1:]}
+    expected = {f"{-number}/weights.safetensors" for _, number in order[1:]} | {f"{FAILING}/traceback.txt"}
+    trials = searched.folder / "trials"
+    assert {str(path.relative_to(trials)) for path in trials.rglob("*.*")} == expected
+    assert len(list(trials.iterdir())) == 4
+    told = (trials / str(FAILING) / "traceback.txt").read_text(encoding="utf-8")
+    # Both attempts, without the colours of a terminal.
+    assert told.count("RuntimeError: made to fail") == told.count("Failure # ") == 2
+    assert "\x1b" not in told
     table = pd.read_parquet(searched.folder / "trials.parquet")
     assert list(table["trial"]) == ["0", "1", "2", "3", "4"]
     assert list(table["state"])[FAILING] == "failed"

@@ -12,13 +12,16 @@ import pytest
 import ray
 import torch
 from ray import tune
+from safetensors import safe_open
+from safetensors.torch import load_file
 
 from recsys.config import Config, replace_values
 from recsys.data.interactions import Interactions
 from recsys.data.pipeline import prepare
 from recsys.data.processed import load
+from recsys.models import build_model
 from recsys.search import trial
-from recsys.search.trial import TrialRunner
+from recsys.search.trial import CHECKPOINT, WEIGHTS, TrialRunner
 from recsys.training.fit import fit
 
 
@@ -47,13 +50,14 @@ def tune_config(config: Config, number: int, seed: int) -> dict[str, Any]:
 
 def begin(data: Interactions, folder: Path, given: dict[str, Any]) -> Any:
     """A runner as Tune makes it, of a class without annotations."""
-    runner = tune.with_parameters(TrialRunner, data=[ray.put(data)], folder=str(folder), gpu_device="cpu")(config=given)
+    make = tune.with_parameters(TrialRunner, data=[ray.put(data)], folder=str(folder), rungs={2}, gpu_device="cpu")
+    runner = make(config=given)
     assert isinstance(runner, TrialRunner)
     return runner
 
 
 def values(results: list[dict[str, Any]]) -> list[tuple[int, float, bool]]:
-    return [(result["epoch"], result["metrics"]["val_ndcg_at_10"], result["done"]) for result in results]
+    return [(result["epoch"], result["metrics"]["val_ndcg_at_10"], result["is_last"]) for result in results]
 
 
 def expected(config: Config, data: Interactions, seed: int) -> list[tuple[int, float, bool]]:
@@ -64,10 +68,40 @@ def test_an_epoch_a_step(config: Config, data: Interactions, tmp_path: Path) -> 
     runner = begin(data, tmp_path, tune_config(config, 3, seed=11))
     results = [runner.train() for _ in range(4)]
     assert values(results) == expected(config, data, 11)
-    assert [result["done"] for result in results] == [False, False, False, True]
+    assert [result["is_last"] for result in results] == [False, False, False, True]
     assert {"train_loss", "train_seconds", "rank_seconds", "samples_per_second", "val_mrr_at_10"} < set(results[0]["metrics"])
-    # Too short for a checkpoint on the way; the end is kept.
-    assert [path.name for path in tmp_path.iterdir()] == ["3.safetensors"]
+    # Too short for a checkpoint on the way.
+    assert [path.name for path in tmp_path.rglob("*.*")] == [WEIGHTS]
+
+
+def test_best_weights_are_there_when_a_trial_may_be_stopped(config: Config, data: Interactions, tmp_path: Path) -> None:
+    runner = begin(data, tmp_path, tune_config(config, 3, seed=11))
+    file, epochs = tmp_path / "3" / WEIGHTS, fit(config, data, 11)
+    best = (0.0, 0)
+    for is_rung in (False, True, False, True):  # after the second epoch, and after the last
+        runner.train()
+        epoch = next(epochs)
+        value = epoch.metrics["val_ndcg_at_10"]
+        if value > best[0]:
+            best, weights = (value, epoch.epoch), {name: w.clone() for name, w in epoch.state.model.state_dict().items()}
+        if not is_rung:
+            assert file.exists() == (epoch.epoch > 2)
+            continue
+        with safe_open(file, framework="pt") as saved:
+            assert saved.metadata()["epoch"] == str(best[1])
+            told = Config.model_validate_json(saved.metadata()["config"])
+        model = build_model(told.model, data.n_users, data.n_items, torch.Generator())
+        model.load_state_dict(load_file(file))
+        assert all(torch.equal(weight, weights[name]) for name, weight in model.state_dict().items())
+
+
+def test_before_its_first_epoch_a_stopped_trial_has_no_weights(
+    config: Config, data: Interactions, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("recsys.training.batches.PART", len(data.user) // 3)
+    runner = begin(data, tmp_path, tune_config(config, 0, seed=11))
+    assert [runner.train()["whole"] for _ in range(3)] == [False, False, True]
+    assert not list(tmp_path.rglob("*.*"))  # the rung lies within the epoch
 
 
 def test_only_a_worker_of_ray_ends_at_once(config: Config, data: Interactions, tmp_path: Path) -> None:
@@ -99,32 +133,30 @@ def test_a_trial_goes_on_where_it_was_saved(
     assert values(results[:2] + results[3:]) == expected(config, data, 11)
     # It dies again before its last epoch was told.
     third = begin(data, tmp_path, tune_config(config, 0, seed=11))
-    assert values([third.train()]) == values(results[-1:])
+    assert values([third.train(), third.train()]) == values(results[-2:])
 
 
 def test_checkpoints_are_made_by_seconds(
     config: Config, data: Interactions, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # A clock that moves 16 s each time that it is read: 30 s have passed after the second epoch, and saving takes so long that
-    # the next one has to wait.
+    # the next one has to wait. The end needs none.
     clock = itertools.count(0, 16)
     monkeypatch.setattr("recsys.search.trial.time", SimpleNamespace(monotonic=lambda: float(next(clock)), time=time.time))
     runner = begin(data, tmp_path, tune_config(config, 0, seed=11))
     saved = []
     for _ in range(4):
         runner.train()
-        file = tmp_path / "0.safetensors"
+        file = tmp_path / "0" / CHECKPOINT
         saved.append(file.stat().st_ino if file.exists() else None)
-    # Written whole each time, so another file each time: not after the first epoch, after the second, and at the end.
+    # Written whole each time, so another file each time.
     assert saved[0] is None
-    assert saved[1] == saved[2] is not None
-    assert saved[3] is not None
+    assert saved[1] == saved[2] == saved[3] is not None
 
 
 def test_divergence_is_told_and_not_raised(config: Config, data: Interactions, tmp_path: Path) -> None:
     wild = replace_values(config, {"training.learning_rate": 1e30, "model.name": "inner_product"})
     result = begin(data, tmp_path, tune_config(wild, 0, seed=11)).train()
-    assert result["done"]
     assert result["diverged"].startswith("train_loss, epoch 1: must be finite, but got ")
     assert "metrics" not in result
     assert not list(tmp_path.iterdir())

@@ -50,7 +50,7 @@ class Worker:
         """By how many private bytes setting a trial up makes this process grow, and by how many setting up and an epoch."""
         self._runner = None  # the one before gives back what it held
         before = private_bytes()
-        make = tune.with_parameters(TrialRunner, data=data, folder=self._folder, gpu_device="cpu")
+        make = tune.with_parameters(TrialRunner, data=data, folder=self._folder, rungs=set(), gpu_device="cpu")
         self._runner = make(config=self._config)
         ready = private_bytes()
         self._runner.step()

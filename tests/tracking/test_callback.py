@@ -138,7 +138,7 @@ def test_a_run_ends_as_the_record_says(told: Told, state: str, status: str) -> N
     if state == "failed":
         search.callback.on_trial_error(1, [search.trial], search.trial)
     else:
-        search.callback.on_trial_complete(1, [search.trial], search.trial)
+        search.report(1, done=True)
     run = search.run()
     assert run.info.status == status
     assert (run.data.tags["state"], run.data.tags["model"], run.data.tags["dataset"]) == (state, "neumf", "ml-latest-small")
@@ -156,11 +156,23 @@ def test_what_made_a_trial_fail_is_kept(told: Told, tmp_path: Path) -> None:
     assert told.text(search.run(), "traceback.txt") == "Failure # 1\nray::T \N{SNOWMAN} \N{REPLACEMENT CHARACTER}\n"
 
 
+def test_a_trial_that_failed_before_it_started_has_a_run_all_the_same(told: Told) -> None:
+    search = Search(told, 2)
+    trial = cast(Trial, TuneTrial(3))
+    search.record.endings[3] = "unfinished"  # it is given back
+    search.callback.on_trial_error(1, [trial], trial)
+    search.run()
+    search.record.endings[3] = "failed"
+    search.callback.on_trial_error(1, [trial], trial)
+    assert search.runs.flush()
+    assert [(run.data.tags["trial"], run.info.status) for run in told.runs()] == [("2", "RUNNING"), ("3", "FAILED")]
+
+
 def test_a_diverged_epoch_has_nothing_to_log(told: Told, requests: Counter[tuple[str, bool]]) -> None:
     search = Search(told, 3)
     search.run()
     requests.clear()
-    search.callback.on_trial_result(1, [search.trial], search.trial, {"diverged": "train_loss", "done": True})
+    search.callback.on_trial_result(1, [search.trial], search.trial, {"diverged": "train_loss"})
     search.run()
     assert not requests
 

@@ -1,0 +1,105 @@
+"""The disk of a study is full: a small file system in memory, as a disk of its own."""
+
+import re
+import shlex
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from recsys.config_files import dump_yaml
+
+from ..small_search import SPACE, ratings_csv
+from .search_process import check_complete, n_reports, started
+
+N_TRIALS, N_EPOCHS = 8, 60
+WIDE = {
+    "parameters": {
+        "model.name": {"choices": ["inner_product"]},
+        "model.embedding_dim": {"choices": [3000]},
+        "training.learning_rate": {"low": 1e-3, "high": 3e-1, "log": True},
+    }
+}
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Iterator[Path]:
+    """A disk of 24 MB, with the data."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", "size=24m", "tmpfs", str(disk)]
+    mounted = subprocess.run(command, capture_output=True, text=True, check=False)
+    if mounted.returncode:
+        pytest.skip(f"a file system cannot be mounted here: {mounted.stderr.strip()}")
+    try:
+        (disk / "ratings.csv").write_text(ratings_csv())
+        yield disk
+    finally:
+        subprocess.run(["umount", "--lazy", str(disk)], check=True)
+
+
+def flags(folder: Path) -> list[object]:
+    return [
+        *("--space", folder / "space.yaml", "--data", folder / "ratings.csv", "--trials", N_TRIALS, "--max-epochs", N_EPOCHS),
+        *("--set", "training.batch_size=32", "--set", "study.grace_period=20"),
+    ]
+
+
+def fill(file: Path, left: int) -> None:
+    """Take all of the disk, then give `left` bytes back."""
+    with file.open("wb", buffering=0) as stream:
+        for size in (1 << 20, 4096):
+            with suppress(OSError):
+                while stream.write(bytes(size)) == size:
+                    pass
+        stream.truncate(max(0, stream.tell() - left))
+
+
+@pytest.mark.parametrize(
+    ("left", "space"),
+    [
+        # The driver meets it, which writes the record.
+        (0, SPACE),
+        # A worker meets it, which writes the weights of a model of 1.7 MB.
+        (1 << 20, WIDE),
+    ],
+    ids=["driver", "worker"],
+)
+def test_a_search_ends_and_goes_on_once_there_is_room(folder: Path, left: int, space: dict[str, Any]) -> None:
+    study, filler = folder / "studies" / "s", folder / "filler"
+    (folder / "space.yaml").write_text(dump_yaml(space))
+    with started(folder, *flags(folder), told_in=folder.parent) as search:
+        search.wait_until(lambda: n_reports(folder) >= 5)
+        fill(filler, left)
+        code, _, errors = search.end()
+    check_told(study, code, errors)
+    reports = n_reports(folder)
+    if left == 0:
+        # It is as full when the search is to go on.
+        with started(folder, "--resume", told_in=folder.parent) as search:
+            code, _, errors = search.end()
+        check_told(study, code, errors)
+        assert n_reports(folder) == reports
+    filler.unlink()
+    # A process that is killed on a full disk leaves a torn line.
+    with (study / "mlflow-outbox.jsonl").open("ab") as outbox:
+        outbox.write(b'{"do": "metr')
+    command = shlex.split(errors.splitlines()[-1].partition("go on with: python ")[2])
+    done = subprocess.run([sys.executable, *command], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    check_complete(folder, f"sqlite:///{folder / 'mlflow.db'}", N_TRIALS)
+    assert len(list((study / "trials").iterdir())) == 3
+
+
+def check_told(study: Path, code: int, errors: str) -> None:
+    assert code == 1, errors
+    *_, told, how_to_go_on = errors.splitlines()
+    assert re.fullmatch(
+        f"error: {study}: must have room to be written, but got .*(No space left on device|disk is full).*. Free some.", told
+    )
+    assert how_to_go_on.startswith("Interrupted. What was reported is kept; go on with: python -m recsys.tune --name s --resume")
+    assert "Traceback" not in errors

@@ -106,7 +106,7 @@ EARLY = {
     "range without an end": Case(
         TUNE,
         "space.yaml: model.embedding_dim: must be {low, high}, with log: true if wanted, or {choices: "
-        "[...]}, either with when, but got {'low': 16}. "
+        "[...]}, either with when, or a list of such, but got {'low': 16}. "
         "Write it as one of the two.",
         space("model.embedding_dim: {low: 16}"),
     ),

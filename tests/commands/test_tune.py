@@ -35,7 +35,7 @@ def test_the_answer(tuned: Tuned) -> None:
     ]  # fmt: skip
     assert (answer["study"], answer["concurrency"]) == ("first", 2)
     assert list(answer["counts"]) == ["complete", "pruned", "failed", "diverged", "unfinished"]
-    assert [list(trial) for trial in answer["trials"]] == [["id", "state", "epochs", "value", "params"]] * 7
+    assert [list(trial) for trial in answer["trials"]] == [["id", "state", "epochs", "value", "params", "nodes"]] * 7
     assert [trial["id"] for trial in answer["trials"]] == ["0", "1", "2", "3", "4", "5", "6"]
     found = Counter(trial["state"] for trial in answer["trials"])
     assert answer["counts"] == {state: found[state] for state in answer["counts"]}

@@ -74,7 +74,7 @@ class Disk:
         self.state.best_value = None
         self.state.note_value(value)
         self.state.save_best(self.trials / str(number) / WEIGHTS, CONFIG)
-        self.tell(number, {"step": step, "is_last": is_last, "metrics/val_ndcg_at_10": value})
+        self.tell(number, {"node_ip": "10.0.0.1", "step": step, "is_last": is_last, "metrics/val_ndcg_at_10": value})
 
     def tell(self, number: int, result: dict[str, Any]) -> None:
         decision = self.scheduler.on_trial_result(cast(Any, None), self._trial(number), result)

@@ -113,7 +113,8 @@ def home(ray_here: None, tmp_path_factory: pytest.TempPathFactory) -> Path:  # n
 def test_a_study_full_of_pickles(home: Path, mark: Path, payload: bytes) -> None:
     study = home / "studies" / "s"
     foreign = ("tuner.pkl", "trainable.pkl", "searcher-state-1.pkl", "experiment_state-1.json", ".tmp_generator", "sampler.pkl")
-    for name in (*foreign, "best.yaml", "trials.parquet", "trials/2.safetensors", "trials/tuner.pkl"):
+    for name in (*foreign, "best.yaml", "trials.parquet", "trials/2/checkpoint.safetensors", "trials/tuner.pkl"):
+        (study / name).parent.mkdir(exist_ok=True)
         (study / name).write_bytes(payload)
     code, _, err = run(tune.main, "--name", "s", "--resume", "--trials", 4, "--dir", home)
     # The third trial finds a pickle for a checkpoint and fails alone; what the search writes itself is written anew.

@@ -14,7 +14,6 @@ import urllib.parse
 import urllib.request
 import warnings
 from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -35,7 +34,7 @@ from mlflow.utils.mlflow_tags import MLFLOW_LOGGED_ARTIFACTS
 from mlflow.utils.validation import MAX_TAG_VAL_LENGTH
 
 from recsys.config import Config, config_paths, get_value
-from recsys.storage import one_at_a_time
+from recsys.storage import one_at_a_time, write_atomically
 from recsys.training import saved_model
 from recsys.training.recommending import recommend
 
@@ -87,10 +86,17 @@ def connect(config: Config, folder: Path) -> "Tracking":
     uri = tracking_uri(config, folder)
     _check_reachable(uri)
     folder.mkdir(parents=True, exist_ok=True)
-    database = uri.removeprefix("sqlite:///")
-    # MLflow fails to open a database that another process is setting up.
-    with nullcontext() if database == uri else one_at_a_time(Path(database)):
-        return Tracking(uri, config.tracking.experiment, folder)
+    if uri.startswith("sqlite:///"):
+        _make_database(Path(uri.removeprefix("sqlite:///")))
+    return Tracking(uri, config.tracking.experiment, folder)
+
+
+def _make_database(path: Path) -> None:
+    """Set a database up where there is none: whole, as MLflow opens none that is half set up, and one process alone."""
+    with one_at_a_time(path):
+        if not path.exists():
+            with write_atomically(path) as partial:
+                MlflowClient(tracking_uri=f"sqlite:///{partial}").search_experiments(max_results=1)
 
 
 class Tracking:

@@ -1,4 +1,5 @@
 import logging
+import signal
 import subprocess
 import sys
 import threading
@@ -42,6 +43,23 @@ def test_where_runs_go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://elsewhere")
     assert tracking_uri(Config(), tmp_path) == "http://elsewhere"
     assert tracking_uri(with_uri("http://here"), tmp_path) == "http://here"
+
+
+def test_a_store_that_is_not_made_to_the_end_is_not_there(tmp_path: Path) -> None:
+    # A process that is killed while MLflow sets its tables up; it would never open what is left of them.
+    code = (
+        "import os, pathlib, sqlalchemy\n"
+        "from recsys.config import Config\n"
+        "from recsys.tracking.runs import open_tracking\n"
+        "@sqlalchemy.event.listens_for(sqlalchemy.Engine, 'before_cursor_execute')\n"
+        "def die(connection, cursor, statement, *rest):\n"
+        "    if 'UPDATE alembic_version' in statement: os.kill(os.getpid(), 9)\n"
+        "open_tracking(Config(), pathlib.Path.cwd())\n"
+    )
+    killed = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, timeout=300, check=False)
+    assert killed.returncode == -signal.SIGKILL, killed.stderr.decode()
+    assert not (tmp_path / "mlflow.db").exists()
+    assert open_tracking(Config(), tmp_path) is not None
 
 
 def test_a_store_of_its_own(tmp_path: Path) -> None:

@@ -73,7 +73,7 @@ class StudyRecord:
     def ask(self) -> tuple[int, Config]:
         """Begin a new trial, or go on with one that was left: its number and its complete config."""
         trial = self._left.popleft() if self._left else self._study.ask()
-        values = self._space.suggest(trial, self._base)
+        values = self._space.suggest(trial)
         running = _Progress(trial)
         running.take_up(self._trial(trial.number), self.parts)
         self._running[trial.number] = running

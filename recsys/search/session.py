@@ -205,7 +205,7 @@ def describe_plan(plan: Plan) -> dict[str, Any]:
     return {
         "study": plan.name,
         "config": plan.config.model_dump(mode="json"),
-        "sample_trials": [plan.space.suggest(sampled.ask(), plan.config) for _ in range(_SAMPLE_TRIALS)],
+        "sample_trials": [plan.space.suggest(sampled.ask()) for _ in range(_SAMPLE_TRIALS)],
         "resources": {
             "cluster": {kind: cluster.get(kind, 0.0) for kind in ("CPU", "GPU")},
             "trial": {"cpu": plan.config.resources.cpu, "gpu": plan.config.resources.gpu},

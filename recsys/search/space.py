@@ -4,7 +4,8 @@ Stands at the head of the search; `space_file` reads it from YAML.
 """
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 from itertools import combinations_with_replacement, product
 from typing import Any
 
@@ -21,11 +22,9 @@ Scalar = int | float | str | bool | None
 class Domain:
     """The values that one config path may take: `choices`, or a range from `low` to `high` (whole numbers where both are).
 
-    `when` maps other parameters to the values under which this one is sampled at all. `name`: what Optuna knows it by, the path
-    and, where it is one of several domains of the path, its condition.
+    `when` maps other parameters of the space to the values under which this one is sampled at all.
     """
 
-    name: str
     path: str
     choices: tuple[Scalar, ...] | None
     low: float | None
@@ -33,15 +32,15 @@ class Domain:
     log: bool
     when: Mapping[str, tuple[Scalar, ...]]
 
-    def suggest(self, trial: optuna.Trial) -> Scalar:
-        """Sample a value for the trial."""
+    def suggest(self, trial: optuna.Trial, name: str) -> Scalar:
+        """Sample a value for the trial, under the name that Optuna knows the domain by."""
         if self.choices is not None:
-            return trial.suggest_categorical(self.name, self.choices)
+            return trial.suggest_categorical(name, self.choices)
         assert self.low is not None
         assert self.high is not None
         if isinstance(self.low, int) and isinstance(self.high, int):
-            return trial.suggest_int(self.name, self.low, self.high, log=self.log)
-        return trial.suggest_float(self.name, self.low, self.high, log=self.log)
+            return trial.suggest_int(name, self.low, self.high, log=self.log)
+        return trial.suggest_float(name, self.low, self.high, log=self.log)
 
     def contains(self, value: object) -> bool:
         """Whether the domain has this value, the type included (true is not 1)."""
@@ -81,12 +80,12 @@ class SearchSpace:
     domains: tuple[Domain, ...]
     warm_start: tuple[Mapping[str, Scalar], ...]
 
-    def suggest(self, trial: optuna.Trial, base: Config) -> dict[str, Scalar]:
-        """Sample the parameters that apply to this trial; a condition on a path outside the space goes by `base`."""
+    def suggest(self, trial: optuna.Trial) -> dict[str, Scalar]:
+        """Sample the parameters that apply to this trial."""
         values: dict[str, Scalar] = {}
-        for domain in self.domains:
-            if domain.path not in values and self._applies(domain, values, base):
-                values[domain.path] = domain.suggest(trial)
+        for name, domain in self.named.items():
+            if domain.path not in values and _applies(domain, values):
+                values[domain.path] = domain.suggest(trial, name)
         return values
 
     def point(self, base: Config) -> dict[str, Scalar]:
@@ -94,30 +93,44 @@ class SearchSpace:
         values: dict[str, Scalar] = {}
         for domain in self.domains:
             value = get_value(base, domain.path)
-            if domain.path not in values and self._applies(domain, values, base) and domain.contains(value):
+            if domain.path not in values and _applies(domain, values) and domain.contains(value):
                 values[domain.path] = value
         return values
 
     def by_name(self, point: Mapping[str, Scalar]) -> dict[str, Scalar]:
         """A point as Optuna is told to try it: every domain of a path gets the path's value, if it has it."""
-        return {
-            domain.name: point[domain.path]
-            for domain in self.domains
-            if domain.path in point and domain.contains(point[domain.path])
-        }
+        found = ((name, domain) for name, domain in self.named.items() if domain.path in point)
+        return {name: point[domain.path] for name, domain in found if domain.contains(point[domain.path])}
+
+    @cached_property
+    def named(self) -> dict[str, Domain]:
+        """The domains by what Optuna knows them by, which allows a name one domain: the last of a path has the path's name.
+
+        Those before it have their condition beside it, such as `model.embedding_dim [model.name=mlp|neumf]`.
+        """
+        last = {domain.path: domain for domain in self.domains}
+        names = (d.path if d is last[d.path] else f"{d.path} {_show(d.when)}" for d in self.domains)
+        return dict(zip(names, self.domains, strict=True))
 
     @property
     def paths(self) -> tuple[str, ...]:
         """The config paths of the space, each once."""
         return tuple(dict.fromkeys(domain.path for domain in self.domains))
 
-    def without(self, paths: Iterable[str]) -> "SearchSpace":
-        """The space with these paths taken out, of the warm starts too."""
-        removed = set(paths)
-        return SearchSpace(
-            tuple(domain for domain in self.domains if domain.path not in removed),
-            tuple({path: value for path, value in point.items() if path not in removed} for point in self.warm_start),
-        )
+    def fixed(self, paths: Iterable[str], base: Config) -> "SearchSpace":
+        """The space where these paths are what `base` has: what can still be sampled, under what conditions are left."""
+        decided = set(paths)
+        kept: list[Domain] = []
+        for domain in self.domains:
+            when: dict[str, tuple[Scalar, ...]] = {}
+            holds = all(get_value(base, parent) in allowed for parent, allowed in domain.when.items() if parent in decided)
+            for parent, allowed in domain.when.items():
+                if parent not in decided:
+                    when[parent] = tuple(v for v in allowed if any(d.path == parent and d.contains(v) for d in kept))
+            is_reached = all(d.path != domain.path or d.when for d in kept)
+            if domain.path not in decided and holds and is_reached and all(when.values()):
+                kept.append(replace(domain, when=when))
+        return SearchSpace(tuple(kept), tuple(_inside(kept, point) for point in self.warm_start))
 
     def tree(self) -> dict[str, Any]:
         """The space as a search-space file has it."""
@@ -139,7 +152,7 @@ class SearchSpace:
             if one.path == other.path and one is not other:
                 continue
             for value, other_value in product(one.edges, other.edges):
-                values = self._with_conditions({one.path: value, other.path: other_value}, [one, other], base)
+                values = self._with_conditions({one.path: value, other.path: other_value}, [one, other])
                 if values is not None and (found := refusals(base, values)) and not self._may_be_mended(values, base):
                     mistakes |= dict.fromkeys(found)
         if mistakes:
@@ -150,23 +163,30 @@ class SearchSpace:
         others = (domain for domain in self.domains if domain.path not in values)
         return any(not refusals(base, {**values, domain.path: edge}) for domain in others for edge in domain.edges)
 
-    def _with_conditions(self, values: dict[str, Scalar], waiting: list[Domain], base: Config) -> dict[str, Scalar] | None:
+    def _with_conditions(self, values: dict[str, Scalar], waiting: list[Domain]) -> dict[str, Scalar] | None:
         """The values and what their domains, `waiting`, need to apply together, None where they never do."""
         while waiting:
             for parent, allowed in waiting.pop().when.items():
-                if parent in self.paths and parent not in values:
+                if parent not in values:
                     values[parent] = allowed[0]
                     waiting += [d for d in self.domains if d.path == parent and d.contains(allowed[0])][:1]
-                if (values[parent] if parent in values else get_value(base, parent)) not in allowed:
+                if values[parent] not in allowed:
                     return None
         return values
 
-    def _applies(self, domain: Domain, values: Mapping[str, Scalar], base: Config) -> bool:
-        """Whether the conditions hold; one on a parameter that does not apply itself does not."""
-        return all(
-            parent in values and values[parent] in allowed if parent in self.paths else get_value(base, parent) in allowed
-            for parent, allowed in domain.when.items()
-        )
+
+def _applies(domain: Domain, values: Mapping[str, Scalar]) -> bool:
+    """Whether the conditions hold; one on a parameter that does not apply itself does not."""
+    return all(parent in values and values[parent] in allowed for parent, allowed in domain.when.items())
+
+
+def _inside(domains: Iterable[Domain], point: Mapping[str, Scalar]) -> dict[str, Scalar]:
+    """What of a point lies in a domain."""
+    return {path: value for path, value in point.items() if any(d.path == path and d.contains(value) for d in domains)}
+
+
+def _show(condition: Mapping[str, tuple[Scalar, ...]]) -> str:
+    return "[" + ",".join(f"{parent}={'|'.join(map(str, values))}" for parent, values in condition.items()) + "]"
 
 
 def by_path(params: Mapping[str, Any]) -> dict[str, Any]:

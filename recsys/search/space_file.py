@@ -37,7 +37,7 @@ def read_effective_space(file: Path, config: Config, decided: Iterable[str]) -> 
     """
     space = read_space(file)
     leaving = [path for path in space.paths if path in set(decided)]
-    space = space.without(leaving)
+    space = space.fixed(leaving, config)
     if not space.domains:
         raise ValueError(f"{file}: must leave a parameter to search, but got all set. Take one from --set, or use recsys.train.")
     space.check_with(config)
@@ -104,8 +104,7 @@ class _SpaceReader:
             number = float if float in _field_types(path) else int
             low, high = (None, None) if "choices" in given else (number(given["low"]), number(given["high"]))
             choices = tuple(given["choices"]) if "choices" in given else None
-            name = path if not condition or not isinstance(self.parameters[path], list) else f"{path} {_show(condition)}"
-            domain = Domain(name, path, choices, low, high, given.get("log", False), condition)
+            domain = Domain(path, choices, low, high, given.get("log", False), condition)
             self.domains.setdefault(path, []).append(domain)
 
     def _read_condition(self, path: str, given: Any) -> dict[str, tuple[Scalar, ...]]:
@@ -167,11 +166,6 @@ def _contain(domains: Iterable[Domain], value: object) -> bool:
 
 def _either(domains: Iterable[Domain]) -> str:
     return " or ".join(dict.fromkeys(map(str, domains)))
-
-
-def _show(condition: Mapping[str, tuple[Scalar, ...]]) -> str:
-    """A condition in a word: `[model.name=mlp|neumf]`."""
-    return "[" + ",".join(f"{parent}={'|'.join(map(str, values))}" for parent, values in condition.items()) + "]"
 
 
 def _is_range_or_choices(given: Mapping[str, Any]) -> bool:

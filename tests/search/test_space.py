@@ -1,3 +1,4 @@
+from pathlib import Path
 from typing import Any
 
 import optuna
@@ -5,7 +6,7 @@ import pytest
 
 from recsys.config import Config, replace_values
 from recsys.search.space import Domain, SearchSpace, by_path
-from recsys.search.space_file import parse_space
+from recsys.search.space_file import parse_space, read_space
 
 NESTED: dict[str, Any] = {
     # Children stand before their parents on purpose.
@@ -16,16 +17,23 @@ NESTED: dict[str, Any] = {
 }
 
 
+ALTERNATIVES: dict[str, Any] = {
+    "model.embedding_dim": [{"low": 8, "high": 16, "when": {"model.name": ["mlp"]}}, {"low": 100, "high": 200}],
+    "model.name": {"choices": ["gmf", "mlp"]},
+}
+SPACES = Path(__file__).parents[2] / "search_spaces"
+
+
 def space_of(parameters: dict[str, Any], *warm_start: dict[str, Any]) -> SearchSpace:
     return parse_space({"parameters": parameters, "warm_start": list(warm_start)}, "space.yaml")
 
 
-def suggest(space: SearchSpace, values: dict[str, Any], base: Config | None = None) -> tuple[dict[str, Any], optuna.Trial]:
+def suggest(space: SearchSpace, values: dict[str, Any]) -> tuple[dict[str, Any], optuna.Trial]:
     """What the space suggests to a trial of a real study in which these values are enqueued."""
     study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
     study.enqueue_trial(values)
     trial = study.ask()
-    return dict(space.suggest(trial, base or Config())), trial
+    return dict(space.suggest(trial)), trial
 
 
 @pytest.mark.parametrize(
@@ -51,15 +59,43 @@ def test_a_parent_is_sampled_before_its_children() -> None:
 
 
 def test_a_condition_on_a_parameter_that_does_not_apply_does_not_hold() -> None:
-    # The base has 3 layers, for which dropout would be sampled; but gmf has no layers.
-    base = replace_values(Config(), {"model.n_layers": 3})
-    assert "model.dropout" not in suggest(space_of(NESTED), {"model.name": "gmf"}, base)[0]
+    # An enqueued value of 3 layers, for which dropout would be sampled, does not count: gmf has no layers.
+    assert suggest(space_of(NESTED), {"model.name": "gmf", "model.n_layers": 3})[0].keys() == {
+        "model.name",
+        "training.learning_rate",
+    }
 
 
-def test_a_condition_outside_the_space_goes_by_the_base() -> None:
-    space = space_of(NESTED).without(["model.name"])
-    assert "model.n_layers" in suggest(space, {}, replace_values(Config(), {"model.name": "mlp"}))[0]
-    assert suggest(space, {}, replace_values(Config(), {"model.name": "gmf"}))[0].keys() == {"training.learning_rate"}
+def test_a_path_that_is_fixed_decides_the_conditions_on_it() -> None:
+    mlp, gmf = (replace_values(Config(), {"model.name": name}) for name in ("mlp", "gmf"))
+    left = space_of(NESTED).fixed(["model.name"], mlp)
+    assert left.paths == ("training.learning_rate", "model.n_layers", "model.dropout")
+    assert {domain.path: domain.when for domain in left.domains} == {
+        "training.learning_rate": {},
+        "model.n_layers": {},
+        "model.dropout": {"model.n_layers": (2, 3)},
+    }
+    # What depends on a parameter that can no longer apply goes with it.
+    assert space_of(NESTED).fixed(["model.name"], gmf).paths == ("training.learning_rate",)
+
+
+@pytest.mark.parametrize("name", ["inner_product", "gmf", "mlp", "neumf"])
+@pytest.mark.parametrize("file", sorted(SPACES.glob("*.yaml")), ids=lambda file: file.stem)
+def test_what_is_left_of_a_space_can_be_written_and_read(file: Path, name: str) -> None:
+    left = read_space(file).fixed(["model.name"], replace_values(Config(), {"model.name": name}))
+    read = parse_space(left.tree(), "space.yaml")
+    assert (read.named, read.warm_start) == (left.named, left.warm_start)
+    # The variant's own file says the same with a single choice.
+    own = read_space(SPACES / f"{name}.yaml")
+    if file.stem == "ncf":
+        assert set(left.paths) == set(own.paths) - {"model.name"}
+
+
+def test_of_several_domains_one_that_always_applies_ends_the_list() -> None:
+    space = space_of(ALTERNATIVES)
+    (mlp,) = space.fixed(["model.name"], replace_values(Config(), {"model.name": "mlp"})).domains
+    (gmf,) = space.fixed(["model.name"], replace_values(Config(), {"model.name": "gmf"})).domains
+    assert (mlp.low, mlp.when, gmf.low, gmf.when) == (8, {}, 100, {})
 
 
 def test_distributions_are_those_of_the_file() -> None:
@@ -77,7 +113,7 @@ def test_every_suggestion_is_a_valid_config_within_its_domains() -> None:
     study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=1))
     names = set()
     for _ in range(50):
-        values = space.suggest(study.ask(), Config())
+        values = space.suggest(study.ask())
         config = replace_values(Config(), values)
         domains = {domain.path: domain for domain in space.domains}
         assert all(domains[path].contains(value) for path, value in values.items())
@@ -102,23 +138,15 @@ def test_the_point_of_a_config_is_what_of_it_lies_in_the_space(base: dict[str, A
     assert space_of(NESTED).point(replace_values(Config(), base)) == expected
 
 
-def test_without_takes_paths_out_of_domains_and_warm_starts() -> None:
+def test_fixed_paths_leave_the_warm_starts_too() -> None:
     space = space_of(NESTED, {"model.name": "mlp", "training.learning_rate": 1e-3}, {"model.name": "gmf"})
-    left = space.without(["model.name"])
-    assert left.paths == ("training.learning_rate", "model.n_layers", "model.dropout")
-    assert left.warm_start == ({"training.learning_rate": 1e-3}, {})
+    assert space.fixed(["model.name"], Config()).warm_start == ({"training.learning_rate": 1e-3}, {})
     assert "model.name" in space.paths
 
 
 def test_the_tree_of_a_space_reads_back_as_the_same() -> None:
     space = space_of(NESTED, {"model.name": "mlp"})
     assert parse_space(space.tree(), "space.yaml") == space
-
-
-ALTERNATIVES: dict[str, Any] = {
-    "model.embedding_dim": [{"low": 8, "high": 16, "when": {"model.name": ["mlp"]}}, {"low": 100, "high": 200}],
-    "model.name": {"choices": ["gmf", "mlp"]},
-}
 
 
 @pytest.mark.parametrize(
@@ -139,7 +167,7 @@ def test_the_last_of_several_domains_is_for_all_other_trials() -> None:
     space, study = space_of(ALTERNATIVES), optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=1))
     dims: dict[str, list[Any]] = {"gmf": [], "mlp": []}
     for _ in range(30):
-        values = space.suggest(study.ask(), Config())
+        values = space.suggest(study.ask())
         dims[str(values["model.name"])].append(values["model.embedding_dim"])
     assert all(8 <= dim <= 16 for dim in dims["mlp"])
     assert all(100 <= dim <= 200 for dim in dims["gmf"])
@@ -156,7 +184,7 @@ def test_a_pair_that_a_third_parameter_makes_valid_is_no_mistake() -> None:
 
 
 def choices(*values: Any) -> Domain:
-    return Domain("x", "x", values, None, None, False, {})
+    return Domain("x", values, None, None, False, {})
 
 
 @pytest.mark.parametrize(
@@ -165,8 +193,8 @@ def choices(*values: Any) -> Domain:
         (choices(True, False), [True, False], [1, 0, None]),
         (choices(1, 2), [1, 2], [True, 3]),
         (choices(None, "linear"), [None, "linear"], ["", "None", False]),
-        (Domain("x", "x", None, 1, 3, False, {}), [1, 2, 3], [0, 4, 2.0, True, "2", None]),
-        (Domain("x", "x", None, 0.0, 1.0, False, {}), [0.0, 1.0, 1, 0.5], [1.1, -0.1, True, "0.5", None, float("nan")]),
+        (Domain("x", None, 1, 3, False, {}), [1, 2, 3], [0, 4, 2.0, True, "2", None]),
+        (Domain("x", None, 0.0, 1.0, False, {}), [0.0, 1.0, 1, 0.5], [1.1, -0.1, True, "0.5", None, float("nan")]),
     ],
 )
 def test_contains(domain: Domain, inside: list[Any], outside: list[Any]) -> None:
@@ -178,8 +206,8 @@ def test_contains(domain: Domain, inside: list[Any], outside: list[Any]) -> None
     ("domain", "expected"),
     [
         (choices("gmf", "mlp"), "one of gmf, mlp"),
-        (Domain("x", "x", None, 8, 128, True, {}), "from 8 to 128"),
-        (Domain("x", "x", None, 1e-4, 0.03, True, {}), "from 0.0001 to 0.03"),
+        (Domain("x", None, 8, 128, True, {}), "from 8 to 128"),
+        (Domain("x", None, 1e-4, 0.03, True, {}), "from 0.0001 to 0.03"),
     ],
 )
 def test_a_domain_in_words(domain: Domain, expected: str) -> None:
@@ -220,4 +248,4 @@ def test_parameters_that_never_meet_do_not_exclude_each_other() -> None:
     # Where the base decides against the condition, the parameter is never sampled.
     fixed = replace_values(Config(), {"training.resample_negatives": False})
     space.check_with(fixed)
-    space.without(["training.resample_negatives"]).check_with(fixed)
+    space.fixed(["training.resample_negatives"], fixed).check_with(fixed)

@@ -29,16 +29,12 @@ def test_what_a_file_means(tmp_path: Path) -> None:
         "  - {model.name: mlp, model.n_layers: 2}\n"
     )
     space = read_space(file)
-
-    def domain(path: str, *rest: Any) -> Domain:
-        return Domain(path, path, *rest)
-
     assert space == SearchSpace(
         (
-            domain("model.name", ("gmf", "mlp"), None, None, False, {}),
-            domain("training.learning_rate", None, 1e-4, 1.0, True, {}),
-            domain("training.learning_rate_decay", (None, "linear"), None, None, False, {}),
-            domain("model.n_layers", None, 1, 4, False, {"model.name": ("mlp",)}),
+            Domain("model.name", ("gmf", "mlp"), None, None, False, {}),
+            Domain("training.learning_rate", None, 1e-4, 1.0, True, {}),
+            Domain("training.learning_rate_decay", (None, "linear"), None, None, False, {}),
+            Domain("model.n_layers", None, 1, 4, False, {"model.name": ("mlp",)}),
         ),
         ({"model.name": "mlp", "model.n_layers": 2},),
     )

@@ -78,7 +78,7 @@ def test_what_a_space_samples_is_a_valid_config(tree: dict[str, Any], seed: int)
         return
     study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=seed))
     for _ in range(4):
-        values = space.suggest(study.ask(), Config())
+        values = space.suggest(study.ask())
         config = replace_values(Config(), values)
         assert space.point(config) == values
     # What is kept with a study is read back as the same.

@@ -28,15 +28,10 @@ class Side(NamedTuple):
     factors: tuple[Tensor | Lookup, ...]
     intercept: Tensor | None
 
-    def looked_up(self) -> "Side":
-        """The same with the rows in place of lookups, to be scored more than once."""
-        embeddings, factors = (tuple(rows_of(part) for part in parts) for parts in (self.embeddings, self.factors))
-        return Side(embeddings, factors, self.intercept)
-
     def rows(self, rows: slice) -> "Side":
         """The sides of some of the ids along the first axis, as views."""
         intercept = None if self.intercept is None else self.intercept[rows]
-        embeddings, factors = (tuple(_rows(part, rows) for part in parts) for parts in (self.embeddings, self.factors))
+        embeddings, factors = (tuple(rows_of(part)[rows] for part in parts) for parts in (self.embeddings, self.factors))
         return Side(embeddings, factors, intercept)
 
     def split(self, first: int) -> tuple["Side", "Side"]:
@@ -53,10 +48,6 @@ class Side(NamedTuple):
         intercept = None if self.intercept is None else self.intercept.view(-1, width)
         embeddings, factors = (tuple(_unflatten(part, width) for part in parts) for parts in (self.embeddings, self.factors))
         return Side(embeddings, factors, intercept)
-
-
-def _rows(part: Tensor | Lookup, rows: slice) -> Tensor | Lookup:
-    return Lookup(part.table, part.ids[rows]) if isinstance(part, Lookup) else part[rows]
 
 
 def _split(part: Tensor | Lookup, first: int) -> tuple[Tensor | Lookup, Tensor | Lookup]:

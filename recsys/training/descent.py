@@ -31,25 +31,21 @@ _ROWS: dict[str, Callable[[Config, Interactions, str | torch.device], TrainingRo
 
 
 class Descent:
-    """Trains `state`, an epoch at a time: `begin` it, then `train` its parts in order.
-
-    `n_parts`: parts of an epoch.
-    """
+    """Trains `state`, part after part. `n_parts`: parts of an epoch."""
 
     def __init__(self, config: Config, data: Interactions, state: TrainingState, seed: int, device: str | torch.device) -> None:
         self._training, self._state, self._seed, self._device = config.training, state, seed, device
         self._rows = _ROWS[config.training.negative_sampling](config, data, device)
         self._optimiser = Optimiser(config.model, state.model, state.optimiser, self._rows.n_lookups)
+        self._epoch = 0
         self._order: Any = None
         self.n_parts = self._rows.n_parts
 
-    def begin(self, epoch: int) -> None:
-        """Shuffle the rows for an epoch, from 1."""
-        self._order = self._rows.shuffle(generator_of(self._seed, epoch, 0, self._device))
-
     def train(self, epoch: int, part: int) -> float:
-        """Train a part, from 1, of the epoch that was begun; the sum of its rows' losses."""
+        """Train a part of an epoch, both from 1; the sum of its rows' losses."""
         training, state = self._training, self._state
+        if epoch != self._epoch:
+            self._epoch, self._order = epoch, self._rows.shuffle(generator_of(self._seed, epoch, 0, self._device))
         for group in state.optimiser.param_groups:
             group["lr"] = training.learning_rate * _DECAYS[training.learning_rate_decay]((epoch - 1) / training.max_epochs)
         model = self._optimiser.model.train()
@@ -66,7 +62,7 @@ class Descent:
         return float(total)
 
     def n_rows(self, n_parts: int) -> int:
-        """Rows in the first `n_parts` parts of the epoch that was begun."""
+        """Rows in the first `n_parts` parts of the epoch that was trained last."""
         return self._rows.n_rows_of(self._order, n_parts)
 
     def n_samples(self, n_parts: int) -> int:

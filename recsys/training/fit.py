@@ -77,7 +77,6 @@ def fit(
         yield _report(state, trainer.n_parts, config, last)
     while not _has_ended(state, config.training, last):
         start = time.perf_counter()
-        trainer.begin(state.epoch + 1)
         for part in range(state.parts + 1, trainer.n_parts + 1):
             loss = trainer.train(state.epoch + 1, part)
             metrics = _metrics_so_far(trainer, state, loss, time.perf_counter() - start)

@@ -30,11 +30,9 @@ MAX_VALUES = 1 << 21
 
 
 class LeastSquares:
-    """Trains `state`, an epoch at a time: all items are solved, then all users; before the first, the users for random items.
+    """Trains `state`: in an epoch all items are solved, then all users; before the first epoch, the users for random items.
 
-    A long epoch has parts, which solve some of the rows each.
-
-    `n_parts`: parts of an epoch.
+    `n_parts`: parts of an epoch, which solve some of the rows each.
     """
 
     def __init__(self, config: Config, data: Interactions, state: TrainingState, device: str | torch.device) -> None:
@@ -49,21 +47,18 @@ class LeastSquares:
             _group(rows, others, sizes, len(data.user), device)
             for rows, others, sizes in ((user, item, (n_users, n_items)), (item, user, (n_items, n_users)))
         )
+        dim = self._users.shape[1]
+        self._of_items = [(self._items, self._users, self._by_item, block) for block in self._by_item.blocks(dim)]
+        self._of_users = [(self._users, self._items, self._by_user, block) for block in self._by_user.blocks(dim)]
         self._positive_user, self._positive_item = (as_tensor(ids, device) for ids in (data.user, data.item))
 
-    def begin(self, epoch: int) -> None:
-        """Nothing: an epoch has no order of its own."""
-
     def train(self, epoch: int, part: int) -> float:
-        """Solve the rows of a part, from 1, of an epoch; the loss that results, as the sum over the part's positives.
+        """Solve the rows of a part of an epoch, both from 1; the loss that results, as the sum over the part's positives.
 
         Raises:
             FloatingPointError: if the equations have no single solution.
         """
-        dim = self._users.shape[1]
-        of_items = [(self._items, self._users, self._by_item, block) for block in self._by_item.blocks(dim)]
-        of_users = [(self._users, self._items, self._by_user, block) for block in self._by_user.blocks(dim)]
-        steps = (of_users if epoch == 1 else []) + of_items + of_users
+        steps = (self._of_users if epoch == 1 else []) + self._of_items + self._of_users
         begin, end = ((part - 1 + offset) * len(steps) // self.n_parts for offset in (0, 1))
         gram: Tensor | None = None
         for number in range(begin, end):

@@ -160,10 +160,9 @@ def test_dropout_drops_in_training_alone(name: str) -> None:
 
 def test_lookups_split_and_fold_into_rows_as_their_rows_do() -> None:
     table, ids = torch.arange(22.0).view(11, 2), torch.tensor([3, 10, 0, 3, 1, 7, 2, 9])
-    lookup = Side((Lookup(table, ids),), (Lookup(table, ids),), None)
-    (first, second), (rows_first, rows_second) = lookup.split(6), lookup.looked_up().split(6)
+    lookup, rows = (Side((part,), (part,), None) for part in (Lookup(table, ids), table[ids]))
+    (first, second), (rows_first, rows_second) = lookup.split(6), rows.split(6)
     pairs = [(first.unflatten(3), rows_first.unflatten(3)), (second, rows_second)]
-    pairs += [(lookup.rows(slice(2, 5)), lookup.looked_up().rows(slice(2, 5)))]
     for found, expected in pairs:
         assert isinstance(found.factors[0], Lookup)
         assert torch.equal(rows_of(found.factors[0]), rows_of(expected.factors[0]))

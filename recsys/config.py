@@ -226,7 +226,7 @@ class Config(Section):
     cluster: ClusterConfig = ClusterConfig()
 
     @model_validator(mode="after")
-    def _check_fields_together(self) -> Self:
+    def _check_negatives(self) -> Self:
         training, data = self.training, self.data
         if not training.resample_negatives:
             if training.n_negatives > data.n_negatives:
@@ -239,6 +239,11 @@ class Config(Section):
                     "training.negative_sampling: must be uniform without training.resample_negatives, "
                     f"but got {training.negative_sampling}. Set training.resample_negatives to true."
                 )
+        return self
+
+    @model_validator(mode="after")
+    def _check_loss(self) -> Self:
+        training = self.training
         if training.loss == "squared" and self.model.name != "inner_product":
             raise ValueError(
                 f"training.loss: must not be squared for the model {self.model.name}, but got squared. "
@@ -254,6 +259,10 @@ class Config(Section):
                 f"training.negative_sampling: must not be all for a model with a tower, {self.model.name}, but got all. "
                 "Set model.name to inner_product or gmf."
             )
+        return self
+
+    @model_validator(mode="after")
+    def _check_protocol(self) -> Self:
         if self.evaluation.protocol == "sampled" and max(self.evaluation.k) > self.evaluation.n_candidates + 1:
             raise ValueError(
                 f"evaluation.k: must be at most evaluation.n_candidates + 1, {self.evaluation.n_candidates + 1}, "

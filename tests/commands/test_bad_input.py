@@ -118,7 +118,7 @@ EARLY = {
     "no choice": Case(
         TUNE,
         "space.yaml: model.name: must be {low, high}, with log: true if wanted, or {choices: [...]}, either "
-        "with when, but got {'choices': []}. "
+        "with when, or a list of such, but got {'choices': []}. "
         "Write it as one of the two.",
         space("model.name: {choices: []}"),
     ),

@@ -42,8 +42,8 @@ class DyingRunner(TrialRunner):
         return super().step()
 
 
+@pytest.mark.usefixtures("ray_here")
 def test_a_worker_that_is_killed_within_an_epoch(
-    ray_here: None,  # noqa: ARG001
     ratings: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -84,8 +84,8 @@ class DyingBetweenRunner(TrialRunner):
         return super().reset_config(new_config)
 
 
+@pytest.mark.usefixtures("ray_here")
 def test_a_worker_that_is_killed_between_two_trials(
-    ray_here: None,  # noqa: ARG001
     ratings: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -108,8 +108,8 @@ class LimitedRunner(TrialRunner):
         super().setup(*arguments, **named)
 
 
+@pytest.mark.usefixtures("ray_here")
 def test_a_trial_without_enough_memory_fails_alone(
-    ray_here: None,  # noqa: ARG001
     ratings: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,

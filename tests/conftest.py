@@ -23,11 +23,19 @@ settings.load_profile("tests")
 PLACES = ("MLFLOW_TRACKING_URI", "RAY_ADDRESS")
 
 
+for _place in PLACES:
+    os.environ.pop(_place, None)
+
+
 @pytest.fixture(autouse=True)
-def _at_home(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nothing of a test goes to a server of whoever runs it, or to the store that MLflow remembers of an earlier test."""
+def _at_home() -> Iterator[None]:
+    """Nothing of a test goes to a server of whoever runs it, or to the store that an earlier test left in the environment.
+
+    A fixture of a module is set up before those of its tests: what a test leaves is taken away behind it.
+    """
+    yield
     for name in PLACES:
-        monkeypatch.delenv(name, raising=False)
+        os.environ.pop(name, None)
 
 
 @pytest.fixture(scope="session")

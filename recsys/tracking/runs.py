@@ -13,7 +13,8 @@ import urllib.error
 import urllib.parse
 import urllib.request
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -200,11 +201,10 @@ class Tracking:
 
     def log_model(self, run_id: str, model: Path) -> None:
         """Log a saved model as an MLflow model whose `predict` recommends; it is loaded from code, nothing is pickled."""
-        mlflow.set_tracking_uri(self.uri)
         saved = saved_model.load(model)
         asked = pd.DataFrame({"user_id": saved.user_ids.slice(0, 1).to_pandas()})
         answered = recommend(saved, asked["user_id"].tolist(), 1).to_pandas()
-        with mlflow.start_run(run_id=run_id), warnings.catch_warnings():
+        with _store_of_process(self.uri), mlflow.start_run(run_id=run_id), warnings.catch_warnings():
             # Hints on integer columns and examples, which are as they should be.
             warnings.simplefilter("ignore", UserWarning)
             mlflow.pyfunc.log_model(
@@ -214,6 +214,17 @@ class Tracking:
                 signature=mlflow.models.infer_signature(asked, answered, params={"k": 10}),
                 pip_requirements=[f"recsys=={version('recsys')}"],
             )
+
+
+@contextmanager
+def _store_of_process(uri: str) -> Iterator[None]:
+    """Let MLflow's calls without a client go to a store, and take it back: MLflow writes it into the environment too."""
+    before = os.environ.get("MLFLOW_TRACKING_URI")
+    mlflow.set_tracking_uri(uri)
+    try:
+        yield
+    finally:
+        mlflow.set_tracking_uri(before)  # type: ignore[arg-type]  # None unsets it
 
 
 def trial_params(config: Config) -> dict[str, object]:

@@ -1,6 +1,7 @@
 """From a study to a model and its recommendations, by the commands."""
 
 import json
+import os
 import re
 import shutil
 import statistics
@@ -227,6 +228,12 @@ def test_unknown_users_are_named(trained: dict[str, Any]) -> None:
     code, out, err = run(recommend.main, "--model", trained["model"], "--user", 7, "--user", 600, "--user", "x")
     assert (code, out) == (2, "")
     assert err == "error: --user: must be a user of the training data, but got 600, x. The model knows 60 users.\n"
+
+
+def test_a_command_leaves_no_store_behind_in_its_process(home: Path, store: list[str]) -> None:
+    # MLflow writes the store of a logged model into the environment, by which later commands would go.
+    answer(train.main, "--best-of", "first", "--dir", home, "--out", home / "again", *store)
+    assert "MLFLOW_TRACKING_URI" not in os.environ
 
 
 def test_mlflow_serves_the_same(trained: dict[str, Any], tuned: Tuned, everyone: pd.DataFrame) -> None:

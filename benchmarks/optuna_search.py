@@ -1,0 +1,57 @@
+"""`python -m recsys.tune` with Ray Tune's own OptunaSearch in the place of the search's proposals; the rest is the same.
+
+OptunaSearch tells Optuna that every trial is complete with its last value, those that ASHA stopped included.
+"""
+
+import sys
+from typing import Any
+
+from optuna.trial import TrialState
+from ray.tune.search.optuna import OptunaSearch
+
+from recsys import tune
+from recsys.search import study
+from recsys.search.record import StudyRecord
+from recsys.search.searcher import StudySearcher
+from recsys.search.study_storage import SAMPLERS
+
+
+class OptunaSearchProposals(StudySearcher):
+    """Proposes what OptunaSearch does, with the same sampler in a study of its own, and keeps the record as ever."""
+
+    def __init__(self, record: StudyRecord, limit: int | None) -> None:
+        super().__init__(record, limit)
+        self._optuna_study, base, space = record._study, record._base, record._space
+        metric, first_points = f"metrics/{base.metric_name}", [space.by_name(p) for p in (space.point(base), *space.warm_start)]
+        sampler = SAMPLERS[base.study.sampler](seed=base.study.seed)
+
+        def define(trial: Any) -> None:
+            space.suggest(trial)
+
+        self._proposals = OptunaSearch(define, metric=metric, mode="max", points_to_evaluate=first_points, sampler=sampler)
+
+    def suggest(self, trial_id: str) -> dict[str, Any] | str | None:  # type: ignore[override]
+        """What OptunaSearch proposes, one trial at a time, so that the two studies stay in step."""
+        if self._record.n_running:
+            return None
+        point = self._proposals.suggest(trial_id)
+        assert point is not None
+        if not self._optuna_study.get_trials(deepcopy=False, states=(TrialState.WAITING,)):  # the first points wait already
+            self._optuna_study.enqueue_trial(point)
+        return super().suggest(trial_id)
+
+    def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
+        """Report an epoch to OptunaSearch; one that diverged has no value."""
+        if self._proposals.metric in result:
+            self._proposals.on_trial_result(trial_id, result)
+
+    def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
+        """End the trial in both."""
+        diverged = "diverged" in (result or {})
+        self._proposals.on_trial_complete(trial_id, result, error or diverged)
+        super().on_trial_complete(trial_id, result, error)
+
+
+if __name__ == "__main__":
+    study.StudySearcher = OptunaSearchProposals  # type: ignore[misc,attr-defined]
+    sys.exit(tune.main())

@@ -28,7 +28,6 @@ SYSTEMS = {
     "OptunaSearch with ASHA": ("benchmarks.optuna_search", []),
 }
 """Searches by what stands in them: the module that runs, and what is set. None is given the warm starts of the space."""
-WARM = "whole, warm starts"
 VARIANTS = ("inner_product", "gmf", "mlp", "neumf")
 
 
@@ -65,8 +64,7 @@ def searches(folder: Path, minutes: float, variant_minutes: float) -> list[Searc
         for seed in SEEDS
         for system, (module, settings) in SYSTEMS.items()
     ]
-    found += [Search(name, SPACES / f"{name}.yaml", 0, variant_minutes, trains=True) for name in VARIANTS]
-    return found + [Search(WARM, SPACES / "ncf.yaml", seed, minutes) for seed in SEEDS]
+    return found + [Search(name, SPACES / f"{name}.yaml", 0, variant_minutes, trains=True) for name in VARIANTS]
 
 
 def run(search: Search, folder: Path, data: Path, core: int) -> None:

@@ -16,7 +16,7 @@ import optuna
 from matplotlib.figure import Figure
 
 from benchmarks.plots import save_plot
-from benchmarks.quality import SEEDS, SYSTEMS, VARIANTS, WARM, study_name
+from benchmarks.quality import SEEDS, SYSTEMS, VARIANTS, study_name
 from recsys.search.study_storage import load_study
 
 TOLD_AT = (60, 120, 300, 600)
@@ -43,7 +43,7 @@ def compare_systems(folder: Path, plot: Path) -> Iterator[str]:
     panel = figure.subplots()
     yield _row("search", *(f"{at // 60} min" for at in TOLD_AT), "trials", "epochs")
     yield _row(*["---"] * (len(TOLD_AT) + 3))
-    for color, system in enumerate([*SYSTEMS, WARM]):
+    for color, system in enumerate(SYSTEMS):
         names = [study_name(system, seed) for seed in SEEDS]
         curves = np.array([best_so_far(folder / "work" / name, seconds) for name in names])
         panel.plot(seconds / 60, np.median(curves, axis=0), color=f"C{color}", label=system)

@@ -44,7 +44,7 @@ def run(command: click.Command, argv: Sequence[str] | None) -> int:
     try:
         # Parsing comes before the outputs are set apart: --help belongs on standard output.
         arguments = sys.argv[1:] if argv is None else list(argv)
-        with command.make_context(f"python -m recsys.{command.name}", arguments) as context, _output_apart(), _ended_alike():
+        with command.make_context(f"python -m recsys.{command.name}", arguments) as context, _output_apart(argv), _ended_alike():
             return int(command.invoke(context) or 0)
     except click.exceptions.Exit as end:
         return end.exit_code
@@ -128,8 +128,11 @@ def _ended_alike() -> Iterator[None]:
 
 
 @contextmanager
-def _output_apart() -> Iterator[None]:
-    """Send everything written to standard output, by any library or child process, to standard error; keep the real one."""
+def _output_apart(argv: Sequence[str] | None) -> Iterator[None]:
+    """Send everything written to standard output, by any library or child process, to standard error; keep the real one.
+
+    Where the command is the whole process, without `argv`, so it stays: Ray's threads print until the process is gone.
+    """
     sys.stdout.flush()
     kept = os.dup(1)
     os.dup2(2, 1)
@@ -140,7 +143,8 @@ def _output_apart() -> Iterator[None]:
     finally:
         _results.clear()
         sys.stdout.flush()
-        os.dup2(kept, 1)
+        if argv is not None:
+            os.dup2(kept, 1)
         os.close(kept)
 
 

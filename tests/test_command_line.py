@@ -29,7 +29,9 @@ def chatty(as_json: bool) -> int:
     print("printed afterwards")
     return 0
 
-sys.exit(command_line.run(chatty, None))
+code = command_line.run(chatty, None)
+print("printed by a thread that is still there")
+sys.exit(code)
 '''
 
 
@@ -174,7 +176,12 @@ def test_standard_output_holds_the_result_alone(argv: list[str], result: str, tm
     done = subprocess.run(command, check=False, capture_output=True, text=True, encoding="utf-8")
     assert done.returncode == 0
     assert done.stdout.splitlines() == [result]
-    assert sorted(done.stderr.splitlines()) == ["printed afterwards", "printed by a child", "printed by a library"]
+    assert sorted(done.stderr.splitlines()) == [
+        "printed afterwards",
+        "printed by a child",
+        "printed by a library",
+        "printed by a thread that is still there",
+    ]
 
 
 def test_standard_output_is_given_back(capfd: pytest.CaptureFixture[str]) -> None:

@@ -15,8 +15,6 @@ from pathlib import Path
 from queue import SimpleQueue
 from typing import Any
 
-import yaml
-
 SPACES = Path(__file__).parents[1] / "search_spaces"
 CORES = (0, 1)
 SEEDS = (0, 1, 2)
@@ -27,7 +25,7 @@ SYSTEMS = {
     "TPE without ASHA": ("recsys.tune", [NO_RUNGS]),
     "OptunaSearch with ASHA": ("benchmarks.optuna_search", []),
 }
-"""Searches by what stands in them: the module that runs, and what is set. None is given the warm starts of the space."""
+"""Searches by what stands in them: the module that runs, and what is set."""
 VARIANTS = ("inner_product", "gmf", "mlp", "neumf")
 
 
@@ -54,13 +52,10 @@ def study_name(system: str, seed: int) -> str:
     return f"{system}-{seed}".replace(", ", "-").replace(" ", "-")
 
 
-def searches(folder: Path, minutes: float, variant_minutes: float) -> list[Search]:
+def searches(minutes: float, variant_minutes: float) -> list[Search]:
     """All searches, a seed of every system before the next seed."""
-    cold = folder / "ncf.yaml"
-    space = yaml.safe_load((SPACES / "ncf.yaml").read_text(encoding="utf-8"))
-    cold.write_text(yaml.safe_dump({"parameters": space["parameters"]}, sort_keys=False), encoding="utf-8")
     found = [
-        Search(system, cold, seed, minutes, module, tuple(settings))
+        Search(system, SPACES / "ncf.yaml", seed, minutes, module, tuple(settings))
         for seed in SEEDS
         for system, (module, settings) in SYSTEMS.items()
     ]
@@ -118,7 +113,7 @@ def main() -> None:
             free.put(core)
 
     with ThreadPoolExecutor(len(CORES)) as pool:
-        list(pool.map(run_on_a_free_core, searches(folder, options.minutes, options.variant_minutes)))
+        list(pool.map(run_on_a_free_core, searches(options.minutes, options.variant_minutes)))
 
 
 if __name__ == "__main__":

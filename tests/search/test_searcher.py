@@ -85,8 +85,9 @@ def test_rungs(max_epochs: int, grace_period: float, reduction_factor: int, part
 
 def test_a_trial_is_stopped_within_a_long_epoch() -> None:
     search = Search(parts=4, study__grace_period=0.5)
-    best, worse = search.begin(), search.begin()
+    best, other, worse = search.begin(), search.begin(), search.begin()
     assert [search.report(best, step, 0.3) for step in (1, 2)] == ["CONTINUE", "CONTINUE"]
+    assert [search.report(other, step, 0.2) for step in (1, 2)] == ["CONTINUE", "CONTINUE"]
     assert [search.report(worse, step, 0.1) for step in (1, 2)] == ["CONTINUE", "STOP"]
     # Parts of an epoch are no epochs: a value, which may be chosen, comes with the first whole one.
     pruned = search.record.summaries()[worse]
@@ -97,30 +98,30 @@ def test_a_trial_is_stopped_within_a_long_epoch() -> None:
     assert (running.epochs, running.value, running.epoch) == (1, 0.2, 1)
 
 
-def test_a_third_passes_a_rung_and_at_least_one() -> None:
+def test_a_third_passes_a_rung_and_the_first_two() -> None:
     search = Search()
     decided = []
-    # By hand: the n-th to reach the rung goes on if fewer than max(1, n // 3) of the n are better.
+    # By hand: the n-th to reach the rung goes on if n < 3 or fewer than n // 3 of the n are better.
     for value in (0.5, 0.4, 0.45, 0.7, 0.6, 0.6, 0.55, 0.65, 0.66, 0.61):
         decided.append(search.report(search.begin(), 1, value) == "CONTINUE")
-    assert decided == [True, False, False, True, False, True, False, True, True, False]
+    assert decided == [True, True, False, True, False, True, False, True, True, False]
     states = [trial.state == TrialState.RUNNING for trial in search.study.trials]
     assert states == decided
-    assert search.study.trials[1].state == TrialState.PRUNED
-    assert search.study.trials[1].intermediate_values == {1: 0.4}
+    assert search.study.trials[2].state == TrialState.PRUNED
+    assert search.study.trials[2].intermediate_values == {1: 0.45}
 
 
 def test_rungs_are_apart_and_nothing_is_decided_between_them() -> None:
     search = Search()
-    first, second = search.begin(), search.begin()
-    assert search.report(first, 1, 0.5) == "CONTINUE"
-    assert search.report(first, 2, 0.9) == "CONTINUE"
-    assert search.report(first, 3, 0.3) == "CONTINUE"
-    assert search.report(second, 1, 0.6) == "CONTINUE"
-    assert search.report(second, 2, 0.0) == "CONTINUE"
-    # At epoch 3 its 0.2 stands against the 0.3 there, not against 0.5 or 0.9.
-    assert search.report(second, 3, 0.2) == "STOP"
-    assert search.study.trials[second].intermediate_values == {1: 0.6, 2: 0.0, 3: 0.2}
+    for values in ((0.5, 0.9, 0.3), (0.4, 0.8, 0.25)):
+        number = search.begin()
+        assert [search.report(number, step, value) for step, value in enumerate(values, 1)] == ["CONTINUE"] * 3
+    last = search.begin()
+    assert search.report(last, 1, 0.6) == "CONTINUE"
+    assert search.report(last, 2, 0.0) == "CONTINUE"
+    # At epoch 3 its 0.28 stands against the 0.3 and the 0.25 there, and not against what was reached before.
+    assert search.report(last, 3, 0.28) == "STOP"
+    assert search.study.trials[last].intermediate_values == {1: 0.6, 2: 0.0, 3: 0.28}
 
 
 def test_an_epoch_repeated_by_a_retry_changes_nothing() -> None:

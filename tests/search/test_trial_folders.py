@@ -115,14 +115,15 @@ def test_200_trials_of_10_mb(tmp_path: Path) -> None:
 def test_the_best_that_ended_are_kept_and_running_ones_left_alone(tmp_path: Path) -> None:
     disk = Disk(tmp_path, n_kept=2)
     numbers = [disk.begin() for _ in range(5)]
-    disk.report(numbers[0], 1, 0.9)  # runs on
-    for number, value in zip(numbers[1:], (0.3, 0.5, 0.4, 0.2), strict=True):
+    for number, value in zip(numbers, (0.9, 0.3, 0.5, 0.4, 0.2), strict=True):
         disk.report(number, 1, value)
-    # All were pruned but the first, whose value does not count before its end.
-    running = {f"{numbers[0]}/{CHECKPOINT}", f"{numbers[0]}/{WEIGHTS}"}
-    assert names(disk.trials) == running | {f"{numbers[2]}/{WEIGHTS}", f"{numbers[3]}/{WEIGHTS}"}
+    # All were pruned but the first two, whose values do not count before their end.
+    first, second = ({f"{number}/{CHECKPOINT}", f"{number}/{WEIGHTS}"} for number in numbers[:2])
+    kept = {f"{numbers[2]}/{WEIGHTS}", f"{numbers[3]}/{WEIGHTS}"}
+    assert names(disk.trials) == first | second | kept
     disk.tell(numbers[0], {"diverged": "train_loss"})
-    assert names(disk.trials) == {f"{numbers[2]}/{WEIGHTS}", f"{numbers[3]}/{WEIGHTS}"}
+    assert names(disk.trials) == second | kept
+    disk.tell(numbers[1], {"diverged": "train_loss"})
     assert {path.name for path in disk.trials.iterdir()} == {str(numbers[2]), str(numbers[3])}
 
 

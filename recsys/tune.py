@@ -65,19 +65,24 @@ def tune(
     given = {path: (f"--{flag.replace('_', '-')}", flags[flag]) for flag, path in _FLAGS.items()}
     from recsys.data import pipeline
     from recsys.search import study_files
+    from recsys.tracking.places import require_place
 
     if warm_start is not None and resume:
         raise ValueError(
             f"--warm-start: must begin a new study, but got {warm_start} with --resume. Leave it out, or choose another --name."
         )
-    goes_on = _goes_on(name, folder, resume, resume_auto)
+    if name is None and (resume or resume_auto):
+        flag = "--resume" if resume else "--resume-auto"
+        raise ValueError(f"--name: must be given with {flag}, but got nothing. Name the study to go on with.")
     name = name or f"{space_file.stem if space_file else 'study'}-{datetime.now(UTC):%Y%m%d-%H%M%S}"
-    study = study_files.study_folder(folder, name)
+    study = study_files.find_study(folder, name)
+    goes_on = resume or (resume_auto and study.exists())
     base = study_files.started_config(study) if goes_on and config_file is None else config_file
     config, decided = command_line.read_config(base, data, settings, given)
     space, decided = study_files.read_start_space(study, space_file, config, decided, goes_on=goes_on)
     if warm_start and not goes_on:
-        space = study_files.with_best_of(space, study_files.study_folder(folder, warm_start))
+        space = study_files.with_best_of(space, study_files.find_study(folder, warm_start), config.study.storage)
+    require_place(config, folder)
     processed = pipeline.prepare(config, folder)
     with ThreadPoolExecutor(1) as importer:
         # MLflow and torch take seconds to import, and Ray seconds to start: side by side.
@@ -99,7 +104,8 @@ def tune(
     except Exception as error:
         if (reason := no_room(error)) is None:
             raise
-        print(f"error: {plan.study_folder}: must have room to be written, but got {reason}. Free some.", file=sys.stderr)
+        place = command_line.as_told(str(plan.study_folder))
+        print(f"error: {place}: must have room to be written, but got {reason}. Free some.", file=sys.stderr)
         _print_how_to_go_on(plan)
         return 1
     answer = {**result.answer, "total_seconds": time.monotonic() - began}
@@ -112,22 +118,6 @@ def tune(
         print(f"No trial of {plan.name} reached a value; the errors stand above and in MLflow.", file=sys.stderr)
         return 1
     return 0
-
-
-def _goes_on(name: str | None, folder: Path, resume: bool, resume_auto: bool) -> bool:
-    """Whether the study was started before and is to be continued.
-
-    Raises:
-        ValueError: if it has no name to find it by.
-    """
-    if not (resume or resume_auto):
-        return False
-    if name is None:
-        flag = "--resume" if resume else "--resume-auto"
-        raise ValueError(f"--name: must be given with {flag}, but got nothing. Name the study to go on with.")
-    from recsys.search.study_files import study_folder
-
-    return resume or study_folder(folder, name).exists()
 
 
 def _print_how_to_go_on(plan: "Plan") -> None:

@@ -18,12 +18,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from recsys.object_store import fetch, remove, url_of
 from recsys.storage import one_at_a_time, write_atomically
 
 BEAT_SECONDS = 4.0
 EXPIRY_SECONDS = 20.0
 """How long a lease stands still before it is free: five beats that did not come."""
 _POLL_SECONDS = 0.25
+_SETTLE_SECONDS = 1.0
 _log = logging.getLogger(__name__)
 _PID_NAMESPACE = Path("/proc/self/ns/pid")
 
@@ -47,7 +49,7 @@ def hold(folder: Path) -> Iterator[None]:
         beating.join()
         with one_at_a_time(lease):
             if _is_ours(lease, holder):
-                lease.unlink()
+                remove(lease)
 
 
 def _claim(lease: Path, holder: dict[str, Any]) -> None:
@@ -57,7 +59,7 @@ def _claim(lease: Path, holder: dict[str, Any]) -> None:
             found = _read(lease)
             if found is None or _has_ended(found) or (found == watched and time.monotonic() >= expires):
                 _write(lease, {**holder, "beat": 0})
-                return
+                break
         if watched is None:
             watched, expires = found, time.monotonic() + EXPIRY_SECONDS
         elif found != watched:
@@ -66,16 +68,25 @@ def _claim(lease: Path, holder: dict[str, Any]) -> None:
                 f"process {found['pid']} on {found['host']}. Wait for it, or end it."
             )
         time.sleep(_POLL_SECONDS)
+    if url_of(lease) is not None:
+        # S3 has no lock: of several that found the lease free, the one that wrote last holds it.
+        time.sleep(_SETTLE_SECONDS)
+        if not _is_ours(lease, holder):
+            raise BlockingIOError(f"{lease.parent}: must be searched by one process at a time, but got two at once. Try again.")
 
 
 def _beat(lease: Path, holder: dict[str, Any], stopped: threading.Event) -> None:
     beat = 0
     while not stopped.wait(BEAT_SECONDS):
         beat += 1
-        with one_at_a_time(lease):
-            if _is_ours(lease, holder):
-                _write(lease, {**holder, "beat": beat})
-                continue
+        try:
+            with one_at_a_time(lease):
+                if _is_ours(lease, holder):
+                    _write(lease, {**holder, "beat": beat})
+                    continue
+        except OSError as error:  # the disk is full, or S3 is away: should another process take over meanwhile, it is seen later
+            _log.warning("%s: the lease cannot be renewed for now (%s).", lease.parent, error)
+            continue
         _log.error("%s: another process took over this study; this one ends.", lease.parent)
         os.kill(os.getpid(), signal.SIGTERM)
         return
@@ -107,6 +118,7 @@ def _is_ours(lease: Path, holder: dict[str, Any]) -> bool:
 
 
 def _read(lease: Path) -> dict[str, Any] | None:
+    fetch(lease)
     return json.loads(lease.read_text(encoding="utf-8")) if lease.exists() else None
 
 

@@ -32,7 +32,7 @@ from recsys.search.record import StudyRecord
 from recsys.search.searcher import AshaScheduler, StudySearcher, rungs
 from recsys.search.summaries import TrialSummary
 from recsys.search.trial import TrialRunner
-from recsys.search.trial_folders import TrialFolders
+from recsys.search.trial_folders import Later, TrialFolders, at_once
 
 _MANY_TRIALS = 10**6
 
@@ -59,6 +59,7 @@ def search(
     *,
     concurrency: int,
     gpu_device: str = "cuda",
+    after_upload: Later = at_once,
 ) -> Outcome:
     """Run the trials of a study until they are done, the time budget is spent or the user interrupts.
 
@@ -70,6 +71,7 @@ def search(
         callbacks: further listeners, such as MLflow's.
         concurrency: trials at the same time.
         gpu_device: the torch device of trials that have a GPU.
+        after_upload: does what must wait until the record lies where it is gone on from.
     """
     limit = config.study.trial_limit
     if limit is not None and record.n_finished >= limit:
@@ -77,7 +79,7 @@ def search(
     progress = SearchProgress(record, config)
     stopper = _Stopper(config.study.time_budget)
     trial_folder = (folder / "trials").resolve()
-    listeners = [*callbacks, TrialFolders(trial_folder, record, config.study.keep_checkpoints), progress]
+    listeners = [*callbacks, TrialFolders(trial_folder, record, config.study.keep_checkpoints, after_upload), progress]
     parameters = {"data": [data], "folder": str(trial_folder), "rungs": rungs(config, record.parts), "gpu_device": gpu_device}
     trainable = tune.with_resources(
         tune.with_parameters(TrialRunner, **parameters), {"cpu": config.resources.cpu, "gpu": config.resources.gpu}

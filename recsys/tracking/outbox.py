@@ -7,6 +7,7 @@ the last of them came to. Lines are only ever added, so that a killed process le
 
 import json
 import logging
+import math
 import threading
 import time
 from collections import deque
@@ -68,7 +69,7 @@ def read_outbox(path: Path) -> list[Kept]:
 class Outbox:
     """Keeps operations in a file and sends them."""
 
-    def __init__(self, path: Path, kept: Sequence[Kept], send: Send, place: str) -> None:
+    def __init__(self, path: Path, kept: Sequence[Kept], send: Send, place: str, *, held: bool = False) -> None:
         """Begin to send.
 
         Args:
@@ -76,12 +77,14 @@ class Outbox:
             kept: what the file holds, as `read_outbox` tells.
             send: sends one operation.
             place: what warnings call the receiver.
+            held: whether operations wait until they are released.
         """
         self._path = path
         self._send = send
         self._place = place
         self._pending = deque((entry.operation, True) for entry in kept if entry.note is None)
         self._n_sent = len(kept) - len(self._pending)
+        self._n_released = len(kept) if held else math.inf
         self._changed = threading.Condition()
         self._answered = 0.0
         self._hurry = self._closed = self._warned = False
@@ -99,6 +102,18 @@ class Outbox:
             self._check()
             self._write(*operations)
             self._pending.extend((operation, False) for operation in operations)
+            self._changed.notify_all()
+
+    @property
+    def n_kept(self) -> int:
+        """Operations that are in the file."""
+        with self._changed:
+            return self._n_sent + len(self._pending)
+
+    def release(self, n: int) -> None:
+        """Let the first `n` operations be sent, of an outbox that is held."""
+        with self._changed:
+            self._n_released = max(self._n_released, n)
             self._changed.notify_all()
 
     def flush(self, limit: float | None = None) -> bool:
@@ -150,7 +165,7 @@ class Outbox:
     def _next(self) -> tuple[Operation, bool] | None:
         """The first operation that is not sent, once there is one; None when the outbox is closed."""
         with self._changed:
-            self._changed.wait_for(lambda: self._pending or self._closed)
+            self._changed.wait_for(lambda: self._closed or (self._pending and self._n_sent < self._n_released))
             return None if self._closed else self._pending[0]
 
     def _deliver(self, operation: Operation, doubtful: bool) -> None:

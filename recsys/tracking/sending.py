@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 import requests
 from mlflow.exceptions import MlflowException
 
+from recsys.credentials import without_passwords
 from recsys.tracking.outbox import Note, Operation
 from recsys.tracking.runs import Tracking
 
@@ -132,7 +133,7 @@ def _is_refusal(error: Exception) -> bool:
 
 
 def _reason(error: Exception) -> str:
-    told = " ".join(str(error).split()) or type(error).__name__
+    told = without_passwords(" ".join(str(error).split())) or type(error).__name__
     return told if len(told) <= _REASON_LENGTH else f"{told[:_REASON_LENGTH]}…"
 
 

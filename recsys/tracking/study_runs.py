@@ -13,8 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from recsys.config import Config
+from recsys.object_store import url_of
 from recsys.tracking.outbox import Operation, Outbox, read_outbox
-from recsys.tracking.runs import Tracking, connect, tracking_uri, trial_params
+from recsys.tracking.places import shown_uri
+from recsys.tracking.runs import Tracking, connect, trial_params
 from recsys.tracking.sending import RunSender
 
 OUTBOX = "mlflow-outbox.jsonl"
@@ -126,6 +128,15 @@ class StudyRuns:
             _operation("end", number, status=STATUSES[state], time=_now()),
         )
 
+    @property
+    def n_kept(self) -> int:
+        """Operations that were told."""
+        return self._outbox.n_kept
+
+    def release(self, n: int) -> None:
+        """Let the first `n` operations be sent, where the study lies in S3: they are there."""
+        self._outbox.release(n)
+
     def flush(self, limit: float | None = None) -> bool:
         """Wait until all is sent, as long as MLflow answers, and at most `limit` seconds. Returns whether all is sent.
 
@@ -177,7 +188,7 @@ def open_study_runs(
     kept = read_outbox(path)
     run_ids = {entry.operation["run"]: entry.note["run_id"] for entry in kept if entry.note and "run_id" in entry.note}
     sender = RunSender(partial(connect, config, folder), tracking, run_ids, attach)
-    outbox = Outbox(path, kept, sender.send, tracking_uri(config, folder))
+    outbox = Outbox(path, kept, sender.send, shown_uri(config, folder) or "no place", held=url_of(study_folder) is not None)
     return StudyRuns(outbox, sender, study_folder.name, [entry.operation for entry in kept])
 
 

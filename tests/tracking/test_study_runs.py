@@ -95,7 +95,7 @@ def test_what_is_said_twice_is_stored_once(told: Told) -> None:
     tell_trial(runs, 0, 1)
     runs.close()
     (run,) = told.runs()
-    tracking = Tracking(told.uri, told.experiment, told.folder)
+    tracking = Tracking(told.uri, told.experiment, None)
     for _ in range(2):
         tracking.log_params(run.info.run_id, {"seed": 7})
         tracking.log_metrics(run.info.run_id, {"again": 0.25}, step=3, now=1_700_000_000_000)

@@ -16,9 +16,10 @@ from recsys.config import Config, without_secrets
 from recsys.config_files import config_yaml, dump_yaml
 from recsys.data.nodes import require_seen_by_all
 from recsys.data.processed import Processed, load, resolve
+from recsys.object_store import url_of
 from recsys.search import study
 from recsys.search.lease import hold
-from recsys.search.record import StudyRecord
+from recsys.search.record import StudyRecord, trial_seed
 from recsys.search.resources import slots
 from recsys.search.space import SearchSpace
 from recsys.search.study_files import leaderboard_row, make_study, reopen, require_same, study_folder, write_results
@@ -153,17 +154,24 @@ def _start_runs(runs: StudyRuns, plan: Plan, record: StudyRecord, uploads: Uploa
 
 
 def _tell_what_was_not_told(runs: StudyRuns, plan: Plan, record: StudyRecord) -> None:
-    """What the record has of trials that ended, and a process that was killed did not live to tell MLflow."""
-    summaries = {summary.number: summary for summary in record.summaries()}
-    for number in runs.open_trials:
-        summary = summaries[number]
-        if summary.state == "unfinished":
+    """What the record has and a process that was killed did not live to tell MLflow.
+
+    A trial that goes on from its checkpoint tells by itself what came after it. What came before may be missing in S3 alone,
+    where the record can be some seconds ahead.
+    """
+    in_s3 = url_of(plan.study_folder) is not None
+    for summary in record.summaries():
+        number = summary.number
+        if runs.has_ended(number) or (summary.state == "unfinished" and not in_s3):
             continue
+        if not runs.was_begun(number):
+            runs.start_trial(number, record.config_of(number), trial_seed(plan.config.study.seed, number))
         for step, value in record.values_of(number).items():
             epoch, part = divmod(step, record.parts)
             metrics = summary.metrics if part == 0 and epoch == summary.epoch else {plan.config.metric_name: value}
             runs.log_step(number, step, epoch, part == 0, metrics)
-        runs.end_trial(number, summary.state)
+        if summary.state != "unfinished":
+            runs.end_trial(number, summary.state)
 
 
 def _end_runs(runs: StudyRuns, outcome: study.Outcome) -> None:

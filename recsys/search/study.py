@@ -73,13 +73,14 @@ def search(
         gpu_device: the torch device of trials that have a GPU.
         after_upload: does what must wait until the record lies where it is gone on from.
     """
+    trial_folder = (folder / "trials").resolve()
+    folders = TrialFolders(trial_folder, record, config.study.keep_checkpoints, after_upload)
     limit = config.study.trial_limit
     if limit is not None and record.n_finished >= limit:
         return Outcome(record.summaries(), wall_seconds=0.0, busy_seconds=0.0, interrupted=False)
     progress = SearchProgress(record, config)
     stopper = _Stopper(config.study.time_budget)
-    trial_folder = (folder / "trials").resolve()
-    listeners = [*callbacks, TrialFolders(trial_folder, record, config.study.keep_checkpoints, after_upload), progress]
+    listeners = [*callbacks, folders, progress]
     parameters = {"data": [data], "folder": str(trial_folder), "rungs": rungs(config, record.parts), "gpu_device": gpu_device}
     trainable = tune.with_resources(
         tune.with_parameters(TrialRunner, **parameters), {"cpu": config.resources.cpu, "gpu": config.resources.gpu}

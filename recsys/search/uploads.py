@@ -74,18 +74,23 @@ class Uploads:
             return
         with self._turn:
             n_waiting, n_kept = len(self._waiting), self._outbox.n_kept
-            copy = self._folder / f".{OUTBOX}.upload"
-            if (self._folder / OUTBOX).exists():
-                shutil.copyfile(self._folder / OUTBOX, copy)
-            self._upload(JOURNAL, self._folder / JOURNAL)
-            self._upload(OUTBOX, copy)
+            outbox, record = self._copy(OUTBOX), self._copy(JOURNAL)  # at one time, the record no older
+            self._upload(JOURNAL, record)
+            self._upload(OUTBOX, outbox)
             self._outbox.release(n_kept)
             for _ in range(n_waiting):
                 self._waiting[0]()
                 self._waiting.popleft()
 
+    def _copy(self, name: str) -> Path:
+        """A file as it is now; a last line that is half written is cut off by who goes on from it."""
+        file, copy = self._folder / name, self._folder / f".{name}.upload"
+        if file.exists():
+            shutil.copyfile(file, copy)
+        return copy
+
     def _upload(self, name: str, content: Path) -> None:
-        """Upload a file if it has grown. A last line that is half written is cut off by who goes on from it."""
+        """Upload a file if there is one that has grown."""
         size = content.stat().st_size if content.exists() else 0
         if size != self._uploaded.get(name, 0):
             publish(self._folder / name, content)

@@ -58,10 +58,13 @@ class StudyRuns:
         """The study's own run in MLflow, None until it is made."""
         return self._sender.study_run_id
 
-    @property
-    def open_trials(self) -> list[int]:
-        """Numbers of the trials whose runs were begun and not ended."""
-        return [number for number, told in self._trials.items() if not told.ended]
+    def was_begun(self, number: int) -> bool:
+        """Whether a trial's run was begun, by this process or an earlier one."""
+        return number in self._trials
+
+    def has_ended(self, number: int) -> bool:
+        """Whether a trial's run was begun and ended."""
+        return self.was_begun(number) and self._trials[number].ended
 
     def last_step(self, number: int) -> int:
         """The last step that was told of a trial, 0 if none was."""

@@ -113,6 +113,16 @@ def publish_folder(folder: Path, last: str) -> None:
     publish(folder / last)
 
 
+def forget(path: Path) -> None:
+    """Delete the local copy of a file or folder in S3; a local path is left as it is."""
+    if url_of(path) is None:
+        return
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
+
+
 def remove(path: Path) -> None:
     """Delete a file, here and in S3, if it is there."""
     path.unlink(missing_ok=True)

@@ -21,6 +21,7 @@ from recsys.data.splits import (
     random_split,
     temporal_split,
 )
+from recsys.object_store import forget
 from recsys.storage import require_seen, write_atomically
 
 
@@ -78,7 +79,8 @@ def write_bucket(bucket: Bucket, plan: Plan, folder: Path, number: int) -> Bucke
         return result
     require_seen(folder)
     for name, table in tables.items():
-        with write_atomically(folder / f"{name}-{bucket_name(number)}.parquet") as file:
+        path = folder / f"{name}-{bucket_name(number)}.parquet"
+        with write_atomically(path) as file:
             pq.write_table(
                 table,
                 file,
@@ -87,6 +89,7 @@ def write_bucket(bucket: Bucket, plan: Plan, folder: Path, number: int) -> Bucke
                 write_statistics=False,
                 write_page_checksum=True,
             )
+        forget(path)
         result.counts[f"n_{name}"] = table.num_rows
     return result
 

@@ -14,7 +14,7 @@ import pyarrow as pa
 from recsys.data.candidate_reader import POSITION_BITS
 from recsys.data.fragments import CANDIDATES
 from recsys.data.negatives import IntArray
-from recsys.object_store import fetch_folder, remove
+from recsys.object_store import fetch_folder, forget, names, remove
 from recsys.storage import require_seen, write_atomically
 
 COLUMNS = {
@@ -79,6 +79,7 @@ def _write_rows(rows: Rows, path: Path) -> None:
         pa.ipc.new_file(sink, table.schema) as writer,
     ):
         writer.write_table(table)
+    forget(path)
 
 
 @dataclass(frozen=True)
@@ -100,6 +101,7 @@ def get_bucket(folder: Path, number: int, n_items: int) -> Bucket:
     fetch_folder(folder / bucket_name(number))
     paths = sorted((folder / bucket_name(number)).glob("*.arrow"))
     tables = [pa.ipc.open_file(pa.memory_map(str(path))).read_all() for path in paths]
+    forget(folder / bucket_name(number))  # it stays mapped
     schema = pa.schema(list(COLUMNS.items()))
     table = pa.concat_tables([schema.empty_table(), *tables]).combine_chunks()
     rows = Rows(*(table[name].to_numpy() for name in COLUMNS))
@@ -154,7 +156,7 @@ def settle(folder: Path, number: int, items_left: npt.NDArray[np.bool_], min_use
     users, counts = np.unique(rows.user, return_counts=True)
     users = users[counts >= min_user_interactions]
     rows = rows.take(np.isin(rows.user, users))
-    old = list((folder / bucket_name(number)).glob("*.arrow"))
+    old = [folder / bucket_name(number) / name for name in names(folder / bucket_name(number)) if name.endswith(".arrow")]
     both = Rows(*(np.r_[getattr(rows, name), getattr(bucket.candidates, name)] for name in COLUMNS))
     # The whole file first: should the task die here, its rows stand twice and are merged as duplicates.
     settled = folder / bucket_name(number) / "settled.arrow"

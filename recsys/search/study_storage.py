@@ -88,13 +88,19 @@ def reopen_study(folder: Path, config: Config) -> optuna.Study:
 
     Raises:
         FileNotFoundError: if the folder holds no study.
-        ValueError: if its record is SQLite's and lies where it must not be written.
+        ValueError: if its record is SQLite's and lies where it must not be written, or is no database's and one is given.
         ConnectionError: if its database cannot be reached.
     """
-    if record_of(folder) == JOURNAL:
+    record = record_of(folder)
+    if record != DATABASE and config.study.storage is not None:
+        raise ValueError(
+            f"study.storage: must be left out for a study that has its record in {record}, but got "
+            f"{without_passwords(config.study.storage)}. Search under another --name, with --warm-start."
+        )
+    if record == JOURNAL:
         take_over(folder / JOURNAL)
     kind = network_file_system(folder)
-    if record_of(folder) == SQLITE and kind is not None:
+    if record == SQLITE and kind is not None:
         raise ValueError(
             f"{folder / SQLITE}: must lie on a disk of this machine to be written, but got a network file system ({kind}). "
             "Go on with the study on the machine that has the disk."

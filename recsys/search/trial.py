@@ -5,7 +5,6 @@ that torch is imported once; the arrays of the data are mapped from the object s
 """
 
 import os
-import shutil
 import signal
 import time
 from collections.abc import Iterator
@@ -18,7 +17,7 @@ from ray import tune
 from safetensors import SafetensorError
 
 from recsys.config import Config
-from recsys.object_store import fetch, url_of
+from recsys.object_store import fetch, forget, url_of
 from recsys.storage import no_room, require_seen
 from recsys.training.fit import Epoch, fit
 from recsys.training.state import TrainingState
@@ -98,8 +97,7 @@ class TrialRunner(tune.Trainable):
     def _start(self, tune_config: dict[str, Any]) -> None:
         self._config = config = Config.model_validate_json(tune_config["config"])
         torch.set_num_threads(max(1, int(config.resources.cpu)))
-        if url_of(self._folder) is not None:
-            shutil.rmtree(self._trial_folder, ignore_errors=True)  # the local copy of what the trial before has put there
+        forget(self._trial_folder)  # of the trial before
         self._trial_folder = self._folder / str(tune_config["number"])
         self._checkpoint = self._trial_folder / CHECKPOINT
         sizes = self._data.n_users, self._data.n_items
@@ -126,5 +124,5 @@ class TrialRunner(tune.Trainable):
         self._save_from = end + max(CHECKPOINT_SECONDS, (end - start) / CHECKPOINT_SHARE)
         if not waits:
             return {}
-        path.unlink()  # it is in S3
+        forget(path)
         return {"saved": path.name}

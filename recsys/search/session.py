@@ -134,10 +134,11 @@ def _start_runs(runs: StudyRuns, plan: Plan, record: StudyRecord) -> None:
         runs.resume()
         _tell_what_was_not_told(runs, plan, record)
     if plan.config.tracking.required and not runs.flush():
+        reason = "" if runs.away is None else f" ({runs.away})"
         raise ConnectionError(
-            f"tracking.uri: must be a reachable MLflow store, but got {tracking_uri(plan.config, plan.folder)}, "
-            "which takes no run. See to its server, or go on without it: --set tracking.required=false."
-        )
+            f"tracking.uri: must be a reachable MLflow store, but got {tracking_uri(plan.config, plan.folder)}, which takes "
+            f"no run{reason}. See to its server or its disk, or go on without it: --set tracking.required=false."
+        ) from runs.away
 
 
 def _tell_what_was_not_told(runs: StudyRuns, plan: Plan, record: StudyRecord) -> None:

@@ -57,6 +57,11 @@ class StudyRuns:
         return self._sender.study_run_id
 
     @property
+    def away(self) -> ConnectionError | None:
+        """Why MLflow did not answer when it was last tried, None where it did."""
+        return self._outbox.away
+
+    @property
     def open_trials(self) -> list[int]:
         """Numbers of the trials whose runs were begun and not ended."""
         return [number for number, told in self._trials.items() if not told.ended]

@@ -12,7 +12,9 @@ from typing import Any
 import pytest
 
 from recsys.config_files import dump_yaml
+from recsys.search import lease
 
+from ..search.test_lease import wait_for_beats
 from ..small_search import SPACE, ratings_csv
 from .search_process import check_complete, n_reports, started
 
@@ -120,6 +122,13 @@ def test_the_disk_of_mlflow_is_full(disk: Path) -> None:
     assert code == 0, errors
     assert again["trials"] == answer["trials"]
     check_complete(folder, uri, N_TRIALS)
+
+
+def test_the_holder_of_a_study_shows_that_it_lives(disk: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lease, "BEAT_SECONDS", 0.01)
+    with lease.hold(disk):
+        fill(disk / "filler", 0)
+        wait_for_beats(disk, 2)
 
 
 def check_told(expected: str, code: int, errors: str) -> None:

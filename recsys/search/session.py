@@ -16,7 +16,7 @@ from recsys.config_files import config_yaml, dump_yaml
 from recsys.data.processed import Processed, load, resolve
 from recsys.search import study
 from recsys.search.lease import hold
-from recsys.search.record import StudyRecord
+from recsys.search.record import StudyRecord, trial_seed
 from recsys.search.resources import slots
 from recsys.search.space import SearchSpace
 from recsys.search.study_files import leaderboard_row, make_study, reopen, require_same, study_folder, write_results
@@ -132,7 +132,7 @@ def _start_runs(runs: StudyRuns, plan: Plan, record: StudyRecord) -> None:
         runs.start({**tags, **counts, **version_tags(), **texts}, {f"{name}.yaml": text for name, text in texts.items()})
     else:
         runs.resume()
-        _tell_what_was_not_told(runs, plan, record)
+    _tell_what_was_not_told(runs, plan.config, record)
     if plan.config.tracking.required and not runs.flush():
         reason = "" if runs.away is None else f" ({runs.away})"
         raise ConnectionError(
@@ -141,16 +141,16 @@ def _start_runs(runs: StudyRuns, plan: Plan, record: StudyRecord) -> None:
         ) from runs.away
 
 
-def _tell_what_was_not_told(runs: StudyRuns, plan: Plan, record: StudyRecord) -> None:
+def _tell_what_was_not_told(runs: StudyRuns, config: Config, record: StudyRecord) -> None:
     """What the record has of trials that ended, and a process that was killed did not live to tell MLflow."""
-    summaries = {summary.number: summary for summary in record.summaries()}
-    for number in runs.open_trials:
-        summary = summaries[number]
-        if summary.state == "unfinished":
+    for summary in record.summaries():
+        number = summary.number
+        if summary.state == "unfinished" or runs.has_ended(number, summary.state):
             continue
+        runs.start_trial(number, record.config_of(number), trial_seed(config.study.seed, number))
         for step, value in record.values_of(number).items():
             epoch, part = divmod(step, record.parts)
-            metrics = summary.metrics if part == 0 and epoch == summary.epoch else {plan.config.metric_name: value}
+            metrics = summary.metrics if part == 0 and epoch == summary.epoch else {config.metric_name: value}
             runs.log_step(number, step, epoch, part == 0, metrics)
         runs.end_trial(number, summary.state)
 

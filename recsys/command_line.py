@@ -22,6 +22,7 @@ from recsys.config import Config
 from recsys.config_files import load_config, parse_yaml
 from recsys.credentials import without_passwords
 from recsys.object_store import as_shown, open_folder
+from recsys.storage import no_room
 
 INTERRUPTED = 130
 PLAIN_WIDTH = 200
@@ -70,11 +71,26 @@ def run(command: click.Command, argv: Sequence[str] | None) -> int:
         print(as_told(f"error: {_usage_mistake(error)}"), file=sys.stderr)
         return 2
     except Exception as error:
-        if is_users_mistake(error):
-            print(as_told(f"error: {error}"), file=sys.stderr)
-            return 2
-        print(as_told(traceback.format_exc()), file=sys.stderr, end="")
+        return tell(error)
+
+
+def tell(error: Exception, written: Path | None = None) -> int:
+    """Print what ended a command, and return its exit code.
+
+    Args:
+        error: what was raised.
+        written: where the command writes, which is named where a disk is full.
+    """
+    if (reason := no_room(error)) is not None:
+        # What could not be reached for want of room says so, and where.
+        place = f"{written or 'disk'}: must have room to be written, but got {reason}. Free some."
+        print(as_told(f"error: {error if isinstance(error, ConnectionError) else place}"), file=sys.stderr)
         return 1
+    if is_users_mistake(error):
+        print(as_told(f"error: {error}"), file=sys.stderr)
+        return 2
+    print(as_told("".join(traceback.format_exception(error))), file=sys.stderr, end="")
+    return 1
 
 
 def is_users_mistake(error: Exception) -> bool:

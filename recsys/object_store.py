@@ -69,13 +69,16 @@ def names(folder: Path) -> list[str]:
 
 
 def fetch(path: Path) -> None:
-    """Bring a file here from S3. Where S3 has none, there is none here afterwards."""
+    """Bring a file here from S3, with the time of its change there. Where S3 has none, there is none here afterwards."""
     if (key := _key(path)) is None:
         return
     partial = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
         _copy(key, partial, arriving=True)
+        changed = _store(key).get_file_info(key).mtime_ns
+        if changed is not None:
+            os.utime(partial, ns=(changed, changed))
         partial.replace(path)
     except FileNotFoundError:
         path.unlink(missing_ok=True)
@@ -100,6 +103,12 @@ def publish(path: Path, content: Path | None = None) -> None:
     """Put a file into S3, whole, in the place of one that is there: its own content, or that of another file."""
     if (key := _key(path)) is not None:
         _copy(key, content or path, arriving=False)
+
+
+def touch(path: Path) -> None:
+    """Set the time of a file's change to the present."""
+    os.utime(path)
+    publish(path)
 
 
 def publish_folder(folder: Path, last: str) -> None:

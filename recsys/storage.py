@@ -110,15 +110,19 @@ _NO_ROOM = ("No space left on device", "Disk quota exceeded", "database or disk 
 
 
 def no_room(error: BaseException) -> str | None:
-    """What an error, or one that it came from, says of a disk that has no room left; None if it says nothing of the kind."""
-    found: BaseException | None = error
-    while found is not None:
+    """What an error, or one that it came from, says of a disk that has no room left; None if it says nothing of the kind.
+
+    The first cause is asked first: what came of it may repeat its words in the middle of others.
+    """
+    chain = [error]
+    while (cause := chain[-1].__cause__ or chain[-1].__context__) is not None:
+        chain.append(cause)
+    for found in reversed(chain):
         if isinstance(found, OSError) and found.errno in (errno.ENOSPC, errno.EDQUOT):
             return str(found)
         for line in str(found).splitlines():
             if any(text in line for text in _NO_ROOM):
                 return line
-        found = found.__cause__ or found.__context__
     return None
 
 

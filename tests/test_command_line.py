@@ -98,6 +98,28 @@ def test_anything_else_is_a_traceback_and_1(callback: Callable[[], object], capf
     assert "error: " not in err
 
 
+def raise_no_room() -> None:
+    raise OSError(28, "No space left on device", "x.db")
+
+
+def raise_no_room_elsewhere() -> None:
+    raise ConnectionError("tracking.uri: must be reachable, but got y (database or disk is full). Free some.")
+
+
+@pytest.mark.parametrize(
+    ("callback", "expected"),
+    [
+        (raise_no_room, "disk: must have room to be written, but got [Errno 28] No space left on device: 'x.db'. Free some."),
+        (raise_no_room_elsewhere, "tracking.uri: must be reachable, but got y (database or disk is full). Free some."),
+    ],
+)
+def test_a_full_disk_is_no_mistake_and_one_line(
+    callback: Callable[[], object], expected: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert run_callback(callback) == 1
+    assert capfd.readouterr().err == f"error: {expected}\n"
+
+
 @pytest.mark.parametrize(
     ("raising", "expected"),
     [

@@ -144,31 +144,30 @@ def _start_runs(runs: StudyRuns, plan: Plan, record: StudyRecord, uploads: Uploa
         runs.start({**tags, **counts, **version_tags(), **texts}, {f"{name}.yaml": text for name, text in texts.items()})
     else:
         runs.resume()
-        _tell_what_was_not_told(runs, plan, record)
+    _tell_what_was_not_told(runs, plan.config, record, in_s3=url_of(plan.study_folder) is not None)
     uploads.now()
     if plan.config.tracking.required and not runs.flush():
+        reason = "" if runs.away is None else f" ({runs.away})"
         raise ConnectionError(
-            f"tracking.uri: must be a reachable MLflow store, but got {shown_uri(plan.config, plan.folder)}, "
-            "which takes no run. See to its server, or go on without it: --set tracking.required=false."
-        )
+            f"tracking.uri: must be a reachable MLflow store, but got {shown_uri(plan.config, plan.folder)}, which takes "
+            f"no run{reason}. See to its server or its disk, or go on without it: --set tracking.required=false."
+        ) from runs.away
 
 
-def _tell_what_was_not_told(runs: StudyRuns, plan: Plan, record: StudyRecord) -> None:
+def _tell_what_was_not_told(runs: StudyRuns, config: Config, record: StudyRecord, *, in_s3: bool = False) -> None:
     """What the record has and a process that was killed did not live to tell MLflow.
 
     A trial that goes on from its checkpoint tells by itself what came after it. What came before may be missing in S3 alone,
     where the record can be some seconds ahead.
     """
-    in_s3 = url_of(plan.study_folder) is not None
     for summary in record.summaries():
         number = summary.number
-        if runs.has_ended(number) or (summary.state == "unfinished" and not in_s3):
+        if runs.has_ended(number, summary.state) or (summary.state == "unfinished" and not in_s3):
             continue
-        if not runs.was_begun(number):
-            runs.start_trial(number, record.config_of(number), trial_seed(plan.config.study.seed, number))
+        runs.start_trial(number, record.config_of(number), trial_seed(config.study.seed, number))
         for step, value in record.values_of(number).items():
             epoch, part = divmod(step, record.parts)
-            metrics = summary.metrics if part == 0 and epoch == summary.epoch else {plan.config.metric_name: value}
+            metrics = summary.metrics if part == 0 and epoch == summary.epoch else {config.metric_name: value}
             runs.log_step(number, step, epoch, part == 0, metrics)
         if summary.state != "unfinished":
             runs.end_trial(number, summary.state)

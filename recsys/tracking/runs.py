@@ -27,7 +27,7 @@ from mlflow.utils.validation import MAX_TAG_VAL_LENGTH
 
 from recsys.config import Config, config_paths, get_value
 from recsys.credentials import without_passwords
-from recsys.storage import one_at_a_time, write_atomically
+from recsys.storage import no_room, one_at_a_time, write_atomically
 from recsys.tracking.places import artifact_location, log_in, require_answer, require_place, shown_uri, tracking_uri
 from recsys.training import saved_model
 from recsys.training.recommending import recommend
@@ -51,12 +51,14 @@ def open_tracking(config: Config, folder: Path) -> "Tracking | None":
     try:
         return connect(config, folder)
     except (MlflowException, OSError) as error:
-        reason = without_passwords(" ".join(str(error).split()))
-    if config.tracking.required:
-        raise ConnectionError(
-            f"tracking.uri: must be a reachable MLflow store, but got {uri} ({reason}). "
-            "Start its server, or go on without it: --set tracking.required=false."
-        )
+        full = no_room(error)
+        reason = full or without_passwords(" ".join(str(error).split()))
+        if config.tracking.required:
+            raise ConnectionError(
+                f"tracking.uri: must be a reachable MLflow store, but got {uri} ({reason}). "
+                f"{'Free some room on its disk' if full else 'Start its server'}, "
+                "or go on without it: --set tracking.required=false."
+            ) from error
     _log.warning("MLflow at %s cannot be reached (%s): the command goes on without it.", uri, reason)
     return None
 

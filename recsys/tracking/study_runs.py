@@ -25,10 +25,10 @@ STATUSES = {"complete": "FINISHED", "pruned": "FINISHED", "failed": "FAILED", "d
 
 @dataclass
 class _Told:
-    """What was told of a trial."""
+    """What was told of a trial. `status`: as what its run ended in MLflow, None where it goes on."""
 
     last_step: int = 0
-    ended: bool = False
+    status: str | None = None
 
 
 class StudyRuns:
@@ -58,13 +58,14 @@ class StudyRuns:
         """The study's own run in MLflow, None until it is made."""
         return self._sender.study_run_id
 
-    def was_begun(self, number: int) -> bool:
-        """Whether a trial's run was begun, by this process or an earlier one."""
-        return number in self._trials
+    @property
+    def away(self) -> ConnectionError | None:
+        """Why MLflow did not answer when it was last tried, None where it did."""
+        return self._outbox.away
 
-    def has_ended(self, number: int) -> bool:
-        """Whether a trial's run was begun and ended."""
-        return self.was_begun(number) and self._trials[number].ended
+    def has_ended(self, number: int, state: str) -> bool:
+        """Whether it was told that a trial ended in this state."""
+        return self._trials.get(number, _Told()).status == STATUSES[state]
 
     def last_step(self, number: int) -> int:
         """The last step that was told of a trial, 0 if none was."""
@@ -110,7 +111,7 @@ class StudyRuns:
                 _start(number, f"{self._study}/{number}", tags, {"kind": "trial", "trial": number}),
                 _operation("params", number, params=params),
             )
-        elif self._trials[number].ended:
+        elif self._trials[number].status is not None:
             self._put(*_go_on(number))
 
     def log_step(self, number: int, step: int, epoch: int, whole: bool, metrics: Mapping[str, float]) -> None:
@@ -122,7 +123,7 @@ class StudyRuns:
     def end_trial(self, number: int, state: str, error: str | None = None) -> None:
         """End a trial's run as the record of the study says, with the traceback of a failure; once, and if it was begun."""
         told = self._trials.get(number)
-        if told is None or told.ended:
+        if told is None or told.status is not None:
             return
         if error is not None:
             self._put(_operation("text", number, file="traceback.txt", text=error))
@@ -169,7 +170,7 @@ class StudyRuns:
         told = self._trials.setdefault(number, _Told())
         told.last_step = operation.get("reached", told.last_step)
         if operation["do"] in ("end", "reopen"):
-            told.ended = operation["do"] == "end"
+            told.status = operation.get("status")
 
 
 def open_study_runs(

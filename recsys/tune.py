@@ -15,6 +15,7 @@ from recsys import command_line
 from recsys.storage import no_room
 
 if TYPE_CHECKING:
+    from recsys.config import Config
     from recsys.search.session import Plan
 
 _FLAGS = {
@@ -78,11 +79,11 @@ def tune(
     space, decided = study_files.read_start_space(study, space_file, config, decided, goes_on=goes_on)
     if warm_start and not goes_on:
         space = study_files.with_best_of(space, study_files.study_folder(folder, warm_start))
-    processed = pipeline.prepare(config, folder)
+    processed = pipeline.prepare(config, folder, _join)
     with ThreadPoolExecutor(1) as importer:
         # MLflow and torch take seconds to import, and Ray seconds to start: side by side.
         importing = importer.submit(import_module, "recsys.search.session")
-        pipeline.connect(config)
+        _join(config)
         importing.result()
     from recsys.search import session
     from recsys.search.texts import plan_text, result_text
@@ -112,6 +113,13 @@ def tune(
         print(f"No trial of {plan.name} reached a value; the errors stand above and in MLflow.", file=sys.stderr)
         return 1
     return 0
+
+
+def _join(config: "Config") -> None:
+    """Import what joins the cluster when it is joined: Ray takes seconds, and a mistake in the data is told before."""
+    from recsys.search.resources import join
+
+    join(config)
 
 
 def _goes_on(name: str | None, folder: Path, resume: bool, resume_auto: bool) -> bool:

@@ -52,7 +52,7 @@ def connect(config: Config) -> None:
     """Join the Ray cluster of the config, or start Ray on this machine; nothing where Ray is running already.
 
     Raises:
-        ConnectionError: if there is no cluster at the address.
+        ConnectionError: if there is no cluster at the address, or one of other versions.
     """
     import ray
 
@@ -69,6 +69,14 @@ def connect(config: Config) -> None:
             f"cluster.address: must be a running Ray cluster, but got {address!r} ({str(error).splitlines()[0]}). "
             "Start it, or leave the address out to use this machine."
         ) from None
+    except RuntimeError as error:
+        if not str(error).startswith("Version mismatch"):
+            raise
+        versions = " ".join(str(error).split())
+        raise ConnectionError(
+            f"cluster.address: must be a cluster of the same Ray and Python, but got {address!r} ({versions}). "
+            "Install here what the cluster has, or the other way round."
+        ) from None
 
 
 def _knock(address: str | None) -> None:
@@ -78,8 +86,10 @@ def _knock(address: str | None) -> None:
         socket.create_connection((host, int(port)), timeout=10).close()
 
 
-def prepare(config: Config, folder: Path) -> Processed:
+def prepare(config: Config, folder: Path, join: Callable[[Config], None] = connect) -> Processed:
     """The processed data of a config in `folder`, which every node must see: what lies there already, or made anew.
+
+    `join`: joins the cluster before it is asked for anything, and may refuse it.
 
     Raises:
         FileNotFoundError, PermissionError, ConnectionError: if the source cannot be had.
@@ -95,7 +105,8 @@ def prepare(config: Config, folder: Path) -> Processed:
     manifest = read_manifest(path)
     if manifest is None:
         fragments = list_fragments(source, config.data.columns)
-        connect(config)
+        join(config)
+        _limit_cpus(config.resources.preprocess_cpus)
         with temporary_sibling(path) as temporary:
             made = _make(config, source, fragments, temporary)
             files = {file.name: file.stat().st_size for file in sorted(temporary.iterdir())}
@@ -113,6 +124,13 @@ def prepare(config: Config, folder: Path) -> Processed:
         _log.info("Prepared %s in %s (%.1f s)", source.name, path, manifest.seconds)
     resolve(config, manifest)
     return Processed(path, name, manifest)
+
+
+def _limit_cpus(n_cpus: int | None) -> None:
+    """Let all executions from now on take this many CPUs at a time, all where it is None."""
+    from ray.data import DataContext, ExecutionResources
+
+    DataContext.get_current().execution_options.resource_limits = ExecutionResources.for_limits(cpu=n_cpus)
 
 
 def _put_in_place(made: Path, path: Path) -> None:

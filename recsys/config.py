@@ -8,7 +8,7 @@ import re
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Self, cast
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, Strict, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, Strict, field_validator, model_validator
 
 from recsys.credentials import without_passwords
 from recsys.databases import DATABASES, is_shared_database
@@ -175,8 +175,20 @@ class ResourcesConfig(Section):
     """CPUs of a trial, which are its threads too."""
     gpu: float = Field(default=0.0, ge=0)
     """GPUs of a trial, a fraction where several share one."""
+    custom: dict[str, Annotated[float, Field(gt=0)] | str] = {}
+    """What else the node of a trial must have: a number is an amount of a custom resource, a text the value of a node's label."""
     max_failures: int = Field(default=3, ge=0)
     """How often a trial that died is started again."""
+    preprocess_cpus: int | None = Field(default=None, ge=1)
+    """CPUs that preparing the data takes at a time; all of the cluster where absent."""
+
+    @field_validator("custom")
+    @classmethod
+    def _check_custom(cls, custom: dict[str, float | str]) -> dict[str, float | str]:
+        for name in ("CPU", "GPU"):
+            if name in custom:
+                raise ValueError(f"must leave CPUs and GPUs to their own settings, but got {name}. Set resources.{name.lower()}.")
+        return custom
 
 
 class StudyConfig(Section):

@@ -9,10 +9,14 @@ from datetime import UTC, datetime
 from functools import partial
 from importlib import import_module
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from recsys import command_line
+
+if TYPE_CHECKING:
+    from recsys.config import Config
 
 _FLAGS = {
     "trials": "study.n_trials",
@@ -81,11 +85,11 @@ def tune(
         if warm_start and not goes_on:
             space = study_files.with_best_of(space, study_files.find_study(folder, warm_start), config.study.storage)
         require_place(config, folder)
-        processed = pipeline.prepare(config, folder)
+        processed = pipeline.prepare(config, folder, _join)
         with ThreadPoolExecutor(1) as importer:
             # MLflow and torch take seconds to import, and Ray seconds to start: side by side.
             importing = importer.submit(import_module, "recsys.search.session")
-            pipeline.connect(config)
+            _join(config)
             importing.result()
         from recsys.search import session
         from recsys.search.texts import plan_text, result_text
@@ -106,6 +110,13 @@ def tune(
         print(f"No trial of {name} reached a value; the errors stand above and in MLflow.", file=sys.stderr)
         return 1
     return 0
+
+
+def _join(config: "Config") -> None:
+    """Import what joins the cluster when it is joined: Ray takes seconds, and a mistake in the data is told before."""
+    from recsys.search.resources import join
+
+    join(config)
 
 
 @contextmanager

@@ -54,7 +54,7 @@ def connect(config: Config) -> None:
     """Join the Ray cluster of the config, or start Ray on this machine; nothing where Ray is running already.
 
     Raises:
-        ConnectionError: if there is no cluster at the address.
+        ConnectionError: if there is no cluster at the address, or one of other versions.
     """
     import ray
 
@@ -71,6 +71,14 @@ def connect(config: Config) -> None:
             f"cluster.address: must be a running Ray cluster, but got {address!r} ({str(error).splitlines()[0]}). "
             "Start it, or leave the address out to use this machine."
         ) from None
+    except RuntimeError as error:
+        if not str(error).startswith("Version mismatch"):
+            raise
+        versions = " ".join(str(error).split())
+        raise ConnectionError(
+            f"cluster.address: must be a cluster of the same Ray and Python, but got {address!r} ({versions}). "
+            "Install here what the cluster has, or the other way round."
+        ) from None
 
 
 def _knock(address: str | None) -> None:
@@ -80,8 +88,10 @@ def _knock(address: str | None) -> None:
         socket.create_connection((host, int(port)), timeout=10).close()
 
 
-def prepare(config: Config, folder: Path) -> Processed:
+def prepare(config: Config, folder: Path, join: Callable[[Config], None] = connect) -> Processed:
     """The processed data of a config in `folder`, which every node must see: what lies there already, or made anew.
+
+    `join`: joins the cluster before it is asked for anything, and may refuse it.
 
     Raises:
         FileNotFoundError, PermissionError, ConnectionError: if the source cannot be had.
@@ -98,9 +108,10 @@ def prepare(config: Config, folder: Path) -> Processed:
     manifest = read_manifest(path)
     if manifest is None:
         fragments = list_fragments(source, config.data.columns)
-        connect(config)
+        join(config)
         require_seen_by_all("--dir", root.parent)
         require_seen_by_all(f"data.source ({source.name})", *(Path(file.path) for part in source.parts for file in part.files))
+        _limit_cpus(config.resources.preprocess_cpus)
         with temporary_sibling(path) as temporary:
             # In S3 tasks write into the place itself, as nothing is renamed there: with the manifest it is whole.
             target = temporary if url_of(path) is None else path
@@ -124,6 +135,13 @@ def prepare(config: Config, folder: Path) -> Processed:
         _log.info("Prepared %s in %s (%.1f s)", source.name, path, manifest.seconds)
     resolve(config, manifest)
     return Processed(path, name, manifest)
+
+
+def _limit_cpus(n_cpus: int | None) -> None:
+    """Let all executions from now on take this many CPUs at a time, all where it is None."""
+    from ray.data import DataContext, ExecutionResources
+
+    DataContext.get_current().execution_options.resource_limits = ExecutionResources.for_limits(cpu=n_cpus)
 
 
 def _put_in_place(made: Path, path: Path) -> None:

@@ -29,6 +29,7 @@ from ray.tune.experiment import Trial
 from recsys.config import Config
 from recsys.search.progress import SearchProgress
 from recsys.search.record import StudyRecord
+from recsys.search.resources import placement
 from recsys.search.searcher import AshaScheduler, StudySearcher, rungs
 from recsys.search.summaries import TrialSummary
 from recsys.search.trial import TrialRunner
@@ -82,9 +83,7 @@ def search(
     stopper = _Stopper(config.study.time_budget)
     listeners = [*callbacks, folders, progress]
     parameters = {"data": [data], "folder": str(trial_folder), "rungs": rungs(config, record.parts), "gpu_device": gpu_device}
-    trainable = tune.with_resources(
-        tune.with_parameters(TrialRunner, **parameters), {"cpu": config.resources.cpu, "gpu": config.resources.gpu}
-    )
+    trainable = tune.with_resources(tune.with_parameters(TrialRunner, **parameters), placement(config, config.resources.gpu))
     # tune.run and not Tuner: a Tuner pickles itself, searcher and callbacks included, and nothing here is to be unpickled.
     with tempfile.TemporaryDirectory(prefix="recsys-tune-", ignore_cleanup_errors=True) as tune_folder, _interrupts(stopper):
         try:

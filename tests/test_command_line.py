@@ -9,7 +9,7 @@ import click
 import pytest
 from rich.text import Text
 
-from recsys.command_line import DEFAULT_FOLDER, dir_flag, is_users_mistake, print_result, read_config, run
+from recsys.command_line import DEFAULT_FOLDER, dir_flag, is_users_mistake, print_result, read_config, run, setting, tell
 from recsys.config import Config
 
 RECSYS = Path(sys.modules["recsys.command_line"].__file__ or "").parent
@@ -242,3 +242,22 @@ def test_a_path_to_data_is_text_whatever_it_looks_like() -> None:
 )
 def test_suggested_commands_find_the_same_folder(folder: Path, expected: str) -> None:
     assert dir_flag(folder) == expected
+
+
+def test_no_password_is_told(capfd: pytest.CaptureFixture[str]) -> None:
+    url = "postgresql://search:pass@host/runs"
+    answer = {"uri": url, "model": "/tmp/recsys-x1/s3:/bucket/p/models/m", "score": 0.1 + 0.2}
+    expected = {"uri": "postgresql://search@host/runs", "model": "s3://bucket/p/models/m", "score": 0.1 + 0.2}
+    print_result(answer, True, lambda _: Text())
+    assert json.loads(capfd.readouterr().out) == expected
+    print_result(answer, False, lambda told: Text(f"{told['uri']} {told['model']}"))
+    assert capfd.readouterr().out == "postgresql://search@host/runs s3://bucket/p/models/m\n"
+    assert tell(RuntimeError(f"no answer from {url}")) == 1
+    told = capfd.readouterr().err
+    assert told.endswith("RuntimeError: no answer from postgresql://search@host/runs\n")
+    assert dir_flag(Path("/tmp/recsys-x1/s3:/bucket/p")) == " --dir s3://bucket/p"
+
+
+def test_what_set_gives_to_one_path() -> None:
+    assert setting(["study.storage=a", "x.y=b", "study.storage=c=d"], "study.storage") == "c=d"
+    assert setting(["x.y=b"], "study.storage") is None

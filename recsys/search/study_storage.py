@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import optuna
+from alembic.util.exc import CommandError
 from sqlalchemy.exc import SQLAlchemyError
 
 from recsys.config import Config
@@ -178,7 +179,7 @@ def _storage(folder: Path, url: str | None) -> optuna.storages.BaseStorage:
     try:
         knock(url)
         return optuna.storages.RDBStorage(url, engine_kwargs={"pool_pre_ping": True})
-    except (ConnectionError, SQLAlchemyError, RuntimeError) as error:
+    except (ConnectionError, SQLAlchemyError, CommandError, RuntimeError) as error:
         raise ConnectionError(
             f"study.storage: must be a database that can be reached, but got {without_passwords(url)} ({error}). Passwords are "
             "written nowhere: give the URL with its own, or have it in ~/.pgpass."

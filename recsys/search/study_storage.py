@@ -101,7 +101,7 @@ def require_study(folder: Path) -> None:
         FileNotFoundError: if there is none.
     """
     if not (folder / "optuna.db").is_file():
-        known = sorted(path.parent.name for path in folder.parent.glob("*/optuna.db"))
+        known = sorted(path.parent.name for path in folder.parent.glob("[!.]*/optuna.db"))
         raise FileNotFoundError(
             f"{folder}: must be a study, but got no record of one. "
             + (f"Studies here are {', '.join(known)}." if known else "Start one with python -m recsys.tune.")

@@ -74,7 +74,11 @@ def make_study(folder: Path, config: Config, space: SearchSpace, start: Start) -
         (temporary / "config.yaml").write_text(config_yaml(config), encoding="utf-8")
         (temporary / "space.yaml").write_text(dump_yaml(space.tree()), encoding="utf-8")
         StudyRecord(create_study(temporary, config, start), config, space).enqueue_first_points()
-        temporary.rename(folder)
+        try:
+            temporary.rename(folder)
+        except OSError:
+            require_new(folder)  # another process may have made it since it was looked for
+            raise
         publish_folder(folder, last=record_of(folder))
 
 

@@ -149,7 +149,8 @@ def record_of(folder: Path) -> str:
     found = _records(folder)
     if not found:
         is_here = url_of(folder) is None
-        known = sorted(name for name in names(folder.parent) if not is_here or _records(folder.parent / name))
+        there = [name for name in names(folder.parent) if not name.startswith(".")]
+        known = sorted(name for name in there if not is_here or _records(folder.parent / name))
         raise FileNotFoundError(
             f"{folder}: must be a study, but got no record of one. "
             + (f"Studies here are {', '.join(known)}." if known else "Start one with python -m recsys.tune.")

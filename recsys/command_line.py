@@ -4,6 +4,7 @@ Beside the commands. A result goes to standard output, once; progress, logs and 
 """
 
 import json
+import logging
 import os
 import shlex
 import signal
@@ -19,10 +20,24 @@ from rich.console import Console, RenderableType
 
 from recsys.config import Config
 from recsys.config_files import load_config, parse_yaml
+from recsys.credentials import without_passwords
+from recsys.object_store import as_shown, open_folder
+from recsys.storage import no_room
 
 INTERRUPTED = 130
 PLAIN_WIDTH = 200
 DEFAULT_FOLDER = Path("experiments")
+
+
+def _folder(context: click.Context, option: click.Parameter, place: str) -> Path:
+    local: Path = click.Path(file_okay=False, path_type=Path).convert(open_folder(place), option, context)
+    return local
+
+
+def model_path(_context: click.Context, _option: click.Parameter, place: str | None) -> Path | None:
+    """The path of an option that takes the folder of a model, on disk or in S3."""
+    return None if place is None else open_folder(place)
+
 
 config_option = click.option("--config", "config_file", type=Path, metavar="FILE", help="Config file (YAML).")
 data_option = click.option("--data", metavar="NAME|PATH", help="Data set of the catalog, or a path (data.source).")
@@ -30,9 +45,9 @@ set_option = click.option("--set", "settings", multiple=True, metavar="PATH=VALU
 dir_option = click.option(
     "--dir",
     "folder",
-    type=click.Path(file_okay=False, path_type=Path),
-    metavar="DIR",
-    default=DEFAULT_FOLDER,
+    callback=_folder,
+    metavar="DIR|s3://BUCKET/PREFIX",
+    default=str(DEFAULT_FOLDER),
     show_default=True,
     help="Data, studies, models, runs.",
 )
@@ -41,6 +56,8 @@ json_option = click.option("--json", "as_json", is_flag=True, help="Print the re
 
 def run(command: click.Command, argv: Sequence[str] | None) -> int:
     """Run a command and return its exit code: 0 done, 2 the user's input is wrong, 130 interrupted, 1 anything else."""
+    if logging.lastResort is not None:
+        logging.lastResort.setFormatter(_Told())
     try:
         # Parsing comes before the outputs are set apart: --help belongs on standard output.
         arguments = sys.argv[1:] if argv is None else list(argv)
@@ -51,14 +68,29 @@ def run(command: click.Command, argv: Sequence[str] | None) -> int:
     except (click.Abort, KeyboardInterrupt):
         return INTERRUPTED
     except click.UsageError as error:
-        print(f"error: {_usage_mistake(error)}", file=sys.stderr)
+        print(as_told(f"error: {_usage_mistake(error)}"), file=sys.stderr)
         return 2
     except Exception as error:
-        if is_users_mistake(error):
-            print(f"error: {error}", file=sys.stderr)
-            return 2
-        traceback.print_exc()
+        return tell(error)
+
+
+def tell(error: Exception, written: Path | None = None) -> int:
+    """Print what ended a command, and return its exit code.
+
+    Args:
+        error: what was raised.
+        written: where the command writes, which is named where a disk is full.
+    """
+    if (reason := no_room(error)) is not None:
+        # What could not be reached for want of room says so, and where.
+        place = f"{written or 'disk'}: must have room to be written, but got {reason}. Free some."
+        print(as_told(f"error: {error if isinstance(error, ConnectionError) else place}"), file=sys.stderr)
         return 1
+    if is_users_mistake(error):
+        print(as_told(f"error: {error}"), file=sys.stderr)
+        return 2
+    print(as_told("".join(traceback.format_exception(error))), file=sys.stderr, end="")
+    return 1
 
 
 def is_users_mistake(error: Exception) -> bool:
@@ -105,16 +137,35 @@ def result_stream() -> TextIO:
 def print_result(answer: Mapping[str, Any], as_json: bool, describe: Callable[[Mapping[str, Any]], RenderableType]) -> None:
     """Print the result of a command on standard output: one JSON object, or what `describe` makes of it."""
     stream = result_stream()
+    told = as_told(json.dumps(answer, ensure_ascii=False, allow_nan=not as_json))
     if as_json:
-        print(json.dumps(answer, ensure_ascii=False, allow_nan=False), file=stream, flush=True)
+        print(told, file=stream, flush=True)
     else:
         width = None if stream.isatty() else PLAIN_WIDTH
-        Console(file=stream, width=width, highlight=False, markup=False, soft_wrap=True).print(describe(answer))
+        Console(file=stream, width=width, highlight=False, markup=False, soft_wrap=True).print(describe(json.loads(told)))
 
 
 def dir_flag(folder: Path) -> str:
     """What a suggested command needs to find the same folder."""
-    return "" if folder == DEFAULT_FOLDER else f" --dir {shlex.quote(str(folder))}"
+    return "" if folder == DEFAULT_FOLDER else f" --dir {shlex.quote(as_shown(str(folder)))}"
+
+
+def as_told(text: str) -> str:
+    """The text as it may be shown: no password in a URL, and of a folder in S3 the URL instead of the local copy."""
+    return without_passwords(as_shown(text))
+
+
+def setting(settings: Sequence[str], path: str) -> str | None:
+    """The last value that `--set` gives to one path, None where it gives none."""
+    return next((text for name, _, text in (one.partition("=") for one in reversed(settings)) if name == path), None)
+
+
+class _Told(logging.Formatter):
+    """What warnings look like where nobody has set up logging."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The message as it may be shown."""
+        return as_told(super().format(record))
 
 
 @contextmanager

@@ -8,7 +8,10 @@ import re
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Self, cast
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, Strict, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, Strict, field_validator, model_validator
+
+from recsys.credentials import without_passwords
+from recsys.databases import DATABASES, is_shared_database
 
 _UNIT_SECONDS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 
@@ -29,6 +32,15 @@ def parse_duration(value: object) -> object:
 
 def _as_tuple(value: object) -> object:
     return (value,) if isinstance(value, int) else value
+
+
+def _require_shared_database(url: str) -> str:
+    if not is_shared_database(url):
+        raise ValueError(
+            f"must begin with {' or '.join(f'{name}://' for name in DATABASES)}, but got {without_passwords(url)}. "
+            "Without it the record is a file in the study's folder."
+        )
+    return url
 
 
 Duration = Annotated[float, BeforeValidator(parse_duration), Field(gt=0)]
@@ -163,8 +175,20 @@ class ResourcesConfig(Section):
     """CPUs of a trial, which are its threads too."""
     gpu: float = Field(default=0.0, ge=0)
     """GPUs of a trial, a fraction where several share one."""
+    custom: dict[str, Annotated[float, Field(gt=0)] | str] = {}
+    """What else the node of a trial must have: a number is an amount of a custom resource, a text the value of a node's label."""
     max_failures: int = Field(default=3, ge=0)
     """How often a trial that died is started again."""
+    preprocess_cpus: int | None = Field(default=None, ge=1)
+    """CPUs that preparing the data takes at a time; all of the cluster where absent."""
+
+    @field_validator("custom")
+    @classmethod
+    def _check_custom(cls, custom: dict[str, float | str]) -> dict[str, float | str]:
+        for name in ("CPU", "GPU"):
+            if name in custom:
+                raise ValueError(f"must leave CPUs and GPUs to their own settings, but got {name}. Set resources.{name.lower()}.")
+        return custom
 
 
 class StudyConfig(Section):
@@ -188,6 +212,8 @@ class StudyConfig(Section):
     """Epochs that ASHA lets every trial run; long epochs report in parts, so that it may be a fraction."""
     reduction_factor: int = Field(default=3, ge=2)
     """ASHA lets about one in this many trials pass each rung."""
+    storage: Annotated[str, AfterValidator(_require_shared_database)] | None = None
+    """Database for the record of the study, such as postgresql://USER@HOST/NAME; a file in the study's folder where absent."""
 
     @property
     def trial_limit(self) -> int | None:
@@ -286,6 +312,12 @@ def replace_values(config: Config, values: Mapping[str, object]) -> Config:
     for path, value in values.items():
         set_value(tree, path, value)
     return Config.model_validate(tree)
+
+
+def without_secrets(config: Config) -> Config:
+    """The config without the passwords in its URLs: what is written, shown and sent to workers."""
+    secret = {path: get_value(config, path) for path in ("study.storage", "tracking.uri")}
+    return replace_values(config, {path: without_passwords(url) for path, url in secret.items() if url is not None})
 
 
 def set_value(tree: dict[str, Any], path: str, value: object) -> None:

@@ -13,7 +13,7 @@ from pydantic import BaseModel, ValidationError
 from ruamel.yaml import YAML
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
-from recsys.config import Config, config_paths, get_value, set_value
+from recsys.config import Config, config_paths, get_value, set_value, without_secrets
 
 _LISTED_NAMES = 20
 _BOUNDS = {
@@ -87,9 +87,9 @@ def dump_yaml(tree: Mapping[str, Any]) -> str:
 
 
 def config_yaml(config: Config) -> str:
-    """The complete config as YAML, every value written out, but no number of trials where a time budget alone ends the search."""
+    """The complete config as YAML, without passwords, and without trials where a time budget alone ends the search."""
     unsaid = {"study": {"n_trials"}} if config.study.trial_limit is None else None
-    return dump_yaml(config.model_dump(mode="json", exclude=unsaid))
+    return dump_yaml(without_secrets(config).model_dump(mode="json", exclude=unsaid))
 
 
 def load_config(base: Path | Config | None, settings: Iterable[str], flags: Mapping[str, tuple[str, object]]) -> Config:

@@ -13,7 +13,7 @@ from recsys import command_line
 
 
 @click.command(help="Recommend the best unseen items to some users, or to all.")
-@click.option("--model", type=Path, required=True, metavar="MODEL", help="Folder of a trained model.")
+@click.option("--model", callback=command_line.model_path, required=True, metavar="MODEL", help="Folder of a trained model.")
 @click.option("--user", "users", multiple=True, metavar="ID", help="A user by its own id; may be repeated.")
 @click.option("--all-users", is_flag=True, help="Recommend to every user.")
 @click.option("-k", type=click.IntRange(min=1), default=10, show_default=True, help="Items a user.")

@@ -22,7 +22,9 @@ from recsys import command_line
 @command_line.set_option
 @click.option("--seeds", metavar="N", type=click.IntRange(min=1), default=1, show_default=True, help="Repeat with N seeds.")
 @click.option("--validate", is_flag=True, help="Train on train alone and report validation; test is not read.")
-@click.option("--out", type=Path, metavar="MODEL", help="Folder of the model.  [default: DIR/models/<name>]")
+@click.option(
+    "--out", callback=command_line.model_path, metavar="MODEL", help="Folder of the model.  [default: DIR/models/<name>]"
+)
 @command_line.dir_option
 @command_line.json_option
 def train(
@@ -51,7 +53,11 @@ def train(
         config, _ = command_line.read_config(config_file, data, settings)
         chosen = choice.Choice(config_file.stem, config, None, config.study.seed, None)
     else:
-        chosen = choice.choose_best(folder, best_of) if best_of is not None else choice.choose_trial(folder, trial or "")
+        storage = command_line.setting(settings, "study.storage")
+        if best_of is not None:
+            chosen = choice.choose_best(folder, best_of, storage)
+        else:
+            chosen = choice.choose_trial(folder, trial or "", storage)
         config, _ = command_line.read_config(chosen.config, data, settings)
         chosen = replace(chosen, config=config)
     answer = final_training.train(chosen, folder, out, n_seeds=seeds, validate=validate)

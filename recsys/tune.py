@@ -2,7 +2,9 @@
 
 import sys
 import time
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from functools import partial
 from importlib import import_module
@@ -12,10 +14,9 @@ from typing import TYPE_CHECKING
 import click
 
 from recsys import command_line
-from recsys.storage import no_room
 
 if TYPE_CHECKING:
-    from recsys.search.session import Plan
+    from recsys.config import Config
 
 _FLAGS = {
     "trials": "study.n_trials",
@@ -65,77 +66,84 @@ def tune(
     given = {path: (f"--{flag.replace('_', '-')}", flags[flag]) for flag, path in _FLAGS.items()}
     from recsys.data import pipeline
     from recsys.search import study_files
+    from recsys.tracking.places import require_place
 
     if warm_start is not None and resume:
         raise ValueError(
             f"--warm-start: must begin a new study, but got {warm_start} with --resume. Leave it out, or choose another --name."
         )
-    goes_on = _goes_on(name, folder, resume, resume_auto)
+    if name is None and (resume or resume_auto):
+        flag = "--resume" if resume else "--resume-auto"
+        raise ValueError(f"--name: must be given with {flag}, but got nothing. Name the study to go on with.")
     name = name or f"{space_file.stem if space_file else 'study'}-{datetime.now(UTC):%Y%m%d-%H%M%S}"
-    study = study_files.study_folder(folder, name)
-    base = study_files.started_config(study) if goes_on and config_file is None else config_file
-    config, decided = command_line.read_config(base, data, settings, given)
-    space, decided = study_files.read_start_space(study, space_file, config, decided, goes_on=goes_on)
-    if warm_start and not goes_on:
-        space = study_files.with_best_of(space, study_files.study_folder(folder, warm_start))
-    processed = pipeline.prepare(config, folder)
-    with ThreadPoolExecutor(1) as importer:
-        # MLflow and torch take seconds to import, and Ray seconds to start: side by side.
-        importing = importer.submit(import_module, "recsys.search.session")
-        pipeline.connect(config)
-        importing.result()
-    from recsys.search import session
-    from recsys.search.texts import plan_text, result_text
+    study = study_files.find_study(folder, name)
+    goes_on = resume or (resume_auto and study.exists())
+    with _told_how_to_go_on(study, folder):
+        base = study_files.started_config(study) if goes_on and config_file is None else config_file
+        config, decided = command_line.read_config(base, data, settings, given)
+        space, decided = study_files.read_start_space(study, space_file, config, decided, goes_on=goes_on)
+        if warm_start and not goes_on:
+            space = study_files.with_best_of(space, study_files.find_study(folder, warm_start), config.study.storage)
+        require_place(config, folder)
+        processed = pipeline.prepare(config, folder, _join)
+        with ThreadPoolExecutor(1) as importer:
+            # MLflow and torch take seconds to import, and Ray seconds to start: side by side.
+            importing = importer.submit(import_module, "recsys.search.session")
+            _join(config)
+            importing.result()
+        from recsys.search import session
+        from recsys.search.texts import plan_text, result_text
 
-    plan = session.make_plan(config, space, name, folder, processed, decided=decided, goes_on=goes_on)
-    if dry_run:
-        command_line.print_result(session.describe_plan(plan), as_json, plan_text)
-        return 0
-    try:
+        plan = session.make_plan(config, space, name, folder, processed, decided=decided, goes_on=goes_on)
+        if dry_run:
+            command_line.print_result(session.describe_plan(plan), as_json, plan_text)
+            return 0
+        print(f"Whatever ends this search, it goes on with: {_command_that_goes_on(study, folder)}", file=sys.stderr)
         result = session.run(plan)
-    except KeyboardInterrupt:
-        _print_how_to_go_on(plan)
-        raise
-    except Exception as error:
-        if (reason := no_room(error)) is None:
-            raise
-        print(f"error: {plan.study_folder}: must have room to be written, but got {reason}. Free some.", file=sys.stderr)
-        _print_how_to_go_on(plan)
-        return 1
     answer = {**result.answer, "total_seconds": time.monotonic() - began}
     dir_flag = command_line.dir_flag(folder)
     command_line.print_result(answer, as_json, partial(result_text, plan, result.summaries, dir_flag=dir_flag))
     if result.interrupted:
-        _print_how_to_go_on(plan)
+        _print_how_to_go_on(study, folder)
         return command_line.INTERRUPTED
     if answer["best"] is None:
-        print(f"No trial of {plan.name} reached a value; the errors stand above and in MLflow.", file=sys.stderr)
+        print(f"No trial of {name} reached a value; the errors stand above and in MLflow.", file=sys.stderr)
         return 1
     return 0
 
 
-def _goes_on(name: str | None, folder: Path, resume: bool, resume_auto: bool) -> bool:
-    """Whether the study was started before and is to be continued.
+def _join(config: "Config") -> None:
+    """Import what joins the cluster when it is joined: Ray takes seconds, and a mistake in the data is told before."""
+    from recsys.search.resources import join
 
-    Raises:
-        ValueError: if it has no name to find it by.
-    """
-    if not (resume or resume_auto):
-        return False
-    if name is None:
-        flag = "--resume" if resume else "--resume-auto"
-        raise ValueError(f"--name: must be given with {flag}, but got nothing. Name the study to go on with.")
-    from recsys.search.study_files import study_folder
-
-    return resume or study_folder(folder, name).exists()
+    join(config)
 
 
-def _print_how_to_go_on(plan: "Plan") -> None:
-    if plan.study_folder.exists():
-        command = f"python -m recsys.tune --name {plan.name} --resume{command_line.dir_flag(plan.folder)}"
-        print(f"Interrupted. What was reported is kept; go on with: {command}", file=sys.stderr)
+@contextmanager
+def _told_how_to_go_on(study: Path, folder: Path) -> Iterator[None]:
+    """Tell the command that goes on after whatever ends this one, but for a mistake of the user."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        _print_how_to_go_on(study, folder)
+        raise
+    except Exception as error:
+        code = command_line.tell(error, study)
+        if code == 1:
+            _print_how_to_go_on(study, folder)
+        raise click.exceptions.Exit(code) from error
+
+
+def _print_how_to_go_on(study: Path, folder: Path) -> None:
+    if study.exists():
+        told = f"Interrupted. What was reported is kept; go on with: {_command_that_goes_on(study, folder)}"
     else:
-        print("Interrupted before the search began; nothing of it is kept. Start it again.", file=sys.stderr)
+        told = "Interrupted before the search began; nothing of it is kept. Start it again."
+    print(told, file=sys.stderr)
+
+
+def _command_that_goes_on(study: Path, folder: Path) -> str:
+    return f"python -m recsys.tune --name {study.name} --resume{command_line.dir_flag(folder)}"
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -9,7 +9,7 @@ import click
 import pytest
 from rich.text import Text
 
-from recsys.command_line import DEFAULT_FOLDER, dir_flag, is_users_mistake, print_result, read_config, run
+from recsys.command_line import DEFAULT_FOLDER, dir_flag, is_users_mistake, print_result, read_config, run, setting, tell
 from recsys.config import Config
 
 RECSYS = Path(sys.modules["recsys.command_line"].__file__ or "").parent
@@ -98,6 +98,28 @@ def test_anything_else_is_a_traceback_and_1(callback: Callable[[], object], capf
     assert out == ""
     assert err.startswith("Traceback (most recent call last):\n")
     assert "error: " not in err
+
+
+def raise_no_room() -> None:
+    raise OSError(28, "No space left on device", "x.db")
+
+
+def raise_no_room_elsewhere() -> None:
+    raise ConnectionError("tracking.uri: must be reachable, but got y (database or disk is full). Free some.")
+
+
+@pytest.mark.parametrize(
+    ("callback", "expected"),
+    [
+        (raise_no_room, "disk: must have room to be written, but got [Errno 28] No space left on device: 'x.db'. Free some."),
+        (raise_no_room_elsewhere, "tracking.uri: must be reachable, but got y (database or disk is full). Free some."),
+    ],
+)
+def test_a_full_disk_is_no_mistake_and_one_line(
+    callback: Callable[[], object], expected: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert run_callback(callback) == 1
+    assert capfd.readouterr().err == f"error: {expected}\n"
 
 
 @pytest.mark.parametrize(
@@ -227,3 +249,22 @@ def test_a_path_to_data_is_text_whatever_it_looks_like() -> None:
 )
 def test_suggested_commands_find_the_same_folder(folder: Path, expected: str) -> None:
     assert dir_flag(folder) == expected
+
+
+def test_no_password_is_told(capfd: pytest.CaptureFixture[str]) -> None:
+    url = "postgresql://search:pass@host/runs"
+    answer = {"uri": url, "model": "/tmp/recsys-x1/s3:/bucket/p/models/m", "score": 0.1 + 0.2}
+    expected = {"uri": "postgresql://search@host/runs", "model": "s3://bucket/p/models/m", "score": 0.1 + 0.2}
+    print_result(answer, True, lambda _: Text())
+    assert json.loads(capfd.readouterr().out) == expected
+    print_result(answer, False, lambda told: Text(f"{told['uri']} {told['model']}"))
+    assert capfd.readouterr().out == "postgresql://search@host/runs s3://bucket/p/models/m\n"
+    assert tell(RuntimeError(f"no answer from {url}")) == 1
+    told = capfd.readouterr().err
+    assert told.endswith("RuntimeError: no answer from postgresql://search@host/runs\n")
+    assert dir_flag(Path("/tmp/recsys-x1/s3:/bucket/p")) == " --dir s3://bucket/p"
+
+
+def test_what_set_gives_to_one_path() -> None:
+    assert setting(["study.storage=a", "x.y=b", "study.storage=c=d"], "study.storage") == "c=d"
+    assert setting(["x.y=b"], "study.storage") is None

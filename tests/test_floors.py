@@ -17,7 +17,7 @@ MODULES = {
 COMMANDS = ("preprocess", "tune", "train", "evaluate", "recommend", "report")
 
 FLOORS = {
-    **dict.fromkeys(("config", "config_files", "storage"), 0),
+    **dict.fromkeys(("config", "config_files", "credentials", "databases", "object_store", "storage"), 0),
     **dict.fromkeys(("models", "data"), 1),
     **dict.fromkeys(("training", "baselines"), 2),
     **dict.fromkeys(("tracking",), 3),
@@ -29,7 +29,7 @@ SIDEWAYS = {("baselines", "training")}
 """Imports within a floor, beside those within a folder: baselines are scored by the evaluation that scores models."""
 
 HOMES = {
-    "ray": ("data.pipeline", "search", "tracking", *COMMANDS),
+    "ray": ("data.pipeline", "data.nodes", "search", "tracking", *COMMANDS),
     "optuna": ("search", "reporting"),
     "mlflow": ("tracking",),
     "torch": ("models", "training", "baselines", "search"),

@@ -66,3 +66,10 @@ def chained(error: Exception) -> Exception:
 def test_who_says_that_a_disk_is_full(error: Exception, expected: str | None) -> None:
     assert no_room(error) == expected
     assert no_room(chained(error)) == expected
+
+
+def test_the_cause_says_it_and_not_what_repeats_it() -> None:
+    told = ConnectionError("must be reachable, but got x (database or disk is full). Make room.")
+    told.__cause__ = ValueError("(sqlite3) database or disk is full")
+    assert no_room(told) == "(sqlite3) database or disk is full"
+    assert no_room(ConnectionError(str(told))) == str(told)

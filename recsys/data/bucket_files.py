@@ -21,6 +21,8 @@ from recsys.data.splits import (
     random_split,
     temporal_split,
 )
+from recsys.object_store import forget
+from recsys.storage import require_seen, write_atomically
 
 
 @dataclass(frozen=True)
@@ -75,15 +77,19 @@ def write_bucket(bucket: Bucket, plan: Plan, folder: Path, number: int) -> Bucke
     tables = _tables(bucket, divided, plan, np.random.default_rng([plan.seed, number]), result)
     if result.short or result.unmatched:
         return result
+    require_seen(folder)
     for name, table in tables.items():
-        pq.write_table(
-            table,
-            folder / f"{name}-{bucket_name(number)}.parquet",
-            compression="lz4",
-            use_dictionary=False,
-            write_statistics=False,
-            write_page_checksum=True,
-        )
+        path = folder / f"{name}-{bucket_name(number)}.parquet"
+        with write_atomically(path) as file:
+            pq.write_table(
+                table,
+                file,
+                compression="lz4",
+                use_dictionary=False,
+                write_statistics=False,
+                write_page_checksum=True,
+            )
+        forget(path)
         result.counts[f"n_{name}"] = table.num_rows
     return result
 

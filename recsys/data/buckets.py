@@ -14,7 +14,8 @@ import pyarrow as pa
 from recsys.data.candidate_reader import POSITION_BITS
 from recsys.data.fragments import CANDIDATES
 from recsys.data.negatives import IntArray
-from recsys.storage import write_atomically
+from recsys.object_store import fetch_folder, forget, names, remove
+from recsys.storage import require_seen, write_atomically
 
 COLUMNS = {
     "user": pa.int32(),
@@ -51,7 +52,12 @@ def bucket_of(user: IntArray, n_users: int, n_buckets: int) -> IntArray:
 
 
 def put_rows(rows: Rows, bucket: IntArray, folder: Path, name: str, n_buckets: int) -> None:
-    """Append rows to their buckets: one file `folder/<bucket>/<name>.arrow` for each bucket that has any."""
+    """Append rows to their buckets: one file `folder/<bucket>/<name>.arrow` for each bucket that has any.
+
+    Raises:
+        FileNotFoundError: if this node does not see the folder.
+    """
+    require_seen(folder)
     order = np.argsort(bucket, kind="stable") if n_buckets > 1 else slice(None)
     ends = np.cumsum(np.bincount(bucket, minlength=n_buckets))
     rows = rows.take(order)
@@ -73,6 +79,7 @@ def _write_rows(rows: Rows, path: Path) -> None:
         pa.ipc.new_file(sink, table.schema) as writer,
     ):
         writer.write_table(table)
+    forget(path)
 
 
 @dataclass(frozen=True)
@@ -90,8 +97,11 @@ def get_bucket(folder: Path, number: int, n_items: int) -> Bucket:
 
     Of several rows of a pair the one in the latest part stays, of those the latest by time, of those the last in file order.
     """
+    require_seen(folder)
+    fetch_folder(folder / bucket_name(number))
     paths = sorted((folder / bucket_name(number)).glob("*.arrow"))
     tables = [pa.ipc.open_file(pa.memory_map(str(path))).read_all() for path in paths]
+    forget(folder / bucket_name(number))  # it stays mapped
     schema = pa.schema(list(COLUMNS.items()))
     table = pa.concat_tables([schema.empty_table(), *tables]).combine_chunks()
     rows = Rows(*(table[name].to_numpy() for name in COLUMNS))
@@ -146,14 +156,14 @@ def settle(folder: Path, number: int, items_left: npt.NDArray[np.bool_], min_use
     users, counts = np.unique(rows.user, return_counts=True)
     users = users[counts >= min_user_interactions]
     rows = rows.take(np.isin(rows.user, users))
-    old = list((folder / bucket_name(number)).glob("*.arrow"))
+    old = [folder / bucket_name(number) / name for name in names(folder / bucket_name(number)) if name.endswith(".arrow")]
     both = Rows(*(np.r_[getattr(rows, name), getattr(bucket.candidates, name)] for name in COLUMNS))
     # The whole file first: should the task die here, its rows stand twice and are merged as duplicates.
     settled = folder / bucket_name(number) / "settled.arrow"
     _write_rows(both, settled)
     for path in old:
         if path != settled:
-            path.unlink(missing_ok=True)
+            remove(path)
     times, time_counts = _thin(*np.unique(rows.time, return_counts=True))
     counts = np.bincount(rows.item, minlength=len(items_left))
     return Settled(bucket.n_duplicates, bucket.n_overlaps, counts, users, times, time_counts)

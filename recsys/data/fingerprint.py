@@ -11,6 +11,7 @@ from recsys.config import Config
 from recsys.data.files import open_raw
 from recsys.data.layouts import Source
 from recsys.data.processed import FORMAT_VERSION, uses_candidates
+from recsys.object_store import fetch
 from recsys.storage import write_atomically
 
 
@@ -34,6 +35,7 @@ def source_checksum(source: Source, memory: Path) -> str:
 
     `memory`: JSON file in which checksums are kept by path, size and time of change, so that big files are read once.
     """
+    fetch(memory)
     known = _remembered(memory)
     before = dict(known)
     digest = hashlib.sha256()

@@ -1,8 +1,8 @@
 """From files to the processed form, as Ray Data work in few executions.
 
-The only module of the data that imports ray. The driver lists fragments and merges summaries; tasks read, encode and lay rows
-down by bucket of users (one file a fragment and bucket), then take a bucket each. Rows never pass through the driver, and
-executions without a shuffle cost hundredths of a second where Ray Data's hash shuffle starts actors for seconds.
+The driver lists fragments and merges summaries; tasks read, encode and lay rows down by bucket of users (one file a fragment and
+bucket), then take a bucket each. Rows never pass through the driver, and executions without a shuffle cost hundredths of a
+second where Ray Data's hash shuffle starts actors for seconds. Of the data's modules this one and `nodes` work with ray.
 """
 
 import logging
@@ -24,12 +24,14 @@ from recsys.data.checks import check_core, check_result, check_summary, has_time
 from recsys.data.fingerprint import fingerprint, shaping_settings, source_checksum
 from recsys.data.fragments import PARTS, Fragment
 from recsys.data.layouts import Source, find_source
+from recsys.data.nodes import require_seen_by_all
 from recsys.data.processed import FORMAT_VERSION, Manifest, Processed, read_manifest, resolve, uses_candidates
 from recsys.data.readers import list_fragments
 from recsys.data.scan import Summary, merge, summarise, titles_of
 from recsys.data.stages import encode, find_core, find_cuts, write
 from recsys.data.titles import read_titles
-from recsys.storage import move_folder, temporary_sibling
+from recsys.object_store import fetch_folder, remove, url_of
+from recsys.storage import move_folder, temporary_sibling, write_atomically
 
 # Ray that is started here listens on loopback, as it does by itself on Windows and macOS: read when ray is imported, and no
 # matter to a cluster that is joined. An address of one's own in `ray.init` is no way: Ray resolves loopback to the network's.
@@ -52,7 +54,7 @@ def connect(config: Config) -> None:
     """Join the Ray cluster of the config, or start Ray on this machine; nothing where Ray is running already.
 
     Raises:
-        ConnectionError: if there is no cluster at the address.
+        ConnectionError: if there is no cluster at the address, or one of other versions.
     """
     import ray
 
@@ -69,6 +71,14 @@ def connect(config: Config) -> None:
             f"cluster.address: must be a running Ray cluster, but got {address!r} ({str(error).splitlines()[0]}). "
             "Start it, or leave the address out to use this machine."
         ) from None
+    except RuntimeError as error:
+        if not str(error).startswith("Version mismatch"):
+            raise
+        versions = " ".join(str(error).split())
+        raise ConnectionError(
+            f"cluster.address: must be a cluster of the same Ray and Python, but got {address!r} ({versions}). "
+            "Install here what the cluster has, or the other way round."
+        ) from None
 
 
 def _knock(address: str | None) -> None:
@@ -78,8 +88,10 @@ def _knock(address: str | None) -> None:
         socket.create_connection((host, int(port)), timeout=10).close()
 
 
-def prepare(config: Config, folder: Path) -> Processed:
+def prepare(config: Config, folder: Path, join: Callable[[Config], None] = connect) -> Processed:
     """The processed data of a config in `folder`, which every node must see: what lies there already, or made anew.
+
+    `join`: joins the cluster before it is asked for anything, and may refuse it.
 
     Raises:
         FileNotFoundError, PermissionError, ConnectionError: if the source cannot be had.
@@ -92,13 +104,21 @@ def prepare(config: Config, folder: Path) -> Processed:
     settings = shaping_settings(config, source)
     name = fingerprint(checksum, settings)
     path = root / name
+    fetch_folder(path)
     manifest = read_manifest(path)
     if manifest is None:
         fragments = list_fragments(source, config.data.columns)
-        connect(config)
+        join(config)
+        require_seen_by_all("--dir", root.parent)
+        require_seen_by_all(f"data.source ({source.name})", *(Path(file.path) for part in source.parts for file in part.files))
+        _limit_cpus(config.resources.preprocess_cpus)
         with temporary_sibling(path) as temporary:
-            made = _make(config, source, fragments, temporary)
-            files = {file.name: file.stat().st_size for file in sorted(temporary.iterdir())}
+            # In S3 tasks write into the place itself, as nothing is renamed there: with the manifest it is whole.
+            target = temporary if url_of(path) is None else path
+            remove(target / "manifest.json")
+            made = _make(config, source, fragments, target)
+            fetch_folder(target)
+            files = {file.name: file.stat().st_size for file in sorted(target.glob("[!.]*"))}
             manifest = Manifest(
                 format_version=FORMAT_VERSION,
                 source=source.name,
@@ -108,11 +128,20 @@ def prepare(config: Config, folder: Path) -> Processed:
                 files=files,
                 **made,
             )
-            (temporary / "manifest.json").write_text(manifest.model_dump_json(indent=2) + "\n")
-            _put_in_place(temporary, path)
+            with write_atomically(target / "manifest.json") as file:
+                file.write_text(manifest.model_dump_json(indent=2) + "\n")
+            if target != path:
+                _put_in_place(temporary, path)
         _log.info("Prepared %s in %s (%.1f s)", source.name, path, manifest.seconds)
     resolve(config, manifest)
     return Processed(path, name, manifest)
+
+
+def _limit_cpus(n_cpus: int | None) -> None:
+    """Let all executions from now on take this many CPUs at a time, all where it is None."""
+    from ray.data import DataContext, ExecutionResources
+
+    DataContext.get_current().execution_options.resource_limits = ExecutionResources.for_limits(cpu=n_cpus)
 
 
 def _put_in_place(made: Path, path: Path) -> None:
@@ -171,10 +200,12 @@ def _plan(config: Config, source: Source, summary: Summary) -> Plan:
 
 def _write_ids(users: pa.Array, items: pa.Array, titles: pa.Array, target: Path) -> None:
     user = pa.array(np.arange(len(users), dtype=np.int32))
-    pq.write_table(pa.table({"user": user, "user_id": users}), target / "users.parquet", write_page_checksum=True)
+    with write_atomically(target / "users.parquet") as file:
+        pq.write_table(pa.table({"user": user, "user_id": users}), file, write_page_checksum=True)
     item = pa.array(np.arange(len(items), dtype=np.int32))
     table = pa.table({"item": item, "item_id": items, "title": titles})
-    pq.write_table(table, target / "items.parquet", write_page_checksum=True)
+    with write_atomically(target / "items.parquet") as file:
+        pq.write_table(table, file, write_page_checksum=True)
 
 
 def _run(n: int, task: Callable[..., Any], *shared: Any) -> list[Any]:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from recsys.config import Config
 from recsys.search.record import trial_seed
-from recsys.search.study_files import read_study, study_folder
+from recsys.search.study_files import find_study, read_study
 from recsys.search.summaries import TrialSummary, best_trial
 
 
@@ -23,22 +23,22 @@ class Choice:
     study: str | None
 
 
-def choose_best(folder: Path, name: str) -> Choice:
-    """The best trial of a study.
+def choose_best(folder: Path, name: str, storage: str | None = None) -> Choice:
+    """The best trial of a study. `storage`: the database of its record, with the password that the study does not keep.
 
     Raises:
         FileNotFoundError: if there is no such study.
         ValueError: if no trial of it has a value.
     """
-    record, config = read_study(study_folder(folder, name))
+    record, config = read_study(find_study(folder, name), storage)
     best = best_trial(record.summaries())
     if best is None:
         raise ValueError(f"--best-of: must be a study with a finished epoch, but got {name}, which has none. Search again.")
     return _choice(name, name, record.config_of(best.number), config, best)
 
 
-def choose_trial(folder: Path, path: str) -> Choice:
-    """A trial by `STUDY/TRIAL`.
+def choose_trial(folder: Path, path: str, storage: str | None = None) -> Choice:
+    """A trial by `STUDY/TRIAL`. `storage`: as for `choose_best`.
 
     Raises:
         FileNotFoundError: if there is no such study.
@@ -47,7 +47,7 @@ def choose_trial(folder: Path, path: str) -> Choice:
     name, _, number = path.rpartition("/")
     if not name or not number.isdecimal():
         raise ValueError(f"--trial: must be STUDY/TRIAL, but got {path!r}. Write it as --trial {name or number or 'ncf'}/0.")
-    record, config = read_study(study_folder(folder, name))
+    record, config = read_study(find_study(folder, name), storage)
     found = {summary.number: summary for summary in record.summaries()}
     summary = found.get(int(number))
     if summary is None or not summary.choosable:

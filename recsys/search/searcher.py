@@ -18,6 +18,7 @@ from ray.tune.search import Searcher
 
 from recsys.config import Config
 from recsys.search.record import StudyRecord, trial_seed
+from recsys.search.resources import placement
 from recsys.tracking.callback import failure_of
 
 
@@ -70,7 +71,7 @@ class AshaScheduler(FIFOScheduler):
         self._metric_name = config.metric_name
         self._reduction_factor = config.study.reduction_factor
         self._rungs = rungs(config, record.parts)
-        self._max_failures = config.resources.max_failures
+        self._config = config
         self._given_back: Counter[int] = Counter()
 
     def on_trial_result(self, tune_controller: TuneController, trial: Trial, result: dict[str, Any]) -> str:  # noqa: ARG002
@@ -100,14 +101,13 @@ class AshaScheduler(FIFOScheduler):
         A trial that found no room on a GPU asks for twice the share when it is tried again, at most for a whole one.
         """
         number = trial.config["number"]
-        if trial.status == Trial.PENDING and self._given_back[number] < self._max_failures:
+        if trial.status == Trial.PENDING and self._given_back[number] < self._config.resources.max_failures:
             self._given_back[number] += 1
             self._record.leave(number)
         *_, last = (failure_of(trial) or "").split("Failure # ")
-        needed = cast(PlacementGroupFactory, trial.placement_group_factory).required_resources
-        share = needed.get("GPU", 0.0)
+        share = cast(PlacementGroupFactory, trial.placement_group_factory).required_resources.get("GPU", 0.0)
         if "torch.OutOfMemoryError" in last and 0 < share < 1:
-            trial.update_resources(PlacementGroupFactory([{**needed, "GPU": min(1.0, 2 * share)}]))
+            trial.update_resources(placement(self._config, min(1.0, 2 * share)))
 
     def _end(self, number: int, state: str) -> str:
         self._record.finish(number, state)

@@ -10,20 +10,25 @@ from typing import Any
 
 import optuna
 import ray
+from ray.tune import Callback
 
-from recsys.config import Config
+from recsys.config import Config, without_secrets
 from recsys.config_files import config_yaml, dump_yaml
+from recsys.data.nodes import require_seen_by_all
 from recsys.data.processed import Processed, load, resolve
+from recsys.object_store import url_of
 from recsys.search import study
 from recsys.search.lease import hold
-from recsys.search.record import StudyRecord
+from recsys.search.record import StudyRecord, trial_seed
 from recsys.search.resources import slots
 from recsys.search.space import SearchSpace
 from recsys.search.study_files import leaderboard_row, make_study, reopen, require_same, study_folder, write_results
 from recsys.search.study_storage import Start
 from recsys.search.summaries import TrialSummary, best_trial, count_states, ranked
+from recsys.search.uploads import Uploads
 from recsys.tracking.callback import StudyCallback
-from recsys.tracking.runs import Tracking, open_tracking, tracking_uri, version_tags
+from recsys.tracking.places import shown_uri
+from recsys.tracking.runs import Tracking, open_tracking, version_tags
 from recsys.tracking.study_runs import StudyRuns, open_study_runs
 from recsys.training.batches import parts_of_epoch
 
@@ -64,12 +69,14 @@ def make_plan(
     decided: Iterable[str] = (),
     goes_on: bool = False,
 ) -> Plan:
-    """Check the request for resources on the connected cluster and, where a study goes on, that it is the same.
+    """Check the request for resources and the folder on the connected cluster and, where a study goes on, that it is the same.
 
     Raises:
         ValueError: if no node can meet the request, or the study was started otherwise.
+        FileNotFoundError: if a node does not see the folder.
     """
     config = resolve(config, processed.manifest)
+    require_seen_by_all("--dir", folder.absolute())
     start = Start(processed.fingerprint, parts_of_epoch(processed.manifest.n_train), tuple(sorted(decided)))
     if goes_on:
         require_same(study_folder(folder, name), config, space, start)
@@ -107,19 +114,24 @@ def run(plan: Plan) -> Result:
 def _run(plan: Plan, data: Any, tracking: Tracking | None) -> Result:
     record = reopen(plan.study_folder, plan.config, plan.space)
     runs = open_study_runs(plan.config, plan.folder, plan.study_folder, tracking, record.attach_run)
-    _start_runs(runs, plan, record)
-    callback = StudyCallback(runs, record)
-    outcome = study.search(plan.study_folder, record, plan.config, data, [callback], concurrency=plan.concurrency)
-    limit = _INTERRUPTED_SECONDS if outcome.interrupted else None
-    answered = runs.flush(limit)
-    outcome = replace(outcome, summaries=record.summaries())  # with the runs of the last trials
-    write_results(plan.study_folder, record, outcome.summaries)
-    _end_runs(runs, outcome)
-    runs.close(limit if answered else 0.0)  # a server is waited for once
+    with Uploads(plan.study_folder, runs) as uploads:
+        _start_runs(runs, plan, record, uploads)
+        callbacks: list[Callback] = [StudyCallback(runs, record)]
+        outcome = study.search(
+            plan.study_folder, record, plan.config, data, callbacks, concurrency=plan.concurrency, after_upload=uploads.after_next
+        )
+        limit = _INTERRUPTED_SECONDS if outcome.interrupted else None
+        uploads.now()
+        answered = runs.flush(limit)
+        outcome = replace(outcome, summaries=record.summaries())  # with the runs of the last trials
+        write_results(plan.study_folder, record, outcome.summaries)
+        _end_runs(runs, outcome)
+        uploads.now()
+        runs.close(limit if answered else 0.0)  # a server is waited for once
     return Result(_answer(plan, outcome, runs.run_id), ranked(outcome.summaries), outcome.interrupted)
 
 
-def _start_runs(runs: StudyRuns, plan: Plan, record: StudyRecord) -> None:
+def _start_runs(runs: StudyRuns, plan: Plan, record: StudyRecord, uploads: Uploads) -> None:
     """Begin the study's run in MLflow, or let it go on.
 
     Raises:
@@ -132,26 +144,33 @@ def _start_runs(runs: StudyRuns, plan: Plan, record: StudyRecord) -> None:
         runs.start({**tags, **counts, **version_tags(), **texts}, {f"{name}.yaml": text for name, text in texts.items()})
     else:
         runs.resume()
-        _tell_what_was_not_told(runs, plan, record)
+    _tell_what_was_not_told(runs, plan.config, record, in_s3=url_of(plan.study_folder) is not None)
+    uploads.now()
     if plan.config.tracking.required and not runs.flush():
+        reason = "" if runs.away is None else f" ({runs.away})"
         raise ConnectionError(
-            f"tracking.uri: must be a reachable MLflow store, but got {tracking_uri(plan.config, plan.folder)}, "
-            "which takes no run. See to its server, or go on without it: --set tracking.required=false."
-        )
+            f"tracking.uri: must be a reachable MLflow store, but got {shown_uri(plan.config, plan.folder)}, which takes "
+            f"no run{reason}. See to its server or its disk, or go on without it: --set tracking.required=false."
+        ) from runs.away
 
 
-def _tell_what_was_not_told(runs: StudyRuns, plan: Plan, record: StudyRecord) -> None:
-    """What the record has of trials that ended, and a process that was killed did not live to tell MLflow."""
-    summaries = {summary.number: summary for summary in record.summaries()}
-    for number in runs.open_trials:
-        summary = summaries[number]
-        if summary.state == "unfinished":
+def _tell_what_was_not_told(runs: StudyRuns, config: Config, record: StudyRecord, *, in_s3: bool = False) -> None:
+    """What the record has and a process that was killed did not live to tell MLflow.
+
+    A trial that goes on from its checkpoint tells by itself what came after it. What came before may be missing in S3 alone,
+    where the record can be some seconds ahead.
+    """
+    for summary in record.summaries():
+        number = summary.number
+        if runs.has_ended(number, summary.state) or (summary.state == "unfinished" and not in_s3):
             continue
+        runs.start_trial(number, record.config_of(number), trial_seed(config.study.seed, number))
         for step, value in record.values_of(number).items():
             epoch, part = divmod(step, record.parts)
-            metrics = summary.metrics if part == 0 and epoch == summary.epoch else {plan.config.metric_name: value}
+            metrics = summary.metrics if part == 0 and epoch == summary.epoch else {config.metric_name: value}
             runs.log_step(number, step, epoch, part == 0, metrics)
-        runs.end_trial(number, summary.state)
+        if summary.state != "unfinished":
+            runs.end_trial(number, summary.state)
 
 
 def _end_runs(runs: StudyRuns, outcome: study.Outcome) -> None:
@@ -188,7 +207,7 @@ def _answer(plan: Plan, outcome: study.Outcome, run_id: str | None) -> dict[str,
         "concurrency": plan.concurrency,
         "mlflow": run_id
         and {
-            "tracking_uri": tracking_uri(plan.config, plan.folder),
+            "tracking_uri": shown_uri(plan.config, plan.folder),
             "experiment": plan.config.tracking.experiment,
             "parent_run_id": run_id,
         },
@@ -204,7 +223,7 @@ def describe_plan(plan: Plan) -> dict[str, Any]:
     cluster = ray.cluster_resources()  # type: ignore[no-untyped-call]
     return {
         "study": plan.name,
-        "config": plan.config.model_dump(mode="json"),
+        "config": without_secrets(plan.config).model_dump(mode="json"),
         "sample_trials": [plan.space.suggest(sampled.ask()) for _ in range(_SAMPLE_TRIALS)],
         "resources": {
             "cluster": {kind: cluster.get(kind, 0.0) for kind in ("CPU", "GPU")},

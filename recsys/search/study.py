@@ -29,10 +29,11 @@ from ray.tune.experiment import Trial
 from recsys.config import Config
 from recsys.search.progress import SearchProgress
 from recsys.search.record import StudyRecord
+from recsys.search.resources import placement
 from recsys.search.searcher import AshaScheduler, StudySearcher, rungs
 from recsys.search.summaries import TrialSummary
 from recsys.search.trial import TrialRunner
-from recsys.search.trial_folders import TrialFolders
+from recsys.search.trial_folders import Later, TrialFolders, at_once
 
 _MANY_TRIALS = 10**6
 
@@ -59,6 +60,7 @@ def search(
     *,
     concurrency: int,
     gpu_device: str = "cuda",
+    after_upload: Later = at_once,
 ) -> Outcome:
     """Run the trials of a study until they are done, the time budget is spent or the user interrupts.
 
@@ -70,18 +72,18 @@ def search(
         callbacks: further listeners, such as MLflow's.
         concurrency: trials at the same time.
         gpu_device: the torch device of trials that have a GPU.
+        after_upload: does what must wait until the record lies where it is gone on from.
     """
+    trial_folder = (folder / "trials").resolve()
+    folders = TrialFolders(trial_folder, record, config.study.keep_checkpoints, after_upload)
     limit = config.study.trial_limit
     if limit is not None and record.n_finished >= limit:
         return Outcome(record.summaries(), wall_seconds=0.0, busy_seconds=0.0, interrupted=False)
     progress = SearchProgress(record, config)
     stopper = _Stopper(config.study.time_budget)
-    trial_folder = (folder / "trials").resolve()
-    listeners = [*callbacks, TrialFolders(trial_folder, record, config.study.keep_checkpoints), progress]
+    listeners = [*callbacks, folders, progress]
     parameters = {"data": [data], "folder": str(trial_folder), "rungs": rungs(config, record.parts), "gpu_device": gpu_device}
-    trainable = tune.with_resources(
-        tune.with_parameters(TrialRunner, **parameters), {"cpu": config.resources.cpu, "gpu": config.resources.gpu}
-    )
+    trainable = tune.with_resources(tune.with_parameters(TrialRunner, **parameters), placement(config, config.resources.gpu))
     # tune.run and not Tuner: a Tuner pickles itself, searcher and callbacks included, and nothing here is to be unpickled.
     with tempfile.TemporaryDirectory(prefix="recsys-tune-", ignore_cleanup_errors=True) as tune_folder, _interrupts(stopper):
         try:

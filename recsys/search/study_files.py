@@ -10,17 +10,18 @@ from typing import Any
 
 import pandas as pd
 
-from recsys.config import Config, config_paths, get_value
+from recsys.config import Config, config_paths, get_value, without_secrets
 from recsys.config_files import config_yaml, dump_yaml, parse_config, raise_mistakes, read_yaml
+from recsys.object_store import publish_folder
 from recsys.search.record import StudyRecord
 from recsys.search.space import SearchSpace
 from recsys.search.space_file import parse_space, read_effective_space
-from recsys.search.study_storage import Start, create_study, load_study, read_start, reopen_study, require_study
+from recsys.search.study_storage import Start, create_study, fetch_study, load_study, read_start, record_of, reopen_study
 from recsys.search.summaries import TrialSummary, best_trial, ranked
 from recsys.storage import temporary_sibling, write_atomically
 
 _MAY_CHANGE = (
-    *(f"study.{name}" for name in ("n_trials", "time_budget", "max_concurrent", "keep_checkpoints")),
+    *(f"study.{name}" for name in ("n_trials", "time_budget", "max_concurrent", "keep_checkpoints", "storage")),
     "resources.",
     "tracking.",
     "cluster.",
@@ -41,6 +42,13 @@ def study_folder(folder: Path, name: str) -> Path:
             f"study name: must be at most 100 letters, digits, dots, dashes and underscores, but got {name!r}. Rename it."
         )
     return folder / "studies" / name
+
+
+def find_study(folder: Path, name: str) -> Path:
+    """Where a study of this name lies or is to lie, brought here if it lies in S3; raises what `study_folder` does."""
+    found = study_folder(folder, name)
+    fetch_study(found)
+    return found
 
 
 def require_new(folder: Path) -> None:
@@ -66,14 +74,19 @@ def make_study(folder: Path, config: Config, space: SearchSpace, start: Start) -
         (temporary / "config.yaml").write_text(config_yaml(config), encoding="utf-8")
         (temporary / "space.yaml").write_text(dump_yaml(space.tree()), encoding="utf-8")
         StudyRecord(create_study(temporary, config, start), config, space).enqueue_first_points()
-        temporary.rename(folder)
+        try:
+            temporary.rename(folder)
+        except OSError:
+            require_new(folder)  # another process may have made it since it was looked for
+            raise
+        publish_folder(folder, last=record_of(folder))
 
 
 def reopen(folder: Path, config: Config, space: SearchSpace) -> StudyRecord:
     """The record of a study to go on with, by the config and the space that it was started with (see `require_same`)."""
     with write_atomically(folder / "config.yaml") as file:
         file.write_text(config_yaml(config), encoding="utf-8")
-    record = StudyRecord(reopen_study(folder, config), config, space)
+    record = StudyRecord(reopen_study(folder, config), without_secrets(config), space)
     record.reopen()
     return record
 
@@ -89,7 +102,7 @@ def read_start_space(
         ValueError: if a new study has no file, or listing the file's mistakes.
     """
     if goes_on:
-        decided = decided | set(read_start(folder).decided)
+        decided = decided | set(read_start(folder, config.study.storage).decided)
         return started_space(folder) if file is None else read_effective_space(file, config, decided), decided
     require_new(folder)
     if file is None:
@@ -97,14 +110,14 @@ def read_start_space(
     return read_effective_space(file, config, decided), decided
 
 
-def with_best_of(space: SearchSpace, folder: Path) -> SearchSpace:
-    """The space with the best trials of another study as further points to try first, as far as they lie in it.
+def with_best_of(space: SearchSpace, folder: Path, storage: str | None) -> SearchSpace:
+    """The space with the best trials of another study (see `read_study`) as further points to try first, as far as they fit.
 
     Raises:
         FileNotFoundError: if the folder holds no study.
         ValueError: if no trial of it has a value.
     """
-    record, _ = read_study(folder)
+    record, _ = read_study(folder, storage)
     best = [summary for summary in ranked(record.summaries()) if summary.choosable][:_N_WARM_STARTS]
     if not best:
         raise ValueError(
@@ -120,7 +133,7 @@ def started_config(folder: Path) -> Config:
     Raises:
         FileNotFoundError: if the folder holds no study.
     """
-    require_study(folder)
+    record_of(folder)
     file = folder / "config.yaml"
     return parse_config(read_yaml(file), str(file))
 
@@ -131,7 +144,7 @@ def started_space(folder: Path) -> SearchSpace:
     Raises:
         FileNotFoundError: if the folder holds no study.
     """
-    require_study(folder)
+    record_of(folder)
     file = folder / "space.yaml"
     return parse_space(read_yaml(file), str(file))
 
@@ -147,20 +160,25 @@ def require_same(folder: Path, config: Config, space: SearchSpace, start: Start)
     pairs = {path: pair for path, pair in pairs.items() if not path.startswith(_MAY_CHANGE)}
     for path in before["parameters"] | now["parameters"]:
         pairs[f"search space, {path}"] = (before["parameters"].get(path), now["parameters"].get(path))
-    pairs["data (its fingerprint)"] = (read_start(folder).fingerprint, start.fingerprint)
+    pairs["data (its fingerprint)"] = (read_start(folder, config.study.storage).fingerprint, start.fingerprint)
     changed = [f"{place}: must stay {was!r}, but got {value!r}." for place, (was, value) in pairs.items() if was != value]
     if changed:
         raise_mistakes("--resume", [f"{line} Search under another --name." for line in changed])
 
 
-def read_study(folder: Path) -> tuple[StudyRecord, Config]:
+def read_study(folder: Path, storage: str | None = None) -> tuple[StudyRecord, Config]:
     """The record of a study for reading, and the config it was started with.
+
+    `storage`: URL of the database that the record is in, where the one in the study's config, which has no password, is not
+    enough.
 
     Raises:
         FileNotFoundError: if the folder holds no study.
+        ConnectionError: if its database cannot be reached.
     """
     config = started_config(folder)
-    return StudyRecord(load_study(folder), config, started_space(folder)), config
+    study = load_study(folder, storage or config.study.storage)
+    return StudyRecord(study, config, started_space(folder)), config
 
 
 def write_results(folder: Path, record: StudyRecord, summaries: list[TrialSummary]) -> None:

@@ -1,7 +1,11 @@
-"""Where the record lies: one Optuna study in an SQLite file, and the sampler that proposes from it."""
+"""Where the record lies, one Optuna study, and the sampler that proposes from it.
+
+It is an SQLite file in the study's folder, a journal where the folder is no place for SQLite, or part of a database by URL.
+"""
 
 import dataclasses
 import logging
+import uuid
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -10,8 +14,16 @@ from pathlib import Path
 
 import numpy as np
 import optuna
+from alembic.util.exc import CommandError
+from sqlalchemy.exc import SQLAlchemyError
 
 from recsys.config import Config
+from recsys.config_files import dump_yaml, read_yaml
+from recsys.credentials import without_passwords
+from recsys.databases import knock
+from recsys.object_store import fetch_folder, names, url_of
+from recsys.search.journal import open_journal, take_over
+from recsys.storage import network_file_system
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 logging.getLogger("alembic").setLevel(logging.WARNING)
@@ -21,6 +33,8 @@ SAMPLERS: dict[str, Callable[..., optuna.samplers.BaseSampler]] = {
     "random": optuna.samplers.RandomSampler,
     "qmc": partial(optuna.samplers.QMCSampler, scramble=True, warn_independent_sampling=False),
 }
+SQLITE, JOURNAL, DATABASE = "optuna.db", "optuna.jsonl", "optuna.yaml"
+"""Which of these files lies in a study's folder says what its record is; the last one holds the study's name in the database."""
 _STUDY_NAME = "study"
 _START = "start"
 
@@ -39,9 +53,22 @@ class Start:
 
 
 def create_study(folder: Path, config: Config, start: Start) -> optuna.Study:
-    """A new, empty study in the folder's storage."""
-    sampler = _sampler(config, n_trials=0)
-    study = optuna.create_study(storage=_storage(folder), study_name=_STUDY_NAME, sampler=sampler, direction="maximize")
+    """A new, empty study in the storage that the folder and `study.storage` ask for.
+
+    Raises:
+        ConnectionError: if the database cannot be reached.
+    """
+    name, sampler = _STUDY_NAME, _sampler(config, n_trials=0)
+    if config.study.storage is not None:
+        name = f"{folder.name}-{uuid.uuid4().hex}"
+        (folder / DATABASE).write_text(dump_yaml({"study_name": name}), encoding="utf-8")
+    elif url_of(folder) is not None or network_file_system(folder) is not None:
+        (folder / JOURNAL).touch()
+    else:
+        (folder / SQLITE).touch()
+    study = optuna.create_study(
+        storage=_storage(folder, config.study.storage), study_name=name, sampler=sampler, direction="maximize"
+    )
     study.set_user_attr(_START, dataclasses.asdict(start))
     return study
 
@@ -52,13 +79,9 @@ def start_of(study: optuna.Study) -> Start:
     return Start(**{**found, "decided": tuple(found.get("decided", ()))})
 
 
-def read_start(folder: Path) -> Start:
-    """What the study of a folder was started with.
-
-    Raises:
-        FileNotFoundError: if the folder holds no study.
-    """
-    return start_of(load_study(folder))
+def read_start(folder: Path, storage: str | None) -> Start:
+    """What the study of a folder was started with; raises what `load_study` does."""
+    return start_of(load_study(folder, storage))
 
 
 def reopen_study(folder: Path, config: Config) -> optuna.Study:
@@ -66,8 +89,24 @@ def reopen_study(folder: Path, config: Config) -> optuna.Study:
 
     Raises:
         FileNotFoundError: if the folder holds no study.
+        ValueError: if its record is SQLite's and lies where it must not be written, or is no database's and one is given.
+        ConnectionError: if its database cannot be reached.
     """
-    study = load_study(folder)
+    record = record_of(folder)
+    if record != DATABASE and config.study.storage is not None:
+        raise ValueError(
+            f"study.storage: must be left out for a study that has its record in {record}, but got "
+            f"{without_passwords(config.study.storage)}. Search under another --name, with --warm-start."
+        )
+    if record == JOURNAL:
+        take_over(folder / JOURNAL)
+    kind = network_file_system(folder)
+    if record == SQLITE and kind is not None:
+        raise ValueError(
+            f"{folder / SQLITE}: must lie on a disk of this machine to be written, but got a network file system ({kind}). "
+            "Go on with the study on the machine that has the disk."
+        )
+    study = load_study(folder, config.study.storage)
     study.sampler = _sampler(config, len(study.get_trials(deepcopy=False)))
     return study
 
@@ -84,29 +123,65 @@ def _sampler(config: Config, n_trials: int) -> optuna.samplers.BaseSampler:
         return SAMPLERS[config.study.sampler](seed=seed)
 
 
-def load_study(folder: Path) -> optuna.Study:
-    """The study of a folder, for reading.
+def load_study(folder: Path, storage: str | None = None) -> optuna.Study:
+    """The study of a folder, for reading. `storage`: the database that its record is in, if it is in one.
 
     Raises:
-        FileNotFoundError: if the folder holds no study.
+        FileNotFoundError: if the folder holds no study, or the database has no such study.
+        ConnectionError: if the database cannot be reached.
     """
-    require_study(folder)
-    return optuna.load_study(storage=_storage(folder), study_name=_STUDY_NAME)
+    name = read_yaml(folder / DATABASE)["study_name"] if record_of(folder) == DATABASE else _STUDY_NAME
+    try:
+        return optuna.load_study(storage=_storage(folder, storage), study_name=name)
+    except KeyError:
+        raise FileNotFoundError(
+            f"study.storage: must have the study {name}, but got {without_passwords(storage or '')}, which has not. "
+            "Give the database that it was started with."
+        ) from None
 
 
-def require_study(folder: Path) -> None:
-    """Check that there is a study in this folder.
+def record_of(folder: Path) -> str:
+    """Which of the files that tell of a record lies in a study's folder.
 
     Raises:
         FileNotFoundError: if there is none.
     """
-    if not (folder / "optuna.db").is_file():
-        known = sorted(path.parent.name for path in folder.parent.glob("*/optuna.db"))
+    found = _records(folder)
+    if not found:
+        is_here = url_of(folder) is None
+        there = [name for name in names(folder.parent) if not name.startswith(".")]
+        known = sorted(name for name in there if not is_here or _records(folder.parent / name))
         raise FileNotFoundError(
             f"{folder}: must be a study, but got no record of one. "
             + (f"Studies here are {', '.join(known)}." if known else "Start one with python -m recsys.tune.")
         )
+    return found[0]
 
 
-def _storage(folder: Path) -> optuna.storages.RDBStorage:
-    return optuna.storages.RDBStorage(f"sqlite:///{(folder / 'optuna.db').resolve()}")
+def fetch_study(folder: Path) -> None:
+    """Bring a study here from S3, but for its trials' folders, if it is there and whole."""
+    if url_of(folder) is not None and {JOURNAL, DATABASE} & set(names(folder)):
+        fetch_folder(folder, leave_out=("trials",))
+
+
+def _records(folder: Path) -> list[str]:
+    return [name for name in (SQLITE, JOURNAL, DATABASE) if (folder / name).is_file()]
+
+
+def _storage(folder: Path, url: str | None) -> optuna.storages.BaseStorage:
+    """The storage of a study's folder; `url`: of the database, if it is in one."""
+    record = record_of(folder)
+    if record == JOURNAL:
+        return open_journal(folder / JOURNAL)
+    if record == SQLITE:
+        return optuna.storages.RDBStorage(f"sqlite:///{(folder / SQLITE).resolve()}")
+    if url is None:
+        raise ValueError("study.storage: must be the database that the study was started with, but got nothing. Give its URL.")
+    try:
+        knock(url)
+        return optuna.storages.RDBStorage(url, engine_kwargs={"pool_pre_ping": True})
+    except (ConnectionError, SQLAlchemyError, CommandError, RuntimeError) as error:
+        raise ConnectionError(
+            f"study.storage: must be a database that can be reached, but got {without_passwords(url)} ({error}). Passwords are "
+            "written nowhere: give the URL with its own, or have it in ~/.pgpass."
+        ) from None

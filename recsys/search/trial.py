@@ -17,7 +17,8 @@ from ray import tune
 from safetensors import SafetensorError
 
 from recsys.config import Config
-from recsys.storage import no_room
+from recsys.object_store import fetch, forget, url_of
+from recsys.storage import no_room, require_seen
 from recsys.training.fit import Epoch, fit
 from recsys.training.state import TrainingState
 
@@ -51,7 +52,8 @@ class TrialRunner(tune.Trainable):
             # Ray ends a busy worker by SIGTERM, and its own handler would print a traceback wherever the trial happens to be.
             signal.signal(signal.SIGTERM, lambda number, _: os._exit(128 + number))
         self._data = ray.get(data[0])
-        self._folder = Path(folder)
+        self._folder = self._trial_folder = Path(folder)
+        require_seen(self._folder.parent)
         self._rungs = rungs
         self._device = gpu_device if ray.get_gpu_ids() else "cpu"
         self._save_from = self._started = 0.0
@@ -67,23 +69,23 @@ class TrialRunner(tune.Trainable):
 
         Returns:
             `epoch`, `step`, `whole`, `metrics` and `is_last` of an `Epoch`, `started` (Unix seconds of the first batch in this
-            process); or `diverged` with the reason, where the loss was no longer finite; or `no_room` with the reason, where a
-            disk was full.
+            process), and `saved`, the name of a checkpoint that counts once the record has this step; or `diverged` with the
+            reason, where the loss was no longer finite; or `no_room` with the reason, where a disk was full.
         """
         try:
             epoch = next(self._epochs)
         except FloatingPointError as error:
             return {"diverged": str(error)}
+        told: dict[str, Any] = {"epoch": epoch.epoch, "step": epoch.step, "whole": epoch.whole, "metrics": epoch.metrics}
         try:
             if epoch.is_last or epoch.step in self._rungs:
                 self._save_best(epoch.state)
             if not epoch.is_last and time.monotonic() >= self._save_from:
-                self._save(epoch.state)
+                told |= self._save(epoch.state, epoch.step)
         except (OSError, SafetensorError) as error:
             if (reason := no_room(error)) is None:
                 raise
             return {"no_room": reason}
-        told = {"epoch": epoch.epoch, "step": epoch.step, "whole": epoch.whole, "metrics": epoch.metrics}
         return {**told, "is_last": epoch.is_last, "started": self._started}
 
     def save_checkpoint(self, checkpoint_dir: str) -> None:
@@ -95,9 +97,11 @@ class TrialRunner(tune.Trainable):
     def _start(self, tune_config: dict[str, Any]) -> None:
         self._config = config = Config.model_validate_json(tune_config["config"])
         torch.set_num_threads(max(1, int(config.resources.cpu)))
+        forget(self._trial_folder)  # of the trial before
         self._trial_folder = self._folder / str(tune_config["number"])
         self._checkpoint = self._trial_folder / CHECKPOINT
         sizes = self._data.n_users, self._data.n_items
+        fetch(self._checkpoint)
         saved = self._checkpoint.is_file()
         state = TrainingState.load(self._checkpoint, config, *sizes, self._device) if saved else None
         self._epochs: Iterator[Epoch] = fit(config, self._data, tune_config["seed"], device=self._device, state=state)
@@ -111,8 +115,14 @@ class TrialRunner(tune.Trainable):
             state.save_best(self._trial_folder / WEIGHTS, self._config)
             self._kept_epoch = state.best_epoch
 
-    def _save(self, state: TrainingState) -> None:
-        start = time.monotonic()
-        state.save(self._checkpoint)
+    def _save(self, state: TrainingState, step: int) -> dict[str, str]:
+        """Write a checkpoint. Returns what to tell of it: its name where it does not count yet, as the record lies elsewhere."""
+        start, waits = time.monotonic(), url_of(self._folder) is not None
+        path = self._trial_folder / f"{CHECKPOINT}.{step}" if waits else self._checkpoint
+        state.save(path)
         end = time.monotonic()
         self._save_from = end + max(CHECKPOINT_SECONDS, (end - start) / CHECKPOINT_SHARE)
+        if not waits:
+            return {}
+        forget(path)
+        return {"saved": path.name}

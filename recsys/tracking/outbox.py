@@ -5,8 +5,11 @@ minutes or until the next start. The file holds JSON lines: an operation, or tha
 the last of them came to. Lines are only ever added, so that a killed process leaves all but perhaps a torn last line.
 """
 
+import errno
 import json
 import logging
+import math
+import os
 import threading
 import time
 from collections import deque
@@ -14,6 +17,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from recsys.storage import no_room
 
 Operation = dict[str, Any]
 Note = dict[str, Any]
@@ -68,7 +73,7 @@ def read_outbox(path: Path) -> list[Kept]:
 class Outbox:
     """Keeps operations in a file and sends them."""
 
-    def __init__(self, path: Path, kept: Sequence[Kept], send: Send, place: str) -> None:
+    def __init__(self, path: Path, kept: Sequence[Kept], send: Send, place: str, *, held: bool = False) -> None:
         """Begin to send.
 
         Args:
@@ -76,15 +81,19 @@ class Outbox:
             kept: what the file holds, as `read_outbox` tells.
             send: sends one operation.
             place: what warnings call the receiver.
+            held: whether operations wait until they are released.
         """
         self._path = path
         self._send = send
         self._place = place
         self._pending = deque((entry.operation, True) for entry in kept if entry.note is None)
         self._n_sent = len(kept) - len(self._pending)
+        self._n_released = len(kept) if held else math.inf
         self._changed = threading.Condition()
         self._answered = 0.0
         self._hurry = self._closed = self._warned = False
+        self.away: ConnectionError | None = None
+        """Why the last attempt was not answered, None where it was."""
         self._failure: Exception | None = None
         threading.Thread(target=self._run, name="mlflow-outbox", daemon=True).start()
 
@@ -99,6 +108,18 @@ class Outbox:
             self._check()
             self._write(*operations)
             self._pending.extend((operation, False) for operation in operations)
+            self._changed.notify_all()
+
+    @property
+    def n_kept(self) -> int:
+        """Operations that are in the file."""
+        with self._changed:
+            return self._n_sent + len(self._pending)
+
+    def release(self, n: int) -> None:
+        """Let the first `n` operations be sent, of an outbox that is held."""
+        with self._changed:
+            self._n_released = max(self._n_released, n)
             self._changed.notify_all()
 
     def flush(self, limit: float | None = None) -> bool:
@@ -135,8 +156,8 @@ class Outbox:
             self._changed.notify_all()
             left = len(self._pending)
         if not done:
-            told = "MLflow at %s does not answer: %d operations are kept in %s; --resume sends them."
-            _log.warning(told, self._place, left, self._path)
+            told = "MLflow at %s %s: %d operations are kept in %s; --resume sends them."
+            _log.warning(told, self._place, self._fault(), left, self._path)
 
     def _run(self) -> None:
         try:
@@ -150,7 +171,7 @@ class Outbox:
     def _next(self) -> tuple[Operation, bool] | None:
         """The first operation that is not sent, once there is one; None when the outbox is closed."""
         with self._changed:
-            self._changed.wait_for(lambda: self._pending or self._closed)
+            self._changed.wait_for(lambda: self._closed or (self._pending and self._n_sent < self._n_released))
             return None if self._closed else self._pending[0]
 
     def _deliver(self, operation: Operation, doubtful: bool) -> None:
@@ -161,7 +182,8 @@ class Outbox:
                 note = self._send(operation, doubtful)
             except ConnectionError as error:
                 doubtful = True
-                self._tell_away(error)
+                self.away = error
+                self._tell_away()
                 with self._changed:
                     if self._hurry:
                         self._changed.wait_for(lambda: self._closed, _HURRIED_DELAY)
@@ -177,18 +199,23 @@ class Outbox:
             self._write({"sent": self._n_sent + 1, **note})
             self._n_sent += 1
             self._pending.popleft()
+            self.away = None
             self._answered = time.monotonic()
             self._changed.notify_all()
 
-    def _tell_away(self, reason: Exception) -> None:
+    def _tell_away(self) -> None:
         if not self._warned:
             self._warned = True
-            told = "MLflow at %s does not answer (%s): the search goes on, and what is not sent is kept in %s."
-            _log.warning(told, self._place, reason, self._path)
+            told = "MLflow at %s %s (%s): the search goes on, and what is not sent is kept in %s."
+            _log.warning(told, self._place, self._fault(), self.away, self._path)
+
+    def _fault(self) -> str:
+        full = self.away is not None and no_room(self.away) is not None
+        return "has no room left on its disk" if full else "does not answer"
 
     def _write(self, *entries: dict[str, Any]) -> None:
         lines = b"".join(json.dumps(entry).encode() + b"\n" for entry in entries)
-        written, reason = 0, "no room for all of it"
+        written, reason = 0, os.strerror(errno.ENOSPC)
         with self._path.open("ab", buffering=0) as file:
             size = file.tell()
             try:

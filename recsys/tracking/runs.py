@@ -9,9 +9,6 @@ import logging
 import os
 import subprocess
 import time
-import urllib.error
-import urllib.parse
-import urllib.request
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -21,6 +18,7 @@ from typing import Any
 
 import mlflow
 import pandas as pd
+from alembic.util.exc import CommandError
 from mlflow.entities import Metric, Param, RunTag
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
@@ -28,17 +26,14 @@ from mlflow.utils.mlflow_tags import MLFLOW_LOGGED_ARTIFACTS
 from mlflow.utils.validation import MAX_TAG_VAL_LENGTH
 
 from recsys.config import Config, config_paths, get_value
-from recsys.storage import one_at_a_time, write_atomically
+from recsys.credentials import without_passwords
+from recsys.storage import no_room, one_at_a_time, write_atomically
+from recsys.tracking.places import artifact_location, log_in, require_answer, require_place, shown_uri, tracking_uri
 from recsys.training import saved_model
 from recsys.training.recommending import recommend
 
 _CHECK_SECONDS = 5.0
 _log = logging.getLogger(__name__)
-
-
-def tracking_uri(config: Config, folder: Path) -> str:
-    """Where runs are logged: `tracking.uri`, else MLFLOW_TRACKING_URI, else the folder's own database."""
-    return config.tracking.uri or os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{folder / 'mlflow.db'}"
 
 
 def open_tracking(config: Config, folder: Path) -> "Tracking | None":
@@ -48,18 +43,22 @@ def open_tracking(config: Config, folder: Path) -> "Tracking | None":
         None where the store cannot be reached and need not be; that is logged as a warning.
 
     Raises:
+        ValueError: if there is no place for it, and `tracking.required` is true.
         ConnectionError: if the store cannot be reached and `tracking.required` is true.
     """
-    uri = tracking_uri(config, folder)
+    require_place(config, folder)
+    uri = shown_uri(config, folder)
     try:
         return connect(config, folder)
     except (MlflowException, OSError) as error:
-        reason = " ".join(str(error).split())
-    if config.tracking.required:
-        raise ConnectionError(
-            f"tracking.uri: must be a reachable MLflow store, but got {uri} ({reason}). "
-            "Start its server, or go on without it: --set tracking.required=false."
-        )
+        full = no_room(error)
+        reason = full or without_passwords(" ".join(str(error).split()))
+        if config.tracking.required:
+            raise ConnectionError(
+                f"tracking.uri: must be a reachable MLflow store, but got {uri} ({reason}). "
+                f"{'Free some room on its disk' if full else 'Start its server'}, "
+                "or go on without it: --set tracking.required=false."
+            ) from error
     _log.warning("MLflow at %s cannot be reached (%s): the command goes on without it.", uri, reason)
     return None
 
@@ -72,11 +71,17 @@ def connect(config: Config, folder: Path) -> "Tracking":
         MlflowException: if it is no store, or answers that it cannot work.
     """
     uri = tracking_uri(config, folder)
-    _check_reachable(uri)
+    if uri is None:
+        raise ConnectionError("there is no place for it: tracking.uri is not set, and --dir takes no database")
+    uri = log_in(uri)
+    require_answer(uri)
     folder.mkdir(parents=True, exist_ok=True)
     if uri.startswith("sqlite:///"):
         _make_database(Path(uri.removeprefix("sqlite:///")))
-    return Tracking(uri, config.tracking.experiment, folder)
+    try:
+        return Tracking(uri, config.tracking.experiment, artifact_location(uri, folder))
+    except CommandError as error:
+        raise ConnectionError(f"it has the tables of another version or of another program, {error}") from error
 
 
 def _make_database(path: Path) -> None:
@@ -90,12 +95,11 @@ def _make_database(path: Path) -> None:
 class Tracking:
     """A connection to one experiment of an MLflow tracking store."""
 
-    def __init__(self, uri: str, experiment: str, folder: Path) -> None:
+    def __init__(self, uri: str, experiment: str, location: str | None) -> None:
+        """Open the store at `uri` and its `experiment`, which is made with its files at `location` where it does not exist."""
         self.uri = uri
         self.experiment = experiment
         self._client = MlflowClient(tracking_uri=uri)
-        # A server keeps artifacts where it was told to; the folder's own database keeps them beside it.
-        location = (folder / "artifacts").resolve().as_uri() if uri.startswith("sqlite:") else None
         self.experiment_id = self._find_experiment() or self._make_experiment(location)
 
     def _find_experiment(self) -> str | None:
@@ -228,14 +232,3 @@ def version_tags() -> dict[str, str]:
     except FileNotFoundError:  # no git on this machine, so no commit to tell
         return tags
     return {**tags, "git_commit": commit.stdout.strip()} if commit.returncode == 0 else tags
-
-
-def _check_reachable(uri: str) -> None:
-    """MLflow itself retries for minutes; ask a server once before anything starts.
-
-    Raises:
-        OSError: if it does not answer.
-    """
-    if urllib.parse.urlsplit(uri).scheme in ("http", "https"):
-        with urllib.request.urlopen(f"{uri.rstrip('/')}/health", timeout=_CHECK_SECONDS):
-            pass

@@ -10,6 +10,8 @@ from collections.abc import Callable, Mapping
 import requests
 from mlflow.exceptions import MlflowException
 
+from recsys.credentials import without_passwords
+from recsys.storage import no_room
 from recsys.tracking.outbox import Note, Operation
 from recsys.tracking.runs import Tracking
 
@@ -124,6 +126,8 @@ class RunSender:
 
 def _is_refusal(error: Exception) -> bool:
     """Whether an error speaks against this one operation; what else there is concerns the server and is tried again."""
+    if no_room(error) is not None:
+        return False
     if isinstance(error, MlflowException):
         return error.error_code in _REFUSALS
     if isinstance(error, requests.HTTPError) and error.response is not None:
@@ -132,7 +136,7 @@ def _is_refusal(error: Exception) -> bool:
 
 
 def _reason(error: Exception) -> str:
-    told = " ".join(str(error).split()) or type(error).__name__
+    told = no_room(error) or without_passwords(" ".join(str(error).split())) or type(error).__name__
     return told if len(told) <= _REASON_LENGTH else f"{told[:_REASON_LENGTH]}…"
 
 

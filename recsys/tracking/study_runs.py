@@ -13,8 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from recsys.config import Config
+from recsys.object_store import url_of
 from recsys.tracking.outbox import Operation, Outbox, read_outbox
-from recsys.tracking.runs import Tracking, connect, tracking_uri, trial_params
+from recsys.tracking.places import shown_uri
+from recsys.tracking.runs import Tracking, connect, trial_params
 from recsys.tracking.sending import RunSender
 
 OUTBOX = "mlflow-outbox.jsonl"
@@ -23,10 +25,10 @@ STATUSES = {"complete": "FINISHED", "pruned": "FINISHED", "failed": "FAILED", "d
 
 @dataclass
 class _Told:
-    """What was told of a trial."""
+    """What was told of a trial. `status`: as what its run ended in MLflow, None where it goes on."""
 
     last_step: int = 0
-    ended: bool = False
+    status: str | None = None
 
 
 class StudyRuns:
@@ -57,9 +59,13 @@ class StudyRuns:
         return self._sender.study_run_id
 
     @property
-    def open_trials(self) -> list[int]:
-        """Numbers of the trials whose runs were begun and not ended."""
-        return [number for number, told in self._trials.items() if not told.ended]
+    def away(self) -> ConnectionError | None:
+        """Why MLflow did not answer when it was last tried, None where it did."""
+        return self._outbox.away
+
+    def has_ended(self, number: int, state: str) -> bool:
+        """Whether it was told that a trial ended in this state."""
+        return self._trials.get(number, _Told()).status == STATUSES[state]
 
     def last_step(self, number: int) -> int:
         """The last step that was told of a trial, 0 if none was."""
@@ -105,7 +111,7 @@ class StudyRuns:
                 _start(number, f"{self._study}/{number}", tags, {"kind": "trial", "trial": number}),
                 _operation("params", number, params=params),
             )
-        elif self._trials[number].ended:
+        elif self._trials[number].status is not None:
             self._put(*_go_on(number))
 
     def log_step(self, number: int, step: int, epoch: int, whole: bool, metrics: Mapping[str, float]) -> None:
@@ -117,7 +123,7 @@ class StudyRuns:
     def end_trial(self, number: int, state: str, error: str | None = None) -> None:
         """End a trial's run as the record of the study says, with the traceback of a failure; once, and if it was begun."""
         told = self._trials.get(number)
-        if told is None or told.ended:
+        if told is None or told.status is not None:
             return
         if error is not None:
             self._put(_operation("text", number, file="traceback.txt", text=error))
@@ -125,6 +131,15 @@ class StudyRuns:
             _operation("tags", number, tags={"state": state}),
             _operation("end", number, status=STATUSES[state], time=_now()),
         )
+
+    @property
+    def n_kept(self) -> int:
+        """Operations that were told."""
+        return self._outbox.n_kept
+
+    def release(self, n: int) -> None:
+        """Let the first `n` operations be sent, where the study lies in S3: they are there."""
+        self._outbox.release(n)
 
     def flush(self, limit: float | None = None) -> bool:
         """Wait until all is sent, as long as MLflow answers, and at most `limit` seconds. Returns whether all is sent.
@@ -155,7 +170,7 @@ class StudyRuns:
         told = self._trials.setdefault(number, _Told())
         told.last_step = operation.get("reached", told.last_step)
         if operation["do"] in ("end", "reopen"):
-            told.ended = operation["do"] == "end"
+            told.status = operation.get("status")
 
 
 def open_study_runs(
@@ -177,7 +192,7 @@ def open_study_runs(
     kept = read_outbox(path)
     run_ids = {entry.operation["run"]: entry.note["run_id"] for entry in kept if entry.note and "run_id" in entry.note}
     sender = RunSender(partial(connect, config, folder), tracking, run_ids, attach)
-    outbox = Outbox(path, kept, sender.send, tracking_uri(config, folder))
+    outbox = Outbox(path, kept, sender.send, shown_uri(config, folder) or "no place", held=url_of(study_folder) is not None)
     return StudyRuns(outbox, sender, study_folder.name, [entry.operation for entry in kept])
 
 

@@ -18,6 +18,7 @@ from recsys.config import Config
 from recsys.data.interactions import Interactions
 from recsys.data.negatives import NegativeSampler
 from recsys.models import Model
+from recsys.object_store import fetch, publish, url_of
 from recsys.training.evaluation import evaluate
 from recsys.training.fit import fit
 from recsys.training.ranking import ModelScorer
@@ -73,9 +74,12 @@ def train_for_test(config: Config, data: Interactions, seed: int, n_epochs: int)
 
 def append_test_scores(folder: Path, command: str, model: Path, scores: Mapping[str, float]) -> None:
     """Add a line to the folder's `test_scores.jsonl`."""
-    entry = {"time": int(time.time()), "command": command, "model": str(model), "test": dict(scores)}
-    with (folder / "test_scores.jsonl").open("a", encoding="utf-8") as file:
+    entry = {"time": int(time.time()), "command": command, "model": url_of(model) or str(model), "test": dict(scores)}
+    path = folder / "test_scores.jsonl"
+    fetch(path)
+    with path.open("a", encoding="utf-8") as file:
         file.write(json.dumps(entry) + "\n")
+    publish(path)
 
 
 def device_of(config: Config) -> str:

@@ -28,6 +28,7 @@ from recsys.config import Config
 from recsys.config_files import config_yaml, parse_config, read_yaml
 from recsys.data.negatives import UserItemIndex
 from recsys.models import Model, build_model
+from recsys.object_store import fetch_folder, names, publish_folder
 from recsys.storage import write_folder
 
 FILES = ("model.safetensors", "config.yaml", "users.parquet", "items.parquet", "metrics.json")
@@ -59,21 +60,23 @@ def find(model: Path, folder: Path) -> Path:
         FileNotFoundError: if neither is there.
     """
     for path in (model, folder / "models" / model):
+        fetch_folder(path)
         if path.is_dir():
             return path
-    names = sorted(path.name for path in (folder / "models").glob("[!.]*"))
-    remedy = f"Models here: {', '.join(names)}." if names else "Train one with `python -m recsys.train`."
+    known = sorted(name for name in names(folder / "models") if not name.startswith("."))
+    remedy = f"Models here: {', '.join(known)}." if known else "Train one with `python -m recsys.train`."
     raise FileNotFoundError(
         f"{model}: must be a model's folder or a name in {folder / 'models'}, but got no such folder. {remedy}"
     )
 
 
 def require_replaceable(folder: Path) -> None:
-    """Check that a model may be written to `folder`: there is nothing, or an earlier model.
+    """Check that a model may be written to `folder`: there is nothing, or an earlier model. One in S3 is brought here.
 
     Raises:
         FileExistsError: if there is something else.
     """
+    fetch_folder(folder)
     blocking = next((parent for parent in folder.parents if parent.exists() and not parent.is_dir()), None)
     if blocking is not None:
         raise FileExistsError(f"{folder}: must lie in a folder, but got the file {blocking} above it. Choose another folder.")
@@ -102,6 +105,7 @@ def save(folder: Path, saved: SavedModel) -> None:
         (partial / "metrics.json").write_text(json.dumps(dict(saved.metrics), indent=2) + "\n", encoding="utf-8")
         pq.write_table(pa.table(users), partial / "users.parquet", write_page_checksum=True)
         pq.write_table(pa.table(items), partial / "items.parquet", write_page_checksum=True)
+    publish_folder(folder, last="metrics.json")
 
 
 def load(folder: Path) -> SavedModel:

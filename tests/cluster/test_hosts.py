@@ -67,6 +67,15 @@ def check_whole(shared: Path, name: str) -> dict[str, Any]:
     return answer
 
 
+def test_a_folder_that_one_host_alone_has_is_refused(cluster: Cluster, shared: Path) -> None:
+    output = shared / "alone.txt"
+    data = "--space experiments/space.yaml --data experiments/ratings.csv"
+    search = cluster.start(f"cd recsys && python -m recsys.tune {data} --dir /tmp/alone", output)
+    assert search.wait(timeout=GIVE_UP_SECONDS) != 0
+    assert "error: --dir: must be seen by all nodes, but got /tmp/alone, which is not on w" in output.read_text()
+    assert "studies" not in cluster.hosts["head"].run("ls /tmp/alone")
+
+
 def test_a_search_survives_a_power_cut_a_cable_and_a_raylet(cluster: Cluster, shared: Path) -> None:
     study, output = shared / "studies" / "lost", shared / "lost.txt"
     unplugged, off, killed, left = (cluster.hosts[f"w{number}"] for number in (1, 2, 3, 4))

@@ -1,4 +1,4 @@
-"""The disk of a study is full: a small file system in memory, as a disk of its own."""
+"""The disk of a study, or of MLflow, is full: a small file system in memory, as a disk of its own."""
 
 import re
 import shlex
@@ -12,11 +12,14 @@ from typing import Any
 import pytest
 
 from recsys.config_files import dump_yaml
+from recsys.search import lease
 
+from ..search.test_lease import wait_for_beats
 from ..small_search import SPACE, ratings_csv
 from .search_process import check_complete, n_reports, started
 
 N_TRIALS, N_EPOCHS = 8, 60
+NO_ROOM = "(No space left on device|database or disk is full)"
 WIDE = {
     "parameters": {
         "model.name": {"choices": ["inner_product"]},
@@ -27,8 +30,8 @@ WIDE = {
 
 
 @pytest.fixture
-def folder(tmp_path: Path) -> Iterator[Path]:
-    """A disk of 24 MB, with the data."""
+def disk(tmp_path: Path) -> Iterator[Path]:
+    """A disk of 24 MB."""
     disk = tmp_path / "disk"
     disk.mkdir()
     command = ["mount", "-t", "tmpfs", "-o", "size=24m", "tmpfs", str(disk)]
@@ -36,16 +39,18 @@ def folder(tmp_path: Path) -> Iterator[Path]:
     if mounted.returncode:
         pytest.skip(f"a file system cannot be mounted here: {mounted.stderr.strip()}")
     try:
-        (disk / "ratings.csv").write_text(ratings_csv())
         yield disk
     finally:
         subprocess.run(["umount", "--lazy", str(disk)], check=True)
 
 
-def flags(folder: Path) -> list[object]:
+def flags(folder: Path, space: dict[str, Any], uri: str) -> list[object]:
+    """The search, with its files in `folder`."""
+    (folder / "space.yaml").write_text(dump_yaml(space))
+    (folder / "ratings.csv").write_text(ratings_csv())
     return [
         *("--space", folder / "space.yaml", "--data", folder / "ratings.csv", "--trials", N_TRIALS, "--max-epochs", N_EPOCHS),
-        *("--set", "training.batch_size=32", "--set", "study.grace_period=20"),
+        *("--set", "training.batch_size=32", "--set", "study.grace_period=20", "--set", f"tracking.uri={uri}"),
     ]
 
 
@@ -69,37 +74,66 @@ def fill(file: Path, left: int) -> None:
     ],
     ids=["driver", "worker"],
 )
-def test_a_search_ends_and_goes_on_once_there_is_room(folder: Path, left: int, space: dict[str, Any]) -> None:
-    study, filler = folder / "studies" / "s", folder / "filler"
-    (folder / "space.yaml").write_text(dump_yaml(space))
-    with started(folder, *flags(folder), told_in=folder.parent) as search:
-        search.wait_until(lambda: n_reports(folder) >= 5)
-        fill(filler, left)
+def test_a_search_ends_and_goes_on_once_there_is_room(disk: Path, left: int, space: dict[str, Any]) -> None:
+    study, uri = disk / "studies" / "s", f"sqlite:///{disk.parent / 'mlflow.db'}"
+    with started(disk, *flags(disk, space, uri), told_in=disk.parent) as search:
+        search.wait_until(lambda: n_reports(disk) >= 5)
+        fill(disk / "filler", left)
         code, _, errors = search.end()
-    check_told(study, code, errors)
-    reports = n_reports(folder)
+    full = f"error: {re.escape(str(study))}: must have room to be written, but got .*{NO_ROOM}.*. Free some."
+    check_told(full, code, errors)
+    reports = n_reports(disk)
     if left == 0:
         # It is as full when the search is to go on.
-        with started(folder, "--resume", told_in=folder.parent) as search:
+        fill(disk / "more", 0)
+        with started(disk, "--resume", told_in=disk.parent) as search:
             code, _, errors = search.end()
-        check_told(study, code, errors)
-        assert n_reports(folder) == reports
-    filler.unlink()
+        check_told(full, code, errors)
+        assert n_reports(disk) == reports
+        (disk / "more").unlink()
+    (disk / "filler").unlink()
     # A process that is killed on a full disk leaves a torn line.
     with (study / "mlflow-outbox.jsonl").open("ab") as outbox:
         outbox.write(b'{"do": "metr')
     command = shlex.split(errors.splitlines()[-1].partition("go on with: python ")[2])
     done = subprocess.run([sys.executable, *command], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    check_complete(folder, f"sqlite:///{folder / 'mlflow.db'}", N_TRIALS)
+    check_complete(disk, uri, N_TRIALS)
     assert len(list((study / "trials").iterdir())) == 3
 
 
-def check_told(study: Path, code: int, errors: str) -> None:
+def test_the_disk_of_mlflow_is_full(disk: Path) -> None:
+    folder, uri = disk.parent, f"sqlite:///{disk / 'mlflow.db'}"
+    with started(folder, *flags(folder, SPACE, uri)) as search:
+        search.wait_until(lambda: n_reports(folder) >= 5)
+        fill(disk / "filler", 0)
+        code, answer, errors = search.end()
+    assert code == 0, errors
+    assert len(answer["trials"]) == N_TRIALS
+    warnings = re.findall(f"MLflow at {re.escape(uri)} has no room left on its disk.*", errors)
+    assert [bool(re.search(NO_ROOM, warning)) for warning in warnings] == [True, False]
+    assert warnings[1].endswith("; --resume sends them.")
+    with started(folder, "--resume") as search:
+        code, _, errors = search.end()
+    check_told(f"error: tracking.uri: must be a reachable MLflow store, but got {re.escape(uri)}.*{NO_ROOM}.*", code, errors)
+    (disk / "filler").unlink()
+    with started(folder, "--resume") as search:
+        code, again, errors = search.end()
+    assert code == 0, errors
+    assert again["trials"] == answer["trials"]
+    check_complete(folder, uri, N_TRIALS)
+
+
+def test_the_holder_of_a_study_shows_that_it_lives(disk: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lease, "BEAT_SECONDS", 0.01)
+    with lease.hold(disk):
+        fill(disk / "filler", 0)
+        wait_for_beats(disk, 2)
+
+
+def check_told(expected: str, code: int, errors: str) -> None:
     assert code == 1, errors
     *_, told, how_to_go_on = errors.splitlines()
-    assert re.fullmatch(
-        f"error: {study}: must have room to be written, but got .*(No space left on device|disk is full).*. Free some.", told
-    )
+    assert re.fullmatch(expected, told), told
     assert how_to_go_on.startswith("Interrupted. What was reported is kept; go on with: python -m recsys.tune --name s --resume")
     assert "Traceback" not in errors

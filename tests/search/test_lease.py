@@ -4,6 +4,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -33,10 +34,21 @@ def other_process(folder: Path) -> Iterator[subprocess.Popen[str]]:
         process.kill()
 
 
+def wait_for_beats(folder: Path, n: int) -> None:
+    """Look at the lease until it was touched so often."""
+    seen, deadline = set[int](), time.monotonic() + 60
+    while len(seen) <= n:
+        assert time.monotonic() < deadline
+        seen.add((folder / "lease.json").stat().st_mtime_ns)
+        time.sleep(0.005)
+
+
 def write_foreign(folder: Path, beat: int) -> None:
-    """A lease of a process on another machine."""
-    content = {"id": "x", "host": "elsewhere", "namespace": "pid:[1]", "pid": os.getpid(), "beat": beat}
-    lease._write(folder / "lease.json", content)
+    """A lease of a process on another machine, touched at `beat` (Unix seconds)."""
+    holder = lease.Holder(id="x", host="elsewhere", namespace="pid:[1]", pid=os.getpid())
+    file = folder / "lease.json"
+    file.write_text(holder.model_dump_json())
+    os.utime(file, (beat, beat))
 
 
 def test_a_second_driver_is_refused_while_the_first_one_runs(tmp_path: Path) -> None:
@@ -68,21 +80,29 @@ def test_a_lease_from_elsewhere_expires_when_it_stands_still(tmp_path: Path, mon
         assert json.loads((tmp_path / "lease.json").read_text())["id"] != "x"
 
 
-def test_a_lease_from_elsewhere_that_counts_is_respected(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    write_foreign(tmp_path, beat=7)
-    read, counted = lease._read, threading.Event()
+@pytest.mark.parametrize("content", [b"", b'{"id": "x", "ho', b"[1]", b'{"id": "x", "host": "h", "namespace": "", "pid": -1}'])
+def test_a_torn_lease_is_free_once_it_stands_still(content: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lease, "EXPIRY_SECONDS", 0.6)
+    (tmp_path / "lease.json").write_bytes(content)
+    with lease.hold(tmp_path):
+        assert json.loads((tmp_path / "lease.json").read_text())["pid"] == os.getpid()
 
-    def read_and_count(path: Path) -> object:
-        # The other machine counts up between two looks.
+
+def test_a_lease_from_elsewhere_that_is_touched_is_respected(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_foreign(tmp_path, beat=7)
+    read, touched = lease._read, threading.Event()
+
+    def read_and_touch(path: Path) -> object:
+        # The other machine touches it between two looks.
         found = read(path)
         write_foreign(tmp_path, beat=8)
-        counted.set()
+        touched.set()
         return found
 
-    monkeypatch.setattr(lease, "_read", read_and_count)
+    monkeypatch.setattr(lease, "_read", read_and_touch)
     with pytest.raises(BlockingIOError, match="on elsewhere"), lease.hold(tmp_path):
         pytest.fail("held by two")
-    assert counted.is_set()
+    assert touched.is_set()
 
 
 def test_who_has_lost_the_lease_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -97,3 +117,27 @@ def test_who_has_lost_the_lease_ends(tmp_path: Path, monkeypatch: pytest.MonkeyP
         signal.signal(signal.SIGTERM, before)
     # It is another's now, and stays.
     assert json.loads((tmp_path / "lease.json").read_text())["id"] == "x"
+
+
+def test_a_holder_touches_its_lease(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lease, "BEAT_SECONDS", 0.01)
+    with lease.hold(tmp_path):
+        wait_for_beats(tmp_path, 2)
+
+
+def test_a_holder_that_cannot_touch_its_lease_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lease, "BEAT_SECONDS", 0.01)
+    ended = threading.Event()
+    before = signal.signal(signal.SIGTERM, lambda *_: ended.set())
+    try:
+        with lease.hold(tmp_path):
+            held = (tmp_path / "lease.json").read_text()
+            # A file of which nothing can be read, whoever asks.
+            (tmp_path / "lease.json").unlink()
+            (tmp_path / "lease.json").mkdir()
+            assert ended.wait(30)
+            (tmp_path / "lease.json").rmdir()
+            (tmp_path / "lease.json").write_text(held)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert not (tmp_path / "lease.json").exists()

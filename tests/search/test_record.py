@@ -144,8 +144,10 @@ def test_the_seed_decides_what_is_sampled(tmp_path: Path, sampler: str) -> None:
 def test_no_such_study(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"but got no record of one\. Start one with python -m recsys\.tune\."):
         load_study(tmp_path / "a")
-    (tmp_path / "b").mkdir()
-    create_study(tmp_path / "b", Config(), Start())
+    # The second one is what a process leaves that is killed while it makes a study.
+    for name in ("b", ".c.7-0f.tmp"):
+        (tmp_path / name).mkdir()
+        create_study(tmp_path / name, Config(), Start())
     message = f"{tmp_path / 'a'}: must be a study, but got no record of one. Studies here are b."
     with pytest.raises(FileNotFoundError, match=re.escape(message)):
         load_study(tmp_path / "a")

@@ -74,6 +74,7 @@ def test_what_is_kept_is_sent_by_the_next(path: Path, caplog: pytest.LogCaptureF
         f"MLflow at http://here does not answer (gone fishing): the search goes on, and what is not sent is kept in {path}.",
         f"MLflow at http://here does not answer: 2 operations are kept in {path}; --resume sends them.",
     ]
+    assert str(first.away) == "gone fishing"
     assert lines(path) == [{"n": 1}, {"n": 2}]
     there = Receiver()
     second = open_outbox(path, there.send)
@@ -81,6 +82,7 @@ def test_what_is_kept_is_sent_by_the_next(path: Path, caplog: pytest.LogCaptureF
     second.close()
     # What was kept may have been sent; only its answer would be missing.
     assert there.got == [(1, True), (2, True), (3, False)]
+    assert second.away is None
 
 
 def test_it_tries_again_by_itself(path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
@@ -184,6 +186,6 @@ box.append({"n": 3})
 
 def test_a_full_disk_leaves_no_torn_line(path: Path) -> None:
     ran = subprocess.run([sys.executable, "-c", FULL_DISK, str(path)], capture_output=True, text=True, check=True, timeout=60)
-    told = f"{path}: must be written whole, but got no room for all of it. Make room on its disk."
-    assert ran.stdout.splitlines() == [told, told.replace("no room for all of it", "File too large")]
+    told = f"{path}: must be written whole, but got No space left on device. Make room on its disk."
+    assert ran.stdout.splitlines() == [told, told.replace("No space left on device", "File too large")]
     assert lines(path) == [{"n": 1}, {"n": 3}]

@@ -11,7 +11,8 @@ import pytest
 from mlflow.tracking import MlflowClient
 
 from recsys.config import Config, config_paths, replace_values
-from recsys.tracking.runs import open_tracking, tracking_uri, trial_params, version_tags
+from recsys.tracking.places import tracking_uri
+from recsys.tracking.runs import open_tracking, trial_params, version_tags
 
 
 @pytest.fixture
@@ -103,7 +104,7 @@ def test_a_server_that_is_not_there(tmp_path: Path, required: bool, caplog: pyte
 
 
 def test_a_server_that_is_ill(tmp_path: Path, unhealthy: str) -> None:
-    with pytest.raises(ConnectionError, match=r"but got http://127\.0\.0\.1:\d+ \(HTTP Error 500"):
+    with pytest.raises(ConnectionError, match=r"but got http://127\.0\.0\.1:\d+ \(500 Server Error"):
         open_tracking(with_uri(unhealthy), tmp_path)
 
 

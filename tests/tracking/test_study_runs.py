@@ -95,7 +95,7 @@ def test_what_is_said_twice_is_stored_once(told: Told) -> None:
     tell_trial(runs, 0, 1)
     runs.close()
     (run,) = told.runs()
-    tracking = Tracking(told.uri, told.experiment, told.folder)
+    tracking = Tracking(told.uri, told.experiment, None)
     for _ in range(2):
         tracking.log_params(run.info.run_id, {"seed": 7})
         tracking.log_metrics(run.info.run_id, {"again": 0.25}, step=3, now=1_700_000_000_000)
@@ -130,10 +130,11 @@ def test_a_search_goes_on_in_another_process(told: Told) -> None:
     second = told.open()
     assert not second.is_new
     assert second.run_id == first.run_id
-    assert (second.open_trials, [second.last_step(n) for n in (0, 1, 2, 3)]) == ([2], [2, 2, 1, 0])
+    assert [second.has_ended(n, "complete") for n in (0, 1, 2, 3)] == [True, False, False, False]
+    assert [second.last_step(n) for n in (0, 1, 2, 3)] == [2, 2, 1, 0]
     second.resume()
     second.start_trial(1, Config(), seed=7)
-    assert second.open_trials == [1, 2]
+    assert not second.has_ended(1, "unfinished")
     assert second.flush()
     assert [run.info.status for run in told.runs()] == ["FINISHED", "RUNNING", "RUNNING"]
     assert told.runs(PARENT)[0].info.status == "RUNNING"

@@ -1,0 +1,96 @@
+"""Where runs are logged, where their files lie, and whether anybody answers there.
+
+Stands before a connection: it is asked before anything starts, so that nothing here imports mlflow.
+"""
+
+import os
+from importlib.util import find_spec
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+import requests
+
+from recsys.config import Config
+from recsys.credentials import without_passwords
+from recsys.databases import is_shared_database, knock
+from recsys.object_store import url_of
+from recsys.storage import network_file_system
+
+_USER, _PASSWORD = "MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD"
+_ANSWER_SECONDS = 5.0
+
+
+def tracking_uri(config: Config, folder: Path) -> str | None:
+    """Where runs are logged: `tracking.uri`, else MLFLOW_TRACKING_URI, else a database in the folder; None if it takes none."""
+    given = config.tracking.uri or os.environ.get("MLFLOW_TRACKING_URI")
+    return given or (None if _takes_no_database(folder) else f"sqlite:///{folder / 'mlflow.db'}")
+
+
+def shown_uri(config: Config, folder: Path) -> str | None:
+    """Where runs are logged, without a password."""
+    uri = tracking_uri(config, folder)
+    return None if uri is None else without_passwords(uri)
+
+
+def require_place(config: Config, folder: Path) -> None:
+    """Check that there is a place to log runs to, if there must be one.
+
+    Raises:
+        ValueError: if the folder takes no database and none is given, or the one that is given is the record's.
+    """
+    uri = tracking_uri(config, folder)
+    if uri is None and config.tracking.required:
+        raise ValueError(
+            f"tracking.uri: must be a server or a database where --dir is {_takes_no_database(folder)}, as SQLite must not lie "
+            "there, but got nothing. Give http://HOST:PORT or postgresql://USER@HOST/NAME, or --set tracking.required=false."
+        )
+    storage = config.study.storage
+    if uri is not None and storage is not None and without_passwords(uri) == without_passwords(storage):
+        raise ValueError(
+            f"tracking.uri: must be another database than study.storage, but got {without_passwords(uri)} for both: MLflow and "
+            "Optuna would take each other's tables for theirs. Make one more."
+        )
+
+
+def artifact_location(uri: str, folder: Path) -> str | None:
+    """Where the files of runs in a database lie; None behind a server, which keeps them where it was told to.
+
+    Raises:
+        ConnectionError: if they would lie in S3 and what MLflow needs for that is not installed.
+    """
+    if not uri.startswith("sqlite:") and not is_shared_database(uri):
+        return None
+    url = url_of(folder / "artifacts")
+    if url is not None and find_spec("boto3") is None:
+        raise ConnectionError("boto3 is missing, with which MLflow puts files into S3; it comes with the extra s3")
+    return url or (folder / "artifacts").resolve().as_uri()
+
+
+def log_in(uri: str) -> str:
+    """Of a server's address the part without user and password; those go where MLflow looks for them and never shows them."""
+    parts = urlsplit(uri)
+    if parts.scheme not in ("http", "https") or parts.username is None:
+        return uri
+    os.environ[_USER], os.environ[_PASSWORD] = unquote(parts.username), unquote(parts.password or "")
+    return without_passwords(uri)
+
+
+def require_answer(uri: str) -> None:
+    """MLflow itself retries for minutes; ask a server or a database once before anything starts.
+
+    Raises:
+        OSError: if it does not answer.
+    """
+    if is_shared_database(uri):
+        knock(uri)
+    elif urlsplit(uri).scheme in ("http", "https"):
+        login = (os.environ[_USER], os.environ.get(_PASSWORD, "")) if _USER in os.environ else None
+        requests.get(f"{uri.rstrip('/')}/health", auth=login, timeout=_ANSWER_SECONDS).raise_for_status()
+
+
+def _takes_no_database(folder: Path) -> str | None:
+    """What makes a folder no place for SQLite, None if nothing does."""
+    if url_of(folder) is not None:
+        return "in S3"
+    kind = network_file_system(folder)
+    return None if kind is None else f"on a network file system ({kind})"

@@ -1,0 +1,151 @@
+"""Searches on a cluster of several nodes: where trials go, what the data cost, two searches at once."""
+
+import itertools
+from collections import Counter
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+import ray
+from ray._private.internal_api import node_stats
+
+from recsys.config import Config, replace_values
+from recsys.data import pipeline
+from recsys.search import session, study
+from recsys.search.space_file import parse_space
+from recsys.search.trial import TrialRunner
+
+from ..small_search import SPACE, search
+from .nodes import GIVE_UP_SECONDS, NotingRunner, cluster_of, drivers, here, names, notes, wait_until
+
+NODES: dict[str, dict[str, Any]] = {
+    "a": {"num_cpus": 2, "resources": {"big": 1}},
+    "b": {"num_cpus": 2, "resources": {"big": 1}},
+    "c": {"num_cpus": 2, "num_gpus": 1},
+}
+
+
+@pytest.fixture(scope="module")
+def two_drivers() -> Iterator[ProcessPoolExecutor]:
+    with cluster_of(NODES) as (cluster, _), drivers(cluster.address) as pool:
+        yield pool
+
+
+def search_on(runner: type[TrialRunner], ratings: Path, folder: Path, resources: dict[str, object]) -> tuple[list[str], Path]:
+    """In a driver: search with these resources; the trials' states and the study's folder."""
+    study.TrialRunner = runner  # type: ignore[attr-defined]
+    values = {f"resources.{name}": value for name, value in resources.items()}
+    values |= {"study.n_trials": 4, "study.max_concurrent": None, "study.grace_period": 3}
+    searched = search(ratings, folder, values)
+    return [summary.state for summary in searched.outcome.summaries], searched.folder
+
+
+def test_trials_go_where_there_is_what_they_ask_for(two_drivers: ProcessPoolExecutor, ratings: Path, tmp_path: Path) -> None:
+    asked: dict[str, object] = {"custom": {"big": 0.5, "name": "b"}}
+    states, study_folder = two_drivers.submit(search_on, NotingRunner, ratings, tmp_path, asked).result(GIVE_UP_SECONDS)
+    assert states == ["complete"] * 4
+    assert {(number, node) for number, _, node, _, _ in notes(study_folder)} == {(number, "b") for number in range(4)}
+
+
+class MeetingRunner(NotingRunner):
+    """A worker that goes on with its first step once two trials of each of two searches run at the same time."""
+
+    def step(self) -> dict[str, Any]:
+        meeting = self._folder.parents[3] / "meeting"
+        (meeting / f"{self._folder.parents[2].name}-{self.config['number']}").touch()
+        wait_until(lambda: all(len(list(meeting.glob(f"{search}-*"))) >= 2 for search in ("gpus", "cpus")))
+        return super().step()
+
+
+def test_a_search_on_gpus_beside_one_on_cpus(two_drivers: ProcessPoolExecutor, ratings: Path, tmp_path: Path) -> None:
+    (tmp_path / "meeting").mkdir()
+    on_gpus = two_drivers.submit(search_on, MeetingRunner, ratings, tmp_path / "gpus", {"cpu": 0.5, "gpu": 0.5})
+    on_cpus = two_drivers.submit(search_on, MeetingRunner, ratings, tmp_path / "cpus", {"custom": {"name": "a"}})
+    for searching, node, device in ((on_gpus, "c", "0"), (on_cpus, "a", "")):
+        states, study_folder = searching.result(GIVE_UP_SECONDS)
+        assert states == ["complete"] * 4
+        assert {(where, devices) for _, _, where, _, devices in notes(study_folder)} == {(node, device)}
+
+
+def made_bytes() -> dict[str, int]:
+    """Bytes that each node's object store has ever taken in, those that came from other nodes included."""
+    told = {}
+    for node in ray.nodes():  # type: ignore[no-untyped-call]
+        stats = node_stats(node["NodeManagerAddress"], node["NodeManagerPort"], include_memory_info=False)  # type: ignore[no-untyped-call]
+        told[names()[node["NodeID"]]] = stats.store_stats.cumulative_created_bytes
+    return told
+
+
+def search_with_much_data(ratings: Path, folder: Path) -> tuple[dict[str, int], int, Path]:
+    """In a driver: 12 trials on three nodes; what their stores took in meanwhile, the size of the data, the study's folder."""
+    study.TrialRunner = NotingRunner  # type: ignore[attr-defined]
+    values: dict[str, object] = {
+        "data.source": str(ratings),
+        "data.n_negatives": 5_000,
+        "training.resample_negatives": False,
+        "training.max_epochs": 2,
+        "study.n_trials": 12,
+        "study.grace_period": 2,
+    }
+    config = replace_values(Config(), values)
+    processed = pipeline.prepare(config, folder)
+    plan = session.make_plan(config, parse_space(SPACE, "space.yaml"), "s", folder, processed)
+    assert plan.concurrency == 6
+    before = made_bytes()
+    session.run(plan)
+    taken_in = {name: made - before[name] for name, made in made_bytes().items()}
+    return taken_in, processed.manifest.n_train * 5_000 * 4, plan.study_folder
+
+
+def test_the_data_reach_each_node_once(two_drivers: ProcessPoolExecutor, ratings: Path, tmp_path: Path) -> None:
+    taken_in, size, study_folder = two_drivers.submit(search_with_much_data, ratings, tmp_path).result(GIVE_UP_SECONDS)
+    trials = {(number, node) for number, _, node, _, _ in notes(study_folder)}
+    assert len({number for number, _ in trials}) == 12
+    assert min(Counter(node for _, node in trials).values()) >= 2
+    assert {name: taken // size for name, taken in taken_in.items()} == dict.fromkeys(("head", *NODES), 1)
+
+
+def meet(ratings: Path, folder: Path) -> list[str]:
+    """In a driver: after data were prepared, 6 tasks that wait for one another; the nodes they ran on."""
+    pipeline.prepare(replace_values(Config(), {"data.source": str(ratings)}), folder / "experiments")
+    meeting = folder / "meeting"
+    meeting.mkdir()
+
+    def task(number: int) -> str:
+        (meeting / str(number)).touch()
+        wait_until(lambda: len(list(meeting.iterdir())) == 6)
+        return here()
+
+    return pipeline._run(6, task)
+
+
+def test_preprocessing_runs_across_the_nodes(two_drivers: ProcessPoolExecutor, ratings: Path, tmp_path: Path) -> None:
+    nodes = two_drivers.submit(meet, ratings, tmp_path).result(GIVE_UP_SECONDS)
+    assert Counter(nodes) == {"a": 2, "b": 2, "c": 2}
+
+
+def most_at_once(ratings: Path, folder: Path, n_cpus: int) -> int:
+    """In a driver: how many of 6 tasks ran at a time, after data were prepared with this many CPUs."""
+    config = replace_values(Config(), {"data.source": str(ratings), "resources.preprocess_cpus": n_cpus})
+    pipeline.prepare(config, folder / "experiments")
+    begun, running = folder / "begun", folder / "running"
+    begun.mkdir()
+    running.mkdir()
+
+    def task(number: int) -> int:
+        (begun / str(number)).touch()
+        mark = running / str(number)
+        mark.touch()
+        wait_until(lambda: len(list(begun.iterdir())) >= n_cpus)
+        seen = max(len(list(running.iterdir())) for _ in itertools.repeat(None, 20_000))
+        mark.unlink()
+        return seen
+
+    seen: list[int] = pipeline._run(6, task)
+    return max(seen)
+
+
+def test_preprocessing_keeps_to_its_cpus(two_drivers: ProcessPoolExecutor, ratings: Path, tmp_path: Path) -> None:
+    assert two_drivers.submit(most_at_once, ratings, tmp_path, 2).result(GIVE_UP_SECONDS) == 2

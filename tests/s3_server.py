@@ -1,0 +1,50 @@
+"""A real server of S3's protocol, moto's, in a process of its own."""
+
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+BUCKET = "recsys-tests"
+_GIVE_UP_SECONDS = 240.0
+
+
+@contextmanager
+def running_s3(folder: Path) -> Iterator[dict[str, str]]:
+    """A server with one bucket, its log in `folder`; yields the environment in which it is found."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    with (folder / "s3.log").open("w") as log:
+        command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
+        process = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
+    try:
+        end = time.monotonic() + _GIVE_UP_SECONDS
+        while not _listens(port):
+            assert process.poll() is None, (folder / "s3.log").read_text()
+            assert time.monotonic() < end, "S3's server does not answer"
+            time.sleep(0.1)
+        places = {"AWS_ENDPOINT_URL": f"http://127.0.0.1:{port}", "AWS_DEFAULT_REGION": "us-east-1"}
+        _make_bucket(places["AWS_ENDPOINT_URL"])
+        yield {**places, "AWS_ACCESS_KEY_ID": "id", "AWS_SECRET_ACCESS_KEY": "secret"}
+    finally:
+        process.kill()
+        process.wait(60)
+
+
+def _listens(port: int) -> bool:
+    try:
+        socket.create_connection(("127.0.0.1", port), timeout=5).close()
+    except OSError:
+        return False
+    return True
+
+
+def _make_bucket(endpoint: str) -> None:
+    import boto3
+
+    keys = {"aws_access_key_id": "id", "aws_secret_access_key": "secret", "region_name": "us-east-1"}
+    boto3.client("s3", endpoint_url=endpoint, **keys).create_bucket(Bucket=BUCKET)

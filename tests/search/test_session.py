@@ -1,0 +1,52 @@
+"""What a search tells MLflow of trials that ended in an earlier process, which did not live to tell it."""
+
+from pathlib import Path
+
+import pytest
+
+from recsys.config import replace_values
+from recsys.search import session
+from recsys.search.record import trial_seed
+from recsys.tracking.runs import open_tracking
+from recsys.tracking.study_runs import StudyRuns, open_study_runs
+
+from ..small_search import Searched, logged_steps, logged_trials, search
+
+
+def open_runs(searched: Searched, uri: str, folder: Path) -> StudyRuns:
+    config = replace_values(searched.config, {"tracking.uri": uri})
+    return open_study_runs(config, folder, searched.folder, open_tracking(config, folder), searched.record.attach_run)
+
+
+@pytest.mark.usefixtures("ray_here")
+def test_each_trial_that_ended_has_its_run(ratings: Path, tmp_path: Path) -> None:
+    searched = search(ratings, tmp_path, {"study.n_trials": 4})
+    uri, seed = f"sqlite:///{tmp_path / 'mlflow.db'}", searched.config.study.seed
+    # Of four trials that ended in the record, MLflow knows one as it ended, one as cut off, one as running, and one not at all.
+    runs = open_runs(searched, uri, tmp_path)
+    runs.start({}, {})
+    for number in (0, 1, 2):
+        runs.start_trial(number, searched.record.config_of(number), trial_seed(seed, number))
+    for step, value in searched.record.values_of(0).items():
+        runs.log_step(0, step, step, True, {"val_ndcg_at_10": value})
+    runs.log_step(1, 1, 1, True, {"val_ndcg_at_10": searched.record.values_of(1)[1]})
+    for number, state in ((0, searched.record.ending(0)), (1, "unfinished")):
+        runs.end_trial(number, state)
+    runs.close()
+    runs = open_runs(searched, uri, tmp_path)
+    session._tell_what_was_not_told(runs, searched.config, searched.record)
+    runs.close()
+    logged = logged_trials(uri, "recsys")
+    assert [run.data.tags["trial"] for run in logged] == ["0", "1", "2", "3"]
+    assert [run.info.status for run in logged] == ["FINISHED"] * 4
+    for number, run in enumerate(logged):
+        assert run.data.tags["state"] == searched.record.ending(number)
+        assert run.data.params["seed"] == str(trial_seed(seed, number))
+        assert logged_steps(uri, run, "val_ndcg_at_10") == list(searched.record.values_of(number))
+    # Told once, it is not told again.
+    outbox = searched.folder / "mlflow-outbox.jsonl"
+    before = outbox.read_bytes()
+    runs = open_runs(searched, uri, tmp_path)
+    session._tell_what_was_not_told(runs, searched.config, searched.record)
+    runs.close()
+    assert outbox.read_bytes() == before

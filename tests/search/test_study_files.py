@@ -1,0 +1,28 @@
+"""The folder of a study, made by two processes at once."""
+
+from pathlib import Path
+
+import pytest
+
+from recsys.config import Config
+from recsys.search import study_files
+from recsys.search.space_file import parse_space
+from recsys.search.study_files import make_study, read_study
+from recsys.search.study_storage import Start
+
+SPACE = parse_space({"parameters": {"model.embedding_dim": {"low": 8, "high": 64}}}, "")
+
+
+def test_of_two_that_make_a_study_one_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder, looked, second = tmp_path / "s", study_files.require_new, Config.model_validate({"study": {"seed": 2}})
+
+    def look_and_be_overtaken(path: Path) -> None:
+        looked(path)
+        monkeypatch.setattr(study_files, "require_new", looked)
+        make_study(folder, second, SPACE, Start())
+
+    monkeypatch.setattr(study_files, "require_new", look_and_be_overtaken)
+    with pytest.raises(FileExistsError, match="--name: must be a new study, but got s, which exists"):
+        make_study(folder, Config(), SPACE, Start())
+    assert read_study(folder)[1] == second
+    assert [path.name for path in tmp_path.iterdir()] == ["s"]

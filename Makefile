@@ -3,8 +3,10 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/installed
 BENCH_INSTALLED := .venv/bench-installed
+CLUSTER_INSTALLED := .venv/cluster-installed
+JOBS := tests/cluster/test_head.py::test_a_search_as_a_job_that_is_stopped_and_goes_on
 
-.PHONY: tune test test-faults fuzz cluster-check test-cluster bench lint
+.PHONY: tune test test-faults fuzz cluster-check test-cluster test-jobs bench lint
 
 tune: $(INSTALLED)
 	$(BIN)/python -m recsys.tune --space search_spaces/ncf.yaml
@@ -24,7 +26,11 @@ cluster-check: $(INSTALLED)
 
 # Clusters on this machine. `ray up` on hosts in namespaces wants root and Debian's iproute2, openssh-server and rsync.
 test-cluster: $(INSTALLED)
-	$(BIN)/python -m pytest -rs tests/cluster --ignore tests/cluster/test_files.py --ignore tests/cluster/test_aws.py
+	$(BIN)/python -m pytest -rs tests/cluster --ignore tests/cluster/test_files.py --ignore tests/cluster/test_aws.py --deselect $(JOBS)
+
+# The extra `cluster` stays out of the other tests: what it brings takes time at each start of Ray.
+test-jobs: $(CLUSTER_INSTALLED)
+	$(BIN)/python -m pytest -rs $(JOBS)
 
 bench: $(BENCH_INSTALLED)
 	$(BIN)/python -m benchmarks
@@ -41,4 +47,8 @@ $(INSTALLED): pyproject.toml constraints.txt
 
 $(BENCH_INSTALLED): $(INSTALLED)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[bench]'
+	touch $@
+
+$(CLUSTER_INSTALLED): $(INSTALLED)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[cluster]'
 	touch $@

@@ -64,12 +64,12 @@ def connect(config: Config) -> None:
     try:
         _knock(address)
         ray.init(address=address, include_dashboard=False, log_to_driver=True, logging_level=logging.ERROR)
-    except OSError as error:
+    except (OSError, ray.exceptions.AuthenticationError) as error:
         if address is None:
             raise
         raise ConnectionError(
             f"cluster.address: must be a running Ray cluster, but got {address!r} ({str(error).splitlines()[0]}). "
-            "Start it, or leave the address out to use this machine."
+            "Start it, bring its token (~/.ray/auth_token), or leave the address out to use this machine."
         ) from None
     except RuntimeError as error:
         if not str(error).startswith("Version mismatch"):

@@ -1,0 +1,228 @@
+"""What a search costs its driver as the cluster grows, and the data their object stores: `python -m benchmarks.cluster`.
+
+Everything but the workers is real: Tune, a placement group a trial, the record, the outbox and MLflow. The trials are answered
+at once by one process that stands in for all workers, since a thousand would need a thousand times the memory of one; the driver
+never waits, and what it takes a result is what it can do at most. The figures go into docs/scaling.md.
+"""
+
+import argparse
+import os
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import optuna
+import pandas as pd
+import ray
+from ray import tune
+from ray.air.execution.resources.request import AcquiredResources
+from ray.cluster_utils import Cluster
+
+from benchmarks.interactions import draw_index, make_interactions
+from benchmarks.machine import describe_machine
+from benchmarks.measure import Row, figure, seconds, spread
+from benchmarks.memory import peak_megabytes, tree_megabytes
+from benchmarks.preprocessing import in_a_process
+from recsys.config import Config, replace_values
+from recsys.config_files import read_yaml
+from recsys.data.pipeline import prepare
+from recsys.search import session
+from recsys.search.record import StudyRecord
+from recsys.search.space_file import parse_space
+from recsys.search.study_storage import SAMPLERS
+
+PAGE = Path(__file__).parents[1] / "docs" / "scaling.md"
+BEGIN, END = "<!-- measured: begin -->\n", "<!-- measured: end -->"
+IN_FLIGHT = (10, 100, 1_000)
+NODES = (1, 8)
+EPOCHS = (1, 5)
+"""Two lengths of a trial tell what a result costs from what a trial does."""
+PROPOSALS = (100, 1_000, 10_000)
+"""Trials that have ended before the one that is proposed."""
+DATA = ((1_000_000, 100_000, 10_000_000), (1_000_000, 100_000, 20_000_000))
+"""Users, items and interactions."""
+SPACE = {
+    "parameters": {
+        "model.embedding_dim": {"low": 2, "high": 128},
+        "training.learning_rate": {"low": 1e-4, "high": 1e-1, "log": True},
+    }
+}
+METRICS = ("val_ndcg_at_10", "val_hit_rate_at_10", "val_mrr_at_10", "val_recall_at_10", "train_loss", "samples_per_second")
+
+
+class TrivialRunner(tune.Trainable):
+    """A trial that tells epochs and trains nothing."""
+
+    def setup(self, config: dict[str, Any]) -> None:
+        """Begin."""
+        self._epoch, self._number, self._started = 0, config["number"], time.time()
+
+    def reset_config(self, new_config: dict[str, Any]) -> bool:
+        """Begin another one."""
+        self.setup(new_config)
+        return True
+
+    def step(self) -> dict[str, Any]:
+        """What a trial of `recsys.search.trial` tells of an epoch."""
+        self._epoch += 1
+        value = (self._number * 37 % 101 + self._epoch) / 200
+        metrics = dict.fromkeys(METRICS, value) | {"train_seconds": 0.01, "rank_seconds": 0.01}
+        told = {"epoch": self._epoch, "step": self._epoch, "whole": True, "metrics": metrics}
+        return {**told, "is_last": self._epoch == self.config["epochs"], "started": self._started}
+
+
+class Workers:
+    """Stands in for all workers, in one process: trials by their number."""
+
+    def __init__(self, n_epochs: int) -> None:
+        self._n_epochs, self._trials = n_epochs, dict[int, TrivialRunner]()
+
+    def call(self, number: int, name: str, *arguments: Any, **named: Any) -> Any:
+        """Do what the worker would."""
+        if name == "__init__":
+            self._trials[number] = TrivialRunner(**named | {"config": named["config"] | {"epochs": self._n_epochs}})
+            return None
+        if name == "reset":
+            arguments = (arguments[0] | {"epochs": self._n_epochs}, *arguments[1:])
+        return getattr(self._trials[number], name)(*arguments, **named) if not name.startswith("__ray_") else None
+
+
+class StandIn:
+    """Takes the place of an actor's class, of an actor and of its methods, whichever Tune asks for."""
+
+    def __init__(self, workers: Any, number: int, name: str = "__init__") -> None:
+        self._workers, self._number, self._name = workers, number, name
+
+    def __getattr__(self, name: str) -> "StandIn":
+        return StandIn(self._workers, self._number, name)
+
+    def remote(self, *arguments: Any, **named: Any) -> Any:
+        """Start the actor, or call its method."""
+        future = self._workers.call.remote(self._number, self._name, *arguments, **named)
+        return StandIn(self._workers, self._number) if self._name == "__init__" else future
+
+
+def drive(n_trials: int, n_epochs: int, n_nodes: int, folder: Path) -> dict[str, float]:
+    """A search of so many trials, all at a time, over the slots of the nodes: its cost to the driver."""
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 4, "include_dashboard": False})
+    for _ in range(n_nodes):
+        cluster.add_node(num_cpus=1, resources={"slot": n_trials // n_nodes}, object_store_memory=100_000_000)
+    ray.init(address=cluster.address, log_to_driver=False)
+    workers = ray.remote(num_cpus=0)(Workers).remote(n_epochs)  # type: ignore[attr-defined]
+    numbers = iter(range(10 * n_trials))
+    AcquiredResources.annotate_remote_entities = lambda *_: [StandIn(workers, next(numbers))]  # type: ignore[method-assign, assignment]
+    config = replace_values(
+        Config(),
+        {
+            "data.source": str(_write_ratings(folder)),
+            "training.max_epochs": n_epochs,
+            "resources.cpu": 1e-4,
+            "resources.custom": {"slot": 1},
+            "study.n_trials": n_trials,
+            "study.grace_period": n_epochs,
+            "study.sampler": "random",
+        },
+    )
+    plan = session.make_plan(config, parse_space(SPACE, "space"), "s", folder, prepare(config, folder))
+    before, wall = time.process_time(), time.perf_counter()
+    answer = session.run(plan).answer
+    wall, busy = time.perf_counter() - wall, time.process_time() - before
+    assert answer["counts"]["complete"] == n_trials, answer["counts"]
+    gcs = [peak for _, name, peak, _ in tree_megabytes(os.getpid()) if "gcs_server" in name]
+    ray.shutdown()
+    cluster.shutdown()
+    return {"wall": wall, "busy": busy, "driver": peak_megabytes(), "gcs": max(gcs, default=0.0)}
+
+
+def _write_ratings(folder: Path) -> Path:
+    random = np.random.default_rng(0)
+    items = np.concatenate([random.choice(80, 15, replace=False) for _ in range(60)])
+    data = folder / "tiny.csv"
+    pd.DataFrame({"user_id": np.repeat(np.arange(60), 15), "item_id": items, "timestamp": np.arange(900)}).to_csv(
+        data, index=False
+    )
+    return data
+
+
+def _driver(n_trials: int, n_nodes: int) -> Row:
+    runs = []
+    for n_epochs in EPOCHS:
+        with tempfile.TemporaryDirectory() as folder:
+            runs.append(in_a_process(drive, n_trials, n_epochs, n_nodes, Path(folder)))
+    (short, long), more = runs, n_trials * (EPOCHS[1] - EPOCHS[0])
+    a_result = {kind: (long[kind] - short[kind]) / more for kind in ("busy", "wall")}
+    values = {
+        "results a second": more / (long["wall"] - short["wall"]),
+        "CPU ms a result": 1e3 * a_result["busy"],
+        "CPU ms a trial beside": 1e3 * (short["busy"] / n_trials - EPOCHS[0] * a_result["busy"]),
+        "driver MB": long["driver"],
+        "gcs_server MB": long["gcs"],
+    }
+    spreads = {name: spread([value]) for name, value in values.items()}
+    return Row(f"{n_trials:,} trials at a time, {n_nodes} node{'s' if n_nodes > 1 else ''}", spreads)
+
+
+def propose(n_trials: int) -> float:
+    """Seconds that TPE takes to propose a trial of the whole space after so many."""
+    file = Path(__file__).parents[1] / "search_spaces" / "ncf.yaml"
+    random = optuna.create_study(sampler=SAMPLERS["random"](seed=0), direction="maximize")
+    record = StudyRecord(random, Config(), parse_space(read_yaml(file), str(file)))
+    for _ in range(n_trials):
+        number, _ = record.ask()
+        record.report(number, 1, number * 37 % 101 / 101, {})
+        record.finish(number, "complete")
+    random.sampler = SAMPLERS["tpe"](seed=0)
+    return statistics.median(seconds(record.ask) for _ in range(5))
+
+
+def store_bytes(n_users: int, n_items: int, n_interactions: int) -> tuple[int, int]:
+    """How many interactions there are, repeated ones left out, and what they take in an object store."""
+    index = draw_index(n_users, n_items, n_interactions)
+    data = make_interactions(index, len(index.items), 1)
+    ray.init(num_cpus=1, include_dashboard=False, log_to_driver=False, object_store_memory=2_000_000_000)
+    reference = ray.put(data)
+    return len(data.user), ray.experimental.get_object_locations([reference])[reference]["object_size"]
+
+
+def _data(sizes: tuple[int, int, int]) -> Row:
+    n_pairs, size = in_a_process(store_bytes, *sizes)
+    values = {"MB": size / 1e6, "bytes an interaction": size / n_pairs}
+    return Row(f"{n_pairs:,} interactions", {name: spread([value]) for name, value in values.items()})
+
+
+def measure(in_flight: Sequence[int]) -> Iterator[Row]:
+    """The driver by trials at a time and by nodes, then the sampler by trials before, then the data."""
+    for n_trials in in_flight:
+        yield _driver(n_trials, 1)
+    for n_nodes in NODES[1:]:
+        yield _driver(in_flight[min(1, len(in_flight) - 1)], n_nodes)
+    for n_trials in PROPOSALS:
+        yield Row(f"{n_trials:,} trials before", {"seconds a proposal (tpe)": spread([in_a_process(propose, n_trials)])})
+    for sizes in DATA:
+        yield _data(sizes)
+
+
+def main() -> None:
+    """Measure, print, and put the figures into the page."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.cluster")
+    parser.add_argument("in_flight", type=int, nargs="*", default=IN_FLIGHT, help="trials at a time")
+    tables: dict[tuple[str, ...], list[str]] = {}
+    for row in measure(parser.parse_args().in_flight):
+        sys.stdout.write(f"{row.case}: {', '.join(f'{name} {value}' for name, value in row.values.items())}\n")
+        sys.stdout.flush()
+        names = tuple(row.values)
+        lines = tables.setdefault(names, [f"| | {' | '.join(names)} |", f"|---|{'---|' * len(names)}"])
+        lines.append(f"| {row.case} | {' | '.join(figure(value.median) for value in row.values.values())} |")
+    machine = ", ".join(f"{name} {value}" for name, value in describe_machine().items())
+    text = "\n".join([f"Measured on: {machine}.", *("\n" + "\n".join(lines) for lines in tables.values())])
+    before, rest = PAGE.read_text(encoding="utf-8").split(BEGIN)
+    PAGE.write_text(f"{before}{BEGIN}\n{text}\n\n{END}{rest.split(END)[1]}", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

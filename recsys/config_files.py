@@ -16,11 +16,7 @@ from ruamel.yaml.error import MarkedYAMLError, YAMLError
 from recsys.config import Config, config_paths, get_value, set_value, without_secrets
 
 _LISTED_NAMES = 20
-_BOUNDS = {
-    "greater_than_equal": ("at least", "ge"),
-    "greater_than": ("greater than", "gt"),
-    "less_than": ("less than", "lt"),
-}
+_BOUNDS = {"greater_than_equal": ("at least", "ge"), "greater_than": ("greater than", "gt"), "less_than": ("less than", "lt")}
 _WANTED = {
     "int": "be a whole number",
     "float": "be a number",
@@ -29,6 +25,7 @@ _WANTED = {
     "string_type": "be text",
     "tuple": "be a list",
     "model": "be a group of settings",
+    "dict": "be a mapping of names to values",
     "missing": "be given",
     "too_short": "not be empty",
     "string_too_short": "not be empty",

@@ -136,7 +136,10 @@ def test_a_whole_number_is_a_number() -> None:
         ("evaluation.k", [10, 0], [10, 1]),
         ("resources.cpu", 0, 0.5),
         ("resources.gpu", -1, 0.5),
+        ("resources.custom", {"big": 0}, {"big": 0.5, "zone": "a"}),
+        ("resources.custom", {"GPU": 1}, {"accelerator_type:A100": 0.001}),
         ("resources.max_failures", -1, 0),
+        ("resources.preprocess_cpus", 0, 1),
         ("study.reduction_factor", 1, 2),
         ("study.seed", 2**32, 2**32 - 1),  # what numpy's generators of Optuna's samplers take
         ("study.time_budget", 0, 1),

@@ -33,6 +33,15 @@ def mistake(file: Path, content: str | bytes, *settings: str) -> str:
             "training.learning_rate: must be a finite number, but got nan. The default is 0.001.",
         ),
         ("training: {learning_rate: fast}", "training.learning_rate: must be a number, but got 'fast'. The default is 0.001."),
+        (
+            "resources: {custom: [big]}",
+            "resources.custom: must be a mapping of names to values, but got ['big']. The default is {}.",
+        ),
+        ("resources: {custom: {big: -1}}", "resources.custom: must be greater than 0, but got -1. The default is {}."),
+        (
+            "resources: {custom: {CPU: 2}}",
+            "resources.custom: must leave CPUs and GPUs to their own settings, but got CPU. Set resources.cpu.",
+        ),
         ("training: {max_epochs: null}", "training.max_epochs: must be a whole number, but got null. The default is 20."),
         ("model: {dropout: 1}", "model.dropout: must be less than 1, but got 1. The default is 0.0."),
         (

@@ -108,8 +108,8 @@ def test_the_cluster_grows_for_a_search_and_shrinks_after_it(head: Host, folder:
     wait_until(lambda: "the search waits until the cluster has started one" in output.read_text())
     assert not list(folder.glob("experiments/processed/*/manifest.json"))
     wait_until(lambda: n_workers() == 2)
-    wait_until(lambda: output.read_text().rstrip().endswith("}"))
-    answer = json.loads(output.read_text().splitlines()[-1])
+    wait_until(lambda: "\n{" in output.read_text())
+    answer = json.loads(next(line for line in output.read_text().splitlines() if line.startswith("{")))
     assert [trial["state"] for trial in answer["trials"]] == ["complete"] * 6
     assert answer["concurrency"] == 2
     wait_until(lambda: n_workers() == 0)

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 from ray._private.node import Node
-from ray._raylet import GcsClient
-from ray.core.generated.autoscaler_pb2 import DrainNodeReason
+from ray._raylet import GcsClient  # type: ignore[attr-defined]
+from ray.core.generated.autoscaler_pb2 import DrainNodeReason  # type: ignore[attr-defined]
 
 from recsys.search import study
 from recsys.search.summaries import TrialSummary

@@ -47,7 +47,7 @@ def open_tracking(config: Config, folder: Path) -> "Tracking | None":
         ConnectionError: if the store cannot be reached and `tracking.required` is true.
     """
     require_place(config, folder)
-    uri = shown_uri(config, folder)
+    uri = shown_uri(config, folder) or "no given place"
     try:
         return connect(config, folder)
     except (MlflowException, OSError) as error:

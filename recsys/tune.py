@@ -98,8 +98,7 @@ def tune(
         if dry_run:
             command_line.print_result(session.describe_plan(plan), as_json, plan_text)
             return 0
-        print(f"Whatever ends this search, it goes on with: {_command_that_goes_on(study, folder)}", file=sys.stderr)
-        result = session.run(plan)
+        result = session.run(plan, partial(_print_what_goes_on, study, folder))
     answer = {**result.answer, "total_seconds": time.monotonic() - began}
     dir_flag = command_line.dir_flag(folder)
     command_line.print_result(answer, as_json, partial(result_text, plan, result.summaries, dir_flag=dir_flag))
@@ -140,6 +139,11 @@ def _print_how_to_go_on(study: Path, folder: Path) -> None:
     else:
         told = "Interrupted before the search began; nothing of it is kept. Start it again."
     print(told, file=sys.stderr)
+
+
+def _print_what_goes_on(study: Path, folder: Path) -> None:
+    """Before anything can end the search: who kills it leaves it no time to tell."""
+    print(f"Whatever ends this search, it goes on with: {_command_that_goes_on(study, folder)}", file=sys.stderr)
 
 
 def _command_that_goes_on(study: Path, folder: Path) -> str:

@@ -3,7 +3,7 @@
 Stands between the command line and the parts of the search. Nothing of a study is written before all checks have passed.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -95,8 +95,12 @@ class Result:
     interrupted: bool
 
 
-def run(plan: Plan) -> Result:
+def run(plan: Plan, begin: Callable[[], object] = lambda: None) -> Result:
     """Run the study and write its results.
+
+    Args:
+        plan: what has passed every check.
+        begin: called once the study is there and this process holds it.
 
     Raises:
         ValueError: if a file of the processed data is damaged.
@@ -108,6 +112,7 @@ def run(plan: Plan) -> Result:
     if not plan.goes_on:
         make_study(plan.study_folder, plan.config, plan.space, plan.start)
     with hold(plan.study_folder):
+        begin()
         return _run(plan, data, tracking)
 
 

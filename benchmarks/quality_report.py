@@ -51,8 +51,8 @@ def compare_systems(folder: Path, plot: Path) -> Iterator[str]:
         told = [_told(folder, name)["tune"]["trials"] for name in names]
         cells = [_spread(curves[:, int(np.searchsorted(seconds, at))]) for at in TOLD_AT]
         yield _row(system, *cells, _counts([len(t) for t in told]), _counts([sum(x["epochs"] for x in t) for t in told]))
-    panel.set(xlabel="minutes on one core", ylabel="best validation NDCG@10", ylim=(0.45, None))
-    panel.legend(loc="lower right")
+    panel.set(xlabel="minutes on one core", ylabel="best validation NDCG@10", ylim=(0.56, None))
+    panel.legend(loc="upper left")
     save_plot(figure, plot)
 
 

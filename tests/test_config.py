@@ -55,7 +55,7 @@ DEFAULTS: dict[str, object] = {
     "study.keep_checkpoints": 3,
     "study.grace_period": 1.0,
     "study.reduction_factor": 3,
-        "study.storage": None,
+    "study.storage": None,
     "tracking.uri": None,
     "tracking.experiment": "recsys",
     "tracking.required": True,

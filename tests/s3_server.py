@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import pytest
+
 BUCKET = "recsys-tests"
 _GIVE_UP_SECONDS = 240.0
 
@@ -48,3 +50,12 @@ def _make_bucket(endpoint: str) -> None:
 
     keys = {"aws_access_key_id": "id", "aws_secret_access_key": "secret", "region_name": "us-east-1"}
     boto3.client("s3", endpoint_url=endpoint, **keys).create_bucket(Bucket=BUCKET)
+
+
+@contextmanager
+def s3_here(folder: Path) -> Iterator[None]:
+    """The same, for this process."""
+    with running_s3(folder) as environment, pytest.MonkeyPatch.context() as patch:
+        for name, value in environment.items():
+            patch.setenv(name, value)
+        yield

@@ -21,14 +21,12 @@ from recsys.object_store import (
 )
 from recsys.storage import temporary_sibling, write_atomically
 
-from .s3_server import BUCKET, running_s3
+from .s3_server import BUCKET, s3_here
 
 
 @pytest.fixture(scope="module")
 def _server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    with running_s3(tmp_path_factory.mktemp("s3")) as environment, pytest.MonkeyPatch.context() as patch:
-        for name, value in environment.items():
-            patch.setenv(name, value)
+    with s3_here(tmp_path_factory.mktemp("s3")):
         yield
 
 

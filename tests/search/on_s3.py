@@ -1,49 +1,24 @@
 """Searches whose folder is in a local S3, each as on a machine of its own: nothing but S3 is left of one for the next."""
 
-import json
 import os
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from tempfile import gettempdir
-from typing import Any
 
 from optuna.trial import FrozenTrial
 
 from recsys.object_store import fetch, open_folder
 from recsys.search.study_storage import JOURNAL, load_study
 
-GIVE_UP_SECONDS = 500.0
-
-
-@dataclass
-class Head:
-    """A running command with a temporary folder of its own, and where it writes its standard error."""
-
-    process: subprocess.Popen[str]
-    errors: Path
-
-    def end(self) -> tuple[int, dict[str, Any], str]:
-        """Wait for its end: the exit code, the JSON answer (empty if there is none), and what it wrote on standard error."""
-        out, _ = self.process.communicate(timeout=GIVE_UP_SECONDS)
-        return self.process.returncode, json.loads(out) if out.strip() else {}, self.errors.read_text(encoding="utf-8")
-
-    def wait_until(self, reached: Callable[[], bool]) -> None:
-        """Look again and again until it has come so far."""
-        deadline = time.monotonic() + GIVE_UP_SECONDS
-        while not reached():
-            assert self.process.poll() is None, self.errors.read_text(encoding="utf-8")
-            assert time.monotonic() < deadline
-            time.sleep(0.1)
+from ..faults.search_process import SearchProcess
 
 
 @contextmanager
-def started(command: str, folder: Path, environment: Mapping[str, str], *flags: object) -> Iterator[Head]:
+def started(command: str, folder: Path, environment: Mapping[str, str], *flags: object) -> Iterator[SearchProcess]:
     """Start a command whose temporary files go to `folder`; it is killed in the end with all that it has started."""
     folder.mkdir()
     with (folder / "errors").open("w") as errors:
@@ -56,7 +31,7 @@ def started(command: str, folder: Path, environment: Mapping[str, str], *flags: 
             start_new_session=True,
         )
     try:
-        yield Head(process, folder / "errors")
+        yield SearchProcess(process, folder / "errors")
     finally:
         if process.poll() is None:
             process.send_signal(signal.SIGKILL)

@@ -27,7 +27,7 @@ from recsys.tracking.outbox import Note, Operation, Outbox, read_outbox
 from recsys.tracking.study_runs import OUTBOX
 from recsys.training.fit import fit
 
-from ..s3_server import BUCKET, running_s3
+from ..s3_server import BUCKET, s3_here
 from ..small_search import SPACE
 
 SEARCH_SPACE = parse_space(SPACE, "space.yaml")
@@ -35,9 +35,7 @@ SEARCH_SPACE = parse_space(SPACE, "space.yaml")
 
 @pytest.fixture(scope="module")
 def _server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    with running_s3(tmp_path_factory.mktemp("s3")) as environment, pytest.MonkeyPatch.context() as patch:
-        for name, value in environment.items():
-            patch.setenv(name, value)
+    with s3_here(tmp_path_factory.mktemp("s3")):
         yield
 
 

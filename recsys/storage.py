@@ -29,6 +29,8 @@ def write_atomically(path: Path) -> Iterator[Path]:
     temporary = _sibling(path)
     try:
         yield temporary
+        with temporary.open("rb") as file:
+            os.fsync(file.fileno())  # a power cut may else keep the new name without the content
         temporary.replace(path)
         publish(path)
     finally:

@@ -1,4 +1,5 @@
 import errno
+import os
 from pathlib import Path
 
 import pytest
@@ -28,6 +29,14 @@ def test_a_file_is_whole_or_unchanged(tmp_path: Path) -> None:
         interrupted_file(path)
     assert path.read_text() == "old"
     assert [entry.name for entry in path.parent.iterdir()] == ["file"]
+
+
+def test_a_file_is_on_the_disk_before_it_has_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path, synced = tmp_path / "file", []
+    monkeypatch.setattr("os.fsync", lambda number: synced.append((os.pread(number, 9, 0), path.exists())))
+    with write_atomically(path) as temporary:
+        temporary.write_text("whole")
+    assert synced == [(b"whole", False)]
 
 
 def test_a_folder_is_whole_or_unchanged(tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ from recsys.search.study_storage import start_of
 from recsys.search.summaries import TrialSummary
 
 _RUN_ID = "mlflow_run_id:"
+_IS_START = "is_start"
 
 
 @dataclass
@@ -56,7 +57,7 @@ class StudyRecord:
     def enqueue_first_points(self) -> None:
         """Queue what the search starts with: the base config, as far as it lies in the space, then the warm starts."""
         for point in (self._space.point(self._base), *self._space.warm_start):
-            self._study.enqueue_trial(self._space.by_name(point), skip_if_exists=True)
+            self._study.enqueue_trial(self._space.by_name(point), user_attrs={_IS_START: True}, skip_if_exists=True)
 
     def reopen(self) -> None:
         """Take up a study that was left: its values fill the rungs, and its unfinished trials are handed out again first."""
@@ -96,6 +97,10 @@ class StudyRecord:
     def is_running(self, number: int) -> bool:
         """Whether a trial was begun in this process and has no ending yet."""
         return number in self._running
+
+    def is_start(self, number: int) -> bool:
+        """Whether the search started with this trial's point, instead of proposing it."""
+        return _IS_START in self._trial(number).user_attrs
 
     def report(self, number: int, step: int, value: float, metrics: Mapping[str, float]) -> bool:
         """Write a step's validation value; one that was written before is left as it was. Returns whether it was new.

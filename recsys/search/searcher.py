@@ -59,8 +59,8 @@ class AshaScheduler(FIFOScheduler):
     """Asynchronous successive halving by a trial's own epochs, on the values in the record.
 
     At each rung, the first report from grace_period * reduction_factor ** i epochs on, a trial goes on only if it is among the
-    best 1 / reduction_factor of those that have reached the rung. Of fewer than reduction_factor trials that is none, and nothing
-    is decided: what a search starts with may learn slowly and come out best.
+    best 1 / reduction_factor of those that have reached the rung, or the best of fewer than reduction_factor. Among so few, what
+    the search started with goes on in any case: it was chosen, and may learn slowly and come out best.
 
     Source: Li et al. 2020, arXiv:1810.05934, sec. 3 (in the form that stops trials instead of pausing them).
     """
@@ -121,7 +121,8 @@ class AshaScheduler(FIFOScheduler):
     def _passes(self, number: int, step: int) -> bool:
         values = self._record.values_at(step)
         n_better = sum(value > values[number] for value in values.values())
-        return len(values) < self._reduction_factor or n_better < len(values) // self._reduction_factor
+        n_passing = len(values) // self._reduction_factor
+        return n_better < max(1, n_passing) or (n_passing == 0 and self._record.is_start(number))
 
 
 def rungs(config: Config, parts: int) -> set[int]:

@@ -85,6 +85,7 @@ def test_rungs(max_epochs: int, grace_period: float, reduction_factor: int, part
 
 def test_a_trial_is_stopped_within_a_long_epoch() -> None:
     search = Search(parts=4, study__grace_period=0.5)
+    search.record.enqueue_first_points()
     best, other, worse = search.begin(), search.begin(), search.begin()
     assert [search.report(best, step, 0.3) for step in (1, 2)] == ["CONTINUE", "CONTINUE"]
     assert [search.report(other, step, 0.2) for step in (1, 2)] == ["CONTINUE", "CONTINUE"]
@@ -98,21 +99,31 @@ def test_a_trial_is_stopped_within_a_long_epoch() -> None:
     assert (running.epochs, running.value, running.epoch) == (1, 0.2, 1)
 
 
-def test_a_third_passes_a_rung_and_the_first_two() -> None:
+def test_a_third_passes_a_rung_and_the_best_of_fewer() -> None:
     search = Search()
     decided = []
-    # By hand: the n-th to reach the rung goes on if n < 3 or fewer than n // 3 of the n are better.
+    # By hand: the n-th to reach the rung goes on if fewer than n // 3 of the n are better, or of less than 3 none.
     for value in (0.5, 0.4, 0.45, 0.7, 0.6, 0.6, 0.55, 0.65, 0.66, 0.61):
         decided.append(search.report(search.begin(), 1, value) == "CONTINUE")
-    assert decided == [True, True, False, True, False, True, False, True, True, False]
+    assert decided == [True, False, False, True, False, True, False, True, True, False]
     states = [trial.state == TrialState.RUNNING for trial in search.study.trials]
     assert states == decided
     assert search.study.trials[2].state == TrialState.PRUNED
     assert search.study.trials[2].intermediate_values == {1: 0.45}
 
 
+def test_what_a_search_starts_with_is_judged_among_three() -> None:
+    search = Search()
+    search.record.enqueue_first_points()  # the default config and one warm start
+    default, warm_start, proposed = search.begin(), search.begin(), search.begin()
+    assert search.report(proposed, 1, 0.5) == "CONTINUE"
+    assert search.report(default, 1, 0.4) == "CONTINUE"
+    assert search.report(warm_start, 1, 0.45) == "STOP"
+
+
 def test_rungs_are_apart_and_nothing_is_decided_between_them() -> None:
     search = Search()
+    search.record.enqueue_first_points()
     for values in ((0.5, 0.9, 0.3), (0.4, 0.8, 0.25)):
         number = search.begin()
         assert [search.report(number, step, value) for step, value in enumerate(values, 1)] == ["CONTINUE"] * 3

@@ -1,4 +1,4 @@
-"""Alternating least squares: squared errors over all pairs of a user and an item, each side solved exactly given the other.
+"""Alternating least squares: squared errors over all pairs of a user and an item, each side solved given the other.
 
 Stands between the loop in `fit` and an inner product, where `training.loss` is squared. With s = <u, i>, the loss is
 
@@ -7,9 +7,11 @@ Stands between the loop in `fit` and an inner product, where `training.loss` is 
 
 with n_u, n_i the positives of a user or an item, a such that the pairs of the second sum weigh as much as `n_negatives` for each
 positive, and b = l2 / (1 + n_negatives), so that `l2` is that of a positive with its negatives as in every other loss. Given the
-items, a user's vector is the solution of d linear equations, and no step has a size to be tuned. Intercepts stay 0.
+items, a user's vector is the solution of d linear equations, and no step has a size to be tuned. Wider vectors are solved for
+`COLUMNS` of their columns after the others, each given the rest. Intercepts stay 0.
 
-Source: Hu et al. 2008, ICDM, eq. 3 to 5; Rendle et al. 2022, arXiv:2110.14037, sec. 3 (the weights and the regularisation).
+Source: Hu et al. 2008, ICDM, eq. 3 to 5; Rendle et al. 2022, arXiv:2110.14037, sec. 3 (the weights and the regularisation);
+Rendle et al. 2021, arXiv:2110.14044, sec. 4 (columns after columns).
 """
 
 from collections.abc import Iterator
@@ -25,6 +27,8 @@ from recsys.data.negatives import IntArray
 from recsys.training.batches import as_tensor, parts_of_epoch
 from recsys.training.state import TrainingState
 
+COLUMNS = 64
+"""Columns that are solved at a time: the work goes with them and the width, not with the width squared."""
 MAX_VALUES = 1 << 21
 """Values of the vectors, or of the equations, that are solved at a time: 8 MB."""
 
@@ -47,7 +51,7 @@ class LeastSquares:
             _group(rows, others, sizes, len(data.user), device)
             for rows, others, sizes in ((user, item, (n_users, n_items)), (item, user, (n_items, n_users)))
         )
-        dim = self._users.shape[1]
+        dim = min(COLUMNS, self._users.shape[1])
         self._of_items = [(self._items, self._users, self._by_item, block) for block in self._by_item.blocks(dim)]
         self._of_users = [(self._users, self._items, self._by_user, block) for block in self._by_user.blocks(dim)]
         self._positive_user, self._positive_item = (as_tensor(ids, device) for ids in (data.user, data.item))
@@ -60,12 +64,12 @@ class LeastSquares:
         """
         steps = (self._of_users if epoch == 1 else []) + self._of_items + self._of_users
         begin, end = ((part - 1 + offset) * len(steps) // self.n_parts for offset in (0, 1))
-        gram: Tensor | None = None
+        given: _Given | None = None
         for number in range(begin, end):
             rows, others, pairs, block = steps[number]
-            if gram is None or steps[number - 1][0] is not rows:
-                gram = others.T @ others
-            self._solve(rows, others, gram, pairs, block)
+            if given is None or steps[number - 1][0] is not rows:
+                given = _give(others)
+            self._solve(rows, given, pairs, block)
         return self._loss() * (self.n_rows(part) - self.n_rows(part - 1))
 
     def n_rows(self, n_parts: int) -> int:
@@ -76,21 +80,37 @@ class LeastSquares:
         """Pairs of user and item that the first `n_parts` parts stand for."""
         return n_parts * self._n_pairs // self.n_parts
 
-    def _solve(self, rows: Tensor, others: Tensor, gram: Tensor, pairs: "_Pairs", block: Tensor) -> None:
-        """Solve the `block` (R,) of `rows` (n, d), given `others` (m, d) and the products of their columns, `gram` (d, d)."""
-        dim = rows.shape[1]
-        left, right = (self._weight * gram).repeat(len(block), 1, 1), torch.zeros(len(block), dim, device=rows.device)
-        for other, share in pairs.of(block, MAX_VALUES // dim):  # (R, w)
-            vectors = others[other]  # (R, w, d)
-            weights = torch.where(share > 0, share, share * self._weight).unsqueeze(2)
-            left.baddbmm_((vectors * weights).transpose(1, 2), vectors)
-            right += (vectors * share.clamp(min=0).unsqueeze(2)).sum(1)
-        l2 = self._l2 * (pairs.n_positives[block] + self._weight * pairs.n_others)
-        left.diagonal(dim1=1, dim2=2).add_(l2.unsqueeze(1))
-        factor, info = torch.linalg.cholesky_ex(left)
-        if bool(info.any()):
-            raise FloatingPointError("loss squared: must have a single solution, but got none. Raise training.l2.")
-        rows[block] = torch.cholesky_solve(right.unsqueeze(2), factor).squeeze(2)
+    def _solve(self, rows: Tensor, given: "_Given", pairs: "_Pairs", block: Tensor) -> None:
+        """Solve the `block` (R,) of `rows` (n, d) for the other side, some columns after the others.
+
+        Raises:
+            FloatingPointError: if the equations have no single solution.
+        """
+        l2 = (self._l2 * (pairs.n_positives[block] + self._weight * pairs.n_others)).unsqueeze(1)
+        own, known = rows[block], list(pairs.of(block, MAX_VALUES // given.width))
+        scores = [torch.zeros_like(share) for _, share in known]  # (R, w) each
+        if len(given.slices) == 1:
+            own.zero_()  # what was there has no part in the solution
+        else:
+            for columns, vectors in given.slices:
+                _add_scores(scores, known, vectors, own[:, columns])
+        for columns, vectors in given.slices:
+            left = (self._weight * given.gram[columns, columns]).repeat(len(block), 1, 1)
+            right = -self._weight * (own @ given.gram[:, columns]) - l2 * own[:, columns]
+            for (other, share), score in zip(known, scores, strict=True):
+                some = vectors[other]  # (R, w, c)
+                weights = torch.where(share > 0, share, share * self._weight)
+                left.baddbmm_((some * weights.unsqueeze(2)).transpose(1, 2), some)
+                right += torch.bmm((share.clamp(min=0) - weights * score).unsqueeze(1), some).squeeze(1)
+            left.diagonal(dim1=1, dim2=2).add_(l2)
+            factor, info = torch.linalg.cholesky_ex(left)
+            if bool(info.any()):
+                raise FloatingPointError("loss squared: must have a single solution, but got none. Raise training.l2.")
+            change = torch.cholesky_solve(right.unsqueeze(2), factor).squeeze(2)
+            own[:, columns] += change
+            if columns.stop < own.shape[1]:
+                _add_scores(scores, known, vectors, change)
+        rows[block] = own
 
     def _loss(self) -> float:
         """The loss of a positive on average, low ratings counted as other pairs."""
@@ -106,6 +126,21 @@ class LeastSquares:
             for rows, pairs in ((users, self._by_user), (items, self._by_item))
         )
         return float(of_positives + of_all + penalty) / self._n_positives
+
+
+@dataclass(frozen=True)
+class _Given:
+    """The side that is given: `gram` (d, d), the products of its columns, and these by slices of `width`, each (m, c)."""
+
+    gram: Tensor
+    slices: list[tuple[slice, Tensor]]
+    width: int
+
+
+def _give(others: Tensor) -> _Given:
+    dim = others.shape[1]
+    slices = [slice(first, min(first + COLUMNS, dim)) for first in range(0, dim, COLUMNS)]
+    return _Given(others.T @ others, [(columns, others[:, columns].contiguous()) for columns in slices], min(COLUMNS, dim))
 
 
 @dataclass(frozen=True)
@@ -143,6 +178,12 @@ class _Pairs:
             place = torch.arange(first, min(first + width, longest), device=block.device)
             entry = (starts + place).clamp(max=len(self.others) - 1)
             yield self.others[entry].long(), self.shares[entry] * (place < counts)
+
+
+def _add_scores(scores: list[Tensor], known: list[tuple[Tensor, Tensor]], vectors: Tensor, own: Tensor) -> None:
+    """Add to the scores (R, w) of known pairs what columns `own` (R, c) and those of the others, `vectors` (m, c), give."""
+    for (other, _), score in zip(known, scores, strict=True):
+        score.add_(torch.bmm(vectors[other], own.unsqueeze(2)).squeeze(2))
 
 
 def _group(rows: IntArray, others: IntArray, sizes: tuple[int, int], n_positives: int, device: str | torch.device) -> _Pairs:

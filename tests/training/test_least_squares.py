@@ -10,6 +10,7 @@ from recsys.config import Config
 from recsys.data.interactions import Interactions
 from recsys.training import least_squares
 from recsys.training.fit import fit
+from recsys.training.least_squares import LeastSquares
 from recsys.training.state import TrainingState, start_training
 from tests.training.small_data import make_interactions, two_tastes
 
@@ -54,6 +55,41 @@ def test_one_user_and_one_item_by_hand() -> None:
     assert epoch.state.model.get_parameter("items.weight").item() == pytest.approx(item, rel=1e-5)
     loss = (1 - user * item) ** 2 + (user * item) ** 2 + 0.05 * 2 * (user**2 + item**2)
     assert epoch.metrics["train_loss"] == pytest.approx(loss, rel=1e-5)
+
+
+def test_one_column_after_the_other_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
+    # d = 2, one pair, 1 negative, item (0.5, 1): each column of the user is solved given what the other is by then.
+    monkeypatch.setattr(least_squares, "COLUMNS", 1)
+    config = Config.model_validate(
+        {
+            "model": {"name": "inner_product", "embedding_dim": 2},
+            "training": {"loss": "squared", "n_negatives": 1, "l2": 0.1, "max_epochs": 1},
+        }
+    )
+    state = start_training(config, 1, 1, 0, "cpu")
+    items, users = (state.model.get_parameter(f"{side}.weight").data for side in ("items", "users"))
+    items.copy_(torch.tensor([[0.5, 1.0]]))
+    users.copy_(torch.tensor([[0.2, 0.4]]))
+    trainer = LeastSquares(config, make_interactions(1, 1, [(0, 0)], []), state, "cpu")
+    monkeypatch.setattr(trainer, "_of_items", [])
+    monkeypatch.setattr(trainer, "_of_users", trainer._of_users[:1])
+    trainer.train(2, 1)
+    # (1 - s)^2 + s^2 + 0.1 ||u||^2 with s = u1 / 2 + u2, minimal in u1: u1 (2 * 0.25 + 0.1) = 0.5 - 2 * 0.5 * u2.
+    first = (0.5 - 2 * 0.5 * 0.4) / (2 * 0.25 + 0.1)
+    second = (1 - 2 * 0.5 * first) / (2 + 0.1)
+    assert users.tolist()[0] == pytest.approx([first, second], rel=1e-5)
+
+
+@pytest.mark.parametrize("columns", [1, 3])
+def test_columns_after_columns_come_to_the_minimum_of_all(columns: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(least_squares, "COLUMNS", columns)
+    monkeypatch.setattr(least_squares, "MAX_VALUES", 60)
+    data = two_tastes()
+    config = make_config(max_epochs=800)
+    *_, last = fit(config, data, 0, rank=False)
+    sides = [last.state.model.get_parameter(f"{side}.weight").detach().requires_grad_() for side in ("users", "items")]
+    for gradient in torch.autograd.grad(objective(config, data, *sides), sides):
+        assert gradient.abs().max() < 1e-3
 
 
 @pytest.mark.parametrize("max_values", [1 << 21, 60])

@@ -16,6 +16,7 @@ import optuna
 
 from ..small_search import logged_steps, logged_trials, open_optuna
 
+ROOT = Path(__file__).parents[2]
 GIVE_UP_SECONDS = 240.0
 
 
@@ -41,17 +42,25 @@ class SearchProcess:
 
 
 @contextmanager
-def started(folder: Path, *flags: object, told_in: Path | None = None) -> Iterator[SearchProcess]:
+def started(folder: Path, *flags: object, told_in: Path | None = None, killed_at: str | None = None) -> Iterator[SearchProcess]:
     """Start a search of the study `s` in `folder`; whatever is left of it is killed in the end.
 
-    What it writes on standard error goes to a file in `told_in`, or else in `folder` too.
+    What it writes on standard error goes to a file in `told_in`, or else in `folder` too. `killed_at`: a point as
+    `tests.faults.killed_at` takes it.
     """
     errors = (told_in or folder) / f"errors-{time.monotonic_ns()}.txt"
-    command = [sys.executable, "-m", "recsys.tune", "--dir", str(folder), "--name", "s", "--json", *map(str, flags)]
+    program = ["recsys.tune"] if killed_at is None else ["tests.faults.killed_at", killed_at]
+    command = [sys.executable, "-m", *program, "--dir", str(folder), "--name", "s", "--json", *map(str, flags)]
     environment = {name: value for name, value in os.environ.items() if name not in ("RAY_ADDRESS", "MLFLOW_TRACKING_URI")}
     with errors.open("w") as stream:
         process = subprocess.Popen(
-            command, stdout=subprocess.PIPE, stderr=stream, text=True, env=environment, start_new_session=True
+            command,
+            cwd=ROOT,
+            stdout=subprocess.PIPE,
+            stderr=stream,
+            text=True,
+            env=environment,
+            start_new_session=True,
         )
     try:
         yield SearchProcess(process, errors)

@@ -83,9 +83,9 @@ def test_one_column_after_the_other_by_hand(monkeypatch: pytest.MonkeyPatch) -> 
 @pytest.mark.parametrize("columns", [1, 3])
 def test_columns_after_columns_come_to_the_minimum_of_all(columns: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(least_squares, "COLUMNS", columns)
-    monkeypatch.setattr(least_squares, "MAX_VALUES", 60)
-    data = two_tastes()
-    config = make_config(max_epochs=800)
+    monkeypatch.setattr(least_squares, "MAX_VALUES", 600)  # some of a user's items after the others, too
+    data = two_tastes(n_users=20)
+    config = make_config(max_epochs=200)
     *_, last = fit(config, data, 0, rank=False)
     sides = [last.state.model.get_parameter(f"{side}.weight").detach().requires_grad_() for side in ("users", "items")]
     for gradient in torch.autograd.grad(objective(config, data, *sides), sides):

@@ -19,6 +19,7 @@ from benchmarks.measure import Row, Target, ratios, run, seconds, spread
 from benchmarks.memory import peak_megabytes
 from recsys.config import Config, replace_values
 from recsys.data import pipeline
+from recsys.data.connection import connect
 from recsys.data.negatives import NegativeSampler, index_pairs
 
 PART_ROWS = 1_000_000
@@ -119,7 +120,7 @@ def in_a_process(work: Callable[..., Result], *arguments: object) -> Result:
 def _prepare(source: Path, folder: Path) -> tuple[float, float, float]:
     """Seconds of the first and of a second run, and the driver's peak memory in MB."""
     config = replace_values(Config(), {"data.source": str(source)})
-    pipeline.connect(config)
+    connect(config)
     first = seconds(lambda: pipeline.prepare(config, folder))
     return first, seconds(lambda: pipeline.prepare(config, folder)), peak_megabytes()
 

@@ -13,8 +13,9 @@ from ray.tune.search.optuna import OptunaSearch
 
 from benchmarks.soak import EPOCHS, SETTINGS
 from recsys.config import Config, replace_values
+from recsys.data.connection import connect
 from recsys.data.interactions import Interactions
-from recsys.data.pipeline import connect, prepare
+from recsys.data.pipeline import prepare
 from recsys.data.processed import load
 from recsys.training.fit import fit
 

@@ -43,7 +43,7 @@ def ray_here() -> Iterator[None]:
     """Ray on this machine, started once for all tests that need it."""
     import ray
 
-    from recsys.data.pipeline import connect
+    from recsys.data.connection import connect
 
     connect(Config())
     yield

@@ -29,7 +29,7 @@ SIDEWAYS = {("baselines", "training")}
 """Imports within a floor, beside those within a folder: baselines are scored by the evaluation that scores models."""
 
 HOMES = {
-    "ray": ("data.pipeline", "data.nodes", "search", "tracking", *COMMANDS),
+    "ray": ("data.connection", "data.pipeline", "data.nodes", "search", "tracking", *COMMANDS),
     "optuna": ("search", "reporting"),
     "mlflow": ("tracking",),
     "torch": ("models", "training", "baselines", "search"),

@@ -6,8 +6,6 @@ second where Ray Data's hash shuffle starts actors for seconds. Of the data's mo
 """
 
 import logging
-import os
-import socket
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
@@ -21,6 +19,7 @@ import pyarrow.parquet as pq
 from recsys.config import Config
 from recsys.data.bucket_files import Plan
 from recsys.data.checks import check_core, check_result, check_summary, has_times
+from recsys.data.connection import connect
 from recsys.data.fingerprint import fingerprint, shaping_settings, source_checksum
 from recsys.data.fragments import PARTS, Fragment
 from recsys.data.layouts import Source, find_source
@@ -33,10 +32,6 @@ from recsys.data.titles import read_titles
 from recsys.object_store import fetch_folder, remove, url_of
 from recsys.storage import move_folder, temporary_sibling, write_atomically
 
-# Ray that is started here listens on loopback, as it does by itself on Windows and macOS: read when ray is imported, and no
-# matter to a cluster that is joined. An address of one's own in `ray.init` is no way: Ray resolves loopback to the network's.
-os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
-
 BUCKET_ROWS = 1 << 20
 """Rows of a bucket, about: what one task holds in memory."""
 
@@ -48,44 +43,6 @@ _COUNTS = (
 )
 
 _log = logging.getLogger(__name__)
-
-
-def connect(config: Config) -> None:
-    """Join the Ray cluster of the config, or start Ray on this machine; nothing where Ray is running already.
-
-    Raises:
-        ConnectionError: if there is no cluster at the address, or one of other versions.
-    """
-    import ray
-
-    if ray.is_initialized():
-        return
-    address = config.cluster.address or os.environ.get("RAY_ADDRESS") or None
-    try:
-        _knock(address)
-        ray.init(address=address, include_dashboard=False, log_to_driver=True, logging_level=logging.ERROR)
-    except (OSError, ray.exceptions.AuthenticationError) as error:
-        if address is None:
-            raise
-        raise ConnectionError(
-            f"cluster.address: must be a running Ray cluster, but got {address!r} ({str(error).splitlines()[0]}). "
-            "Start it, bring its token (~/.ray/auth_token), or leave the address out to use this machine."
-        ) from None
-    except RuntimeError as error:
-        if not str(error).startswith("Version mismatch"):
-            raise
-        versions = " ".join(str(error).split())
-        raise ConnectionError(
-            f"cluster.address: must be a cluster of the same Ray and Python, but got {address!r} ({versions}). "
-            "Install here what the cluster has, or the other way round."
-        ) from None
-
-
-def _knock(address: str | None) -> None:
-    """Open the cluster's port once: Ray itself tries a wrong address for minutes, then ends the process."""
-    host, _, port = (address or "").removeprefix("ray://").rpartition(":")
-    if port.isdigit():
-        socket.create_connection((host, int(port)), timeout=10).close()
 
 
 def prepare(config: Config, folder: Path, join: Callable[[Config], None] = connect) -> Processed:

@@ -13,7 +13,7 @@ import ray
 
 from recsys.config import Config
 from recsys.config_files import read_yaml
-from recsys.data import pipeline
+from recsys.data.connection import connect
 
 if TYPE_CHECKING:
     from ray.tune import PlacementGroupFactory
@@ -33,7 +33,7 @@ def join(config: Config) -> None:
     """
     if ray.is_initialized():
         return
-    pipeline.connect(config)
+    connect(config)
     slots(config)
     if not any(node.trials(config) for node in _nodes()):
         _log.warning("No node holds a trial yet: the search waits until the cluster has started one, which can take minutes.")

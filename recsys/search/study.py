@@ -104,6 +104,8 @@ def search(
                 raise_on_failed_trial=False,
                 verbose=0,
             )
+        except KeyboardInterrupt:
+            pass  # from the stopper: what was reported is written, and the workers end with this process
         except TuneError as error:
             # What was raised where Tune tells of a result or a failure: Tune wraps it into the text of a traceback.
             raise error.__context__ or error from None
@@ -128,7 +130,10 @@ class _Stopper(Stopper):
         return False
 
     def stop_all(self) -> bool:
-        return self.interrupted or (self._deadline is not None and time.monotonic() >= self._deadline)
+        if self.interrupted:
+            # Told to stop, Tune waits ten seconds for a worker in the middle of an epoch. Here it is between two results.
+            raise KeyboardInterrupt
+        return self._deadline is not None and time.monotonic() >= self._deadline
 
 
 @contextmanager

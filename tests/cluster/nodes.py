@@ -16,7 +16,7 @@ import ray
 from ray.cluster_utils import Cluster
 
 from recsys.config import Config
-from recsys.data.pipeline import connect
+from recsys.data.connection import connect
 from recsys.search.trial import TrialRunner
 
 GIVE_UP_SECONDS = 240.0

@@ -14,6 +14,7 @@ import pytest
 
 from recsys.config import Config, replace_values
 from recsys.data import pipeline
+from recsys.data.connection import connect
 from recsys.data.pipeline import prepare
 from recsys.data.processed import Part, Processed, all_pairs, item_ids, item_titles, load, read_manifest, resolve, user_ids
 
@@ -372,7 +373,7 @@ def test_nothing_is_printed(prepared: Prepare, tmp_path: Path, capfd: pytest.Cap
 def test_no_cluster_at_the_address(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("ray.is_initialized", lambda: False)
     with pytest.raises(ConnectionError, match=r"cluster\.address: must be a running Ray cluster, but got '127\.0\.0\.1:1'"):
-        pipeline.connect(replace_values(Config(), {"cluster.address": "127.0.0.1:1"}))
+        connect(replace_values(Config(), {"cluster.address": "127.0.0.1:1"}))
 
 
 def test_times_finer_than_seconds(prepared: Prepare, tmp_path: Path) -> None:

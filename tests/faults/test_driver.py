@@ -13,9 +13,10 @@ import pytest
 from recsys.config_files import dump_yaml
 
 from ..small_search import SPACE, ratings_csv
-from .search_process import check_complete, n_reports, read_trials, started
+from .search_process import SearchProcess, check_complete, n_reports, read_trials, started
 
 N_TRIALS, N_EPOCHS = 8, 6
+GOES_ON = "goes on with: python -m recsys.tune --name s --resume"
 
 
 @pytest.fixture
@@ -75,6 +76,31 @@ def test_an_interrupted_search_prints_the_command_that_goes_on(folder: Path, num
     resumed = subprocess.run([sys.executable, *command], capture_output=True, text=True, check=False, env={**os.environ})
     assert resumed.returncode == 0, resumed.stderr
     check_complete(folder, answer["mlflow"]["tracking_uri"], N_TRIALS)
+
+
+def n_children(search: SearchProcess) -> int:
+    """Processes that the driver has started itself: those of Ray."""
+    return len(Path(f"/proc/{search.process.pid}/task/{search.process.pid}/children").read_text(encoding="ascii").split())
+
+
+def told(search: SearchProcess) -> str:
+    return search.errors.read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("moment", ["while Ray starts", "before the first trial"])
+def test_sigterm_before_there_is_a_trial(folder: Path, moment: str) -> None:
+    with started(folder, *flags(folder)) as search:
+        come = {"while Ray starts": lambda: n_children(search) > 0, "before the first trial": lambda: GOES_ON in told(search)}
+        search.wait_until(come[moment])
+        search.process.send_signal(signal.SIGTERM)
+        code, _, errors = search.end()
+    assert code == 130, errors
+    assert "SIGTERM" not in errors
+    last = errors.splitlines()[-1]
+    if moment == "while Ray starts":
+        assert last == "Interrupted before the search began; nothing of it is kept. Start it again."
+    else:
+        assert last == f"Interrupted. What was reported is kept; go on with: {GOES_ON.partition(': ')[2]} --dir {folder}"
 
 
 def test_a_finished_study_is_extended_and_started_by_the_same_command(folder: Path) -> None:

@@ -1,0 +1,69 @@
+"""Joining a Ray cluster, or starting Ray on this machine.
+
+Stands before all work with Ray, which begins with preparing the data.
+"""
+
+import logging
+import os
+import signal
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from recsys.config import Config
+
+# Ray that is started here listens on loopback, as it does by itself on Windows and macOS: read when ray is imported, and no
+# matter to a cluster that is joined. An address of one's own in `ray.init` is no way: Ray resolves loopback to the network's.
+os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
+
+
+def connect(config: Config) -> None:
+    """Join the Ray cluster of the config, or start Ray on this machine; nothing where Ray is running already.
+
+    Raises:
+        ConnectionError: if there is no cluster at the address, or one of other versions.
+    """
+    import ray
+
+    if ray.is_initialized():
+        return
+    address = config.cluster.address or os.environ.get("RAY_ADDRESS") or None
+    try:
+        _knock(address)
+        with _sigterm_kept():
+            ray.init(address=address, include_dashboard=False, log_to_driver=True, logging_level=logging.ERROR)
+    except (OSError, ray.exceptions.AuthenticationError) as error:
+        if address is None:
+            raise
+        raise ConnectionError(
+            f"cluster.address: must be a running Ray cluster, but got {address!r} ({str(error).splitlines()[0]}). "
+            "Start it, bring its token (~/.ray/auth_token), or leave the address out to use this machine."
+        ) from None
+    except RuntimeError as error:
+        if not str(error).startswith("Version mismatch"):
+            raise
+        versions = " ".join(str(error).split())
+        raise ConnectionError(
+            f"cluster.address: must be a cluster of the same Ray and Python, but got {address!r} ({versions}). "
+            "Install here what the cluster has, or the other way round."
+        ) from None
+
+
+@contextmanager
+def _sigterm_kept() -> Iterator[None]:
+    """Keep what SIGTERM does here: Ray's own handlers end the process with its number, or with SIGABRT and a trace."""
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        yield
+    except SystemExit as end:
+        # Ray's handler, while Ray starts.
+        raise KeyboardInterrupt from end
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _knock(address: str | None) -> None:
+    """Open the cluster's port once: Ray itself tries a wrong address for minutes, then ends the process."""
+    host, _, port = (address or "").removeprefix("ray://").rpartition(":")
+    if port.isdigit():
+        socket.create_connection((host, int(port)), timeout=10).close()

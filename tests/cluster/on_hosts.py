@@ -19,6 +19,7 @@ from .hosts import Host, hosts
 
 ROOT = Path(__file__).parents[2]
 GIVE_UP_SECONDS = 300.0
+S3_PORT = 5555
 _STORE_BYTES = 300_000_000
 
 
@@ -89,7 +90,11 @@ def _on_these(running: dict[str, Host], home: Path, shared: Path, name: str) -> 
     tree["file_mounts"]["~/.ray/auth_token"] = str(home / ".ray/auth_token")
     kept = [command for command in tree["setup_commands"] if "~/uv" not in command]
     kept = [command.replace("/srv/recsys", str(shared)) for command in kept]
-    tree["setup_commands"] = [*kept, f"ln -sfn {sys.prefix} ~/venv"]
+    # Where S3 is, for a test that has one on the head: Ray's processes have it from their start.
+    place = {"ENDPOINT_URL": f"http://{head.address}:{S3_PORT}", "DEFAULT_REGION": "us-east-1", "EC2_METADATA_DISABLED": "true"}
+    place |= {"ACCESS_KEY_ID": "id", "SECRET_ACCESS_KEY": "secret"}
+    told = " ".join(f"AWS_{name}={value}" for name, value in place.items())
+    tree["setup_commands"] = [*kept, f"ln -sfn {sys.prefix} ~/venv", f"echo export {told} >> ~/.recsys-env"]
     for commands, size in (("head_start_ray_commands", ""), ("worker_start_ray_commands", "--num-cpus=1")):
         sized = f"ray start {size} --object-store-memory={_STORE_BYTES}"
         tree[commands] = [command.replace("ray start", sized) for command in tree[commands]]

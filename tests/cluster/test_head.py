@@ -1,4 +1,4 @@
-"""Ray started by hand on a host: another version of Ray, jobs that are submitted."""
+"""Ray started by hand on a host: nodes that come and go with the demand, another version of Ray, jobs that are submitted."""
 
 import importlib.util
 import json
@@ -11,6 +11,7 @@ import pytest
 from ray.autoscaler._private.fake_multi_node.node_provider import FAKE_HEAD_NODE_ID
 
 from recsys.config_files import dump_yaml
+from recsys.search.resources import HEAD_FILE
 
 from ..small_search import SPACE, open_optuna, ratings_csv
 from .hosts import Host, hosts, why_not
@@ -69,7 +70,9 @@ def autoscaling(n_workers: int) -> dict[str, Any]:
         HEAD_TYPE: {"resources": {"CPU": 0}, "node_config": {}, "max_workers": 0},
         "worker": {"resources": {"CPU": 1, "object_store_memory": 10**8}, "node_config": {}, "max_workers": n_workers},
     }
-    provider = {"type": "fake_multinode", "head_node_id": FAKE_HEAD_NODE_ID}
+    # Nodes on one machine have one address, and nobody logs in to them to set them up.
+    alone = {"use_node_id_as_ip": True, "disable_node_updaters": True, "disable_launch_config_check": True}
+    provider = {"type": "fake_multinode", "head_node_id": FAKE_HEAD_NODE_ID, **alone}
     lists = ("cluster_synced_files", "rsync_exclude", "rsync_filter", "initialization_commands", "setup_commands")
     commands = ("head_setup_commands", "worker_setup_commands", "head_start_ray_commands", "worker_start_ray_commands")
     return {
@@ -86,6 +89,32 @@ def autoscaling(n_workers: int) -> dict[str, Any]:
         "file_mounts_sync_continuously": False,
         **{name: [] for name in (*lists, *commands)},
     }
+
+
+def test_the_cluster_grows_for_a_search_and_shrinks_after_it(head: Host, folder: Path) -> None:
+    (folder / HEAD_FILE).write_text(json.dumps(autoscaling(n_workers=2)))
+    run(head, f"cp {folder}/{HEAD_FILE} ~/")
+    scaling = "AUTOSCALER_UPDATE_INTERVAL_S=1 RAY_FAKE_CLUSTER=1 RAY_enable_autoscaler_v2=0"
+    identity = f"RAY_OVERRIDE_NODE_ID_FOR_TESTING={FAKE_HEAD_NODE_ID}"
+    run(head, f"{scaling} {identity} {START} --num-cpus=0 --autoscaling-config=$HOME/{HEAD_FILE}")
+
+    def n_workers() -> int:
+        return len(head.processes("/raylet/raylet ")) - 1
+
+    *_, told, code = run(head, f"RAY_ADDRESS=auto {tune(folder, 'large', '--cpu 2')}").splitlines()
+    assert "error: resources.cpu: must be at most what one node has, 1, but got 2." in told
+    assert (code, n_workers()) == ("2", 0)
+
+    output = folder / "output.txt"
+    run(head, f"RAY_ADDRESS=auto nohup {tune(folder, 'grown', '--trials 6 --json')} > {output} 2>&1 &")
+    wait_until(lambda: "the search waits until the cluster has started one" in output.read_text())
+    assert not list(folder.glob("experiments/processed/*/manifest.json"))
+    wait_until(lambda: n_workers() == 2)
+    wait_until(lambda: "\n{" in output.read_text())
+    answer = json.loads(next(line for line in output.read_text().splitlines() if line.startswith("{")))
+    assert [trial["state"] for trial in answer["trials"]] == ["complete"] * 6
+    assert answer["concurrency"] == 2
+    wait_until(lambda: n_workers() == 0)
 
 
 @pytest.mark.skipif(importlib.util.find_spec("aiohttp_cors") is None, reason="ray job submit needs the extra cluster")

@@ -12,7 +12,7 @@ from recsys.config_files import dump_yaml
 
 from ..small_search import SPACE, logged_steps, logged_trials, open_optuna, ratings_csv
 from .hosts import why_not
-from .on_hosts import GIVE_UP_SECONDS, Cluster, cluster_up, wait_until
+from .on_hosts import GIVE_UP_SECONDS, S3_PORT, Cluster, cluster_up, wait_until
 
 pytestmark = pytest.mark.skipif(why_not() is not None, reason=str(why_not()))
 
@@ -74,6 +74,41 @@ def test_a_folder_that_one_host_alone_has_is_refused(cluster: Cluster, shared: P
     assert search.wait(timeout=GIVE_UP_SECONDS) != 0
     assert "error: --dir: must be seen by all nodes, but got /tmp/alone, which is not on w" in output.read_text()
     assert "studies" not in cluster.hosts["head"].run("ls /tmp/alone")
+
+
+S3 = """
+import boto3
+client = boto3.client("s3")
+client.create_bucket(Bucket="team")
+print(*(one["Key"] for one in client.list_objects_v2(Bucket="team").get("Contents", [])), sep="\\n")
+"""
+"""Makes the bucket unless it is there, and names what lies in it."""
+
+
+def test_hosts_that_share_nothing_but_s3(cluster: Cluster, shared: Path, tmp_path: Path) -> None:
+    head, script, log, output = cluster.hosts["head"], shared / "s3.py", shared / "server.txt", shared / "s3.txt"
+    script.write_text(S3)
+    cluster.start(f"python -m moto.server -H 0.0.0.0 -p {S3_PORT}", log)
+    wait_until(lambda: "Running on" in log.read_text())
+    head.run(f"python {script}")
+    flags = (
+        f"--space experiments/space.yaml --dir s3://team/ncf --set tracking.uri=sqlite:////tmp/runs.db --max-epochs {N_EPOCHS}"
+    )
+    search = cluster.start(command("s3", flags, "--set study.grace_period=30"), output)
+    assert search.wait(timeout=GIVE_UP_SECONDS) == 0, output.read_text()
+
+    cluster.ray("rsync-down", str(cluster.file), "~/recsys/experiments/s3.json", str(tmp_path / "answer.json"))
+    answer = json.loads((tmp_path / "answer.json").read_text(encoding="utf-8"))
+    assert answer["best"]["config"] == "s3://team/ncf/studies/s3/best.yaml"
+    assert [(trial["state"], trial["epochs"]) for trial in answer["trials"]] == [("complete", N_EPOCHS)] * N_TRIALS
+    workers = {host.address for name, host in cluster.hosts.items() if name != "head"}
+    assert {node for trial in answer["trials"] for node in trial["nodes"].values()} == workers
+    stored = head.run(f"python {script}").splitlines()
+    ranked = sorted(answer["trials"], key=lambda trial: -trial["value"])
+    kept = {f"ncf/studies/s3/trials/{trial['id']}/weights.safetensors" for trial in ranked[:3]}
+    assert {key for key in stored if "/trials/" in key and not key.endswith("/")} == kept
+    assert not (shared / "studies" / "s3").exists()
+    head.kill("moto.server")
 
 
 def test_a_search_survives_a_power_cut_a_cable_and_a_raylet(cluster: Cluster, shared: Path) -> None:

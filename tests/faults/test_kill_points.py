@@ -1,4 +1,4 @@
-"""The driver is killed between any two steps that belong together, and the same command goes on each time."""
+"""The driver is killed between steps that belong together, and the same command goes on each time."""
 
 import signal
 from pathlib import Path
@@ -13,17 +13,13 @@ from .search_process import check_complete, read_trials, started
 N_TRIALS, N_EPOCHS = 8, 3
 POINTS = [
     "after recsys.search.study_files:create_study 1",  # the folder of the study has not its name yet
-    "after recsys.search.session:reopen 1",  # nothing is told of the study
     "after recsys.search.record:StudyRecord.ask 2",  # a trial has its number and no config
     "before recsys.search.record:StudyRecord.report 2",  # a worker has told an epoch that nobody wrote
-    "after recsys.search.record:StudyRecord.report 3",  # the record has an epoch, and ASHA has not looked at it
     "before recsys.search.record:StudyRecord.finish 1",  # the last epoch of a trial is there, its end is not
     "after recsys.search.record:StudyRecord.finish 1",  # MLflow is not told of a trial's end, its checkpoint is there
     "after recsys.tracking.study_runs:StudyRuns.end_trial 1",  # MLflow is to be told, its checkpoint is there
     "after recsys.tracking.sending:RunSender.send 6",  # MLflow was told, and it is not noted
     "before recsys.search.session:write_results 1",  # all trials have ended
-    "before recsys.search.session:_end_runs 1",  # the run of the study goes on
-    "after recsys.search.session:_end_runs 1",
 ]
 
 

@@ -13,13 +13,11 @@ import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import optuna
 import pandas as pd
 import ray
-from ray import tune
 from ray.air.execution.resources.request import AcquiredResources
 from ray.cluster_utils import Cluster
 
@@ -28,6 +26,7 @@ from benchmarks.machine import describe_machine
 from benchmarks.measure import Row, figure, seconds, spread
 from benchmarks.memory import peak_megabytes, tree_megabytes
 from benchmarks.preprocessing import in_a_process
+from benchmarks.stand_ins import StandIn, Workers
 from recsys.config import Config, replace_values
 from recsys.config_files import read_yaml
 from recsys.data.pipeline import prepare
@@ -52,59 +51,6 @@ SPACE = {
         "training.learning_rate": {"low": 1e-4, "high": 1e-1, "log": True},
     }
 }
-METRICS = ("val_ndcg_at_10", "val_hit_rate_at_10", "val_mrr_at_10", "val_recall_at_10", "train_loss", "samples_per_second")
-
-
-class TrivialRunner(tune.Trainable):
-    """A trial that tells epochs and trains nothing."""
-
-    def setup(self, config: dict[str, Any]) -> None:
-        """Begin."""
-        self._epoch, self._number, self._started = 0, config["number"], time.time()
-
-    def reset_config(self, new_config: dict[str, Any]) -> bool:
-        """Begin another one."""
-        self.setup(new_config)
-        return True
-
-    def step(self) -> dict[str, Any]:
-        """What a trial of `recsys.search.trial` tells of an epoch."""
-        self._epoch += 1
-        value = (self._number * 37 % 101 + self._epoch) / 200
-        metrics = dict.fromkeys(METRICS, value) | {"train_seconds": 0.01, "rank_seconds": 0.01}
-        told = {"epoch": self._epoch, "step": self._epoch, "whole": True, "metrics": metrics}
-        return {**told, "is_last": self._epoch == self.config["epochs"], "started": self._started}
-
-
-class Workers:
-    """Stands in for all workers, in one process: trials by their number."""
-
-    def __init__(self, n_epochs: int) -> None:
-        self._n_epochs, self._trials = n_epochs, dict[int, TrivialRunner]()
-
-    def call(self, number: int, name: str, *arguments: Any, **named: Any) -> Any:
-        """Do what the worker would."""
-        if name == "__init__":
-            self._trials[number] = TrivialRunner(**named | {"config": named["config"] | {"epochs": self._n_epochs}})
-            return None
-        if name == "reset":
-            arguments = (arguments[0] | {"epochs": self._n_epochs}, *arguments[1:])
-        return getattr(self._trials[number], name)(*arguments, **named) if not name.startswith("__ray_") else None
-
-
-class StandIn:
-    """Takes the place of an actor's class, of an actor and of its methods, whichever Tune asks for."""
-
-    def __init__(self, workers: Any, number: int, name: str = "__init__") -> None:
-        self._workers, self._number, self._name = workers, number, name
-
-    def __getattr__(self, name: str) -> "StandIn":
-        return StandIn(self._workers, self._number, name)
-
-    def remote(self, *arguments: Any, **named: Any) -> Any:
-        """Start the actor, or call its method."""
-        future = self._workers.call.remote(self._number, self._name, *arguments, **named)
-        return StandIn(self._workers, self._number) if self._name == "__init__" else future
 
 
 def drive(n_trials: int, n_epochs: int, n_nodes: int, folder: Path) -> dict[str, float]:

@@ -1,0 +1,60 @@
+"""What stands in for the workers of a cluster in `benchmarks.cluster`: Ray's processes import it by its name."""
+
+import time
+from typing import Any
+
+from ray import tune
+
+METRICS = ("val_ndcg_at_10", "val_hit_rate_at_10", "val_mrr_at_10", "val_recall_at_10", "train_loss", "samples_per_second")
+
+
+class TrivialRunner(tune.Trainable):
+    """A trial that tells epochs and trains nothing."""
+
+    def setup(self, config: dict[str, Any]) -> None:
+        """Begin."""
+        self._epoch, self._number, self._started = 0, config["number"], time.time()
+
+    def reset_config(self, new_config: dict[str, Any]) -> bool:
+        """Begin another one."""
+        self.setup(new_config)
+        return True
+
+    def step(self) -> dict[str, Any]:
+        """What a trial of `recsys.search.trial` tells of an epoch."""
+        self._epoch += 1
+        value = (self._number * 37 % 101 + self._epoch) / 200
+        metrics = dict.fromkeys(METRICS, value) | {"train_seconds": 0.01, "rank_seconds": 0.01}
+        told = {"epoch": self._epoch, "step": self._epoch, "whole": True, "metrics": metrics}
+        return {**told, "is_last": self._epoch == self.config["epochs"], "started": self._started}
+
+
+class Workers:
+    """Stands in for all workers, in one process: trials by their number."""
+
+    def __init__(self, n_epochs: int) -> None:
+        self._n_epochs, self._trials = n_epochs, dict[int, TrivialRunner]()
+
+    def call(self, number: int, name: str, *arguments: Any, **named: Any) -> Any:
+        """Do what the worker would."""
+        if name == "__init__":
+            self._trials[number] = TrivialRunner(**named | {"config": named["config"] | {"epochs": self._n_epochs}})
+            return None
+        if name == "reset":
+            arguments = (arguments[0] | {"epochs": self._n_epochs}, *arguments[1:])
+        return getattr(self._trials[number], name)(*arguments, **named) if not name.startswith("__ray_") else None
+
+
+class StandIn:
+    """Takes the place of an actor's class, of an actor and of its methods, whichever Tune asks for."""
+
+    def __init__(self, workers: Any, number: int, name: str = "__init__") -> None:
+        self._workers, self._number, self._name = workers, number, name
+
+    def __getattr__(self, name: str) -> "StandIn":
+        return StandIn(self._workers, self._number, name)
+
+    def remote(self, *arguments: Any, **named: Any) -> Any:
+        """Start the actor, or call its method."""
+        future = self._workers.call.remote(self._number, self._name, *arguments, **named)
+        return StandIn(self._workers, self._number) if self._name == "__init__" else future

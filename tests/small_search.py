@@ -86,12 +86,12 @@ def search(
     record = reopen(plan.study_folder, plan.config, plan.space)
     data = ray.put(load(plan.processed, "validation", negatives=False))
     tracking = open_tracking(Config(), folder) if tracked else None
-    listeners, slots = list(callbacks), plan.concurrency
+    listeners, slots = list(callbacks), plan.slots
     if tracking:
         runs = open_study_runs(Config(), folder, plan.study_folder, tracking, record.attach_run)
         runs.start({}, {})
         listeners.append(StudyCallback(runs, record))
-    outcome = study.search(plan.study_folder, record, plan.config, data, listeners, concurrency=slots, gpu_device="cpu")
+    outcome = study.search(plan.study_folder, record, plan.config, data, listeners, slots=slots, gpu_device="cpu")
     if tracking:
         runs.close()
     return Searched(plan.study_folder, plan.config, record, outcome)

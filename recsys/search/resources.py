@@ -4,22 +4,21 @@ Stands before the search: a request that no node can meet is a mistake, told bef
 """
 
 import logging
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import ray
 
 from recsys.config import Config
-from recsys.config_files import read_yaml
 from recsys.data.connection import connect
+from recsys.search.autoscaling import autoscaler_config
 
 if TYPE_CHECKING:
     from ray.tune import PlacementGroupFactory
 
-HEAD_FILE = "ray_bootstrap_config.yaml"
-"""What `ray up` leaves in the home of the head, where the driver runs: the autoscaler goes by it, and tells nobody else."""
+_RECOUNT_SECONDS = 5.0
 
 _log = logging.getLogger(__name__)
 
@@ -34,7 +33,7 @@ def join(config: Config) -> None:
     if ray.is_initialized():
         return
     connect(config)
-    slots(config)
+    Slots(config)
     if not any(node.trials(config) for node in _nodes()):
         _log.warning("No node holds a trial yet: the search waits until the cluster has started one, which can take minutes.")
 
@@ -46,24 +45,43 @@ def placement(config: Config, gpu: float) -> "PlacementGroupFactory":
     return PlacementGroupFactory([{**_amounts(config), "GPU": gpu}], bundle_label_selector=[_labels(config)])
 
 
-def slots(config: Config) -> int:
-    """How many trials fit on the connected cluster at a time once it has grown, bounded by `study.max_concurrent`.
+class Slots:
+    """How many trials may run at a time on the connected cluster: counted again as it grows and shrinks.
 
-    Raises:
-        ValueError: if no node that is there or can be added holds one trial, or it asks for more than one GPU and a fraction.
+    `most`: the largest count so far.
     """
-    gpu = config.resources.gpu
-    if gpu > 1 and not gpu.is_integer():
-        raise ValueError(
-            f"resources.gpu: must be whole above 1, but got {gpu:g}. Ask for {int(gpu)} or {int(gpu) + 1} with --gpu."
-        )
-    nodes = _nodes()
-    addable, n_addable = _addable()
-    grown = sum(sorted((node.trials(config) for node in addable), reverse=True)[:n_addable])
-    fitting = max(sum(node.trials(config) for node in nodes), grown)
-    if fitting == 0:
-        raise ValueError(f"{_unmet(config, [*nodes, *addable])}, or join a cluster with such nodes (cluster.address).")
-    return min(fitting, config.study.max_concurrent or fitting)
+
+    def __init__(self, config: Config) -> None:
+        """Count for the first time, with what the autoscaler can add.
+
+        Raises:
+            ValueError: if no node that is there or can be added holds a trial, or it asks for more than one GPU and a fraction.
+        """
+        gpu = config.resources.gpu
+        if gpu > 1 and not gpu.is_integer():
+            raise ValueError(
+                f"resources.gpu: must be whole above 1, but got {gpu:g}. Ask for {int(gpu)} or {int(gpu) + 1} with --gpu."
+            )
+        self._config = config
+        self._addable, self._n_addable = _addable()
+        self.most = 0
+        self._count()
+        if self.most == 0:
+            nodes = [*_nodes(), *self._addable]
+            raise ValueError(f"{_unmet(config, nodes)}, or join a cluster with such nodes (cluster.address).")
+
+    def count(self) -> int:
+        """As many as fit once the cluster has grown, bounded by `study.max_concurrent`; one, to wait, where no node is left."""
+        if time.monotonic() >= self._counted + _RECOUNT_SECONDS:
+            self._count()
+        return max(1, self._fitting)
+
+    def _count(self) -> None:
+        self._counted = time.monotonic()
+        grown = sum(sorted((node.trials(self._config) for node in self._addable), reverse=True)[: self._n_addable])
+        fitting = max(sum(node.trials(self._config) for node in _nodes()), grown)
+        self._fitting = min(fitting, self._config.study.max_concurrent or fitting)
+        self.most = max(self.most, self._fitting)
 
 
 @dataclass(frozen=True)
@@ -102,10 +120,9 @@ def _nodes() -> list[_Node]:
 
 def _addable() -> tuple[list[_Node], int]:
     """The nodes that the autoscaler can have running beside the head, and how many of them at a time."""
-    file = Path.home() / HEAD_FILE
-    if not file.exists():
+    tree = autoscaler_config()
+    if tree is None:
         return [], 0
-    tree: dict[str, Any] = read_yaml(file)
     types = [node_type for name, node_type in tree["available_node_types"].items() if name != tree["head_node_type"]]
     nodes = [_Node(one["resources"], one.get("labels", {})) for one in types for _ in range(one["max_workers"])]
     return nodes, tree["max_workers"]

@@ -8,6 +8,7 @@ search stops by the same standard.
 import errno
 import math
 from collections import Counter
+from collections.abc import Callable
 from typing import Any, cast
 
 from ray.tune import PlacementGroupFactory
@@ -25,16 +26,22 @@ from recsys.tracking.callback import failure_of
 class StudySearcher(Searcher):
     """Proposes the trials of a study; the values and all endings but failures are written by the scheduler."""
 
-    def __init__(self, record: StudyRecord, limit: int | None) -> None:
-        """Propose until `limit` trials have ended, without end where it is None."""
+    def __init__(self, record: StudyRecord, limit: int | None, n_slots: Callable[[], int]) -> None:
+        """Propose until `limit` trials have ended, without end where it is None, while fewer run than there are slots."""
         super().__init__()
         self._record = record
         self._limit = limit
+        self._n_slots = n_slots
         self._numbers: dict[str, int] = {}  # by Tune's ids, which are new in each run
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:  # type: ignore[override]
-        """Begin the next trial. None while the last ones run, as one of them may be given back; `FINISHED` after them."""
+        """Begin the next trial. None while there is no slot, or the last ones run, of which one may be given back.
+
+        `FINISHED` after them.
+        """
         n_running = self._record.n_running
+        if n_running >= self._n_slots():
+            return None
         if self._limit is not None and self._record.n_finished + n_running >= self._limit:
             return None if n_running else Searcher.FINISHED
         number, config = self._record.ask()

@@ -20,7 +20,7 @@ from recsys.object_store import url_of
 from recsys.search import study
 from recsys.search.lease import hold
 from recsys.search.record import StudyRecord, trial_seed
-from recsys.search.resources import slots
+from recsys.search.resources import Slots
 from recsys.search.space import SearchSpace
 from recsys.search.study_files import leaderboard_row, make_study, reopen, require_same, study_folder, write_results
 from recsys.search.study_storage import Start
@@ -41,7 +41,7 @@ _INTERRUPTED_SECONDS = 2.0
 class Plan:
     """A search that has passed every check.
 
-    `folder`: the command's `--dir`. `concurrency`: trials at the same time. `goes_on`: whether the study was started before.
+    `folder`: the command's `--dir`. `slots`: how many trials may run at a time. `goes_on`: whether the study was started before.
     """
 
     name: str
@@ -50,7 +50,7 @@ class Plan:
     space: SearchSpace
     processed: Processed
     start: Start
-    concurrency: int
+    slots: Slots
     goes_on: bool
 
     @property
@@ -80,7 +80,7 @@ def make_plan(
     start = Start(processed.fingerprint, parts_of_epoch(processed.manifest.n_train), tuple(sorted(decided)))
     if goes_on:
         require_same(study_folder(folder, name), config, space, start)
-    return Plan(name, folder, config, space, processed, start, slots(config), goes_on)
+    return Plan(name, folder, config, space, processed, start, Slots(config), goes_on)
 
 
 @dataclass(frozen=True)
@@ -123,7 +123,7 @@ def _run(plan: Plan, data: Any, tracking: Tracking | None) -> Result:
         _start_runs(runs, plan, record, uploads)
         callbacks: list[Callback] = [StudyCallback(runs, record)]
         outcome = study.search(
-            plan.study_folder, record, plan.config, data, callbacks, concurrency=plan.concurrency, after_upload=uploads.after_next
+            plan.study_folder, record, plan.config, data, callbacks, slots=plan.slots, after_upload=uploads.after_next
         )
         limit = _INTERRUPTED_SECONDS if outcome.interrupted else None
         uploads.now()
@@ -209,7 +209,7 @@ def _answer(plan: Plan, outcome: study.Outcome, run_id: str | None) -> dict[str,
         },
         "wall_seconds": outcome.wall_seconds,
         "busy_seconds": outcome.busy_seconds,
-        "concurrency": plan.concurrency,
+        "concurrency": plan.slots.most,
         "mlflow": run_id
         and {
             "tracking_uri": shown_uri(plan.config, plan.folder),
@@ -233,7 +233,7 @@ def describe_plan(plan: Plan) -> dict[str, Any]:
         "resources": {
             "cluster": {kind: cluster.get(kind, 0.0) for kind in ("CPU", "GPU")},
             "trial": {"cpu": plan.config.resources.cpu, "gpu": plan.config.resources.gpu},
-            "concurrency": plan.concurrency,
+            "concurrency": plan.slots.most,
         },
         "data": {"users": counts["n_users"], "items": counts["n_items"], "interactions": counts["n_interactions"]},
     }

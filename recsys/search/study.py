@@ -20,6 +20,8 @@ os.environ.setdefault("TUNE_DISABLE_SIGINT_HANDLER", "1")
 os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
 os.environ.setdefault("TUNE_GLOBAL_CHECKPOINT_S", str(10**9))
 os.environ.setdefault("TUNE_FORCE_TRIAL_CLEANUP_S", "5")
+# The searcher knows how many trials may run; Tune would let one wait at a time, and a cluster grow by one node at a time.
+os.environ.setdefault("TUNE_MAX_PENDING_TRIALS_PG", str(10**6))
 
 from ray import tune
 from ray.tune import Callback, Stopper
@@ -29,7 +31,7 @@ from ray.tune.experiment import Trial
 from recsys.config import Config
 from recsys.search.progress import SearchProgress
 from recsys.search.record import StudyRecord
-from recsys.search.resources import placement
+from recsys.search.resources import Slots, placement
 from recsys.search.searcher import AshaScheduler, StudySearcher, rungs
 from recsys.search.summaries import TrialSummary
 from recsys.search.trial import TrialRunner
@@ -58,7 +60,7 @@ def search(
     data: Any,
     callbacks: list[Callback],
     *,
-    concurrency: int,
+    slots: Slots,
     gpu_device: str = "cuda",
     after_upload: Later = at_once,
 ) -> Outcome:
@@ -70,7 +72,7 @@ def search(
         config: the base config.
         data: reference to the `Interactions` in Ray's object store.
         callbacks: further listeners, such as MLflow's.
-        concurrency: trials at the same time.
+        slots: how many trials may run at a time.
         gpu_device: the torch device of trials that have a GPU.
         after_upload: does what must wait until the record lies where it is gone on from.
     """
@@ -90,10 +92,9 @@ def search(
             tune.run(
                 trainable,
                 name=folder.name,
-                search_alg=StudySearcher(record, limit),
+                search_alg=StudySearcher(record, limit, slots.count),
                 scheduler=AshaScheduler(record, config),
                 num_samples=_MANY_TRIALS,  # the searcher knows when to end
-                max_concurrent_trials=concurrency,
                 max_failures=config.resources.max_failures,
                 reuse_actors=True,
                 stop=stopper,

@@ -14,7 +14,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-NEEDED = ("ip", "unshare", "nsenter", "ssh", "ssh-keygen", "rsync", "/usr/sbin/sshd")
+NEEDED = ("ip", "unshare", "nsenter", "ssh", "ssh-keygen", "rsync", "tmux", "/usr/sbin/sshd")
 GIVE_UP_SECONDS = 60.0
 
 _INIT = r"""
@@ -44,7 +44,7 @@ def why_not() -> str | None:
     if os.geteuid() != 0:
         return "hosts in network namespaces need root"
     missing = [name for name in NEEDED if shutil.which(name) is None]
-    return f"missing: {', '.join(missing)} (Debian: iproute2 util-linux openssh-client openssh-server rsync)" if missing else None
+    return f"missing: {', '.join(missing)} (Debian: iproute2 util-linux openssh-client openssh-server rsync tmux)" if missing else None
 
 
 @dataclass

@@ -1,12 +1,18 @@
 """A cluster that `ray up` makes of hosts on this machine by the project's own on-premise file, as a user does it."""
 
+import fcntl
 import json
 import os
+import pty
+import re
+import shlex
+import struct
 import subprocess
 import sys
+import termios
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,9 +24,12 @@ from recsys.config_files import dump_yaml
 from .hosts import Host, hosts
 
 ROOT = Path(__file__).parents[2]
+README = ROOT / "README.md"
 GIVE_UP_SECONDS = 300.0
 S3_PORT = 5555
 _STORE_BYTES = 300_000_000
+_SOONER = "AUTOSCALER_UPDATE_INTERVAL_S=1 RAY_health_check_period_ms=1000 RAY_health_check_timeout_ms=3000"
+"""Ray looks after its nodes every second instead of every 5, and gives up a silent one after 20 s instead of 65."""
 
 
 @dataclass(frozen=True)
@@ -33,18 +42,52 @@ class Cluster:
 
     def ray(self, *arguments: str) -> str:
         """Run a command of `ray` on the user's machine to its end; what it prints."""
-        command = [_program("ray"), *arguments]
+        return self.run(["ray", *arguments])
+
+    def run(self, command: list[str]) -> str:
+        """Run a command on the user's machine to its end; what it prints."""
         done = subprocess.run(
             command, cwd=ROOT, env=self.environment, capture_output=True, text=True, timeout=GIVE_UP_SECONDS, check=False
         )
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout
 
+    def step(self, name: str, *replaced: tuple[str, str]) -> list[list[str]]:
+        """The commands that the README has for a step, for this cluster's file, with some of their text replaced."""
+        (line,) = re.findall(rf"^\| {re.escape(name)} \| (.*) \|$", README.read_text(encoding="utf-8"), re.MULTILINE)
+        commands = []
+        for command in re.findall("`(.*?)`", line):
+            for old, new in (*replaced, ("cluster.yaml", str(self.file))):
+                assert old in command
+                command = command.replace(old, new)  # noqa: PLW2901
+            commands.append(shlex.split(command))
+        return commands
+
+    def watch(self, command: list[str], text: str) -> None:
+        """Run a command on a terminal until it shows a text, and leave it with Ctrl-B D, as one leaves tmux."""
+        user, terminal = pty.openpty()
+        fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", 40, 200, 0, 0))
+        environment = {**self.environment, "TERM": "xterm"}
+        with subprocess.Popen(command, cwd=ROOT, env=environment, stdin=terminal, stdout=terminal, stderr=terminal) as process:
+            os.close(terminal)
+            shown = ""
+            while text not in shown:
+                shown += os.read(user, 10_000).decode(errors="replace")
+            os.write(user, b"\x02d")
+            with suppress(OSError):  # the command has closed the terminal
+                while os.read(user, 10_000):
+                    pass
+        os.close(user)
+        assert process.returncode == 0, shown
+
     def start(self, command: str, output: Path) -> subprocess.Popen[str]:
         """Start a command on the head by `ray exec`, attached; what it prints goes to `output`."""
-        told = [_program("ray"), "exec", str(self.file), command]
+        return self.begin(["ray", "exec", str(self.file), command], output)
+
+    def begin(self, command: list[str], output: Path) -> subprocess.Popen[str]:
+        """Start a command on the user's machine; what it prints goes to `output`."""
         with output.open("w") as stream:
-            return subprocess.Popen(told, cwd=ROOT, env=self.environment, stdout=stream, stderr=subprocess.STDOUT, text=True)
+            return subprocess.Popen(command, cwd=ROOT, env=self.environment, stdout=stream, stderr=subprocess.STDOUT, text=True)
 
     def alive(self) -> set[str]:
         """Addresses of the nodes that the head holds for alive, its own included."""
@@ -73,10 +116,11 @@ def cluster_up(folder: Path, shared: Path) -> Iterator[Cluster]:
         file.write_text(dump_yaml(_on_these(running, home, shared, f"test-{os.getpid()}")))
         cluster = Cluster(running, file, environment)
         cluster.ray("get-auth-token", "--generate")
-        cluster.ray("up", "-y", str(file))
+        (up,), (down,) = cluster.step("up"), cluster.step("down")
+        cluster.run(up)
         wait_until(lambda: cluster.alive() == {host.address for host in running.values()})
         yield cluster
-        cluster.ray("down", "-y", str(file))
+        cluster.run(down)
         assert running["head"].processes("raylet") == []
 
 
@@ -95,14 +139,10 @@ def _on_these(running: dict[str, Host], home: Path, shared: Path, name: str) -> 
     place |= {"ACCESS_KEY_ID": "id", "SECRET_ACCESS_KEY": "secret"}
     told = " ".join(f"AWS_{name}={value}" for name, value in place.items())
     tree["setup_commands"] = [*kept, f"ln -sfn {sys.prefix} ~/venv", f"echo export {told} >> ~/.recsys-env"]
-    for commands, size in (("head_start_ray_commands", ""), ("worker_start_ray_commands", "--num-cpus=1")):
-        sized = f"ray start {size} --object-store-memory={_STORE_BYTES}"
+    for commands, before, size in (("head_start_ray_commands", _SOONER, ""), ("worker_start_ray_commands", "", "--num-cpus=1")):
+        sized = f"{before} ray start {size} --object-store-memory={_STORE_BYTES}"
         tree[commands] = [command.replace("ray start", sized) for command in tree[commands]]
     return tree
-
-
-def _program(name: str) -> str:
-    return str(Path(sys.executable).parent / name)
 
 
 def wait_until(reached: Callable[[], bool]) -> None:

@@ -11,7 +11,7 @@ import pytest
 from ray.autoscaler._private.fake_multi_node.node_provider import FAKE_HEAD_NODE_ID
 
 from recsys.config_files import dump_yaml
-from recsys.search.resources import HEAD_FILE
+from recsys.search.autoscaling import HEAD_FILE
 
 from ..small_search import SPACE, open_optuna, ratings_csv
 from .hosts import Host, hosts, why_not

@@ -9,8 +9,9 @@ import optuna
 import pytest
 
 from recsys.config_files import dump_yaml
+from recsys.training import saved_model
 
-from ..small_search import SPACE, logged_steps, logged_trials, open_optuna, ratings_csv
+from ..small_search import N_ITEMS, N_USERS, SPACE, logged_steps, logged_trials, open_optuna, ratings_csv
 from .hosts import why_not
 from .on_hosts import GIVE_UP_SECONDS, S3_PORT, Cluster, cluster_up, wait_until
 
@@ -74,6 +75,31 @@ def test_a_folder_that_one_host_alone_has_is_refused(cluster: Cluster, shared: P
     assert search.wait(timeout=GIVE_UP_SECONDS) != 0
     assert "error: --dir: must be seen by all nodes, but got /tmp/alone, which is not on w" in output.read_text()
     assert "studies" not in cluster.hosts["head"].run("ls /tmp/alone")
+
+
+def test_the_steps_of_the_readme(cluster: Cluster, shared: Path, tmp_path: Path) -> None:
+    small = "--space experiments/space.yaml --data experiments/ratings.csv --trials 4"
+    (in_background,) = cluster.step("the same in the background", ("--space search_spaces/ncf.yaml", small))
+    cluster.run(in_background)
+    attach, status = cluster.step("watch it")
+    cluster.watch(attach, "/4 trials")
+    assert "4.0 CPU" in cluster.run(status)
+    wait_until((shared / "studies/first/best.yaml").exists)
+
+    (train,) = cluster.step("train the best")
+    cluster.run(train)
+    (fetch,) = cluster.step("fetch it", (" first", f" {tmp_path / 'first'}"))
+    cluster.run(fetch)
+    model = saved_model.load(tmp_path / "first")
+    assert (len(model.user_ids), len(model.item_ids)) == (N_USERS, N_ITEMS)
+
+    (see,) = cluster.step("MLflow at localhost:5000")
+    tunnel = cluster.begin(see, tmp_path / "mlflow.txt")
+    wait_until(lambda: "Application startup complete" in (tmp_path / "mlflow.txt").read_text())
+    runs = logged_trials("http://localhost:5000", "recsys")
+    assert [(run.data.tags["study"], run.data.tags["trial"]) for run in runs] == [("first", str(number)) for number in range(4)]
+    cluster.hosts["head"].kill("mlflow ui")
+    tunnel.wait(timeout=GIVE_UP_SECONDS)
 
 
 S3 = """

@@ -18,7 +18,7 @@ from recsys.search.space_file import parse_space
 from recsys.search.trial import TrialRunner
 
 from ..small_search import SPACE, search
-from .nodes import GIVE_UP_SECONDS, NotingRunner, cluster_of, drivers, here, names, notes, wait_until
+from .nodes import GIVE_UP_SECONDS, STORE_BYTES, NotingRunner, cluster_of, drivers, here, names, notes, wait_until
 
 NODES: dict[str, dict[str, Any]] = {
     "a": {"num_cpus": 2, "resources": {"big": 1}},
@@ -69,6 +69,27 @@ def test_a_search_on_gpus_beside_one_on_cpus(two_drivers: ProcessPoolExecutor, r
         assert {(where, devices) for _, _, where, _, devices in notes(study_folder)} == {(node, device)}
 
 
+class WaitingRunner(NotingRunner):
+    """A worker that goes on with its first step once another trial is in its first step on another node."""
+
+    def step(self) -> dict[str, Any]:
+        meeting = self._folder.parents[3] / "meeting"
+        (meeting / f"{here()}-{self.config['number']}").touch()
+        wait_until(lambda: len({mark.name[0] for mark in meeting.iterdir()}) == 2)
+        return super().step()
+
+
+def test_a_search_takes_a_node_that_joins_it(ratings: Path, tmp_path: Path) -> None:
+    (tmp_path / "meeting").mkdir()
+    with cluster_of({"a": {"num_cpus": 1}}) as (cluster, _), drivers(cluster.address) as pool:
+        searching = pool.submit(search_on, WaitingRunner, ratings, tmp_path / "grown", {})
+        wait_until(lambda: list((tmp_path / "meeting").iterdir()) != [])
+        cluster.add_node(num_cpus=1, labels={"name": "b"}, object_store_memory=STORE_BYTES, include_dashboard=False)
+        states, study_folder = searching.result(GIVE_UP_SECONDS)
+    assert states == ["complete"] * 4
+    assert {node for _, _, node, _, _ in notes(study_folder)} == {"a", "b"}
+
+
 def made_bytes() -> dict[str, int]:
     """Bytes that each node's object store has ever taken in, those that came from other nodes included."""
     told = {}
@@ -92,7 +113,7 @@ def search_with_much_data(ratings: Path, folder: Path) -> tuple[dict[str, int], 
     config = replace_values(Config(), values)
     processed = pipeline.prepare(config, folder)
     plan = session.make_plan(config, parse_space(SPACE, "space.yaml"), "s", folder, processed)
-    assert plan.concurrency == 6
+    assert plan.slots.count() == 6
     before = made_bytes()
     session.run(plan)
     taken_in = {name: made - before[name] for name, made in made_bytes().items()}

@@ -1,4 +1,5 @@
 import json
+import time
 from pathlib import Path
 from typing import Any
 
@@ -6,7 +7,8 @@ import pytest
 import ray
 
 from recsys.config import Config, replace_values
-from recsys.search.resources import HEAD_FILE, slots
+from recsys.search.autoscaling import HEAD_FILE
+from recsys.search.resources import Slots
 
 
 @pytest.fixture(autouse=True)
@@ -34,7 +36,7 @@ def ask(monkeypatch: pytest.MonkeyPatch, nodes: list[dict[str, float]], **resour
     ]
     dead = {"Alive": False, "Resources": {"CPU": 64.0, "GPU": 8.0}, "Labels": {"zone": "dead"}}
     monkeypatch.setattr(ray, "nodes", lambda: [*told, dead])
-    return slots(replace_values(Config(), {f"resources.{name}": value for name, value in resources.items()}))
+    return Slots(replace_values(Config(), {f"resources.{name}": value for name, value in resources.items()})).count()
 
 
 @pytest.mark.parametrize(
@@ -61,8 +63,25 @@ def test_slots(monkeypatch: pytest.MonkeyPatch, nodes: list[dict[str, float]], r
 
 def test_slots_are_bounded_by_the_config(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ray, "nodes", lambda: [{"Alive": True, "Resources": {"CPU": 8.0}, "Labels": {}}])
-    assert slots(replace_values(Config(), {"study.max_concurrent": 3})) == 3
-    assert slots(replace_values(Config(), {"study.max_concurrent": 30})) == 8
+    assert Slots(replace_values(Config(), {"study.max_concurrent": 3})).count() == 3
+    assert Slots(replace_values(Config(), {"study.max_concurrent": 30})).count() == 8
+
+
+def test_slots_follow_the_cluster(monkeypatch: pytest.MonkeyPatch) -> None:
+    now, nodes = 100.0, [{"Alive": True, "Resources": {"CPU": 2.0}, "Labels": {}}]
+    monkeypatch.setattr(time, "monotonic", lambda: now)
+    monkeypatch.setattr(ray, "nodes", lambda: nodes)
+    slots = Slots(Config())
+    assert slots.count() == 2
+    nodes = [*nodes, {"Alive": True, "Resources": {"CPU": 3.0}, "Labels": {}}]
+    now = 104.9
+    assert slots.count() == 2  # Ray is asked every 5 s, not with each result of a trial
+    now = 105.0
+    assert (slots.count(), slots.most) == (5, 5)
+    nodes, now = nodes[:1], 110.0
+    assert (slots.count(), slots.most) == (2, 5)
+    nodes, now = [], 115.0
+    assert slots.count() == 1  # what waits for a node to come back
 
 
 @pytest.mark.parametrize(

@@ -29,7 +29,8 @@ class Search:
         self.study = optuna.create_study(direction="maximize")
         self.study.set_user_attr("start", {"parts": parts})
         self.record = StudyRecord(self.study, config, SPACE)
-        self.searcher = StudySearcher(self.record, config.study.trial_limit)
+        self.n_slots = 10
+        self.searcher = StudySearcher(self.record, config.study.trial_limit, lambda: self.n_slots)
         self.scheduler = AshaScheduler(self.record, config)
 
     def suggest(self) -> Any:
@@ -97,6 +98,22 @@ def test_a_trial_is_stopped_within_a_long_epoch() -> None:
         search.report(best, step, value)
     running = search.record.summaries()[best]
     assert (running.epochs, running.value, running.epoch) == (1, 0.2, 1)
+
+
+def test_trials_begin_while_there_are_slots() -> None:
+    search = Search()
+    search.n_slots = 2
+    first, _ = search.begin(), search.begin()
+    assert search.suggest() is None
+    search.n_slots = 3  # the cluster has grown
+    third = search.begin()
+    assert search.suggest() is None
+    search.n_slots = 1  # nodes have left: of three that run, or wait for one, two have to end before another begins
+    for number in (first, third):
+        search.report(number, 20, 0.5, is_last=True)
+        assert search.suggest() is None
+    search.n_slots = 2
+    search.begin()
 
 
 def test_a_third_passes_a_rung_and_the_best_of_fewer() -> None:

@@ -172,7 +172,7 @@ ON_GPUS = """
 import sys
 from pathlib import Path
 import ray
-from recsys.search.resources import slots
+from recsys.search.resources import Slots
 from tests.small_search import Results, search
 
 ray.init(num_cpus=2, num_gpus=2, include_dashboard=False)
@@ -180,7 +180,7 @@ results = Results()
 values = {"resources.cpu": 0.5, "resources.gpu": 0.5, "study.n_trials": 8, "study.max_concurrent": None,
           "training.max_epochs": 40, "study.grace_period": 40}
 searched = search(Path(sys.argv[1]), Path(sys.argv[2]), values, callbacks=[results])
-assert slots(searched.config) == 4
+assert Slots(searched.config).count() == 4
 assert [s.state for s in searched.outcome.summaries] == ["complete"] * 8, searched.outcome
 assert len(results.pids) == 4, results.pids
 """

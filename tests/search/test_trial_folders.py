@@ -56,7 +56,7 @@ class Disk:
         optuna_study = create_study(folder, CONFIG, Start()) if is_new else reopen_study(folder, CONFIG)
         self.record = StudyRecord(optuna_study, CONFIG, SPACE)
         self.record.reopen()
-        self.searcher = StudySearcher(self.record, None)
+        self.searcher = StudySearcher(self.record, None, lambda: 10)
         self.scheduler = AshaScheduler(self.record, CONFIG)
         self.folders = TrialFolders(self.trials, self.record, n_kept)
         self.state = state or start_training(replace_values(CONFIG, {"model.embedding_dim": 4}), 3, 3, 0, "cpu")

@@ -23,6 +23,7 @@ from recsys.credentials import without_passwords
 from recsys.databases import knock
 from recsys.object_store import fetch_folder, names, url_of
 from recsys.search.journal import open_journal, take_over
+from recsys.search.write_through import WriteThroughStorage
 from recsys.storage import network_file_system
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
@@ -85,7 +86,7 @@ def read_start(folder: Path, storage: str | None) -> Start:
 
 
 def reopen_study(folder: Path, config: Config) -> optuna.Study:
-    """The study of a folder, to go on with.
+    """The study of a folder, for the one process that goes on with it.
 
     Raises:
         FileNotFoundError: if the folder holds no study.
@@ -106,9 +107,11 @@ def reopen_study(folder: Path, config: Config) -> optuna.Study:
             f"{folder / SQLITE}: must lie on a disk of this machine to be written, but got a network file system ({kind}). "
             "Go on with the study on the machine that has the disk."
         )
-    study = load_study(folder, config.study.storage)
-    study.sampler = _sampler(config, len(study.get_trials(deepcopy=False)))
-    return study
+    found = load_study(folder, config.study.storage)
+    # A journal is in memory as it is.
+    storage = found._storage if record == JOURNAL else WriteThroughStorage(found._storage, found.study_name)
+    sampler = _sampler(config, len(found.get_trials(deepcopy=False)))
+    return optuna.load_study(study_name=found.study_name, storage=storage, sampler=sampler)
 
 
 def _sampler(config: Config, n_trials: int) -> optuna.samplers.BaseSampler:

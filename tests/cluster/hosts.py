@@ -44,7 +44,11 @@ def why_not() -> str | None:
     if os.geteuid() != 0:
         return "hosts in network namespaces need root"
     missing = [name for name in NEEDED if shutil.which(name) is None]
-    return f"missing: {', '.join(missing)} (Debian: iproute2 util-linux openssh-client openssh-server rsync tmux)" if missing else None
+    return (
+        f"missing: {', '.join(missing)} (Debian: iproute2 util-linux openssh-client openssh-server rsync tmux)"
+        if missing
+        else None
+    )
 
 
 @dataclass

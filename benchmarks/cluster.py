@@ -61,6 +61,7 @@ def drive(n_trials: int, n_epochs: int, n_nodes: int, folder: Path) -> dict[str,
     ray.init(address=cluster.address, log_to_driver=False)
     workers = ray.remote(num_cpus=0)(Workers).remote(n_epochs)  # type: ignore[attr-defined]
     numbers = iter(range(10 * n_trials))
+    ray.kill = lambda _actor: None  # a worker that is not told to stop within 5 s
     AcquiredResources.annotate_remote_entities = lambda *_: [StandIn(workers, next(numbers))]  # type: ignore[method-assign, assignment]
     config = replace_values(
         Config(),

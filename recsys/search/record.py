@@ -51,6 +51,7 @@ class StudyRecord:
         self._running: dict[int, _Progress] = {}
         self._rungs: dict[int, dict[int, float]] = {}
         self._left: deque[optuna.Trial] = deque()
+        self._ended: dict[int, TrialSummary] = {}
         attributes = study.user_attrs
         self._run_ids = {int(key.removeprefix(_RUN_ID)): attributes[key] for key in attributes if key.startswith(_RUN_ID)}
 
@@ -165,9 +166,12 @@ class StudyRecord:
         return self._summarise(self._trial(number))
 
     def _summarise(self, trial: FrozenTrial) -> TrialSummary:
+        run_id, ended = self._run_ids.get(trial.number), self._ended.get(trial.number)
+        if ended is not None and ended.run_id == run_id:  # of an ended trial the run alone may come later
+            return ended
         values = {step // self.parts: value for step, value in trial.intermediate_values.items() if step % self.parts == 0}
         epoch = max(values, key=lambda e: (values[e], -e)) if values else None
-        return TrialSummary(
+        summary = TrialSummary(
             number=trial.number,
             state=_state(trial),
             epochs=max(values, default=0),
@@ -175,9 +179,12 @@ class StudyRecord:
             epoch=epoch,
             params=by_path(trial.params),
             metrics=dict(trial.user_attrs.get("metrics", {})),
-            run_id=self._run_ids.get(trial.number),
+            run_id=run_id,
             nodes=dict(trial.user_attrs.get("nodes", {})),
         )
+        if trial.state.is_finished():
+            self._ended[trial.number] = summary
+        return summary
 
     def config_of(self, number: int) -> Config:
         """The complete config of a trial."""

@@ -6,7 +6,7 @@ BENCH_INSTALLED := .venv/bench-installed
 CLUSTER_INSTALLED := .venv/cluster-installed
 JOBS := tests/cluster/test_head.py::test_a_search_as_a_job_that_is_stopped_and_goes_on
 
-.PHONY: tune test test-faults fuzz cluster-check test-cluster test-jobs bench lint
+.PHONY: tune test test-faults fuzz cluster-check test-nodes test-cluster test-jobs bench lint
 
 tune: $(INSTALLED)
 	$(BIN)/python -m recsys.tune --space search_spaces/ncf.yaml
@@ -24,9 +24,13 @@ fuzz: $(INSTALLED)
 cluster-check: $(INSTALLED)
 	$(BIN)/python -m pytest tests/cluster/test_files.py tests/cluster/test_aws.py
 
-# Clusters on this machine. `ray up` on hosts in namespaces wants root and Debian's iproute2, openssh-server and rsync.
+# Clusters whose nodes are processes of this machine.
+test-nodes: $(INSTALLED)
+	$(BIN)/python -m pytest tests/cluster/test_nodes.py tests/cluster/test_spot.py
+
+# Hosts in namespaces of this machine, with `ray up`: wants root and Debian's iproute2, openssh-server, rsync and tmux.
 test-cluster: $(INSTALLED)
-	$(BIN)/python -m pytest -rs tests/cluster --ignore tests/cluster/test_files.py --ignore tests/cluster/test_aws.py --deselect $(JOBS)
+	$(BIN)/python -m pytest -rs tests/cluster/test_hosts.py tests/cluster/test_head.py --deselect $(JOBS)
 
 # The extra `cluster` stays out of the other tests: what it brings takes time at each start of Ray.
 test-jobs: $(CLUSTER_INSTALLED)

@@ -39,8 +39,8 @@ PAGE = Path(__file__).parents[1] / "docs" / "scaling.md"
 BEGIN, END = "<!-- measured: begin -->\n", "<!-- measured: end -->"
 IN_FLIGHT = (10, 100, 1_000)
 NODES = (1, 8)
-EPOCHS = (1, 5)
-"""Two lengths of a trial tell what a result costs from what a trial does."""
+RESULTS = 4_000
+"""How many more results the longer of two searches has: they tell what a result costs from what a trial does."""
 PROPOSALS = (100, 1_000, 10_000)
 """Trials that have ended before the one that is proposed."""
 DATA = ((1_000_000, 100_000, 10_000_000), (1_000_000, 100_000, 20_000_000))
@@ -97,16 +97,16 @@ def _write_ratings(folder: Path) -> Path:
 
 
 def _driver(n_trials: int, n_nodes: int) -> Row:
-    runs = []
-    for n_epochs in EPOCHS:
+    runs, more_epochs = [], RESULTS // n_trials
+    for n_epochs in (1, 1 + more_epochs):
         with tempfile.TemporaryDirectory() as folder:
             runs.append(in_a_process(drive, n_trials, n_epochs, n_nodes, Path(folder)))
-    (short, long), more = runs, n_trials * (EPOCHS[1] - EPOCHS[0])
+    (short, long), more = runs, n_trials * more_epochs
     a_result = {kind: (long[kind] - short[kind]) / more for kind in ("busy", "wall")}
     values = {
         "results a second": more / (long["wall"] - short["wall"]),
         "CPU ms a result": 1e3 * a_result["busy"],
-        "CPU ms a trial beside": 1e3 * (short["busy"] / n_trials - EPOCHS[0] * a_result["busy"]),
+        "CPU ms a trial beside": 1e3 * (short["busy"] / n_trials - a_result["busy"]),
         "driver MB": long["driver"],
         "gcs_server MB": long["gcs"],
     }

@@ -7,15 +7,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import requests
 import yaml
+from mlflow.cli import server as mlflow_server
 
+from ..tracking.server import running_server
 from . import kubernetes_files
 from .cluster_files import mistakes, pinned
 
 ROOT = Path(__file__).parents[2]
 CONSTRAINTS = (ROOT / "constraints.txt").read_text(encoding="utf-8")
 CONFIGS = Path("configs/clusters")
-MANIFESTS = (CONFIGS / "ray_cluster.yaml", CONFIGS / "ray_job.yaml")
+RAY_CLUSTER, RAY_JOB = CONFIGS / "ray_cluster.yaml", CONFIGS / "ray_job.yaml"
+MANIFESTS = (CONFIGS / "kubernetes.yaml", RAY_CLUSTER, RAY_JOB)
 PYTHON = "3.11.14"
 
 
@@ -43,6 +47,38 @@ def test_a_file_for_ray_up(file: Path) -> None:
 def test_a_manifest_for_kubernetes(file: Path) -> None:
     for document in documents(file):
         assert kubernetes_files.mistakes(document, pinned("ray", CONSTRAINTS)) == []
+
+
+def test_the_manifests_fit_together() -> None:
+    parts = {(part["kind"], part["metadata"]["name"]): part["spec"] for part in documents(MANIFESTS[0])}
+    assert set(parts) == {
+        ("PersistentVolumeClaim", "recsys-experiments"), ("PersistentVolumeClaim", "recsys-mlflow"),
+        ("Deployment", "recsys-mlflow"), ("Service", "recsys-mlflow"),
+    }  # fmt: skip
+    service, server = parts["Service", "recsys-mlflow"], parts["Deployment", "recsys-mlflow"]["template"]
+    assert service["selector"].items() <= server["metadata"]["labels"].items()
+    (container,) = server["spec"]["containers"]
+    assert [port["targetPort"] for port in service["ports"]] == [port["containerPort"] for port in container["ports"]]
+    for cluster in (read(RAY_CLUSTER)["spec"], read(RAY_JOB)["spec"]["rayClusterSpec"]):
+        groups = [cluster["headGroupSpec"], *cluster["workerGroupSpecs"]]
+        volumes = [volume for group in groups for volume in group["template"]["spec"]["volumes"]]
+        assert {volume["persistentVolumeClaim"]["claimName"] for volume in volumes} == {"recsys-experiments"}
+        (head,) = cluster["headGroupSpec"]["template"]["spec"]["containers"]
+        assert head["env"] == [{"name": "MLFLOW_TRACKING_URI", "value": "http://recsys-mlflow:5000"}]
+
+
+def test_the_server_of_mlflow_answers_those_who_know_it_by_name(tmp_path: Path) -> None:
+    (deployment,) = (part for part in documents(MANIFESTS[0]) if part["kind"] == "Deployment")
+    (container,) = deployment["spec"]["template"]["spec"]["containers"]
+    told: list[str] = [*container["command"], *container["args"]]
+    flags = told[2:]
+    assert told[:2] == ["mlflow", "server"]
+    mlflow_server.make_context("server", flags.copy())  # it knows them all
+    (allowed,) = (flag for flag in flags if flag.startswith("--allowed-hosts="))
+    with running_server(tmp_path, allowed) as server:
+        runs = f"{server.uri}/api/2.0/mlflow/experiments/search?max_results=1"
+        hosts = {"recsys-mlflow:5000": 200, "localhost:5000": 200, "elsewhere.example.com": 403}
+        assert {host: requests.get(runs, headers={"Host": host}, timeout=60).status_code for host in hosts} == hosts
 
 
 def uv_in_image() -> str:
@@ -162,7 +198,7 @@ def container(tree: dict[str, Any]) -> dict[str, Any]:
     ],
 )
 def test_a_mistake_for_kubernetes_is_found(change: Change, place: str) -> None:
-    _, tree = copy.deepcopy(documents(CONFIGS / "ray_cluster.yaml"))
+    tree = read(RAY_CLUSTER)
     change(tree)
     found = kubernetes_files.mistakes(tree, pinned("ray", CONSTRAINTS))
     assert re.search(place, "\n".join(found)), found

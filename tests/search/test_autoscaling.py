@@ -1,6 +1,5 @@
 """What can be added to a cluster on Kubernetes; `test_resources` has the file that `ray up` leaves."""
 
-import copy
 import logging
 from pathlib import Path
 from types import SimpleNamespace
@@ -23,7 +22,7 @@ class Server:
     """Kubernetes' API as a pod of the cluster `recsys` in the namespace `team` finds it, with the cluster of the manifest."""
 
     def __init__(self) -> None:
-        _, self.cluster = copy.deepcopy(list(yaml.safe_load_all(MANIFEST.read_text(encoding="utf-8"))))
+        self.cluster = yaml.safe_load(MANIFEST.read_text(encoding="utf-8"))
         self.cluster["metadata"]["namespace"] = "team"
         self.status = 200
 

@@ -13,7 +13,7 @@ from ..small_search import SPACE, logged_steps, logged_trials
 from .on_s3 import started, stored_trials
 
 PLACE = f"s3://{BUCKET}/team/ncf"
-N_TRIALS, N_EPOCHS = 4, 20
+N_TRIALS, N_EPOCHS = 4, 10
 
 
 @pytest.fixture(scope="module")

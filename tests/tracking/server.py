@@ -17,8 +17,9 @@ GIVE_UP_SECONDS = 240.0
 class Server:
     """MLflow's server on loopback, with its database and artifacts in `folder`."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *flags: str) -> None:
         self.folder = folder
+        self._flags = flags
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             self.port = probe.getsockname()[1]
@@ -29,7 +30,7 @@ class Server:
         """Start it, again on the same port and files, and wait until it answers."""
         command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(self.port), "--workers", "1"]
         command += ["--backend-store-uri", f"sqlite:///{self.folder / 'mlflow.db'}"]
-        command += ["--artifacts-destination", str(self.folder / "artifacts")]
+        command += ["--artifacts-destination", str(self.folder / "artifacts"), *self._flags]
         environment = {**os.environ, "MLFLOW_DISABLE_TELEMETRY": "true"}
         with (self.folder / "log").open("ab") as log:
             self.process = subprocess.Popen(
@@ -57,9 +58,9 @@ class Server:
 
 
 @contextmanager
-def running_server(folder: Path) -> Iterator[Server]:
+def running_server(folder: Path, *flags: str) -> Iterator[Server]:
     """A server that is killed in the end."""
-    server = Server(folder)
+    server = Server(folder, *flags)
     try:
         yield server
     finally:

@@ -36,7 +36,7 @@ class Descent:
     def __init__(self, config: Config, data: Interactions, state: TrainingState, seed: int, device: str | torch.device) -> None:
         self._training, self._state, self._seed, self._device = config.training, state, seed, device
         self._rows = _ROWS[config.training.negative_sampling](config, data, device)
-        self._optimiser = Optimiser(config.model, state.model, state.optimiser, self._rows.n_lookups)
+        self._optimiser = Optimiser(config.model, state.model, state.adam, self._rows.n_lookups)
         self._epoch = 0
         self._order: Any = None
         self.n_parts = self._rows.n_parts
@@ -46,8 +46,8 @@ class Descent:
         training, state = self._training, self._state
         if epoch != self._epoch:
             self._epoch, self._order = epoch, self._rows.shuffle(generator_of(self._seed, epoch, 0, self._device))
-        for group in state.optimiser.param_groups:
-            group["lr"] = training.learning_rate * _DECAYS[training.learning_rate_decay]((epoch - 1) / training.max_epochs)
+        decay = _DECAYS[training.learning_rate_decay]
+        state.adam.learning_rate = training.learning_rate * decay((epoch - 1) / training.max_epochs)
         model = self._optimiser.model.train()
         total = torch.zeros((), device=self._device)
         # Dropout draws from torch's global generators: seed them for this part, and give them back as they were.

@@ -1,6 +1,6 @@
 """Adam whose cost goes with the rows that a step touches, and whose result is that of Adam on whole tables.
 
-Stands between the loop in `fit` and `torch.optim.Adam`. Where a table is large against what a batch looks up, a step copies the
+Stands between the loop in `descent` and `adam`. Where a table is large against what a batch looks up, a step copies the
 rows it needs out of the table and out of Adam's moments, relabels the batch by their places in the copy, trains a small model on
 it, and writes the rows back. A row that was left out for some steps makes up for them when it is needed again: Adam on the whole
 table would have decayed its moments and moved it along what was left of them, and both have a closed form. `settle` brings all
@@ -18,10 +18,10 @@ from typing import Protocol, Self, TypeVar
 
 import torch
 from torch import Tensor, nn
-from torch.optim.adam import adam as adam_step
 
 from recsys.config import ModelConfig
 from recsys.models import ROW_PARAMETERS, Model, build_model
+from recsys.training.adam import BETA1, BETA2, EPS, Adam
 from recsys.training.batches import Relabel
 
 
@@ -42,22 +42,13 @@ SETTLED_ROWS = 4096
 """Rows of a table that are settled at a time, so that the temporaries stay in the cache."""
 
 
-def start_adam(model: Model, learning_rate: float) -> torch.optim.Adam:
-    """Adam with the moments of every parameter in place, all 0."""
-    adam = torch.optim.Adam(model.parameters(), lr=learning_rate, fused=True)
-    for weight in model.parameters():
-        zeros = {moment: torch.zeros_like(weight.data) for moment in ("exp_avg", "exp_avg_sq")}
-        adam.state[weight] = {"step": torch.zeros((), device=weight.device)} | zeros
-    return adam
-
-
 class Optimiser:
     """A step is: `batch = prepare(batch)`, call `model` of this object on it, backward, `step()`. An epoch ends with `settle()`.
 
     `adam` holds the moments of every parameter of the model, and the learning rate, which may change after a settling.
     """
 
-    def __init__(self, config: ModelConfig, model: Model, adam: torch.optim.Adam, n_lookups: Mapping[str, int]) -> None:
+    def __init__(self, config: ModelConfig, model: Model, adam: Adam, n_lookups: Mapping[str, int]) -> None:
         """Choose between rows and whole tables for `user` and `item`, of which a batch looks up `n_lookups`."""
         self.model = model
         self._adam = adam
@@ -123,34 +114,32 @@ class _MissedSteps:
     same shape, the mean of e_k over them.
     """
 
-    def __init__(self, adam: torch.optim.Adam) -> None:
+    def __init__(self, adam: Adam) -> None:
         self.adam = adam
-        (self.group,) = adam.param_groups
-        beta1, beta2 = self.group["betas"]
         steps = torch.arange(MAX_STEPS + 1, dtype=torch.float64)
-        self.decays = ((beta1**steps).float(), (beta2**steps).float())
+        self.decays = ((BETA1**steps).float(), (BETA2**steps).float())
         missed = torch.arange(WINDOW, 0, -1, dtype=torch.float64)
-        self.shares = ((beta1 / math.sqrt(beta2)) ** missed).float()
-        self.growth = beta2**-missed
+        self.shares = ((BETA1 / math.sqrt(BETA2)) ** missed).float()
+        self.growth = BETA2**-missed
         self.restart()
 
     def restart(self) -> None:
         """Count from 0: every row is up to date."""
         self.now = 0
-        self.start = max(int(state["step"]) for state in self.adam.state.values())
+        self.start = max(int(state["step"]) for state in self.adam.moments.values())
         self.moved, self.moved_eps = torch.zeros(2, MAX_STEPS + 1)
-        self.eps = torch.full((MAX_STEPS + 1,), self.group["eps"])
+        self.eps = torch.full((MAX_STEPS + 1,), EPS)
         steps = torch.arange(self.start, self.start + MAX_STEPS + 1, dtype=torch.float64)
-        self.decayed = self.group["betas"][1] ** steps
+        self.decayed = BETA2**steps
 
     def advance(self) -> None:
         """One more step, which all rows miss but those that are marked as up to date."""
         self.now += 1
-        (beta1, beta2), j = self.group["betas"], self.start + self.now
-        c = self.group["lr"] * math.sqrt(1 - beta2**j) / (1 - beta1**j)
+        j = self.start + self.now
+        c = self.adam.learning_rate * math.sqrt(1 - BETA2**j) / (1 - BETA1**j)
         missing = slice(max(0, self.now - WINDOW), self.now)
         window = slice(WINDOW - (missing.stop - missing.start), WINDOW)
-        eps = (self.growth[window] - self.decayed[missing]).sqrt_().mul_(self.group["eps"]).float()
+        eps = (self.growth[window] - self.decayed[missing]).sqrt_().mul_(EPS).float()
         moved = self.moved[missing].add_(self.shares[window], alpha=-c)
         moved_eps = self.moved_eps[missing].addcmul_(self.shares[window], eps, value=-c)
         torch.div(moved_eps, moved, out=self.eps[missing])
@@ -170,18 +159,19 @@ class _MissedSteps:
 class _Table:
     """A parameter with a row a user or item, and its moments; of a batch's rows, the copies that the small model trains."""
 
-    def __init__(self, small: Model, name: str, weight: nn.Parameter, adam: torch.optim.Adam) -> None:
-        state = adam.state[weight]
+    def __init__(self, small: Model, name: str, weight: nn.Parameter, adam: Adam) -> None:
+        state = adam.moments[weight]
         self.tensors: tuple[Tensor, Tensor, Tensor] = (weight.data, state["exp_avg"], state["exp_avg_sq"])
         self.step: Tensor = state["step"]
         self._small, self._name = small, name
         self.part: nn.Parameter
-        self.moments: tuple[Tensor, Tensor]
+        self.moments: dict[str, Tensor]
 
     def hand_over(self, weight: Tensor, moment: Tensor, square: Tensor) -> None:
         """Give the rows (U, ...) of a batch to the small model."""
         # A new parameter, since autograd may still hold the old one's shape.
-        self.part, self.moments = nn.Parameter(weight), (moment, square)
+        self.part = nn.Parameter(weight)
+        self.moments = {"step": self.step, "exp_avg": moment, "exp_avg_sq": square}
         _replace(self._small, self._name, self.part)
 
 
@@ -214,28 +204,10 @@ class _Side:
 
     def update(self) -> None:
         """Step the gathered rows and write them back."""
-        group = self.missed.group
         for table in self.tables:
-            (moment, square), gradient = table.moments, table.part.grad
-            assert gradient is not None
-            rows = (table.part.data, moment, square)
-            adam_step(
-                [rows[0]],
-                [gradient],
-                [moment],
-                [square],
-                [],
-                [table.step],
-                fused=True,
-                amsgrad=False,
-                maximize=False,
-                beta1=group["betas"][0],
-                beta2=group["betas"][1],
-                lr=group["lr"],
-                weight_decay=0.0,
-                eps=group["eps"],
-            )
-            for tensor, part in zip(table.tensors, rows, strict=True):
+            self.missed.adam.update([table.part], [table.moments])
+            parts = (table.part.data, table.moments["exp_avg"], table.moments["exp_avg_sq"])
+            for tensor, part in zip(table.tensors, parts, strict=True):
                 tensor.index_copy_(0, self.ids, part)
         self.last.index_fill_(0, self.ids, self.missed.now + 1)
 

@@ -17,7 +17,7 @@ from torch import Tensor
 from recsys.config import Config
 from recsys.models import Model, build_model
 from recsys.storage import write_atomically
-from recsys.training.optimiser import start_adam
+from recsys.training.adam import Adam
 from recsys.training.seeds import generator_of
 
 _MOMENTS = ("step", "exp_avg", "exp_avg_sq")
@@ -33,7 +33,7 @@ class TrainingState:
     """
 
     model: Model
-    optimiser: torch.optim.Adam
+    adam: Adam
     epoch: int = 0
     best_epoch: int | None = None
     best_value: float | None = None
@@ -62,7 +62,7 @@ class TrainingState:
         tensors = {f"model.{name}": weight for name, weight in self.model.state_dict().items()}
         tensors |= {f"best.{name}": weight for name, weight in (self.best_weights or {}).items()}
         for name, parameter in self.model.named_parameters():
-            tensors |= {f"{moment}.{name}": tensor for moment, tensor in self.optimiser.state[parameter].items()}
+            tensors |= {f"{moment}.{name}": tensor for moment, tensor in self.adam.moments[parameter].items()}
         numbers = {name: getattr(self, name) for name in _NUMBERS}
         with write_atomically(path) as partial:
             save_file(tensors, partial, metadata={"training": json.dumps(numbers)})
@@ -94,7 +94,7 @@ class TrainingState:
                 numbers = {name: found[name] for name in _NUMBERS}
         except (SafetensorError, KeyError, ValueError) as error:
             raise ValueError(f"{path}: must be a saved training, but got {error}. Start the training anew.") from None
-        model, optimiser = _build(config, n_users, n_items, 0, device)
+        model, adam = _build(config, n_users, n_items, 0, device)
         weights, parameters = model.state_dict(), dict(model.named_parameters())
         kept = ("model",) if numbers["best_epoch"] is None else ("model", "best")
         wanted = {f"{kind}.{name}": weight.shape for kind in kept for name, weight in weights.items()}
@@ -107,16 +107,16 @@ class TrainingState:
             )
         model.load_state_dict({name: tensors[f"model.{name}"] for name in weights})
         for name, parameter in parameters.items():
-            optimiser.state[parameter] = {moment: tensors[f"{moment}.{name}"] for moment in _MOMENTS}
+            adam.moments[parameter] = {moment: tensors[f"{moment}.{name}"] for moment in _MOMENTS}
         best = None if numbers["best_epoch"] is None else {name: tensors[f"best.{name}"].cpu() for name in weights}
-        return cls(model, optimiser, best_weights=best, **numbers)
+        return cls(model, adam, best_weights=best, **numbers)
 
 
 def start_training(config: Config, n_users: int, n_items: int, seed: int, device: str | torch.device) -> TrainingState:
-    """A new model with weights drawn from the seed, the same on every device, and an optimiser at rest."""
+    """A new model with weights drawn from the seed, the same on every device, and Adam at rest."""
     return TrainingState(*_build(config, n_users, n_items, seed, device))
 
 
-def _build(config: Config, n_users: int, n_items: int, seed: int, device: str | torch.device) -> tuple[Model, torch.optim.Adam]:
+def _build(config: Config, n_users: int, n_items: int, seed: int, device: str | torch.device) -> tuple[Model, Adam]:
     model = build_model(config.model, n_users, n_items, generator_of(seed, 0, 0, "cpu")).to(device)
-    return model, start_adam(model, config.training.learning_rate)
+    return model, Adam.start(model, config.training.learning_rate)

@@ -5,8 +5,9 @@ from torch import Tensor
 from recsys.config import ModelConfig
 from recsys.models import MODELS, ROW_PARAMETERS, Model, build_model
 from recsys.training import optimiser
+from recsys.training.adam import Adam
 from recsys.training.batches import Batch
-from recsys.training.optimiser import Optimiser, start_adam
+from recsys.training.optimiser import Optimiser
 
 N_USERS, N_ITEMS = 50, 40
 N_LOOKUPS = {"user": 6, "item": 10}
@@ -18,10 +19,10 @@ def by_rows(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(optimiser, "MIN_ROWS_PER_LOOKUP", 0)
 
 
-def make(name: str) -> tuple[ModelConfig, Model, torch.optim.Adam]:
+def make(name: str) -> tuple[ModelConfig, Model, Adam]:
     config = ModelConfig.model_validate({"name": name, "embedding_dim": 4, "init_std": 0.5})
     model = build_model(config, N_USERS, N_ITEMS, torch.Generator().manual_seed(0))
-    return config, model, start_adam(model, 0.05)
+    return config, model, Adam.start(model, 0.05)
 
 
 def draw_batches(n: int) -> list[Batch]:
@@ -59,12 +60,12 @@ def test_rows_get_what_plain_adam_gives_them(name: str, max_steps: int, monkeypa
         subject.step()
         if step == 30:
             subject.settle()
-            adam.param_groups[0]["lr"] = reference.param_groups[0]["lr"] = 0.02
+            adam.learning_rate = reference.param_groups[0]["lr"] = 0.02
     subject.settle()
     for weight, expected in zip(model.parameters(), plain.parameters(), strict=True):
         torch.testing.assert_close(weight, expected, rtol=1e-3, atol=1e-4)
         for moment in ("step", "exp_avg", "exp_avg_sq"):
-            torch.testing.assert_close(adam.state[weight][moment], reference.state[expected][moment], rtol=1e-3, atol=1e-5)
+            torch.testing.assert_close(adam.moments[weight][moment], reference.state[expected][moment], rtol=1e-3, atol=1e-5)
 
 
 @pytest.mark.usefixtures("by_rows")
@@ -104,7 +105,7 @@ def test_a_batch_is_relabelled_and_its_rows_alone_are_copied() -> None:
 def test_tables_are_updated_by_rows_where_they_are_large(n_users: int, expected: int) -> None:
     config = ModelConfig(name="gmf", embedding_dim=16)
     model = build_model(config, n_users, 30, torch.Generator().manual_seed(0))
-    subject = Optimiser(config, model, start_adam(model, 0.05), {"user": 100, "item": 500})
+    subject = Optimiser(config, model, Adam.start(model, 0.05), {"user": 100, "item": 500})
     none = torch.empty(0, dtype=torch.int64)
     subject.prepare(Batch(torch.tensor([7, 9]), torch.tensor([[0], [1]]), none, none, None))
     assert len(subject.model.get_parameter("users.weight")) == expected

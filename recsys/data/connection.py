@@ -17,6 +17,11 @@ from recsys.config import Config
 os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
 
 
+def cluster_address(config: Config) -> str | None:
+    """The address of the Ray cluster to join; None where Ray is started on this machine."""
+    return config.cluster.address or os.environ.get("RAY_ADDRESS") or None
+
+
 def connect(config: Config) -> None:
     """Join the Ray cluster of the config, or start Ray on this machine; nothing where Ray is running already.
 
@@ -27,7 +32,7 @@ def connect(config: Config) -> None:
 
     if ray.is_initialized():
         return
-    address = config.cluster.address or os.environ.get("RAY_ADDRESS") or None
+    address = cluster_address(config)
     try:
         _knock(address)
         with _sigterm_kept():

@@ -18,11 +18,12 @@ from recsys.data import pipeline
 from recsys.data.interactions import Interactions
 from recsys.data.negatives import UserItemIndex, index_pairs
 from recsys.data.processed import Processed, all_pairs, item_ids, item_titles, load, resolve, user_ids
+from recsys.search import final_runs
 from recsys.search.choice import Choice
 from recsys.tracking.runs import open_tracking, trial_params, version_tags
 from recsys.training import saved_model
 from recsys.training.evaluation import evaluate, protocol_name
-from recsys.training.final import Trained, append_test_scores, device_of, find_n_epochs, train_for_test, train_on_validation
+from recsys.training.final import Trained, append_test_scores, find_n_epochs, train_for_test, train_on_validation
 from recsys.training.ranking import ModelScorer
 from recsys.training.saved_model import SavedModel
 
@@ -33,16 +34,15 @@ def train(choice: Choice, folder: Path, out: Path | None, *, n_seeds: int, valid
     With `validate` training is on train alone, and test is not read.
 
     Raises:
-        ValueError: if the config, the data and this machine do not go together, or the model's folder holds something else.
-        ConnectionError: if MLflow is required and cannot be reached.
+        ValueError: if the config, the data and the machines do not go together, or the model's folder holds something else.
+        ConnectionError: if there is no such cluster, or MLflow is required and cannot be reached.
     """
     path = out or folder / "models" / (f"{choice.name}-validate" if validate else choice.name)
     saved_model.require_replaceable(path)
-    device_of(choice.config)
+    final_runs.require_device(choice.config)
     processed = pipeline.prepare(choice.config, folder)
     config = resolve(choice.config, processed.manifest)
     tracking = open_tracking(config, folder)
-    torch.set_num_threads(max(1, int(config.resources.cpu)))
     seeds = [choice.seed + offset for offset in range(n_seeds)]
     part = "validation" if validate else "test"
     trained, baselines, data = _train_seeds(config, processed, choice.n_epochs, seeds, None if validate else (folder, path))
@@ -109,13 +109,17 @@ def _train_seeds(
     fixed = not config.training.resample_negatives
     if noted is None:
         data = load(processed, "validation", fixed)
-        trained = [train_on_validation(config, data, seed, n_epochs) for seed in seeds]
+        trained = list(final_runs.run(train_on_validation, config, data, seeds, n_epochs))
         return trained, score_baselines(data, config), data
-    n_epochs = n_epochs or find_n_epochs(config, lambda: load(processed, "validation", fixed), seeds[0])
+
+    def train_held_out() -> Trained:
+        return next(final_runs.run(train_on_validation, config, load(processed, "validation", fixed), seeds[:1], None))
+
+    n_epochs = n_epochs or find_n_epochs(config, train_held_out)
     data = load(processed, "test", False)
     trained = []
-    for seed in seeds:
-        trained.append(train_for_test(config, data, seed, n_epochs))
+    for one in final_runs.run(train_for_test, config, data, seeds, n_epochs):
+        trained.append(one)
         append_test_scores(noted[0], "train", noted[1], trained[-1].metrics)
     return trained, score_baselines(data, config), data
 

@@ -7,7 +7,7 @@ import logging
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import ray
 
@@ -24,7 +24,7 @@ _log = logging.getLogger(__name__)
 
 
 def join(config: Config) -> None:
-    """Join the cluster of the config, and tell what a search will wait for there before anything does; nothing where Ray runs.
+    """Join the cluster of the config, and tell what trials will wait for there before they do; nothing where Ray runs.
 
     Raises:
         ConnectionError: if there is no cluster at the address, or one of other versions.
@@ -35,7 +35,7 @@ def join(config: Config) -> None:
     connect(config)
     Slots(config)
     if not any(node.trials(config) for node in _nodes()):
-        _log.warning("No node holds a trial yet: the search waits until the cluster has started one, which can take minutes.")
+        _log.warning("No node holds a trial yet: this waits until the cluster has started one, which can take minutes.")
 
 
 def placement(config: Config, gpu: float) -> "PlacementGroupFactory":
@@ -43,6 +43,14 @@ def placement(config: Config, gpu: float) -> "PlacementGroupFactory":
     from ray.tune import PlacementGroupFactory
 
     return PlacementGroupFactory([{**_amounts(config), "GPU": gpu}], bundle_label_selector=[_labels(config)])
+
+
+def task_options(config: Config) -> dict[str, Any]:
+    """What a task of Ray's is to ask for that does a trial's work; one that is lost with its node is tried again."""
+    amounts = _amounts(config)
+    cpu, gpu = amounts.pop("CPU"), amounts.pop("GPU")
+    asked = {"num_cpus": cpu, "num_gpus": gpu, "resources": amounts, "label_selector": _labels(config)}
+    return {**asked, "max_retries": config.resources.max_failures}
 
 
 class Slots:

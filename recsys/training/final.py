@@ -33,14 +33,12 @@ class Trained:
     metrics: dict[str, float]
 
 
-def find_n_epochs(config: Config, read: Callable[[], Interactions], seed: int) -> int:
-    """How many epochs to train: `training.max_epochs`, or with patience the best epoch on the data that `read` gives.
+def find_n_epochs(config: Config, train: Callable[[], Trained]) -> int:
+    """How many epochs to train: `training.max_epochs`, or with patience the best epoch of what `train` trains.
 
-    That data holds out validation.
+    It holds out validation.
     """
-    if config.training.patience is None:
-        return config.training.max_epochs
-    return train_on_validation(config, read(), seed, None).n_epochs
+    return config.training.max_epochs if config.training.patience is None else train().n_epochs
 
 
 def train_on_validation(config: Config, data: Interactions, seed: int, n_epochs: int | None) -> Trained:
@@ -57,7 +55,7 @@ def train_on_validation(config: Config, data: Interactions, seed: int, n_epochs:
     return Trained(state.model, best.epoch, metrics)
 
 
-def train_for_test(config: Config, data: Interactions, seed: int, n_epochs: int) -> Trained:
+def train_for_test(config: Config, data: Interactions, seed: int, n_epochs: int | None) -> Trained:
     """Train for a number of epochs that was chosen before, and score test once.
 
     `data` trains on train and validation, and holds out test.

@@ -104,10 +104,16 @@ def test_the_cluster_grows_for_a_search_and_shrinks_after_it(head: Host, folder:
     *_, told, code = run(head, f"RAY_ADDRESS=auto {tune(folder, 'large', '--cpu 2')}").splitlines()
     assert "error: resources.cpu: must be at most what one node has, 1, but got 2." in told
     assert (code, n_workers()) == ("2", 0)
+    train = (
+        f"python -m recsys.train --config configs/nn_inner_product.yaml --data {folder}/ratings.csv --dir {folder}/experiments"
+    )
+    *_, told, code = run(head, f"RAY_ADDRESS=auto {train} --set resources.gpu=1").splitlines()
+    assert "error: resources.gpu: must be at most what one node has, 0, but got 1." in told
+    assert (code, n_workers()) == ("2", 0)
 
     output = folder / "output.txt"
     run(head, f"RAY_ADDRESS=auto nohup {tune(folder, 'grown', '--trials 6 --json')} > {output} 2>&1 &")
-    wait_until(lambda: "the search waits until the cluster has started one" in output.read_text())
+    wait_until(lambda: "this waits until the cluster has started one" in output.read_text())
     assert not list(folder.glob("experiments/processed/*/manifest.json"))
     wait_until(lambda: n_workers() == 2)
     wait_until(lambda: "\n{" in output.read_text())

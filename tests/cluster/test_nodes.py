@@ -9,13 +9,17 @@ from typing import Any
 
 import pytest
 import ray
+import torch
 from ray._private.internal_api import node_stats
 
 from recsys.config import Config, replace_values
 from recsys.data import pipeline
-from recsys.search import session, study
+from recsys.data.interactions import Interactions
+from recsys.data.processed import load
+from recsys.search import final_runs, session, study
 from recsys.search.space_file import parse_space
 from recsys.search.trial import TrialRunner
+from recsys.training.final import Trained, train_for_test
 
 from ..small_search import SPACE, search
 from .nodes import GIVE_UP_SECONDS, STORE_BYTES, NotingRunner, cluster_of, drivers, here, names, notes, wait_until
@@ -88,6 +92,37 @@ def test_a_search_takes_a_node_that_joins_it(ratings: Path, tmp_path: Path) -> N
         states, study_folder = searching.result(GIVE_UP_SECONDS)
     assert states == ["complete"] * 4
     assert {node for _, _, node, _, _ in notes(study_folder)} == {"a", "b"}
+
+
+def train_meeting(config: Config, data: Interactions, seed: int, n_epochs: int | None) -> Trained:
+    """Train once two seeds are at it at the same time; notes where."""
+    meeting = Path(config.data.source).parent / "seeds"
+    (meeting / f"{seed} {here()}").touch()
+    wait_until(lambda: len(list(meeting.iterdir())) == 2)
+    return train_for_test(config, data, seed, n_epochs)
+
+
+def train_two_seeds(ratings: Path, folder: Path) -> tuple[list[Trained], list[Trained]]:
+    """In a driver: final trainings on a node with the label `name: b`, and the same ones here."""
+    source = folder / "ratings.csv"
+    source.write_bytes(ratings.read_bytes())
+    (folder / "seeds").mkdir()
+    values: dict[str, object] = {"data.source": str(source), "resources.custom": {"name": "b"}, "training.batch_size": 64}
+    config = replace_values(Config(), values)
+    data = load(pipeline.prepare(config, folder), "test", negatives=False)
+    there = list(final_runs.run(train_meeting, config, data, [4, 5], 3))
+    return there, [train_for_test(config, data, seed, 3) for seed in (4, 5)]
+
+
+def test_final_trainings_run_side_by_side_where_there_is_what_they_ask_for(
+    two_drivers: ProcessPoolExecutor, ratings: Path, tmp_path: Path
+) -> None:
+    there, here = two_drivers.submit(train_two_seeds, ratings, tmp_path).result(GIVE_UP_SECONDS)
+    assert {mark.name for mark in (tmp_path / "seeds").iterdir()} == {"4 b", "5 b"}
+    assert [one.n_epochs for one in there] == [3, 3]
+    for one, expected in zip(there, here, strict=True):
+        assert one.metrics == pytest.approx(expected.metrics)
+        torch.testing.assert_close(one.model.state_dict(), expected.model.state_dict())
 
 
 def made_bytes() -> dict[str, int]:

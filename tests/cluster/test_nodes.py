@@ -74,13 +74,21 @@ def test_a_search_on_gpus_beside_one_on_cpus(two_drivers: ProcessPoolExecutor, r
 
 
 class WaitingRunner(NotingRunner):
-    """A worker that goes on with its first step once another trial is in its first step on another node."""
+    """A worker that goes on with its first step once trials have begun on two nodes."""
+
+    n_nodes = 2
 
     def step(self) -> dict[str, Any]:
         meeting = self._folder.parents[3] / "meeting"
         (meeting / f"{here()}-{self.config['number']}").touch()
-        wait_until(lambda: len({mark.name[0] for mark in meeting.iterdir()}) == 2)
+        wait_until(lambda: len({mark.name[0] for mark in meeting.iterdir()}) == self.n_nodes)
         return super().step()
+
+
+class WaitingForAllRunner(WaitingRunner):
+    """The same with all of `NODES`: else those whose workers start first may do all trials."""
+
+    n_nodes = len(NODES)
 
 
 def test_a_search_takes_a_node_that_joins_it(ratings: Path, tmp_path: Path) -> None:
@@ -136,7 +144,7 @@ def made_bytes() -> dict[str, int]:
 
 def search_with_much_data(ratings: Path, folder: Path) -> tuple[dict[str, int], int, Path]:
     """In a driver: 12 trials on three nodes; what their stores took in meanwhile, the size of the data, the study's folder."""
-    study.TrialRunner = NotingRunner  # type: ignore[attr-defined]
+    study.TrialRunner = WaitingForAllRunner  # type: ignore[attr-defined]
     values: dict[str, object] = {
         "data.source": str(ratings),
         "data.n_negatives": 5_000,
@@ -156,7 +164,8 @@ def search_with_much_data(ratings: Path, folder: Path) -> tuple[dict[str, int], 
 
 
 def test_the_data_reach_each_node_once(two_drivers: ProcessPoolExecutor, ratings: Path, tmp_path: Path) -> None:
-    taken_in, size, study_folder = two_drivers.submit(search_with_much_data, ratings, tmp_path).result(GIVE_UP_SECONDS)
+    (tmp_path / "meeting").mkdir()
+    taken_in, size, study_folder = two_drivers.submit(search_with_much_data, ratings, tmp_path / "much").result(GIVE_UP_SECONDS)
     trials = {(number, node) for number, _, node, _, _ in notes(study_folder)}
     assert len({number for number, _ in trials}) == 12
     assert {node for _, node in trials} == set(NODES)

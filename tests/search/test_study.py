@@ -172,13 +172,23 @@ ON_GPUS = """
 import sys
 from pathlib import Path
 import ray
+from recsys.search import study
 from recsys.search.resources import Slots
+from tests.cluster.nodes import wait_until
 from tests.small_search import Results, search
 
+class MeetingRunner(study.TrialRunner):
+    def step(self):
+        meeting = self._folder.parent / "meeting"
+        meeting.mkdir(exist_ok=True)
+        (meeting / str(self.config["number"])).touch()
+        wait_until(lambda: len(list(meeting.iterdir())) >= 4)
+        return super().step()
+
+study.TrialRunner = MeetingRunner
 ray.init(num_cpus=2, num_gpus=2, include_dashboard=False)
 results = Results()
-values = {"resources.cpu": 0.5, "resources.gpu": 0.5, "study.n_trials": 8, "study.max_concurrent": None,
-          "training.max_epochs": 40, "study.grace_period": 40}
+values = {"resources.cpu": 0.5, "resources.gpu": 0.5, "study.n_trials": 8, "study.max_concurrent": None, "study.grace_period": 3}
 searched = search(Path(sys.argv[1]), Path(sys.argv[2]), values, callbacks=[results])
 assert Slots(searched.config).count() == 4
 assert [s.state for s in searched.outcome.summaries] == ["complete"] * 8, searched.outcome
@@ -187,7 +197,8 @@ assert len(results.pids) == 4, results.pids
 
 
 def test_shares_of_gpus(ratings: Path, tmp_path: Path) -> None:
-    # Ray believes in two GPUs here, and the trials' stand-in device is the CPU; 8 trials go 4 at a time, 2 on each.
+    # Ray believes in two GPUs here, and the trials' stand-in device is the CPU; 8 trials go 4 at a time, 2 on each. The first
+    # four wait for one another: else the workers that start first may do all of them.
     root = Path(__file__).parents[2]
     command = [sys.executable, "-c", ON_GPUS, str(ratings), str(tmp_path)]
     done = subprocess.run(command, cwd=root, capture_output=True, text=True, timeout=120, check=False)

@@ -43,12 +43,14 @@ class Adam:
         self.update(weights, [self.moments[weight] for weight in weights])
 
     def update(self, weights: Sequence[nn.Parameter], moments: Sequence[dict[str, Tensor]]) -> None:
-        """Update parameters by their gradients, with moments of their shapes, all in place."""
+        """Update parameters, each with a gradient, and moments of their shapes, all in place."""
         if not weights:
             return
+        gradients = [weight.grad for weight in weights if weight.grad is not None]
+        assert len(gradients) == len(weights)  # else they would be another parameter's
         adam(
             [weight.data for weight in weights],
-            [weight.grad for weight in weights if weight.grad is not None],
+            gradients,
             [state["exp_avg"] for state in moments],
             [state["exp_avg_sq"] for state in moments],
             [],

@@ -1,6 +1,11 @@
-# Set-up, search, tests, benchmarks and checks. Every install goes through constraints.txt: a plain `torch` would be a CUDA build of gigabytes.
+# Set-up, search, tests, benchmarks and checks. Every install goes through constraints.txt, which fixes the version of torch, not its build:
+# on Linux the package index has the CUDA build, several gigabytes. So uv installs torch first, in the build that TORCH_BACKEND names:
+# cpu, auto (the one for the machine's GPU driver), cu130, ...
 PYTHON ?= python3
+TORCH_BACKEND ?= cpu
 BIN := .venv/bin
+PIP_INSTALL := $(BIN)/python -m pip install --quiet --constraint constraints.txt
+UV_INSTALL := $(BIN)/uv pip install --python $(BIN)/python --constraint constraints.txt
 INSTALLED := .venv/installed
 BENCH_INSTALLED := .venv/bench-installed
 CLUSTER_INSTALLED := .venv/cluster-installed
@@ -46,13 +51,16 @@ lint: $(INSTALLED)
 
 $(INSTALLED): pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	@$(PIP_INSTALL) uv && $(UV_INSTALL) --torch-backend $(TORCH_BACKEND) torch || { test $(TORCH_BACKEND) = cpu && echo >&2 \
+	  'make: uv found no CPU build of torch: pip installs the build of the package index, on Linux several gigabytes for CUDA.' \
+	  && $(PIP_INSTALL) torch; }
+	$(PIP_INSTALL) --editable '.[dev]'
 	touch $@
 
 $(BENCH_INSTALLED): $(INSTALLED)
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[bench]'
+	$(PIP_INSTALL) --editable '.[bench]'
 	touch $@
 
 $(CLUSTER_INSTALLED): $(INSTALLED)
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[cluster]'
+	$(PIP_INSTALL) --editable '.[cluster]'
 	touch $@

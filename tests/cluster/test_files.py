@@ -40,7 +40,6 @@ def test_a_file_for_ray_up(file: Path) -> None:
     assert mistakes(read(file), ROOT) == []
     setup = "\n".join(read(file)["setup_commands"])
     assert f"--python {PYTHON} " in setup
-    assert f"uv=={uv_in_image()}" in setup
 
 
 @pytest.mark.parametrize("file", MANIFESTS, ids=str)
@@ -79,12 +78,6 @@ def test_the_server_of_mlflow_answers_those_who_know_it_by_name(tmp_path: Path) 
         runs = f"{server.uri}/api/2.0/mlflow/experiments/search?max_results=1"
         hosts = {"recsys-mlflow:5000": 200, "localhost:5000": 200, "elsewhere.example.com": 403}
         assert {host: requests.get(runs, headers={"Host": host}, timeout=60).status_code for host in hosts} == hosts
-
-
-def uv_in_image() -> str:
-    found = re.search(r"uv==([\d.]+)", (ROOT / "Dockerfile").read_text(encoding="utf-8"))
-    assert found is not None
-    return found[1]
 
 
 def test_the_image_is_what_the_machines_of_ray_up_are() -> None:

@@ -21,10 +21,11 @@ import click
 from rich.console import Console, RenderableType
 
 from recsys.config import Config
-from recsys.config_files import load_config, parse_yaml
+from recsys.config_files import load_config
 from recsys.credentials import without_passwords
 from recsys.object_store import as_shown, open_folder
 from recsys.storage import no_room
+from recsys.yaml_text import parse_yaml
 
 INTERRUPTED = 130
 PLAIN_WIDTH = 200

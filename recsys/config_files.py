@@ -11,9 +11,9 @@ from typing import Any, NoReturn, get_args
 
 from pydantic import BaseModel, ValidationError
 from ruamel.yaml import YAML
-from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
 from recsys.config import Config, config_paths, get_value, set_value, without_secrets
+from recsys.yaml_text import MAX_CHARACTERS, parse_yaml
 
 _LISTED_NAMES = 20
 _BOUNDS = {"greater_than_equal": ("at least", "ge"), "greater_than": ("greater than", "gt"), "less_than": ("less than", "lt")}
@@ -32,36 +32,20 @@ _WANTED = {
 }
 
 
-def parse_yaml(text: str, place: str) -> Any:
-    """Parse YAML 1.2 (1e-4 is a number, `no` is text); tags that would construct objects are refused.
-
-    Raises:
-        ValueError: if the text is not such YAML; it names the line.
-    """
-    try:
-        return YAML(typ="safe", pure=True).load(text)
-    except MarkedYAMLError as error:
-        mark = error.problem_mark or error.context_mark
-        where = f"{place}, line {mark.line + 1}, column {mark.column + 1}" if mark else place
-        problem = " ".join(str(error.problem or error.context).split())
-        raise ValueError(f"{where}: must be valid YAML, but got {problem}. Correct the line.") from None
-    except (YAMLError, ValueError) as error:
-        raise ValueError(f"{place}: must be valid YAML, but got {' '.join(str(error).split())}. Correct it.") from None
-
-
 def read_yaml(path: Path) -> dict[str, Any]:
     """Read a YAML file whose top level is a mapping with text keys.
 
     Raises:
         FileNotFoundError: if there is no such file.
-        ValueError: if it is not readable text, not YAML, empty, or no mapping.
+        ValueError: if it is not readable text, not YAML (see `parse_yaml`), empty, or no mapping.
     """
     if not path.is_file():
         near = difflib.get_close_matches(path.name, [p.name for p in path.parent.glob("*.y*ml")], n=1)
         remedy = f"Did you mean {path.with_name(near[0])}?" if near else "Check the path."
         raise FileNotFoundError(f"{path}: must be a YAML file, but got no such file. {remedy}")
     try:
-        text = path.read_text(encoding="utf-8")
+        with path.open(encoding="utf-8") as file:
+            text = file.read(MAX_CHARACTERS + 1)
     except UnicodeDecodeError:
         raise ValueError(f"{path}: must be UTF-8 text, but got other bytes. Save it as a YAML text file.") from None
     except OSError as error:

@@ -6,7 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from recsys.config import Config, replace_values
-from recsys.config_files import config_yaml, dump_yaml, load_config, nearest, parse_config, parse_yaml, read_yaml, unknown_path
+from recsys.config_files import config_yaml, dump_yaml, load_config, nearest, parse_config, read_yaml, unknown_path
+from recsys.yaml_text import parse_yaml
 
 README = "See the config paths in the README."
 

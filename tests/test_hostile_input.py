@@ -14,11 +14,12 @@ import pytest
 import ray.data.extensions
 
 from recsys import evaluate, preprocess, recommend, train, tune
-from recsys.config_files import dump_yaml, parse_yaml
+from recsys.config_files import dump_yaml
 from recsys.data.files import DataFile
 from recsys.data.processed import Processed, item_ids, read_manifest
 from recsys.data.titles import read_titles
 from recsys.search.study_files import started_config, started_space
+from recsys.yaml_text import parse_yaml
 
 from .commands.in_process import answer, run
 from .small_search import SPACE, open_optuna, ratings_csv

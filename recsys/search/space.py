@@ -61,8 +61,8 @@ class Domain:
 
     @property
     def edges(self) -> tuple[Scalar, ...]:
-        """Values that stand for all others when the domain is checked against its field."""
-        return self.choices if self.choices is not None else (self.low, self.high)
+        """Values that stand for all others when the domain is checked with another one."""
+        return _ends(self.choices) if self.choices is not None else (self.low, self.high)
 
     def __str__(self) -> str:
         if self.choices is not None:
@@ -151,7 +151,8 @@ class SearchSpace:
         for one, other in combinations_with_replacement(self.domains, 2):
             if one.path == other.path and one is not other:
                 continue
-            for value, other_value in product(one.edges, other.edges):
+            pairs = product(_edges_with(one, other), _edges_with(other, one))
+            for value, other_value in pairs if one is not other else ((edge, edge) for edge in one.edges):
                 values = self._with_conditions({one.path: value, other.path: other_value}, [one, other])
                 if values is not None and (found := refusals(base, values)) and not self._may_be_mended(values, base):
                     mistakes |= dict.fromkeys(found)
@@ -173,6 +174,20 @@ class SearchSpace:
                 if values[parent] not in allowed:
                     return None
         return values
+
+
+def _ends(values: Iterable[Scalar]) -> tuple[Scalar, ...]:
+    """The smallest and the largest number of some values, which the config's rules are about, and all that is no number."""
+    numbers = [value for value in values if isinstance(value, (int, float)) and not isinstance(value, bool)]
+    others = (value for value in values if isinstance(value, bool) or not isinstance(value, (int, float)))
+    return (*others, *dict.fromkeys([min(numbers), max(numbers)] if numbers else []))
+
+
+def _edges_with(domain: Domain, other: Domain) -> tuple[Scalar, ...]:
+    """The edges of a domain among the values that another one is sampled with."""
+    if domain.path not in other.when:
+        return domain.edges
+    return _ends([value for value in other.when[domain.path] if domain.contains(value)])
 
 
 def _applies(domain: Domain, values: Mapping[str, Scalar]) -> bool:

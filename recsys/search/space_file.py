@@ -5,7 +5,7 @@ values makes a valid config.
 """
 
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Hashable, Iterable, Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import Any, get_args
@@ -15,6 +15,8 @@ from recsys.config_files import nearest, raise_mistakes, read_yaml, unknown_path
 from recsys.search.space import Domain, Scalar, SearchSpace, field_refusals
 
 SEARCHED_SECTIONS = ("model", "training")
+MAX_DOMAINS = 50
+MAX_CHOICES = 1_000
 _DOMAIN_KEYS = {"low", "high", "log", "choices", "when"}
 
 
@@ -74,8 +76,11 @@ class _SpaceReader:
     def read(self, place: str) -> SearchSpace:
         for name in (name for name in self.tree if name not in ("parameters", "warm_start")):
             self.mistakes.append(f"{name}: must be parameters or warm_start, but got another name. Correct or remove it.")
-        for path, given in self.parameters.items():
-            for domain in given if isinstance(given, list) and given else [given]:
+        listed = {path: given if isinstance(given, list) and given else [given] for path, given in self.parameters.items()}
+        if (n_domains := sum(map(len, listed.values()))) > MAX_DOMAINS:
+            raise ValueError(f"{place}: parameters: must have at most {MAX_DOMAINS} domains, but got {n_domains:,}. Remove some.")
+        for path, domains in listed.items():
+            for domain in domains:
                 self._read_domain(path, domain)
         ordered = self._order_by_condition()
         points = self._read_warm_start(ordered)
@@ -97,8 +102,8 @@ class _SpaceReader:
             return
         condition = self._read_condition(path, given.get("when", {}))
         found = _choice_mistakes(path, given["choices"]) if "choices" in given else _range_mistakes(path, given)
-        edges = given.get("choices", [given.get("low"), given.get("high")])
-        found = found or [text for value in edges for text in field_refusals(path, value)]
+        values = given.get("choices", [given.get("low"), given.get("high")])
+        found = found or [text for value in values for text in field_refusals(path, value)]
         self.mistakes += dict.fromkeys(found)
         if not found:
             number = float if float in _field_types(path) else int
@@ -176,7 +181,9 @@ def _is_range_or_choices(given: Mapping[str, Any]) -> bool:
 
 
 def _choice_mistakes(path: str, choices: list[Any]) -> list[str]:
-    if any(isinstance(choice, (list, Mapping)) for choice in choices):
+    if len(choices) > MAX_CHOICES:
+        return [f"{path}: choices must be at most {MAX_CHOICES:,}, but got {len(choices):,}. Leave some out, or give a range."]
+    if not all(isinstance(choice, Hashable) for choice in choices):
         return [f"{path}: choices must be plain values, but got {choices!r:.60}. Name each value."]
     if len({(type(choice), choice) for choice in choices}) < len(choices):
         return [f"{path}: choices must differ, but got {choices!r:.60}. Remove the repeated ones."]

@@ -17,10 +17,11 @@ from ray.tune.experiment import Trial
 
 from recsys import tune
 from recsys.config import Config, config_paths, get_value, replace_values
-from recsys.config_files import load_config, parse_yaml
+from recsys.config_files import load_config
 from recsys.search import session
 from recsys.search.record import trial_seed
 from recsys.tracking.callback import StudyCallback
+from recsys.yaml_text import parse_yaml
 
 from ..conftest import Tuned
 from ..small_search import SPACE, logged_steps, logged_trials, open_optuna

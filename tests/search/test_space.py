@@ -5,6 +5,7 @@ import optuna
 import pytest
 
 from recsys.config import Config, replace_values
+from recsys.search import space as space_module
 from recsys.search.space import Domain, SearchSpace, by_path
 from recsys.search.space_file import parse_space, read_space
 
@@ -249,3 +250,36 @@ def test_parameters_that_never_meet_do_not_exclude_each_other() -> None:
     fixed = replace_values(Config(), {"training.resample_negatives": False})
     space.check_with(fixed)
     space.fixed(["training.resample_negatives"], fixed).check_with(fixed)
+
+
+def test_choices_are_checked_by_their_smallest_and_largest(monkeypatch: pytest.MonkeyPatch) -> None:
+    parameters = {path: {"choices": [n / 400 for n in range(1, 401)]} for path in ("training.l2", "training.learning_rate")}
+    space, checked = space_of(parameters), list[dict[str, Any]]()
+
+    def count(base: Config, values: dict[str, Any]) -> list[str]:
+        checked.append(dict(values))
+        return refusals(base, values)
+
+    refusals = space_module.refusals
+    monkeypatch.setattr(space_module, "refusals", count)
+    space.check_with(Config())
+    # Two ends each alone, and the four pairs of them.
+    ends = (1 / 400, 1.0)
+    alone = [{path: end} for path in parameters for end in ends]
+    pairs = [{"training.l2": one, "training.learning_rate": other} for one in ends for other in ends]
+    assert sorted(checked, key=str) == sorted([*alone, *pairs], key=str)
+
+
+@pytest.mark.parametrize(("allowed", "refused"), [([1, 2], []), ([2, 8, 3], [8]), ([1, 32], [32])])
+def test_a_condition_on_some_of_the_choices_is_checked_with_those(allowed: list[int], refused: list[int]) -> None:
+    # Of 4 fixed negatives at most 4 can be used, and they are used under the condition alone.
+    parameters = {
+        "training.n_negatives": {"choices": [1, 2, 3, 8, 32]},
+        "training.resample_negatives": {"choices": [False], "when": {"training.n_negatives": allowed}},
+    }
+    try:
+        space_of(parameters).check_with(Config())
+        told = ""
+    except ValueError as error:
+        told = str(error)
+    assert [value for value in (1, 2, 3, 8, 32) if f"but got {value}." in told] == refused

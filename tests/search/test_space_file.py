@@ -117,6 +117,12 @@ def test_what_a_file_means(tmp_path: Path) -> None:
         ("model.bias", {"choices": [True, 0]}, "must be true or false, but got 0. The default is true."),
         ("model.n_layers", {"choices": [1, None]}, "must be a whole number, but got null. The default is 3."),
         # choices among themselves
+        ("model.n_layers", {"choices": [1, {2}]}, "choices must be plain values, but got [1, {2}]. Name each value."),
+        (
+            "model.n_layers",
+            {"choices": list(range(1, 1002))},
+            "choices must be at most 1,000, but got 1,001. Leave some out, or give a range.",
+        ),
         ("model.n_layers", {"choices": [1, 2, 1]}, "choices must differ, but got [1, 2, 1]. Remove the repeated ones."),
         ("model.n_layers", {"choices": [[1, 2]]}, "choices must be plain values, but got [[1, 2]]. Name each value."),
         # conditions
@@ -250,3 +256,13 @@ def test_all_mistakes_of_a_file_are_told_together(tmp_path: Path) -> None:
 def test_a_missing_file(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"must be a YAML file, but got no such file\. Check the path\."):
         read_space(tmp_path / "s.yaml")
+
+
+def test_a_space_has_so_many_domains() -> None:
+    domains = [{"low": 1, "high": 2, "when": {"model.name": "gmf"}}] * 50
+    space = {"parameters": {"model.n_layers": domains, "model.name": {"choices": ["gmf"]}}}
+    with pytest.raises(ValueError, match="x") as caught:
+        parse_space(space, "x.yaml")
+    assert str(caught.value) == "x.yaml: parameters: must have at most 50 domains, but got 51. Remove some."
+    domains.pop()
+    assert len(parse_space(space, "x.yaml").domains) == 50

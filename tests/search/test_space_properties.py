@@ -8,9 +8,10 @@ from hypothesis import strategies as st
 
 from recsys.command_line import is_users_mistake
 from recsys.config import Config, config_paths, get_value, replace_values
-from recsys.config_files import dump_yaml, parse_yaml
+from recsys.config_files import dump_yaml
 from recsys.search.space import SearchSpace
 from recsys.search.space_file import parse_space
+from recsys.yaml_text import parse_yaml
 
 PATHS = [path for path in config_paths() if path.startswith(("model.", "training."))]
 WORDS = st.sampled_from(["gmf", "mlp", "neumf", "bce", "bpr", "softmax", "linear", "cosine", "uniform", "popularity"])

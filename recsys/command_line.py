@@ -108,8 +108,11 @@ def tell(error: Exception, written: Path | None = None) -> int:
 
 
 def is_users_mistake(error: Exception) -> bool:
-    """Whether recsys itself raised this ValueError or OSError: then it is about the input, else it is a bug or a fault."""
-    if not isinstance(error, (ValueError, OSError)) or error.__traceback__ is None:
+    """Whether recsys itself raised this error of the kinds that are about the input; else it is a bug or a fault.
+
+    A FloatingPointError says that a training diverged, which is its config's doing.
+    """
+    if not isinstance(error, (ValueError, OSError, FloatingPointError)) or error.__traceback__ is None:
         return False
     *_, (frame, _) = traceback.walk_tb(error.__traceback__)
     return Path(frame.f_code.co_filename).is_relative_to(Path(__file__).parent)

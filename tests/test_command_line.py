@@ -128,6 +128,8 @@ def test_a_full_disk_is_no_mistake_and_one_line(
         ("raise ValueError('x')", True),
         ("raise FileNotFoundError('x')", True),
         ("raise ConnectionError('x')", True),
+        ("raise FloatingPointError('x')", True),
+        ("raise ZeroDivisionError('x')", False),
         ("raise RuntimeError('x')", False),
         ("raise KeyError('x')", False),
         ("raise AssertionError", False),

@@ -32,14 +32,23 @@ def require_device(config: Config) -> None:
 
 
 def run(train: Train, config: Config, data: Interactions, seeds: Sequence[int], n_epochs: int | None) -> Iterator[Trained]:
-    """Train with each seed; what was trained comes in the order of the seeds, from a node with its model on the CPU."""
+    """Train with each seed; what was trained comes in the order of the seeds, from a node with its model on the CPU.
+
+    Raises:
+        FloatingPointError: if a training diverges.
+    """
     if cluster_address(config) is None:
         yield from (_train(train, config, data, seed, n_epochs) for seed in seeds)
         return
     task = ray.remote(_train_there).options(**task_options(config))
     there = ray.put(data)
     results = [task.remote(train, config, there, seed, n_epochs) for seed in seeds]
-    yield from (ray.get(result) for result in results)
+    for result in results:
+        try:
+            trained = ray.get(result)
+        except FloatingPointError as error:
+            raise FloatingPointError(str(error.args[0])) from None  # Ray has put a traceback around it
+        yield trained
 
 
 def _train(train: Train, config: Config, data: Interactions, seed: int, n_epochs: int | None) -> Trained:

@@ -113,6 +113,19 @@ def test_evaluation_reproduces_the_figures(trained: dict[str, Any], home: Path, 
     assert f"ndcg_at_10      {found['test']['ndcg_at_10']:.4f}" in text
 
 
+@pytest.mark.parametrize("flags", [[], ["--validate"]])
+def test_a_training_that_diverges(home: Path, store: list[str], tmp_path: Path, flags: list[str]) -> None:
+    before = scorings(home) if (home / "test_scores.jsonl").exists() else []
+    asked = ["--best-of", "first", "--set", "training.learning_rate=1e30", "--out", tmp_path / "m", "--dir", home, *flags]
+    code, out, err = run(train.main, *asked, *store)
+    assert (code, out) == (2, "")
+    assert re.fullmatch(
+        r"error: train_loss, epoch \d+: must be finite, but got (nan|inf)\. Lower training\.learning_rate\.\n", err
+    ), err
+    assert not (tmp_path / "m").exists()
+    assert (scorings(home) if before else []) == before
+
+
 def test_validation_repeats_the_trial(home: Path, store: list[str], tuned: Tuned) -> None:
     before = len(scorings(home)) if (home / "test_scores.jsonl").exists() else 0
     found = answer(train.main, "--best-of", "first", "--validate", "--dir", home, *store)

@@ -8,18 +8,21 @@ import math
 from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
 from recsys.config import Config, replace_values
-from recsys.search.space import SearchSpace, by_path
+from recsys.search.space import Scalar, SearchSpace, by_path, refusals
 from recsys.search.study_storage import start_of
 from recsys.search.summaries import TrialSummary
 
 _RUN_ID = "mlflow_run_id:"
 _IS_START = "is_start"
+_BESIDE = "beside"
+"""Values of a trial that lie outside of the space: they were run, and the sampler knows the nearest of the space."""
 
 
 @dataclass
@@ -56,9 +59,17 @@ class StudyRecord:
         self._run_ids = {int(key.removeprefix(_RUN_ID)): attributes[key] for key in attributes if key.startswith(_RUN_ID)}
 
     def enqueue_first_points(self) -> None:
-        """Queue what the search starts with: the base config, as far as it lies in the space, then the warm starts."""
-        for point in (self._space.point(self._base), *self._space.warm_start):
-            self._study.enqueue_trial(self._space.by_name(point), user_attrs={_IS_START: True}, skip_if_exists=True)
+        """Queue what the search starts with: the base config (see `SearchSpace.beside`), then the warm starts."""
+        point, beside = self._space.point(self._base), self._space.beside(self._base)
+        if refusals(self._base, point | beside):
+            beside = {}  # they do not go together with a choice that takes the place of the base's own
+        self._enqueue(point, beside)
+        for warm_start in self._space.warm_start:
+            self._enqueue(warm_start, {})
+
+    def _enqueue(self, point: Mapping[str, Scalar], beside: Mapping[str, Scalar]) -> None:
+        attributes = {_IS_START: True, _BESIDE: dict(beside)}
+        self._study.enqueue_trial(self._space.by_name(point), user_attrs=attributes, skip_if_exists=True)
 
     def reopen(self) -> None:
         """Take up a study that was left: its values fill the rungs, and its unfinished trials are handed out again first."""
@@ -75,11 +86,11 @@ class StudyRecord:
     def ask(self) -> tuple[int, Config]:
         """Begin a new trial, or go on with one that was left: its number and its complete config."""
         trial = self._left.popleft() if self._left else self._study.ask()
-        values = self._space.suggest(trial)
+        self._space.suggest(trial)
         running = _Progress(trial)
         running.take_up(self._trial(trial.number), self.parts)
         self._running[trial.number] = running
-        return trial.number, replace_values(self._base, values)
+        return trial.number, self.config_of(trial.number)
 
     def leave(self, number: int) -> None:
         """Give a running trial back, to be handed out again."""
@@ -177,7 +188,7 @@ class StudyRecord:
             epochs=max(values, default=0),
             value=None if epoch is None else values[epoch],
             epoch=epoch,
-            params=by_path(trial.params),
+            params=_params(trial),
             metrics=dict(trial.user_attrs.get("metrics", {})),
             run_id=run_id,
             nodes=dict(trial.user_attrs.get("nodes", {})),
@@ -188,7 +199,7 @@ class StudyRecord:
 
     def config_of(self, number: int) -> Config:
         """The complete config of a trial."""
-        return replace_values(self._base, by_path(self._trial(number).params))
+        return replace_values(self._base, _params(self._trial(number)))
 
     def _trial(self, number: int) -> FrozenTrial:
         """A trial as the storage has it; `study.trials` would copy all of them."""
@@ -198,6 +209,12 @@ class StudyRecord:
 def trial_seed(study_seed: int, number: int) -> int:
     """A trial's own seed, derived from the study's and the trial's number."""
     return int(np.random.SeedSequence((study_seed, number)).generate_state(1)[0])
+
+
+def _params(trial: FrozenTrial) -> dict[str, Any]:
+    """The parameters that a trial was run with, by config path."""
+    beside: dict[str, Any] = trial.user_attrs.get(_BESIDE, {})
+    return by_path(trial.params) | beside
 
 
 def _state(trial: FrozenTrial) -> str:

@@ -229,7 +229,7 @@ def describe_plan(plan: Plan) -> dict[str, Any]:
     return {
         "study": plan.name,
         "config": without_secrets(plan.config).model_dump(mode="json"),
-        "sample_trials": [plan.space.suggest(sampled.ask()) for _ in range(_SAMPLE_TRIALS)],
+        "sample_trials": [record.summary(record.ask()[0]).params for _ in range(_SAMPLE_TRIALS)],
         "resources": {
             "cluster": {kind: cluster.get(kind, 0.0) for kind in ("CPU", "GPU")},
             "trial": {"cpu": plan.config.resources.cpu, "gpu": plan.config.resources.gpu},

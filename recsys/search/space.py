@@ -51,6 +51,17 @@ class Domain:
         number = (int,) if isinstance(self.low, int) else (int, float)
         return isinstance(value, number) and not isinstance(value, bool) and self.low <= value <= self.high
 
+    def nearest(self, value: Any) -> Scalar:
+        """The value of the domain that stands for any value of its field: itself, the nearest of a range, or the first."""
+        if self.contains(value):
+            found: Scalar = value
+        elif self.choices is not None:
+            found = self.choices[0]
+        else:
+            assert self.high is not None
+            found = self.high if isinstance(value, (int, float)) and value > self.high else self.low
+        return found
+
     def tree(self) -> dict[str, Any]:
         """The domain as a search-space file has it."""
         if self.choices is not None:
@@ -88,14 +99,24 @@ class SearchSpace:
                 values[domain.path] = domain.suggest(trial, name)
         return values
 
-    def point(self, base: Config) -> dict[str, Scalar]:
-        """What of `base` lies in the space: its values of those parameters whose domain has them."""
+    def point(self, config: Config) -> dict[str, Scalar]:
+        """The point of the space that is nearest to a config (see `Domain.nearest`)."""
+        return {path: domain.nearest(get_value(config, path)) for path, domain in self._sampled_at(config).items()}
+
+    def beside(self, config: Config) -> dict[str, Scalar]:
+        """The values of a config that lie outside of a range of the space: with its point, they are the config itself."""
+        own = {path: (domain, get_value(config, path)) for path, domain in self._sampled_at(config).items()}
+        return {path: value for path, (domain, value) in own.items() if domain.choices is None and not domain.contains(value)}
+
+    def _sampled_at(self, config: Config) -> dict[str, Domain]:
+        """By path, the domains that are sampled at the point of a config."""
+        found: dict[str, Domain] = {}
         values: dict[str, Scalar] = {}
         for domain in self.domains:
-            value = get_value(base, domain.path)
-            if domain.path not in values and _applies(domain, values) and domain.contains(value):
-                values[domain.path] = value
-        return values
+            if domain.path not in found and _applies(domain, values):
+                found[domain.path] = domain
+                values[domain.path] = domain.nearest(get_value(config, domain.path))
+        return found
 
     def by_name(self, point: Mapping[str, Scalar]) -> dict[str, Scalar]:
         """A point as Optuna is told to try it: every domain of a path gets the path's value, if it has it."""

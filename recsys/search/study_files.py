@@ -111,7 +111,7 @@ def read_start_space(
 
 
 def with_best_of(space: SearchSpace, folder: Path, storage: str | None) -> SearchSpace:
-    """The space with the best trials of another study (see `read_study`) as further points to try first, as far as they fit.
+    """The space with the points nearest to the best trials of another study (see `read_study`) as further ones to try first.
 
     Raises:
         FileNotFoundError: if the folder holds no study.

@@ -77,8 +77,8 @@ def test_the_best_config_is_a_complete_config_file(tuned: Tuned) -> None:
 
 def test_the_default_and_the_warm_start_come_first(tuned: Tuned) -> None:
     default, warm = (trial["params"] for trial in tuned.answer["trials"][:2])
-    # Of the default config, neumf is not in the space, so it is sampled; the width and the step size are.
-    assert (default["model.embedding_dim"], default["training.learning_rate"]) == (16, 1e-3)
+    # Of the default config, neumf is not in the space, and its first model takes the place; the width and the step size are.
+    assert default == {"model.name": "inner_product", "model.embedding_dim": 16, "training.learning_rate": 1e-3}
     assert warm == SPACE["warm_start"][0]  # type: ignore[index]
 
 
@@ -206,7 +206,7 @@ def test_a_dry_run_shows_everything_and_leaves_no_study(
     assert answer["resources"]["cluster"]["CPU"] == os.cpu_count()
     assert answer["config"]["model"]["embedding_dim"] == 8
     first, second, third = answer["sample_trials"]
-    assert first["training.learning_rate"] == 1e-3
+    assert first == {"model.name": "inner_product", "training.learning_rate": 1e-3}
     assert second == {"model.name": "inner_product", "training.learning_rate": 0.05}
     assert "model.embedding_dim" not in third
     assert {path.name for path in tmp_path.iterdir()} == {"processed"}

@@ -5,9 +5,9 @@ from pathlib import Path
 import optuna
 import pytest
 
-from recsys.config import Config, replace_values
+from recsys.config import Config, config_paths, get_value, replace_values
 from recsys.search.record import StudyRecord, trial_seed
-from recsys.search.space_file import parse_space
+from recsys.search.space_file import parse_space, read_space
 from recsys.search.study_storage import Start, create_study, load_study, reopen_study
 from recsys.search.summaries import TrialSummary, best_trial, count_states
 
@@ -126,6 +126,62 @@ def test_the_sampler_learns_to_avoid_divergence(record: StudyRecord) -> None:
 def test_seeds_of_trials() -> None:
     # Fixed for good: a resumed or repeated trial draws the same numbers.
     assert [trial_seed(0, 0), trial_seed(0, 1), trial_seed(1, 0)] == [2968811710, 3964924996, 1835504127]
+
+
+BESIDE = parse_space(
+    {
+        "parameters": {
+            "model.name": {"choices": ["gmf", "mlp"]},
+            "training.l2": {"low": 1e-6, "high": 0.1, "log": True},
+            "training.patience": {"low": 2, "high": 5},
+            "model.embedding_dim": {"low": 8, "high": 64},
+        }
+    },
+    "",
+)
+
+
+@pytest.mark.parametrize("sampler", ["tpe", "random", "qmc"])
+def test_the_default_config_is_run_as_it_is(tmp_path: Path, sampler: str) -> None:
+    config = replace_values(Config(), {"study.sampler": sampler})
+    record = StudyRecord(create_study(tmp_path, config, Start()), config, BESIDE)
+    record.enqueue_first_points()
+    number, first = record.ask()
+    # Without weight decay and without patience, which no range of the space has; the model that no choice is gives way.
+    assert first == record.config_of(number) == replace_values(config, {"model.name": "gmf"})
+    expected = {"model.name": "gmf", "training.l2": 0.0, "training.patience": None, "model.embedding_dim": 16}
+    assert record.summary(number).params == expected
+    # The sampler knows the nearest point, by which all parameters are sampled together as ever.
+    (found,) = open_optuna(tmp_path).trials
+    assert found.params == {**expected, "training.l2": 1e-6, "training.patience": 2}
+    record.report(number, 1, 0.5, {})
+    again = StudyRecord(reopen_study(tmp_path, config), config, BESIDE)
+    again.reopen()
+    assert again.ask() == (number, first)
+    _, sampled = again.ask()
+    assert 1e-6 <= sampled.training.l2 <= 0.1
+    assert sampled.training.patience in range(2, 6)
+
+
+@pytest.mark.parametrize("file", sorted((Path(__file__).parents[2] / "search_spaces").glob("*.yaml")), ids=lambda file: file.stem)
+def test_the_default_config_comes_first_in_the_spaces_that_are_there(tmp_path: Path, file: Path) -> None:
+    record = StudyRecord(create_study(tmp_path, Config(), Start()), Config(), read_space(file))
+    record.enqueue_first_points()
+    _, first = record.ask()
+    name = "neumf" if file.stem == "ncf" else file.stem
+    defaults = {path: get_value(Config(), path) for path in config_paths() if path != "model.name"}
+    assert first.model.name == name
+    assert {path: get_value(first, path) for path in defaults if get_value(first, path) != defaults[path]} == {}
+
+
+def test_a_default_that_does_not_go_together_with_a_choice_is_started_from_nearby(tmp_path: Path) -> None:
+    # Of 4 fixed negatives at most 4 can be used; the config draws 9 and new ones each epoch.
+    parameters = {"training.resample_negatives": {"choices": [False]}, "training.n_negatives": {"low": 1, "high": 4}}
+    config = replace_values(Config(), {"training.n_negatives": 9})
+    record = StudyRecord(create_study(tmp_path, config, Start()), config, parse_space({"parameters": parameters}, ""))
+    record.enqueue_first_points()
+    _, first = record.ask()
+    assert (first.training.resample_negatives, first.training.n_negatives) == (False, 4)
 
 
 @pytest.mark.parametrize("sampler", ["tpe", "random", "qmc"])

@@ -123,20 +123,48 @@ def test_every_suggestion_is_a_valid_config_within_its_domains() -> None:
 
 
 @pytest.mark.parametrize(
-    ("base", "expected"),
+    ("base", "point", "beside"),
     [
         # The default, neumf, with dropout 0.0: outside from 0.1 to 0.5.
-        ({}, {"model.name": "neumf", "model.n_layers": 3, "training.learning_rate": 1e-3}),
         (
-            {"model.dropout": 0.2},
-            {"model.name": "neumf", "model.n_layers": 3, "model.dropout": 0.2, "training.learning_rate": 1e-3},
+            {},
+            {"model.name": "neumf", "model.n_layers": 3, "model.dropout": 0.1, "training.learning_rate": 1e-3},
+            {"model.dropout": 0.0},
         ),
-        ({"model.name": "gmf", "training.learning_rate": 0.5}, {"model.name": "gmf"}),
-        ({"model.name": "inner_product"}, {"training.learning_rate": 1e-3}),
+        (
+            {"model.dropout": 0.2, "model.n_layers": 9},
+            {"model.name": "neumf", "model.n_layers": 3, "model.dropout": 0.2, "training.learning_rate": 1e-3},
+            {"model.n_layers": 9},
+        ),
+        (
+            {"model.name": "gmf", "training.learning_rate": 0.5},
+            {"model.name": "gmf", "training.learning_rate": 0.01},
+            {"training.learning_rate": 0.5},
+        ),
+        # Who leaves a choice out does not want it.
+        ({"model.name": "inner_product"}, {"model.name": "gmf", "training.learning_rate": 1e-3}, {}),
     ],
 )
-def test_the_point_of_a_config_is_what_of_it_lies_in_the_space(base: dict[str, Any], expected: dict[str, Any]) -> None:
-    assert space_of(NESTED).point(replace_values(Config(), base)) == expected
+def test_the_point_that_is_nearest_to_a_config_and_what_of_it_lies_beside(
+    base: dict[str, Any], point: dict[str, Any], beside: dict[str, Any]
+) -> None:
+    config = replace_values(Config(), base)
+    assert (space_of(NESTED).point(config), space_of(NESTED).beside(config)) == (point, beside)
+
+
+@pytest.mark.parametrize(
+    ("domain", "value", "nearest"),
+    [
+        (Domain("x", None, 2, 5, False, {}), 3, 3),
+        (Domain("x", None, 2, 5, False, {}), 1, 2),
+        (Domain("x", None, 2, 5, False, {}), 9, 5),
+        (Domain("x", None, 2, 5, False, {}), None, 2),
+        (Domain("x", (None, "linear"), None, None, False, {}), "linear", "linear"),
+        (Domain("x", ("cosine", "linear"), None, None, False, {}), None, "cosine"),
+    ],
+)
+def test_the_nearest_value_of_a_domain(domain: Domain, value: Any, nearest: Any) -> None:
+    assert domain.nearest(value) == nearest
 
 
 def test_fixed_paths_leave_the_warm_starts_too() -> None:

@@ -76,7 +76,7 @@ class ColumnsConfig(Section):
     rating: Column | None = None
     """Name, or position from 0, of the column with the ratings."""
     timestamp: Column | None = None
-    """Name, or position from 0, of the column with the times (Unix seconds)."""
+    """Name, or position from 0, of the column with the times: numbers of any one unit, or dates."""
 
 
 class DataConfig(Section):

@@ -25,7 +25,12 @@ def preprocess(*, data: str | None, config_file: Path | None, settings: tuple[st
 
     processed = pipeline.prepare(config, folder)
     resolve(config, processed.manifest)
-    answer = {"path": str(processed.path), "fingerprint": processed.fingerprint, **processed.manifest.counts()}
+    answer = {
+        "path": str(processed.path),
+        "fingerprint": processed.fingerprint,
+        "notes": processed.manifest.notes,
+        **processed.manifest.counts(),
+    }
     command_line.print_result(answer, as_json, _text)
     return 0
 

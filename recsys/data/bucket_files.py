@@ -30,8 +30,8 @@ class Plan:
     """What every bucket's task needs to know.
 
     `split`: "given_without_validation" cuts validation from the given train part. `has_times`: times tell an order.
-    `validation_start`, `test_start`: cuts of a temporal split. `n_candidates`: candidates to draw for each held-out item, None
-    for none. `n_candidates_given`: width of the data's own candidates of test, None without them.
+    `validation_start`, `test_start`: cuts of a temporal split, 0 for others. `n_candidates`: candidates to draw for each
+    held-out item, None for none. `n_candidates_given`: width of the data's own candidates of test, None without them.
     """
 
     n_users: int
@@ -44,8 +44,8 @@ class Plan:
     validation_fraction: float
     n_candidates: int | None
     n_candidates_given: int | None
-    validation_start: float = np.inf
-    test_start: float = np.inf
+    validation_start: int = 0
+    test_start: int = 0
 
 
 @dataclass

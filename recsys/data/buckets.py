@@ -21,7 +21,7 @@ COLUMNS = {
     "user": pa.int32(),
     "item": pa.int32(),
     "positive": pa.bool_(),
-    "time": pa.float64(),
+    "time": pa.int64(),
     "order": pa.int64(),
     "part": pa.int8(),
 }
@@ -29,12 +29,15 @@ COLUMNS = {
 
 @dataclass(frozen=True)
 class Rows:
-    """Encoded rows, (n,) each: `user`, `item` int32, `positive` bool, `time` float64, `order` int64, `part` int8."""
+    """Encoded rows, (n,) each: `user`, `item` int32, `positive` bool, `time` int64, `order` int64, `part` int8.
+
+    `time` orders as the times of the source do (`clock`); 0 where there are none.
+    """
 
     user: IntArray
     item: IntArray
     positive: npt.NDArray[np.bool_]
-    time: npt.NDArray[np.float64]
+    time: IntArray
     order: IntArray
     part: IntArray
 
@@ -138,7 +141,7 @@ class Settled:
     n_overlaps: int
     item_counts: IntArray
     users: IntArray
-    times: npt.NDArray[np.float64]
+    times: IntArray
     time_counts: IntArray
 
 
@@ -169,7 +172,7 @@ def settle(folder: Path, number: int, items_left: npt.NDArray[np.bool_], min_use
     return Settled(bucket.n_duplicates, bucket.n_overlaps, counts, users, times, time_counts)
 
 
-def _thin(times: npt.NDArray[np.float64], counts: IntArray) -> tuple[npt.NDArray[np.float64], IntArray]:
+def _thin(times: IntArray, counts: IntArray) -> tuple[IntArray, IntArray]:
     """Merge neighbouring times so that at most MAX_TIMES are left."""
     if len(times) <= MAX_TIMES:
         return times, counts

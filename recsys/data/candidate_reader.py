@@ -56,6 +56,6 @@ def _batch(fragment: Fragment, lines: list[str], row: int) -> Batch:
         item=with_ids(pa.array(items, pa.string()).dictionary_encode()),
         positive=np.ones(len(order), dtype=bool),
         rating_max=None,
-        time=np.zeros(len(order)),
+        time=None,
         order=order,
     )

@@ -15,7 +15,8 @@ def check_summary(summary: Summary, source: Source, config: Config) -> None:
     """Check what the first walk over the data found.
 
     Raises:
-        ValueError: if there is no row, one user alone, no positive, or no times where the split needs them.
+        ValueError: if there is no row, one user alone, no positive, no times where the split needs them, or times in some files
+            of a part alone.
     """
     if summary.n_rows == 0:
         raise ValueError(f"{source.name}: must hold interactions, but has no row. Give a file with at least one row.")
@@ -29,8 +30,14 @@ def check_summary(summary: Summary, source: Source, config: Config) -> None:
             f"data.positive_threshold: must be at most the largest rating, {summary.rating_max:g}, "
             f"but got {config.data.positive_threshold:g}. Lower it, so that there are positives."
         )
+    for part, file, _ in summary.spans:
+        if (timeless := summary.timeless.get(part)) is not None:
+            raise ValueError(
+                f"{timeless.label}: must have times like {file.label}, but has no column with times. "
+                "Name it with data.columns.timestamp."
+            )
     if not source.split_given and config.data.split != "random" and not has_times(summary, 0):
-        why = "all its times are equal" if summary.has_time_column else "it has no column with times"
+        why = "all its times are equal" if summary.spans else "it has no column with times"
         raise ValueError(
             f"data.split: {config.data.split} needs times, but {source.name} tells none: {why}. "
             "Name the column with data.columns.timestamp, or set data.split to random."
@@ -39,8 +46,8 @@ def check_summary(summary: Summary, source: Source, config: Config) -> None:
 
 def has_times(summary: Summary, part: int) -> bool:
     """Whether times of this part tell an order; times that are all equal count as missing."""
-    first, last = summary.time_range.get(part, (0.0, 0.0))
-    return first < last
+    spans = [span for (of_part, _, _), span in summary.spans.items() if of_part == part]
+    return bool(spans) and min(span.first for span in spans) < max(span.last for span in spans)
 
 
 def check_core(n_users: int, n_items: int, config: Config) -> None:

@@ -10,6 +10,7 @@ import pyarrow.compute as pc
 
 from recsys.data.files import DataFile
 from recsys.data.text_format import TextFormat
+from recsys.data.times import Times
 
 PARTS = ("train", "validation", "test")
 """The parts by their code in the `part` column."""
@@ -45,8 +46,8 @@ class Batch:
     """Rows of a fragment in file order.
 
     `user`, `item` (n,): dictionary arrays of int32 indices over int64 or string ids. `positive` (n,) bool. `rating_max`: largest
-    rating of the batch, None without ratings. `time` (n,) float64: Unix seconds, 0 where there are none. `order` (n,) int64:
-    place in the whole source; in a candidate file `row << 16 | position`, position 0 being the held-out item.
+    rating of the batch, None without ratings. `time` (n,): None where the file has none. `order` (n,) int64: place in the whole
+    source; in a candidate file `row << 16 | position`, position 0 being the held-out item.
     `title` (n,): string array, None where the file has no titles.
     """
 
@@ -54,7 +55,7 @@ class Batch:
     item: pa.DictionaryArray
     positive: npt.NDArray[np.bool_]
     rating_max: float | None
-    time: npt.NDArray[np.float64]
+    time: Times | None
     order: npt.NDArray[np.int64]
     title: pa.Array | None = None
 
@@ -80,12 +81,3 @@ def as_ids(values: pa.Array) -> pa.Array:
 def with_ids(column: pa.DictionaryArray) -> pa.DictionaryArray:
     """The column with its dictionary turned into ids."""
     return pa.DictionaryArray.from_arrays(column.indices, as_ids(column.dictionary))
-
-
-def to_seconds(column: pa.ChunkedArray) -> npt.NDArray[np.float64]:
-    """Times as Unix seconds; microseconds survive."""
-    if pa.types.is_timestamp(column.type) or pa.types.is_date(column.type):
-        seconds: npt.NDArray[np.float64] = pc.cast(pc.cast(column, pa.timestamp("us")), pa.int64()).to_numpy() / 1e6
-    else:
-        seconds = column.to_numpy()
-    return seconds

@@ -1,9 +1,10 @@
 """Rows of Parquet files."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from itertools import repeat
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -14,17 +15,28 @@ import pyarrow.parquet as pq
 from recsys.config import ColumnsConfig
 from recsys.data.columns import columns_by_name
 from recsys.data.files import DataFile, open_raw
-from recsys.data.fragments import Batch, Fragment, first_order, to_seconds, with_ids
+from recsys.data.fragments import Batch, Fragment, first_order, with_ids
 from recsys.data.plain_types import require_plain
-from recsys.data.text_format import TIME_TYPES, is_number, parses_as
+from recsys.data.times import (
+    Form,
+    Times,
+    find_form,
+    from_floats,
+    from_int96,
+    from_integers,
+    from_timestamps,
+    is_number,
+    is_time,
+    parse_times,
+)
 
 PIECE_ROWS = 1 << 20
 """Rows after which a piece ends with its row group, and rows of a batch at most."""
 
 
 @contextmanager
-def open_parquet(file: DataFile) -> Iterator[pq.ParquetFile]:
-    """Open a Parquet file.
+def open_parquet(file: DataFile, int96_unit: Literal["ns", "us"] = "ns") -> Iterator[pq.ParquetFile]:
+    """Open a Parquet file; `int96_unit`: what times of the old type INT96 are read in.
 
     Raises:
         ValueError: if it is damaged, also while it is read inside the block, or lies in an archive.
@@ -33,7 +45,7 @@ def open_parquet(file: DataFile) -> Iterator[pq.ParquetFile]:
         raise ValueError(f"{file.label}: must lie outside of an archive, but is in a zip. Extract it and pass its folder.")
     with open_raw(file.path) as stream:
         try:
-            with pq.ParquetFile(stream) as parquet:
+            with pq.ParquetFile(stream, coerce_int96_timestamp_unit=int96_unit) as parquet:
                 yield parquet
         except (pa.ArrowInvalid, OSError) as error:
             reason = str(error).splitlines()[0].rstrip(".")
@@ -61,6 +73,11 @@ def list_parquet_pieces(file: DataFile, columns: ColumnsConfig | None) -> tuple[
     return found, pieces
 
 
+def _is_int96(parquet: pq.ParquetFile, name: str) -> bool:
+    leaves = (parquet.schema.column(position) for position in range(len(parquet.schema)))
+    return any(leaf.path == name and leaf.physical_type == "INT96" for leaf in leaves)
+
+
 def read_parquet(fragment: Fragment, threshold: float | None) -> Iterator[Batch]:
     """The rows of a fragment, in batches; a rating of at least `threshold` is a positive, every row where that is None.
 
@@ -70,16 +87,23 @@ def read_parquet(fragment: Fragment, threshold: float | None) -> Iterator[Batch]
     assert fragment.columns is not None
     assert fragment.stop is not None
     order, row = first_order(fragment), fragment.first_row
-    with open_parquet(fragment.file) as parquet:
+    with open_parquet(fragment.file) as parquet, open_parquet(fragment.file, "us") as in_microseconds:
         names = {role: parquet.schema_arrow.names[position] for role, position in fragment.columns.items()}
         require_plain(parquet.schema_arrow, names.values(), fragment.file.label)
         groups = list(range(fragment.start, fragment.stop))
-        for record_batch in parquet.iter_batches(PIECE_ROWS, row_groups=groups, columns=list(names.values())):
+        coarse: Iterable[pa.RecordBatch | None] = repeat(None)
+        if "timestamp" in names and _is_int96(parquet, names["timestamp"]):
+            coarse = in_microseconds.iter_batches(PIECE_ROWS, row_groups=groups, columns=[names["timestamp"]])
+        batches = parquet.iter_batches(PIECE_ROWS, row_groups=groups, columns=list(names.values()))
+        for record_batch, microseconds in zip(batches, coarse, strict=False):
             columns = {
                 role: _Column(record_batch[name], f"{fragment.file.label}, row {{}}, column {name}", row)
                 for role, name in names.items()
             }
-            yield _batch(columns, record_batch.num_rows, threshold, order)
+            times = None
+            if "timestamp" in columns:
+                times = _times(columns["timestamp"], None if microseconds is None else microseconds.column(0))
+            yield _batch(columns, record_batch.num_rows, times, threshold, order)
             order += record_batch.num_rows
             row += record_batch.num_rows
 
@@ -101,7 +125,7 @@ class _Column:
             raise ValueError(f"{self.place.format(self.first_row + row)}: {rule}, but {shown}. Correct or remove the row.")
 
 
-def _batch(columns: dict[str, _Column], n: int, threshold: float | None, order: int) -> Batch:
+def _batch(columns: dict[str, _Column], n: int, times: Times | None, threshold: float | None, order: int) -> Batch:
     rating = _numbers(columns["rating"], "must be a finite number") if "rating" in columns else None
     # A rating stored in 32 bits is compared in 32 bits: 4.1 is at least 4.1 there too.
     positive = np.ones(n, dtype=bool) if rating is None or threshold is None else rating >= rating.dtype.type(threshold)
@@ -110,7 +134,7 @@ def _batch(columns: dict[str, _Column], n: int, threshold: float | None, order: 
         item=_ids(columns["item"]),
         positive=positive,
         rating_max=None if rating is None else float(rating.max()),
-        time=_times(columns["timestamp"]) if "timestamp" in columns else np.zeros(n),
+        time=times,
         order=np.arange(order, order + n, dtype=np.int64),
         title=_titles(columns["title"]) if "title" in columns else None,
     )
@@ -163,22 +187,32 @@ def _numbers(column: _Column, rule: str) -> npt.NDArray[np.floating[Any]]:
     return result
 
 
-def _times(column: _Column) -> npt.NDArray[np.float64]:
-    """The column as Unix seconds."""
-    kind, rule = column.values.type, "must be Unix seconds or a date"
-    if pa.types.is_string(kind) or pa.types.is_large_string(kind):
-        values = pc.cast(column.values, pa.string())
-        column.refuse(pc.is_null(values), rule)
-        first = values[0].as_py()
-        time_type = next((time_type for time_type in TIME_TYPES if parses_as(first, time_type)), TIME_TYPES[0])
-        column.refuse(
-            pa.array([not parses_as(value, time_type) for value in values.unique().to_pylist()]).take(
-                values.dictionary_encode().indices
-            ),
-            rule,
-        )
-        return to_seconds(pa.chunked_array([pc.cast(values, time_type)]))
+def _times(column: _Column, microseconds: pa.Array | None) -> Times:
+    """The times of a column; `microseconds`: the same without what is below a microsecond, for INT96 alone."""
+    values, rule = column.values, "must be a number within 64 bits or a date"
+    column.refuse(pc.is_null(values), rule)
+    if microseconds is not None:
+        return from_int96(values, microseconds)
+    if pa.types.is_dictionary(values.type):
+        values = values.dictionary_decode()
+    form: Form = "number"
+    kind = values.type
     if pa.types.is_timestamp(kind) or pa.types.is_date(kind):
-        column.refuse(pc.is_null(column.values), rule)
-        return to_seconds(pa.chunked_array([column.values]))
-    return _numbers(column, rule).astype(np.float64)
+        return from_timestamps(values)
+    if pa.types.is_integer(kind):
+        times = from_integers(values)
+    elif pa.types.is_floating(kind):
+        times = from_floats(pc.cast(values, pa.float64()).to_numpy())
+    elif pa.types.is_decimal(kind) or pa.types.is_string(kind) or pa.types.is_large_string(kind) or kind == pa.string_view():
+        values = pc.cast(values, pa.string())
+        form = (find_form(values[0].as_py()) if len(values) else None) or "number"
+        times = parse_times(values, form)
+    else:
+        place = column.place.format(column.first_row)
+        raise ValueError(f"{place}: must hold numbers or dates, but holds {kind}. Convert the times.")
+    if times is None:
+        texts = pc.cast(values, pa.string()).dictionary_encode()
+        wrong = pa.array([not is_time(text, form) for text in texts.dictionary.to_pylist()])
+        column.refuse(wrong.take(texts.indices), rule)
+        raise RuntimeError(f"{column.place.format(column.first_row)}: cannot be read, though each of its times can.")
+    return times

@@ -19,6 +19,7 @@ import pyarrow.parquet as pq
 from recsys.config import Config
 from recsys.data.bucket_files import Plan
 from recsys.data.checks import check_core, check_result, check_summary, has_times
+from recsys.data.clock import describe_times, find_clock
 from recsys.data.connection import connect
 from recsys.data.fingerprint import fingerprint, shaping_settings, source_checksum
 from recsys.data.fragments import PARTS, Fragment
@@ -90,6 +91,8 @@ def prepare(config: Config, folder: Path, join: Callable[[Config], None] = conne
             if target != path:
                 _put_in_place(temporary, path)
         _log.info("Prepared %s in %s (%.1f s)", source.name, path, manifest.seconds)
+        for note in manifest.notes:
+            _log.warning("%s: %s.", source.name, note)
     resolve(config, manifest)
     return Processed(path, name, manifest)
 
@@ -111,16 +114,18 @@ def _put_in_place(made: Path, path: Path) -> None:
 
 
 def _make(config: Config, source: Source, fragments: Sequence[Fragment], target: Path) -> dict[str, Any]:
-    """Write the processed files into `target`; the manifest's counts."""
+    """Write the processed files into `target`; the manifest's counts and notes."""
     threshold = None if source.all_positive else config.data.positive_threshold
     summary = merge(_stream(len(fragments), lambda number: summarise(fragments[number], threshold)))
+    spans = list(summary.spans.values())
+    clock = find_clock(spans)
     check_summary(summary, source, config)
     users, items = summary.users[0], summary.items[0]
     titles = titles_of(items, [*summary.titles, *([read_titles(source.titles)] if source.titles is not None else [])])
     n_buckets = min(-(-summary.n_rows // BUCKET_ROWS), MAX_BUCKETS)
     plan, n_read = _plan(config, source, summary), (len(users), len(items))
     with temporary_sibling(target) as work:
-        encode(_run, fragments=fragments, threshold=threshold, ids=(users, items), work=work, n_buckets=n_buckets)
+        encode(_run, fragments=fragments, threshold=threshold, ids=(users, items), clock=clock, work=work, n_buckets=n_buckets)
         core = None
         if plan.split == "temporal" or max(config.data.min_user_interactions, config.data.min_item_interactions) > 1:
             core = find_core(_run, config, work, len(items), n_buckets)
@@ -134,7 +139,9 @@ def _make(config: Config, source: Source, fragments: Sequence[Fragment], target:
     check_result(result, source, config, users, len(items))
     _write_ids(users, items, titles, target)
     counts = {name: result.counts[name] for name in _COUNTS}
-    return {"n_users": len(users), "n_items": len(items), "n_candidates_given": plan.n_candidates_given, **counts}
+    notes = [describe_times(spans)] if spans else []
+    sizes = {"n_users": len(users), "n_items": len(items), "n_candidates_given": plan.n_candidates_given}
+    return {**sizes, **counts, "notes": notes}
 
 
 def _plan(config: Config, source: Source, summary: Summary) -> Plan:

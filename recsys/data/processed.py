@@ -20,7 +20,7 @@ from recsys.data.negatives import IntArray, UserItemIndex, index_pairs
 from recsys.data.plain_types import require_plain
 from recsys.data.splits import TEST, VALIDATION
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 """Raised when the content or the layout of the folder changes."""
 
 Part = Literal["validation", "test"]
@@ -63,6 +63,8 @@ class Manifest(BaseModel):
     """Users without a training positive, whose held-out positives are left out."""
     n_candidates_given: int | None
     """Most candidates of a test positive in the data's own candidate file, None without one."""
+    notes: list[str]
+    """How the files were read where users can't be sure of it, such as the unit of the times."""
     seconds: float
     """Time that the preprocessing took."""
     files: dict[str, int]

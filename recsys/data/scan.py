@@ -12,6 +12,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from recsys.data.candidate_reader import POSITION_BITS
+from recsys.data.clock import Span, span_of
+from recsys.data.files import DataFile
 from recsys.data.fragments import CANDIDATES, Fragment
 from recsys.data.readers import read
 
@@ -21,8 +23,8 @@ class Summary:
     """What a fragment, or the whole source, holds.
 
     `error`: why the fragment cannot be read, everything else then being incomplete. `users`, `items`: arrays of distinct ids.
-    `titles`: table of item and title. `time_range`: earliest and latest time by part. `n_candidates`: most candidates of a
-    held-out item in a candidate file.
+    `titles`: table of item and title. `spans`: times by part, file and whether they are dates. `timeless`: a file
+    without times by part. `n_candidates`: most candidates of a held-out item in a candidate file.
     """
 
     error: str | None = None
@@ -32,17 +34,15 @@ class Summary:
     users: list[pa.Array] = field(default_factory=list)
     items: list[pa.Array] = field(default_factory=list)
     titles: list[pa.Table] = field(default_factory=list)
-    time_range: dict[int, tuple[float, float]] = field(default_factory=dict)
+    spans: dict[tuple[int, DataFile, bool], Span] = field(default_factory=dict)
+    timeless: dict[int, DataFile] = field(default_factory=dict)
     n_candidates: int = 0
-    has_time_column: bool = False
 
 
 def summarise(fragment: Fragment, threshold: float | None) -> Summary:
     """Summarise a fragment. What breaks a rule is returned as `error`, so that the first one in file order can be shown."""
     summary = Summary()
     try:
-        roles = fragment.text.columns if fragment.text is not None else fragment.columns or {}
-        summary.has_time_column = "timestamp" in roles
         for batch in read(fragment, threshold):
             summary.users.append(batch.user.dictionary)
             summary.items.append(batch.item.dictionary)
@@ -52,8 +52,11 @@ def summarise(fragment: Fragment, threshold: float | None) -> Summary:
             summary.n_rows += len(batch.order)
             summary.n_positives += int(batch.positive.sum())
             summary.rating_max = _largest(summary.rating_max, batch.rating_max)
-            if len(batch.time):
-                _widen(summary, fragment.part, float(batch.time.min()), float(batch.time.max()))
+            if batch.time is None:
+                summary.timeless[fragment.part] = fragment.file
+            elif len(batch.order):
+                place = fragment.part, fragment.file, batch.time.is_date
+                _widen(summary, {place: span_of(fragment.file, batch.time)})
             if batch.title is not None:
                 pairs = pa.table({"item": batch.item.dictionary.take(batch.item.indices), "title": batch.title})
                 summary.titles.append(_first_titles(pairs))
@@ -80,12 +83,11 @@ def merge(summaries: Iterable[Summary]) -> Summary:
         total.n_rows += summary.n_rows
         total.n_positives += summary.n_positives
         total.rating_max = _largest(total.rating_max, summary.rating_max)
-        total.has_time_column |= summary.has_time_column
         total.n_candidates = max(total.n_candidates, summary.n_candidates)
         total.users, total.items = [merge_ids(total.users + summary.users)], [merge_ids(total.items + summary.items)]
         total.titles += summary.titles
-        for part, (first, last) in summary.time_range.items():
-            _widen(total, part, first, last)
+        _widen(total, summary.spans)
+        total.timeless = summary.timeless | total.timeless
     total.users, total.items = [_sorted(merge_ids(total.users))], [_sorted(merge_ids(total.items))]
     return total
 
@@ -141,6 +143,6 @@ def _largest(first: float | None, second: float | None) -> float | None:
     return max(values) if values else None
 
 
-def _widen(summary: Summary, part: int, first: float, last: float) -> None:
-    low, high = summary.time_range.get(part, (first, last))
-    summary.time_range[part] = (min(low, first), max(high, last))
+def _widen(summary: Summary, spans: dict[tuple[int, DataFile, bool], Span]) -> None:
+    for place, span in spans.items():
+        summary.spans[place] = summary.spans[place] | span if place in summary.spans else span

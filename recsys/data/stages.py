@@ -16,6 +16,7 @@ import pyarrow as pa
 from recsys.config import Config
 from recsys.data.bucket_files import BucketResult, Plan, write_bucket
 from recsys.data.buckets import Rows, Settled, bucket_of, get_bucket, put_rows, recode, settle
+from recsys.data.clock import Clock
 from recsys.data.fragments import Fragment
 from recsys.data.negatives import IntArray
 from recsys.data.readers import read
@@ -36,17 +37,22 @@ def encode(
     fragments: Sequence[Fragment],
     threshold: float | None,
     ids: tuple[pa.Array, pa.Array],
+    clock: Clock | None,
     work: Path,
     n_buckets: int,
 ) -> None:
-    """Second walk: lay every row down in its user's bucket, with contiguous ids. `ids`: sorted user and item ids."""
+    """Second walk: lay every row down in its user's bucket, with contiguous ids. `ids`: sorted user and item ids.
+
+    `clock`: how times become integers, None where no file has times.
+    """
 
     def task(number: int, users: pa.Array, items: pa.Array) -> None:
         fragment = fragments[number]
         for position, batch in enumerate(read(fragment, threshold)):
             user = codes_of(batch.user, users)
             part = np.full(len(user), fragment.part, dtype=np.int8)
-            rows = Rows(user, codes_of(batch.item, items), batch.positive, batch.time, batch.order, part)
+            time = np.zeros(len(user), dtype=np.int64) if clock is None or batch.time is None else clock.ticks(batch.time)
+            rows = Rows(user, codes_of(batch.item, items), batch.positive, time, batch.order, part)
             put_rows(rows, bucket_of(user, len(users), n_buckets), work, f"{number:06d}-{position:06d}", n_buckets)
 
     run(len(fragments), task, *ids)
@@ -59,7 +65,7 @@ class Core:
     users: IntArray
     items: IntArray
     counts: Counter[str]
-    times: npt.NDArray[np.float64]
+    times: IntArray
     time_counts: IntArray
 
 
@@ -81,10 +87,10 @@ def find_core(run: Run, config: Config, work: Path, n_items: int, n_buckets: int
     return Core(users, np.flatnonzero(items_left), counts, times, time_counts)
 
 
-def find_cuts(core: Core, config: Config) -> tuple[float, float]:
+def find_cuts(core: Core, config: Config) -> tuple[int, int]:
     """The times from which validation and test start."""
     test = temporal_cut(core.times, core.time_counts, config.data.test_fraction)
-    rest = core.times < (np.inf if test is None else test)
+    rest = np.zeros(len(core.times), dtype=bool) if test is None else core.times < test
     validation = temporal_cut(core.times[rest], core.time_counts[rest], config.data.validation_fraction)
     if test is None or validation is None:
         raise ValueError(

@@ -4,20 +4,14 @@ Looked up once a file, on its head, before its pieces are read by `readers`.
 """
 
 import csv
-import math
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import pyarrow as pa
-import pyarrow.compute as pc
-
 from recsys.config import ColumnsConfig
 from recsys.data.columns import chosen_columns, columns_by_name, columns_by_position, names_columns
+from recsys.data.times import Form, find_form, is_number
 
 SEPARATORS = ("::", "\t", ",", ";", "|")
-TIME_TYPES = (pa.float64(), pa.timestamp("us"), pa.timestamp("us", "UTC"))
-_NUMBER = re.compile(r"\s*-?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?\s*", re.ASCII)
 _SAMPLE_LINES = 50
 
 
@@ -35,7 +29,7 @@ class TextFormat:
     labels: dict[str, str]
     data_start: int
     first_row: int
-    time_type: pa.DataType
+    time_form: Form
     quoted: bool
 
 
@@ -47,22 +41,6 @@ def split_line(line: str, separator: str) -> list[str]:
         return next(csv.reader([line], delimiter=separator), [])
     except csv.Error:
         return [line]
-
-
-def is_number(text: str) -> bool:
-    """Whether the text is a finite decimal number."""
-    return _NUMBER.fullmatch(text) is not None and math.isfinite(float(text))
-
-
-def parses_as(text: str, time_type: pa.DataType) -> bool:
-    """Whether the text is a time of this type."""
-    if time_type == pa.float64():
-        return is_number(text)
-    try:
-        pc.cast(pa.array([text.strip()]), time_type)
-    except pa.ArrowInvalid:
-        return False
-    return True
 
 
 def find_format(head: bytes, columns: ColumnsConfig | None, place: str) -> TextFormat:
@@ -96,8 +74,8 @@ def find_format(head: bytes, columns: ColumnsConfig | None, place: str) -> TextF
         skipped, data_start, labels = 0, mark, {role: role for role in found}
     if not rows:
         raise ValueError(f"{place}: must hold interactions, but has a header alone. Give a file with at least one row.")
-    time_type = _find_time_type(rows, found.get("timestamp"))
-    return TextFormat(separator, len(names), found, labels, data_start, skipped + 1, time_type, b'"' in head)
+    time_form = _find_time_form(rows, found.get("timestamp"))
+    return TextFormat(separator, len(names), found, labels, data_start, skipped + 1, time_form, b'"' in head)
 
 
 def _find_separator(lines: Sequence[str]) -> str:
@@ -120,11 +98,9 @@ def _has_header(rows: Sequence[Sequence[str]], columns: ColumnsConfig | None) ->
     return bool(further) and over_numbers and not any(is_number(field) for field in rows[0])
 
 
-def _find_time_type(rows: Sequence[Sequence[str]], position: int | None) -> pa.DataType:
+def _find_time_form(rows: Sequence[Sequence[str]], position: int | None) -> Form:
     values = [row[position] for row in rows if position is not None and position < len(row) and row[position].strip()]
-    if not values:
-        return TIME_TYPES[0]
-    return next((time_type for time_type in TIME_TYPES if parses_as(values[0], time_type)), TIME_TYPES[0])
+    return (find_form(values[0]) if values else None) or "number"
 
 
 def _line_end(data: bytes, n_lines: int) -> int:

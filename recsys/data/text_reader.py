@@ -13,8 +13,9 @@ import pyarrow.csv as pa_csv
 
 from recsys.config import ColumnsConfig
 from recsys.data.files import DataFile, is_plain, open_file, open_raw, read_head
-from recsys.data.fragments import Batch, Fragment, first_order, to_seconds, with_ids
-from recsys.data.text_format import TextFormat, find_format, is_number, parses_as
+from recsys.data.fragments import Batch, Fragment, first_order, with_ids
+from recsys.data.text_format import TextFormat, find_format
+from recsys.data.times import Times, from_integers, is_number, is_time, parse_times
 
 CHUNK_BYTES = 1 << 25
 """Text that is parsed at a time."""
@@ -50,9 +51,10 @@ def read_text(fragment: Fragment, threshold: float | None) -> Iterator[Batch]:
     with closing(_chunks(fragment, text_format)) as chunks:
         for chunk, line in chunks:
             table = _parse(chunk, text_format)
-            if table is None or _has_gaps(table):
+            times = None if table is None or "timestamp" not in table.column_names else _times(table, text_format)
+            if table is None or _has_gaps(table) or (times is None and "timestamp" in table.column_names):
                 _explain(chunk, line if line is not None else _line_at(fragment), fragment.file.label, text_format)
-            batch = _batch(table, threshold, order)
+            batch = _batch(table, times, threshold, order)
             order += len(batch.order)
             yield batch
 
@@ -112,11 +114,18 @@ def _line_at(fragment: Fragment) -> int:
 
 
 def _parse(chunk: bytes, text_format: TextFormat) -> pa.Table | None:
-    """The used columns by role, None where a row cannot be parsed."""
+    """The used columns by role, None where a row cannot be parsed; times as integers where all are, as text otherwise."""
+    integers = None
+    if "timestamp" in text_format.columns and text_format.time_form == "number":
+        integers = _parse_as(chunk, text_format, pa.int64())
+    return _parse_as(chunk, text_format, pa.string()) if integers is None else integers
+
+
+def _parse_as(chunk: bytes, text_format: TextFormat, time_type: pa.DataType) -> pa.Table | None:
     names = [f"column {position}" for position in range(text_format.n_columns)]
     wanted = {role: names[position] for role, position in text_format.columns.items()}
     ids = pa.dictionary(pa.int32(), pa.string())
-    types = {"user": ids, "item": ids, "rating": pa.float64(), "timestamp": text_format.time_type, "title": pa.string()}
+    types = {"user": ids, "item": ids, "rating": pa.float64(), "timestamp": time_type, "title": pa.string()}
     wide = text_format.separator == "::"
     try:
         table = pa_csv.read_csv(
@@ -140,15 +149,13 @@ def _parse(chunk: bytes, text_format: TextFormat) -> pa.Table | None:
 
 
 def _has_gaps(table: pa.Table) -> bool:
-    """Whether an id is empty, or a number is missing or not finite."""
+    """Whether an id is empty, or a rating is missing or not finite."""
     for role in ("user", "item"):
         dictionary = _single(table[role]).dictionary
         if pc.any(pc.equal(pc.utf8_trim_whitespace(dictionary), "")).as_py():
             return True
-    numbers = [table[role] for role in ("rating", "timestamp") if role in table.column_names]
-    return any(
-        column.null_count or (column.type == pa.float64() and not pc.all(pc.is_finite(column)).as_py()) for column in numbers
-    )
+    rating = table["rating"] if "rating" in table.column_names else None
+    return rating is not None and (rating.null_count > 0 or not pc.all(pc.is_finite(rating)).as_py())
 
 
 def _single(column: pa.ChunkedArray) -> pa.Array:
@@ -156,16 +163,23 @@ def _single(column: pa.ChunkedArray) -> pa.Array:
     return combined.chunk(0) if isinstance(combined, pa.ChunkedArray) else combined
 
 
-def _batch(table: pa.Table, threshold: float | None, order: int) -> Batch:
+def _times(table: pa.Table, text_format: TextFormat) -> Times | None:
+    """The times of the rows, None where one is missing or not of the file's form."""
+    values = _single(table["timestamp"])
+    if values.null_count:
+        return None
+    return from_integers(values) if values.type == pa.int64() else parse_times(values, text_format.time_form)
+
+
+def _batch(table: pa.Table, times: Times | None, threshold: float | None, order: int) -> Batch:
     n = table.num_rows
     rating = table["rating"].to_numpy() if "rating" in table.column_names else None
-    time = table["timestamp"] if "timestamp" in table.column_names else None
     return Batch(
         user=with_ids(_single(table["user"])),
         item=with_ids(_single(table["item"])),
         positive=np.ones(n, dtype=bool) if rating is None or threshold is None else rating >= threshold,
         rating_max=None if rating is None else float(rating.max()),
-        time=np.zeros(n) if time is None else to_seconds(time),
+        time=times,
         order=np.arange(order, order + n, dtype=np.int64),
         title=_single(table["title"]) if "title" in table.column_names else None,
     )
@@ -207,6 +221,7 @@ def _check_row(fields: list[str], place: str, text_format: TextFormat) -> None:
             raise ValueError(f"{column}: must be an id, but is empty. Correct or remove the row.")
         if role == "rating" and not is_number(value):
             raise ValueError(f"{column}: must be a number, but got {value!r}. {remedy}")
-        if role == "timestamp" and not parses_as(value, text_format.time_type):
-            kind = "Unix seconds or an ISO date" if text_format.time_type == pa.float64() else "an ISO date like the others"
+        if role == "timestamp" and not is_time(value, text_format.time_form):
+            is_date = text_format.time_form != "number"
+            kind = "an ISO date like the others" if is_date else "a number within 64 bits or an ISO date"
             raise ValueError(f"{column}: must be {kind}, but got {value!r}. {remedy}")

@@ -37,7 +37,7 @@ TEXTS = {
     ),
     "text for a time": (
         GOOD + "1,9,5,then\n",
-        "data.csv, row 14, column timestamp: must be Unix seconds or an ISO date, but got 'then'.",
+        "data.csv, row 14, column timestamp: must be a number within 64 bits or an ISO date, but got 'then'.",
     ),
     "another kind of time": (
         "user,item,date\n1,1,2020-01-01\n1,2,2020-02-30\n",
@@ -209,7 +209,7 @@ PARQUETS = {
     ),
     "text time": (
         {"user": [1, 2], "item": [1, 2], "time": ["2020-01-01", "yesterday"]},
-        "data.parquet, row 2, column time: must be Unix seconds or a date, but got 'yesterday'.",
+        "data.parquet, row 2, column time: must be a number within 64 bits or a date, but got 'yesterday'.",
     ),
     "no user column": (
         {"a": [1], "item": [1]},

@@ -6,8 +6,8 @@ import pytest
 from recsys.data.splits import cut_validation, leave_one_out, pair_hash, random_split, temporal_cut, temporal_split
 
 
-def times(*values: float) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
-    return np.array(values, dtype=np.float64)
+def times(*values: int) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
+    return np.array(values, dtype=np.int64)
 
 
 def test_leave_one_out_by_hand() -> None:
@@ -22,7 +22,7 @@ def test_leave_one_out_by_hand() -> None:
 
 def test_leave_one_out_without_users() -> None:
     none = np.empty(0, dtype=np.int64)
-    assert leave_one_out(none, none.astype(bool), none.astype(float), none).tolist() == []
+    assert leave_one_out(none, none.astype(bool), none, none).tolist() == []
 
 
 def test_leave_one_out_of_low_ratings_alone() -> None:
@@ -51,7 +51,7 @@ def test_negative_times() -> None:
         ([1, 2], [99, 1], 0.99, 2),
     ],
 )
-def test_temporal_cut(at: list[float], counts: list[int], fraction: float, cut: float) -> None:
+def test_temporal_cut(at: list[int], counts: list[int], fraction: float, cut: int) -> None:
     assert temporal_cut(times(*at), np.array(counts), fraction) == cut
 
 

@@ -13,7 +13,7 @@ import pyarrow as pa
 from recsys.data.files import open_file
 from recsys.data.fragments import Batch, Fragment, first_order, with_ids
 
-_PAIR = re.compile(r"\(([^,()]+),([^,()]+)\)")
+_PAIR = re.compile(r"\(([^,()]+), ?([^,()]+)\)")
 _LINES = 1 << 14
 
 POSITION_BITS = 16

@@ -66,10 +66,13 @@ def first_order(fragment: Fragment) -> int:
 
 
 def as_ids(values: pa.Array) -> pa.Array:
-    """Ids as int64 where all of them are integers in plain decimal form, as text otherwise: '007' and '7' stay two ids."""
+    """Ids as int64 where all of them are integers in plain decimal form, as text otherwise.
+
+    Text is exact: '007' and '7' stay two ids, and so do 'x' and 'x '.
+    """
     if pa.types.is_integer(values.type) and values.type != pa.uint64():
         return pc.cast(values, pa.int64())
-    text = pc.utf8_trim_whitespace(pc.cast(values, pa.string()))
+    text = pc.cast(values, pa.string())
     if not pc.all(pc.match_substring_regex(text, r"^(0|-?[1-9][0-9]{0,18})$"), min_count=0).as_py():
         return text
     try:

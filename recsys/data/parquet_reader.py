@@ -169,7 +169,7 @@ def _ids(column: _Column) -> pa.DictionaryArray:
         values = (pc.cast(values, pa.string()) if kind == pa.string_view() else values).dictionary_encode()
     coded = with_ids(pa.DictionaryArray.from_arrays(pc.cast(values.indices, pa.int32()), values.dictionary))
     if coded.dictionary.type == pa.string():
-        column.refuse(pc.equal(coded.dictionary.take(coded.indices), ""), "must be an id")
+        column.refuse(pc.equal(pc.utf8_trim_whitespace(coded.dictionary), "").take(coded.indices), "must be an id")
     return coded
 
 

@@ -26,7 +26,7 @@ from recsys.data.fragments import PARTS, Fragment
 from recsys.data.layouts import Source, find_source
 from recsys.data.nodes import require_seen_by_all
 from recsys.data.processed import FORMAT_VERSION, Manifest, Processed, read_manifest, resolve, uses_candidates
-from recsys.data.readers import list_fragments
+from recsys.data.readers import describe_blanks, list_fragments
 from recsys.data.scan import Summary, merge, summarise, titles_of
 from recsys.data.stages import encode, find_core, find_cuts, write
 from recsys.data.titles import read_titles
@@ -139,7 +139,7 @@ def _make(config: Config, source: Source, fragments: Sequence[Fragment], target:
     check_result(result, source, config, users, len(items))
     _write_ids(users, items, titles, target)
     counts = {name: result.counts[name] for name in _COUNTS}
-    notes = [describe_times(spans)] if spans else []
+    notes = [*([describe_times(spans)] if spans else []), *describe_blanks(fragments, users, items)]
     sizes = {"n_users": len(users), "n_items": len(items), "n_candidates_given": plan.n_candidates_given}
     return {**sizes, **counts, "notes": notes}
 

@@ -4,7 +4,10 @@ Stands between the layouts and the pipeline: the driver cuts a source into fragm
 (collecting ids, encoding them) read with the same function.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from recsys.config import ColumnsConfig
 from recsys.data.candidate_reader import read_candidates
@@ -41,6 +44,22 @@ def read(fragment: Fragment, threshold: float | None) -> Iterator[Batch]:
     if fragment.kind == "candidates":
         return read_candidates(fragment)
     return read_text(fragment, threshold)
+
+
+def describe_blanks(fragments: Sequence[Fragment], users: pa.Array, items: pa.Array) -> list[str]:
+    """Which blanks around ids were left out and which count, each in a line; `users`, `items`: the ids."""
+    notes = {
+        f"blanks around {fragment.text.labels[role]} in {fragment.file.label} fill up the column and are no part of the ids": None
+        for fragment in fragments
+        if fragment.text is not None
+        for role in fragment.text.padded
+    }
+    for role, ids in (("user", users), ("item", items)):
+        if ids.type == pa.string():
+            blank = ids.filter(pc.not_equal(pc.utf8_trim_whitespace(ids), ids))
+            if len(blank):
+                notes[f"blanks are part of {role} ids, as in {blank[0].as_py()!r}"] = None
+    return list(notes)
 
 
 def _fragments_of(file: DataFile, part: int, first_index: int, columns: ColumnsConfig | None) -> list[Fragment]:

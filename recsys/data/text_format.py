@@ -12,6 +12,7 @@ from recsys.data.columns import chosen_columns, columns_by_name, columns_by_posi
 from recsys.data.times import Form, find_form, is_number
 
 SEPARATORS = ("::", "\t", ",", ";", "|")
+BLANKS = (" ", "\t")
 _SAMPLE_LINES = 50
 
 
@@ -21,6 +22,7 @@ class TextFormat:
 
     `columns`: position by role. `labels`: what errors call a role's column. `data_start`: bytes before the first data row.
     `first_row`: that row's number, lines counted from 1. `quoted`: fields may hold separators and line ends inside quotes.
+    `padded`: roles of the columns of ids that are filled up with blanks, which are no part of the ids.
     """
 
     separator: str
@@ -31,6 +33,7 @@ class TextFormat:
     first_row: int
     time_form: Form
     quoted: bool
+    padded: tuple[str, ...]
 
 
 def split_line(line: str, separator: str) -> list[str]:
@@ -55,7 +58,8 @@ def find_format(head: bytes, columns: ColumnsConfig | None, place: str) -> TextF
         )
     mark = 3 if head.startswith(b"\xef\xbb\xbf") else 0
     text = head[mark:].decode("utf-8", errors="replace")
-    lines = [line.rstrip("\r") for line in text.split("\n") if line.strip()][:_SAMPLE_LINES]
+    all_lines = [line.rstrip("\r") for line in text.split("\n") if line.strip()]
+    lines = all_lines[:_SAMPLE_LINES]
     if not lines:
         raise ValueError(f"{place}: must hold interactions, but is empty. Give a file with at least a user and an item column.")
     separator = _find_separator(lines)
@@ -75,7 +79,9 @@ def find_format(head: bytes, columns: ColumnsConfig | None, place: str) -> TextF
     if not rows:
         raise ValueError(f"{place}: must hold interactions, but has a header alone. Give a file with at least one row.")
     time_form = _find_time_form(rows, found.get("timestamp"))
-    return TextFormat(separator, len(names), found, labels, data_start, skipped + 1, time_form, b'"' in head)
+    every_row = [split_line(line, separator) for line in all_lines[len(lines) - len(rows) :]]
+    padded = tuple(role for role in ("user", "item") if _is_padded(every_row, found[role], len(names)))
+    return TextFormat(separator, len(names), found, labels, data_start, skipped + 1, time_form, b'"' in head, padded)
 
 
 def _find_separator(lines: Sequence[str]) -> str:
@@ -101,6 +107,14 @@ def _has_header(rows: Sequence[Sequence[str]], columns: ColumnsConfig | None) ->
 def _find_time_form(rows: Sequence[Sequence[str]], position: int | None) -> Form:
     values = [row[position] for row in rows if position is not None and position < len(row) and row[position].strip()]
     return (find_form(values[0]) if values else None) or "number"
+
+
+def _is_padded(rows: Sequence[Sequence[str]], position: int, n_columns: int) -> bool:
+    """Whether a column is filled up with blanks: all fields begin or all end with one, or they are equally wide and some do."""
+    fields = [row[position] for row in rows if len(row) == n_columns]
+    begin, end = [field.startswith(BLANKS) for field in fields], [field.endswith(BLANKS) for field in fields]
+    equally_wide = len({len(field) for field in fields}) == 1
+    return bool(fields) and (all(begin) or all(end) or (equally_wide and any(begin + end)))
 
 
 def _line_end(data: bytes, n_lines: int) -> int:

@@ -14,7 +14,7 @@ import pyarrow.csv as pa_csv
 from recsys.config import ColumnsConfig
 from recsys.data.files import DataFile, is_plain, open_file, open_raw, read_head
 from recsys.data.fragments import Batch, Fragment, first_order, with_ids
-from recsys.data.text_format import TextFormat, find_format
+from recsys.data.text_format import BLANKS, TextFormat, find_format
 from recsys.data.times import Times, from_integers, is_number, is_time, parse_times
 
 CHUNK_BYTES = 1 << 25
@@ -54,7 +54,7 @@ def read_text(fragment: Fragment, threshold: float | None) -> Iterator[Batch]:
             times = None if table is None or "timestamp" not in table.column_names else _times(table, text_format)
             if table is None or _has_gaps(table) or (times is None and "timestamp" in table.column_names):
                 _explain(chunk, line if line is not None else _line_at(fragment), fragment.file.label, text_format)
-            batch = _batch(table, times, threshold, order)
+            batch = _batch(table, times, text_format, threshold, order)
             order += len(batch.order)
             yield batch
 
@@ -171,12 +171,20 @@ def _times(table: pa.Table, text_format: TextFormat) -> Times | None:
     return from_integers(values) if values.type == pa.int64() else parse_times(values, text_format.time_form)
 
 
-def _batch(table: pa.Table, times: Times | None, threshold: float | None, order: int) -> Batch:
+def _ids(table: pa.Table, role: str, text_format: TextFormat) -> pa.DictionaryArray:
+    column = _single(table[role])
+    if role in text_format.padded:
+        stripped = pc.utf8_trim(column.dictionary, "".join(BLANKS))
+        column = pa.DictionaryArray.from_arrays(column.indices, stripped)
+    return with_ids(column)
+
+
+def _batch(table: pa.Table, times: Times | None, text_format: TextFormat, threshold: float | None, order: int) -> Batch:
     n = table.num_rows
     rating = table["rating"].to_numpy() if "rating" in table.column_names else None
     return Batch(
-        user=with_ids(_single(table["user"])),
-        item=with_ids(_single(table["item"])),
+        user=_ids(table, "user", text_format),
+        item=_ids(table, "item", text_format),
         positive=np.ones(n, dtype=bool) if rating is None or threshold is None else rating >= threshold,
         rating_max=None if rating is None else float(rating.max()),
         time=times,

@@ -28,10 +28,14 @@ from recsys.data.titles import read_titles
 THRESHOLD = 4.0
 MISTAKE = re.compile(r"[^\n]+?: [^\n]*\b(must|needs)\b[^\n]*,? but [^\n]+\. [A-Z][^\n]+\.")
 
-# Ids as they may stand in a file of lines: not empty, no line ends or other control characters. Blanks around them do not count.
-TEXT_ID = st.text(st.characters(exclude_categories=("Cc", "Cs", "Zl", "Zp")), min_size=1, max_size=8).map(str.strip).filter(bool)
+# Ids as they may be in a file of lines: not blank, no line ends or other control characters, no blanks that fill up a column.
+TEXT_ID = (
+    st.text(st.characters(exclude_categories=("Cc", "Cs", "Zl", "Zp")), min_size=1, max_size=8)
+    .map(lambda text: text.strip(" "))
+    .filter(str.strip)
+)
 # Without quotes, and none of the names and separators that could be taken for others.
-PLAIN_ID = st.text("xyzäЖ字007-_. ", min_size=1, max_size=8).map(str.strip).filter(bool)
+PLAIN_ID = st.text("xyzäЖ字007-_. ", min_size=1, max_size=8).map(lambda text: text.strip(" ")).filter(str.strip)
 INTEGER_ID = st.integers(-(2**63), 2**63 - 1)
 
 

@@ -51,7 +51,7 @@ def train(
 
     if config_file is not None:
         config, _ = command_line.read_config(config_file, data, settings)
-        chosen = choice.Choice(config_file.stem, config, None, config.study.seed, None)
+        chosen = choice.Choice(config_file.stem, config, None, config.study.seed, None, None)
     else:
         storage = command_line.setting(settings, "study.storage")
         if best_of is not None:

@@ -7,20 +7,25 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from recsys.config import Config
-from recsys.search.record import trial_seed
+from recsys.search.record import StudyRecord, trial_seed
 from recsys.search.study_files import find_study, read_study
 from recsys.search.summaries import TrialSummary, best_trial
 
 
 @dataclass(frozen=True)
 class Choice:
-    """A config to train; `n_epochs` as the search found it and `study` where it comes from, None for a config of one's own."""
+    """A config to train.
+
+    `n_epochs`: as the search found it. `study`: the study it comes from. `study_run_id`: that study's run in MLflow, if any.
+    All are None for a config of one's own.
+    """
 
     name: str
     config: Config
     n_epochs: int | None
     seed: int
     study: str | None
+    study_run_id: str | None
 
 
 def choose_best(folder: Path, name: str, storage: str | None = None) -> Choice:
@@ -34,7 +39,7 @@ def choose_best(folder: Path, name: str, storage: str | None = None) -> Choice:
     best = best_trial(record.summaries())
     if best is None:
         raise ValueError(f"--best-of: must be a study with a finished epoch, but got {name}, which has none. Search again.")
-    return _choice(name, name, record.config_of(best.number), config, best)
+    return _choice(name, name, record, config, best)
 
 
 def choose_trial(folder: Path, path: str, storage: str | None = None) -> Choice:
@@ -55,8 +60,9 @@ def choose_trial(folder: Path, path: str, storage: str | None = None) -> Choice:
         raise ValueError(
             f"--trial: must be a trial of {name} that may be chosen, but got {state}. There are {len(found)} trials."
         )
-    return _choice(f"{name}-{number}", name, record.config_of(summary.number), config, summary)
+    return _choice(f"{name}-{number}", name, record, config, summary)
 
 
-def _choice(name: str, source: str, trial_config: Config, config: Config, summary: TrialSummary) -> Choice:
-    return Choice(name, trial_config, summary.epoch, trial_seed(config.study.seed, summary.number), source)
+def _choice(name: str, study: str, record: StudyRecord, config: Config, summary: TrialSummary) -> Choice:
+    seed = trial_seed(config.study.seed, summary.number)
+    return Choice(name, record.config_of(summary.number), summary.epoch, seed, study, record.run_id)

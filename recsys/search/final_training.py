@@ -3,6 +3,7 @@
 Stands at the end of the flow, behind the search or without one.
 """
 
+import logging
 import statistics
 from collections.abc import Mapping
 from pathlib import Path
@@ -20,12 +21,14 @@ from recsys.data.negatives import UserItemIndex, index_pairs
 from recsys.data.processed import Processed, all_pairs, item_ids, item_titles, load, resolve, user_ids
 from recsys.search import final_runs
 from recsys.search.choice import Choice
-from recsys.tracking.runs import open_tracking, trial_params, version_tags
+from recsys.tracking.runs import Tracking, open_tracking, trial_params, version_tags
 from recsys.training import saved_model
 from recsys.training.evaluation import evaluate, protocol_name
 from recsys.training.final import Trained, append_test_scores, find_n_epochs, train_for_test, train_on_validation
 from recsys.training.ranking import ModelScorer
 from recsys.training.saved_model import SavedModel
+
+_log = logging.getLogger(__name__)
 
 
 def train(choice: Choice, folder: Path, out: Path | None, *, n_seeds: int, validate: bool) -> dict[str, Any]:
@@ -51,7 +54,7 @@ def train(choice: Choice, folder: Path, out: Path | None, *, n_seeds: int, valid
     _save(path, config, processed, first, metrics, seen=_pairs_of(data) if validate else all_pairs(processed))
     run_id = None
     if tracking:
-        parent = tracking.find_study(choice.study) if choice.study else None
+        parent = _find_parent(tracking, choice)
         tags = {"kind": "training", "model": config.model.name, "dataset": config.data.source, "state": "complete"}
         tags |= {"study": choice.study} if choice.study else {}
         run_id = tracking.start_run(choice.name, {**tags, **version_tags()}, {**trial_params(config), "seeds": seeds}, parent)
@@ -68,6 +71,14 @@ def train(choice: Choice, folder: Path, out: Path | None, *, n_seeds: int, valid
         "baselines": baselines,
         "mlflow_run_id": run_id,
     }
+
+
+def _find_parent(tracking: Tracking, choice: Choice) -> str | None:
+    """Return the run of the study that a config was chosen from, None if there is none that can have a run below it."""
+    if choice.study_run_id is None or tracking.lifecycle(choice.study_run_id) == "active":
+        return choice.study_run_id
+    _log.warning("MLflow has no run %s of study %s: the training's run has no parent.", choice.study_run_id, choice.study)
+    return None
 
 
 def evaluate_model(model: Path, folder: Path) -> dict[str, Any]:

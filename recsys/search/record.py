@@ -19,7 +19,8 @@ from recsys.search.space import Scalar, SearchSpace, by_path, refusals
 from recsys.search.study_storage import start_of
 from recsys.search.summaries import TrialSummary
 
-_RUN_ID = "mlflow_run_id:"
+_STUDY_RUN_ID, _RUN_ID = "mlflow_run_id", "mlflow_run_id:"
+"""The attribute with the id of the study's run in MLflow; the beginning of those with the trials', which end in the number."""
 _IS_START = "is_start"
 _BESIDE = "beside"
 """Values of a trial that lie outside of the space: they were run, and the sampler knows the nearest of the space."""
@@ -146,8 +147,17 @@ class StudyRecord:
         """A trial's values by step, in order."""
         return dict(sorted(self._trial(number).intermediate_values.items()))
 
-    def attach_run(self, number: int, run_id: str) -> None:
-        """Write which MLflow run belongs to the trial, whether it has ended or not; another thread may call this."""
+    @property
+    def run_id(self) -> str | None:
+        """The study's own run in MLflow, None if there is none."""
+        run_id: str | None = self._study.user_attrs.get(_STUDY_RUN_ID)
+        return run_id
+
+    def attach_run(self, number: int | None, run_id: str) -> None:
+        """Write which MLflow run belongs to a trial, ended or not, or to the study (None); another thread may call this."""
+        if number is None:
+            self._study.set_user_attr(_STUDY_RUN_ID, run_id)
+            return
         self._study.set_user_attr(f"{_RUN_ID}{number}", run_id)  # an ended trial takes no attributes
         self._run_ids[number] = run_id
 

@@ -178,17 +178,21 @@ class Tracking:
         """
         self._client.get_run(run_id)
 
+    def lifecycle(self, run_id: str) -> str | None:
+        """Return `active` for a run, `deleted` for one that can be restored, None if the store has no such run."""
+        try:
+            stage: str = self._client.get_run(run_id).info.lifecycle_stage
+        except MlflowException as error:
+            if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+                raise
+            return None
+        return stage
+
     def find_runs(self, tags: Mapping[str, object], parent: str | None) -> list[str]:
         """Ids of the runs that have all these tags, below `parent` if given."""
         nesting = {"mlflow.parentRunId": parent} if parent else {}
         wanted = " and ".join(f"tags.`{name}` = '{value}'" for name, value in {**tags, **nesting}.items())
         return [run.info.run_id for run in self._client.search_runs([self.experiment_id], wanted)]
-
-    def find_study(self, study: str) -> str | None:
-        """The id of a study's parent run, the newest of that name."""
-        name = study.replace("'", "")
-        found = self._client.search_runs([self.experiment_id], f"tags.study = '{name}' and tags.kind = 'study'", max_results=1)
-        return found[0].info.run_id if found else None
 
     def log_model(self, run_id: str, model: Path) -> None:
         """Log a saved model as an MLflow model whose `predict` recommends; it is loaded from code, nothing is pickled."""

@@ -41,7 +41,7 @@ class RunSender:
         connect: Callable[[], Tracking],
         tracking: Tracking | None,
         run_ids: Mapping[int | None, str],
-        attach: Callable[[int, str], None],
+        attach: Callable[[int | None, str], None],
     ) -> None:
         """Prepare to send.
 
@@ -49,7 +49,7 @@ class RunSender:
             connect: opens the connection where `tracking` is None, as often as it takes.
             tracking: the connection, if it is open.
             run_ids: the runs that were made in earlier processes.
-            attach: told of each trial's run, by number and id.
+            attach: called with each run that is made: the trial's number, None for the study's own, and the id.
         """
         self._connect = connect
         self._tracking = tracking
@@ -90,8 +90,7 @@ class RunSender:
             _log.warning("MLflow refused %s (%s): it is left out.", left_out, reason)
             return {"refused": reason}
         self._run_ids[run] = run_id
-        if run is not None:
-            self._attach(run, run_id)
+        self._attach(run, run_id)
         return {"run_id": run_id}
 
     def _start(self, tracking: Tracking, operation: Operation, doubtful: bool) -> str:

@@ -174,7 +174,7 @@ class StudyRuns:
 
 
 def open_study_runs(
-    config: Config, folder: Path, study_folder: Path, tracking: Tracking | None, attach: Callable[[int, str], None]
+    config: Config, folder: Path, study_folder: Path, tracking: Tracking | None, attach: Callable[[int | None, str], None]
 ) -> StudyRuns:
     """The runs of the study in `study_folder`, which is begun or goes on; what its outbox still holds is sent.
 
@@ -183,7 +183,7 @@ def open_study_runs(
         folder: the command's `--dir`.
         study_folder: where the study lies; its name is the study's.
         tracking: the connection, or None to try again until there is one.
-        attach: told of each trial's run by number and id, from another thread.
+        attach: called with each run that is made, from another thread: the trial's number, None for the study's own, and the id.
 
     Raises:
         ValueError: if the outbox of the study is damaged.

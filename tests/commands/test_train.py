@@ -16,9 +16,12 @@ import pytest
 from mlflow.tracking import MlflowClient
 
 from recsys import evaluate, recommend, train
+from recsys.config import Config, replace_values
 from recsys.config_files import load_config
 from recsys.data.catalog import find_embedded
 from recsys.search.record import trial_seed
+from recsys.tracking.runs import open_tracking
+from recsys.tracking.study_runs import open_study_runs
 from recsys.training import saved_model
 
 from ..conftest import Tuned
@@ -199,6 +202,32 @@ def test_the_run_lies_under_the_study(trained: dict[str, Any], tuned: Tuned) -> 
     assert (logged.data.tags["kind"], logged.data.tags["study"]) == ("training", "first")
     assert logged.data.metrics == {f"test_{name}": value for name, value in trained["test"].items()}
     assert logged.data.params["model.name"] == tuned.answer["best"]["params"]["model.name"]
+
+
+def test_another_study_of_the_same_name(home: Path, store: list[str], tuned: Tuned, tmp_path: Path) -> None:
+    # Searched later, below another --dir.
+    config = replace_values(Config(), {"tracking.uri": tuned.uri})
+    (tmp_path / "studies" / "first").mkdir(parents=True)
+    others = open_study_runs(config, tmp_path, tmp_path / "studies" / "first", open_tracking(config, tmp_path), lambda *_: None)
+    others.start({}, {})
+    others.close()
+    client = MlflowClient(tracking_uri=tuned.uri)
+    assert others.run_id is not None
+    assert client.get_run(others.run_id).data.tags["study"] == "first"
+    for choice in ("--best-of first", "--trial first/1"):
+        trained = answer(train.main, *choice.split(), "--validate", "--dir", home, "--out", tmp_path / "m", *store)
+        parent = client.get_run(trained["mlflow_run_id"]).data.tags["mlflow.parentRunId"]
+        assert parent == tuned.answer["mlflow"]["parent_run_id"] != others.run_id
+
+
+def test_a_store_without_the_run_of_the_study(home: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    store = f"sqlite:///{tmp_path / 'other.db'}"
+    places = ["--dir", home, "--out", tmp_path / "m", "--set", f"tracking.uri={store}"]
+    trained = answer(train.main, "--best-of", "first", "--validate", *places)
+    (warned,) = [record.getMessage() for record in caplog.records if record.name.startswith("recsys")]
+    assert re.fullmatch(r"MLflow has no run [0-9a-f]{32} of study first: the training's run has no parent\.", warned)
+    logged = MlflowClient(tracking_uri=store).get_run(trained["mlflow_run_id"])
+    assert "mlflow.parentRunId" not in logged.data.tags
 
 
 @pytest.fixture(scope="module")

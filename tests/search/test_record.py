@@ -77,12 +77,15 @@ def test_what_a_running_trial_has_reached(record: StudyRecord, tmp_path: Path) -
     assert found.metrics == {"train_loss": 0.5}
     assert record.config_of(number) == config
     record.attach_run(number, "run-7")
+    assert record.run_id is None
+    record.attach_run(None, "run-s")
     record.finish(number, "complete")
     assert not record.is_running(number)
     assert record.ending(number) == "complete"
     # Who opens the record later finds the same.
     again = StudyRecord(load_study(tmp_path), Config(), SPACE)
     assert again.summaries() == record.summaries() == [replace(found, state="complete", run_id="run-7")]
+    assert again.run_id == record.run_id == "run-s"
     assert open_optuna(tmp_path).trials[0].value == 0.4
 
 

@@ -25,7 +25,7 @@ class Told:
     uri: str
     experiment: str
     folder: Path
-    attached: dict[int, str] = field(default_factory=dict)
+    attached: dict[int | None, str] = field(default_factory=dict)
 
     @property
     def config(self) -> Config:
@@ -35,7 +35,7 @@ class Told:
     def outbox(self) -> Path:
         return self.folder / "s" / "mlflow-outbox.jsonl"
 
-    def open(self, attach: Callable[[int, str], None] | None = None, *, connected: bool = True) -> StudyRuns:
+    def open(self, attach: Callable[[int | None, str], None] | None = None, *, connected: bool = True) -> StudyRuns:
         (self.folder / "s").mkdir(exist_ok=True, parents=True)
         tracking = open_tracking(self.config, self.folder) if connected else None
         return open_study_runs(self.config, self.folder, self.folder / "s", tracking, attach or self.attached.__setitem__)

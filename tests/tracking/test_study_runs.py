@@ -75,7 +75,7 @@ def test_a_study_is_told(told: Told) -> None:
     runs.end("interrupted", {"trial": 3, "epoch": 2, "metrics": {"loss": 0.5}}, rows)
     runs.close()
     parent, (trial,) = told.runs(PARENT)[0], told.runs()
-    assert told.attached == {3: trial.info.run_id}
+    assert told.attached == {None: parent.info.run_id, 3: trial.info.run_id}
     assert (parent.info.status, parent.data.tags["state"], parent.data.tags["best_trial"]) == ("KILLED", "interrupted", "3")
     assert told.history(parent, "loss") == [(2, 0.5)]
     assert (trial.info.status, trial.data.tags["state"], trial.info.run_name) == ("FAILED", "failed", "s/3")
@@ -245,7 +245,7 @@ def test_a_lost_answer_makes_no_second_run(faulty: FaultyServer, told_to: Callab
     runs.close()
     assert faulty.count("runs/create") == 1 + 2
     (run,) = told.runs()
-    assert told.attached == {0: run.info.run_id}
+    assert told.attached == {None: runs.run_id, 0: run.info.run_id}
     assert told.history(run, "loss") == [(1, 1.0), (2, 0.5)]
 
 

@@ -77,6 +77,8 @@ class ColumnsConfig(Section):
     """Name, or position from 0, of the column with the ratings."""
     timestamp: Column | None = None
     """Name, or position from 0, of the column with the times: numbers of any one unit, or dates."""
+    title: Column | None = None
+    """Name, or position from 0, of the column with the items' titles; the text none: no titles."""
 
 
 class DataConfig(Section):
@@ -87,7 +89,8 @@ class DataConfig(Section):
     files: FilesConfig | None = None
     """A split given as files; takes the place of `data.source`."""
     columns: ColumnsConfig | None = None
-    """Which columns hold users, items, ratings and times; recognised from their names where absent."""
+    """Which columns hold users, items, ratings, times and titles, recognised from their names where absent; title: none for
+    no titles."""
     positive_threshold: float = 4.0
     """A rating of at least this is a positive."""
     low_ratings: Literal["negative", "ignore"] = "negative"

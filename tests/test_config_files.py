@@ -200,6 +200,16 @@ def test_a_config_may_be_the_base() -> None:
     assert (config.model_fields_set, config.model.model_fields_set) == ({"model"}, {"name", "embedding_dim"})
 
 
+def test_none_is_a_choice_where_null_is_absence(tmp_path: Path) -> None:
+    file = tmp_path / "c.yaml"
+    for text, title in (("none", "none"), ("null", None), ("", None)):
+        file.write_text(f"data: {{columns: {{title: {text}}}}}\n")
+        for config in (load_config(file, [], {}), load_config(None, [f"data.columns.title={text}"], {})):
+            assert config.data.columns is not None
+            assert config.data.columns.title == title
+        assert load_config(None, [], {}).data.columns is None
+
+
 def test_a_group_may_be_set_as_a_whole() -> None:
     config = load_config(None, ["data.files={train: a.csv, test: b.csv}"], {})
     assert config.data.files is not None

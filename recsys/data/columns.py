@@ -24,11 +24,20 @@ KNOWN_NAMES = {
         *("timestamp", "unixreviewtime", "unixtime", "time", "ts", "datetime", "date", "eventtime", "ratedat", "createdat"),
         *("reviewtime", "reviewdate"),
     ),
-    "title": ("title", "itemtitle", "movietitle", "producttitle", "booktitle", "itemname", "name"),
+    "title": (
+        *("title", "itemtitle", "movietitle", "producttitle", "booktitle", "songtitle", "tracktitle", "gametitle", "videotitle"),
+        *("articletitle", "newstitle", "itemname", "moviename", "productname", "bookname", "songname", "trackname", "gamename"),
+    ),
+    "name": ("name",),
 }
-"""Header names by role, compared in lower case without separators; the earlier in a list wins."""
+"""Header names by role, compared in lower case without separators; the earlier in a list wins.
+
+A `name` can be the item's, and then is its title, or the user's: its values decide.
+"""
 
 ROLES = ("user", "item", "rating", "timestamp")
+NO_TITLES = "none"
+"""Value of `data.columns.title` that turns titles off."""
 
 
 def plain(name: str) -> str:
@@ -42,10 +51,16 @@ def names_columns(fields: Sequence[str]) -> bool:
 
 
 def chosen_columns(columns: ColumnsConfig | None) -> dict[str, str | int]:
-    """The roles that `data.columns` sets."""
+    """The roles that `data.columns` gives a column."""
     if columns is None:
         return {}
-    return {role: value for role in ROLES if (value := getattr(columns, role)) is not None}
+    values = {role: getattr(columns, role) for role in (*ROLES, "title")}
+    return {role: value for role, value in values.items() if value is not None and (role, value) != ("title", NO_TITLES)}
+
+
+def wants_titles(columns: ColumnsConfig | None) -> bool:
+    """Whether items get titles where there are any."""
+    return columns is None or columns.title != NO_TITLES
 
 
 def columns_by_name(names: Sequence[str], columns: ColumnsConfig | None, place: str) -> dict[str, int]:
@@ -57,6 +72,8 @@ def columns_by_name(names: Sequence[str], columns: ColumnsConfig | None, place: 
     found = {role: _chosen_position(role, value, names, place) for role, value in chosen_columns(columns).items()}
     known = [plain(name) for name in names]
     for role, usual in KNOWN_NAMES.items():
+        if role in ("title", "name") and ("title" in found or not wants_titles(columns)):
+            continue
         position = next((known.index(name) for name in usual if name in known), None)
         if role not in found and position is not None and position not in found.values():
             found[role] = position

@@ -1,5 +1,6 @@
 """What the readers take and give: pieces of files, and batches of rows in one form for all formats."""
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Literal
 
@@ -17,6 +18,9 @@ PARTS = ("train", "validation", "test")
 
 CANDIDATES = 3
 """Code of a row that names a candidate, in the place of a part's."""
+
+TITLES = ("title", "name")
+"""Roles of a column that can hold titles: surely, and where its values are the items'."""
 
 ORDER_BITS = 40
 """Bits of an order that count rows inside a fragment; those above hold the fragment."""
@@ -39,6 +43,11 @@ class Fragment:
     first_row: int
     text: TextFormat | None = None
     columns: dict[str, int] | None = None
+
+    @property
+    def roles(self) -> Collection[str]:
+        """What the columns that are read hold, by their roles."""
+        return self.text.columns if self.text is not None else self.columns or ()
 
 
 @dataclass(frozen=True)

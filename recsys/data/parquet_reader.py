@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 from recsys.config import ColumnsConfig
 from recsys.data.columns import columns_by_name
 from recsys.data.files import DataFile, open_raw
-from recsys.data.fragments import Batch, Fragment, first_order, with_ids
+from recsys.data.fragments import TITLES, Batch, Fragment, first_order, with_ids
 from recsys.data.plain_types import require_plain
 from recsys.data.times import (
     Form,
@@ -63,6 +63,8 @@ def list_parquet_pieces(file: DataFile, columns: ColumnsConfig | None) -> tuple[
     with open_parquet(file) as parquet:
         schema, metadata = parquet.schema_arrow, parquet.metadata
         found = columns_by_name(schema.names, columns, file.label)
+        if "name" in found and not _is_text(schema.field(found["name"]).type):
+            del found["name"]
         rows = [metadata.row_group(group).num_rows for group in range(metadata.num_row_groups)]
     pieces, start, first_row, n_rows = [], 0, 1, 0
     for group, n in enumerate(rows, 1):
@@ -76,6 +78,12 @@ def list_parquet_pieces(file: DataFile, columns: ColumnsConfig | None) -> tuple[
 def _is_int96(parquet: pq.ParquetFile, name: str) -> bool:
     leaves = (parquet.schema.column(position) for position in range(len(parquet.schema)))
     return any(leaf.path == name and leaf.physical_type == "INT96" for leaf in leaves)
+
+
+def _is_text(kind: pa.DataType) -> bool:
+    if pa.types.is_dictionary(kind):
+        return _is_text(kind.value_type)
+    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind) or kind == pa.string_view())
 
 
 def read_parquet(fragment: Fragment, threshold: float | None) -> Iterator[Batch]:
@@ -136,7 +144,7 @@ def _batch(columns: dict[str, _Column], n: int, times: Times | None, threshold: 
         rating_max=None if rating is None else float(rating.max()),
         time=times,
         order=np.arange(order, order + n, dtype=np.int64),
-        title=_titles(columns["title"]) if "title" in columns else None,
+        title=next((_titles(columns[role]) for role in TITLES if role in columns), None),
     )
 
 
@@ -159,9 +167,7 @@ def _ids(column: _Column) -> pa.DictionaryArray:
         whole = pc.and_(pc.is_finite(values), pc.equal(pc.round(values), values))
         column.refuse(pc.invert(whole), "must be an integer or text")
         values = pc.cast(values, pa.int64())
-    elif not (
-        pa.types.is_integer(kind) or pa.types.is_string(kind) or pa.types.is_large_string(kind) or kind == pa.string_view()
-    ):
+    elif not (pa.types.is_integer(kind) or _is_text(kind)):
         raise ValueError(
             f"{column.place.format(column.first_row)}: must hold integers or text, but holds {kind}. Convert the ids."
         )
@@ -203,7 +209,7 @@ def _times(column: _Column, microseconds: pa.Array | None) -> Times:
         times = from_integers(values)
     elif pa.types.is_floating(kind):
         times = from_floats(pc.cast(values, pa.float64()).to_numpy())
-    elif pa.types.is_decimal(kind) or pa.types.is_string(kind) or pa.types.is_large_string(kind) or kind == pa.string_view():
+    elif pa.types.is_decimal(kind) or _is_text(kind):
         values = pc.cast(values, pa.string())
         form = (find_form(values[0].as_py()) if len(values) else None) or "number"
         times = parse_times(values, form)

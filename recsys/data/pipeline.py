@@ -20,14 +20,16 @@ from recsys.config import Config
 from recsys.data.bucket_files import Plan
 from recsys.data.checks import check_core, check_result, check_summary, has_times
 from recsys.data.clock import describe_times, find_clock
+from recsys.data.columns import wants_titles
 from recsys.data.connection import connect
 from recsys.data.fingerprint import fingerprint, shaping_settings, source_checksum
 from recsys.data.fragments import PARTS, Fragment
+from recsys.data.item_titles import titles_from_names, titles_of
 from recsys.data.layouts import Source, find_source
 from recsys.data.nodes import require_seen_by_all
 from recsys.data.processed import FORMAT_VERSION, Manifest, Processed, read_manifest, resolve, uses_candidates
 from recsys.data.readers import describe_blanks, list_fragments
-from recsys.data.scan import Summary, merge, summarise, titles_of
+from recsys.data.scan import Summary, merge, summarise
 from recsys.data.stages import encode, find_core, find_cuts, write
 from recsys.data.titles import read_titles
 from recsys.object_store import fetch_folder, remove, url_of
@@ -121,7 +123,9 @@ def _make(config: Config, source: Source, fragments: Sequence[Fragment], target:
     clock = find_clock(spans)
     check_summary(summary, source, config)
     users, items = summary.users[0], summary.items[0]
-    titles = titles_of(items, [*summary.titles, *([read_titles(source.titles)] if source.titles is not None else [])])
+    from_names = titles_from_names(summary.item_names, summary.user_names)
+    from_files = [read_titles(source.titles)] if source.titles is not None and wants_titles(config.data.columns) else []
+    titles = titles_of(items, [*summary.titles, *from_names, *from_files])
     n_buckets = min(-(-summary.n_rows // BUCKET_ROWS), MAX_BUCKETS)
     plan, n_read = _plan(config, source, summary), (len(users), len(items))
     with temporary_sibling(target) as work:
@@ -140,6 +144,8 @@ def _make(config: Config, source: Source, fragments: Sequence[Fragment], target:
     _write_ids(users, items, titles, target)
     counts = {name: result.counts[name] for name in _COUNTS}
     notes = [*([describe_times(spans)] if spans else []), *describe_blanks(fragments, users, items)]
+    if any("name" in fragment.roles for fragment in fragments) and not from_names:
+        notes.append("the column name may be the users' and gives no titles; data.columns.title=name takes them from it")
     sizes = {"n_users": len(users), "n_items": len(items), "n_candidates_given": plan.n_candidates_given}
     return {**sizes, **counts, "notes": notes}
 

@@ -15,6 +15,7 @@ from recsys.data.candidate_reader import POSITION_BITS
 from recsys.data.clock import Span, span_of
 from recsys.data.files import DataFile
 from recsys.data.fragments import CANDIDATES, Fragment
+from recsys.data.item_titles import Names, first_titles
 from recsys.data.readers import read
 
 
@@ -25,6 +26,7 @@ class Summary:
     `error`: why the fragment cannot be read, everything else then being incomplete. `users`, `items`: arrays of distinct ids.
     `titles`: table of item and title. `spans`: times by part, file and whether they are dates. `timeless`: a file
     without times by part. `n_candidates`: most candidates of a held-out item in a candidate file.
+    `item_names`, `user_names`: what a column `name` calls them.
     """
 
     error: str | None = None
@@ -37,6 +39,8 @@ class Summary:
     spans: dict[tuple[int, DataFile, bool], Span] = field(default_factory=dict)
     timeless: dict[int, DataFile] = field(default_factory=dict)
     n_candidates: int = 0
+    item_names: Names = field(default_factory=Names)
+    user_names: Names = field(default_factory=Names)
 
 
 def summarise(fragment: Fragment, threshold: float | None) -> Summary:
@@ -58,8 +62,12 @@ def summarise(fragment: Fragment, threshold: float | None) -> Summary:
                 place = fragment.part, fragment.file, batch.time.is_date
                 _widen(summary, {place: span_of(fragment.file, batch.time)})
             if batch.title is not None:
-                pairs = pa.table({"item": batch.item.dictionary.take(batch.item.indices), "title": batch.title})
-                summary.titles.append(_first_titles(pairs))
+                user, item = (column.dictionary.take(column.indices) for column in (batch.user, batch.item))
+                if "name" in fragment.roles:
+                    summary.item_names.add(item, batch.title)
+                    summary.user_names.add(user, batch.title)
+                else:
+                    summary.titles.append(first_titles(pa.table({"item": item, "title": batch.title})))
     except (ValueError, PermissionError) as error:
         # What another library raises is no mistake of the user's.
         *_, (frame, _) = traceback.walk_tb(error.__traceback__)
@@ -86,6 +94,8 @@ def merge(summaries: Iterable[Summary]) -> Summary:
         total.n_candidates = max(total.n_candidates, summary.n_candidates)
         total.users, total.items = [merge_ids(total.users + summary.users)], [merge_ids(total.items + summary.items)]
         total.titles += summary.titles
+        total.item_names.merge(summary.item_names)
+        total.user_names.merge(summary.user_names)
         _widen(total, summary.spans)
         total.timeless = summary.timeless | total.timeless
     total.users, total.items = [_sorted(merge_ids(total.users))], [_sorted(merge_ids(total.items))]
@@ -113,25 +123,6 @@ def codes_of(column: pa.DictionaryArray, ids: pa.Array) -> np.ndarray[tuple[int]
         raise RuntimeError("The source files changed while they were read. Start again.")
     result: np.ndarray[tuple[int], np.dtype[np.int32]] = code.to_numpy()[column.indices.to_numpy()]
     return result
-
-
-def titles_of(items: pa.Array, tables: Sequence[pa.Table]) -> pa.Array:
-    """Title of each item, the first one that a table names, null without one."""
-    filled = [table for table in tables if table.num_rows]
-    if not filled:
-        return pa.nulls(len(items), pa.string())
-    kind = items.type
-    if any(table["item"].type != kind for table in filled):
-        kind, items = pa.string(), pc.cast(items, pa.string())
-    cast = [pa.table({"item": pc.cast(table["item"], kind), "title": table["title"]}) for table in filled]
-    titles = _first_titles(pa.concat_tables(cast))
-    return titles["title"].take(pc.index_in(items, value_set=titles["item"])).combine_chunks()
-
-
-def _first_titles(pairs: pa.Table) -> pa.Table:
-    named = pairs.filter(pc.not_equal(pairs["title"], ""))  # a missing title is neither equal nor not: it goes too
-    grouped = named.group_by("item", use_threads=False).aggregate([("title", "first")])
-    return pa.table({"item": grouped["item"], "title": grouped["title_first"]})
 
 
 def _sorted(ids: pa.Array) -> pa.Array:

@@ -13,7 +13,7 @@ import pyarrow.csv as pa_csv
 
 from recsys.config import ColumnsConfig
 from recsys.data.files import DataFile, is_plain, open_file, open_raw, read_head
-from recsys.data.fragments import Batch, Fragment, first_order, with_ids
+from recsys.data.fragments import TITLES, Batch, Fragment, first_order, with_ids
 from recsys.data.text_format import BLANKS, TextFormat, find_format
 from recsys.data.times import Times, from_integers, is_number, is_time, parse_times
 
@@ -125,7 +125,7 @@ def _parse_as(chunk: bytes, text_format: TextFormat, time_type: pa.DataType) -> 
     names = [f"column {position}" for position in range(text_format.n_columns)]
     wanted = {role: names[position] for role, position in text_format.columns.items()}
     ids = pa.dictionary(pa.int32(), pa.string())
-    types = {"user": ids, "item": ids, "rating": pa.float64(), "timestamp": time_type, "title": pa.string()}
+    types = {"user": ids, "item": ids, "rating": pa.float64(), "timestamp": time_type, "title": pa.string(), "name": pa.string()}
     wide = text_format.separator == "::"
     try:
         table = pa_csv.read_csv(
@@ -189,7 +189,7 @@ def _batch(table: pa.Table, times: Times | None, text_format: TextFormat, thresh
         rating_max=None if rating is None else float(rating.max()),
         time=times,
         order=np.arange(order, order + n, dtype=np.int64),
-        title=_single(table["title"]) if "title" in table.column_names else None,
+        title=next((_single(table[role]) for role in TITLES if role in table.column_names), None),
     )
 
 

@@ -51,7 +51,7 @@ def _from_parquet(file: DataFile) -> pa.Table:
 
 
 def _position(names: list[str], role: str, file: DataFile) -> int:
-    for name in KNOWN_NAMES[role]:
+    for name in KNOWN_NAMES[role] + (KNOWN_NAMES["name"] if role == "title" else ()):
         if name in names:
             return names.index(name)
     raise ValueError(

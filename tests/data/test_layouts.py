@@ -182,6 +182,62 @@ def test_titles_in_a_column(prepared: Prepare, tmp_path: Path, kind: str) -> Non
     assert item_titles(processed).to_pylist() == ["Été", "Heat (1995)", "A, B: C", None, "Q"]
 
 
+NAMES = {"user": ["Ann", "Bob", "Cid"], "item": ["Été", "Heat (1995)", "A, B: C", "Dune", "Q"]}
+NOTE = "the column name may be the users' and gives no titles; data.columns.title=name takes them from it"
+
+
+@pytest.mark.parametrize("kind", ["csv", "parquet"])
+@pytest.mark.parametrize("whose", ["user", "item"])
+@pytest.mark.parametrize("pieces", [7, 1 << 25])
+def test_a_name_is_a_title_where_it_is_the_items(
+    prepared: Prepare, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str, whose: str, pieces: int
+) -> None:
+    monkeypatch.setattr("recsys.data.text_reader.CHUNK_BYTES", pieces)
+    given = {name: number for number, name in enumerate(dict.fromkeys(row[whose == "item"] for row in sorted(ROWS)))}
+    names = [NAMES[whose][given[row[whose == "item"]]] for row in ROWS]
+    named = table().append_column("Name", pa.array(names))
+    path = tmp_path / f"data.{kind}"
+    if kind == "parquet":
+        pq.write_table(named, path, row_group_size=2)
+    else:
+        named.to_pandas().to_csv(path, index=False)
+    processed = prepared(path)
+    expected = [NAMES["item"][given[item]] for item in item_ids(processed).to_pylist()] if whose == "item" else [None] * 5
+    assert item_titles(processed).to_pylist() == expected
+    assert (NOTE in processed.manifest.notes) == (whose == "user")
+
+
+def test_names_of_users_and_items_alike_are_no_titles(prepared: Prepare, tmp_path: Path) -> None:
+    # Each item has one row: its name could be the user's, who has one name too.
+    rows = "".join(f"{user},{user * 4 + step},Person {user},{step}\n" for user in range(3) for step in range(4))
+    (tmp_path / "data.csv").write_text("user,item,name,time\n" + rows)
+    processed = prepared(tmp_path / "data.csv")
+    assert item_titles(processed).null_count == 12
+    assert NOTE in processed.manifest.notes
+
+
+def test_the_column_of_titles_is_chosen(prepared: Prepare, tmp_path: Path) -> None:
+    titled = [(user, item, time, f"Person {user}", TITLES.get(item, "")) for user, item, _, time in ROWS]
+    rows = "".join(f'{user},{item},{time},{name},"{title}"\n' for user, item, time, name, title in titled)
+    path = tmp_path / "ratings.csv"
+    path.write_text("user,item,time,name,what\n" + rows)
+    (tmp_path / "movies.csv").write_text("movieId,name\n10,Beside\n40,Dune\n")
+    expected: dict[str | int | None, list[str | None]] = {
+        None: ["Beside", None, None, "Dune", None],
+        "what": ["Été", "Heat (1995)", "A, B: C", "Dune", "Q"],
+        4: ["Été", "Heat (1995)", "A, B: C", "Dune", "Q"],
+        "name": ["Person 1", "Person 1", "Person 1", "Person 1", "Person 2"],
+        "none": [None] * 5,
+    }
+    for title, titles in expected.items():
+        found = prepared(path, {"data.columns": {"title": title}})
+        assert item_titles(found).to_pylist() == titles
+        assert (NOTE in found.manifest.notes) == (title is None)
+    (tmp_path / "bare.csv").write_text(rows)
+    bare = prepared(tmp_path / "bare.csv", {"data.columns": {"timestamp": 2, "rating": None, "title": 4}, "data.split": "random"})
+    assert item_titles(bare).to_pylist() == ["Été", "Heat (1995)", "A, B: C", None, "Q"]
+
+
 def test_two_columns_have_no_ratings(prepared: Prepare, tmp_path: Path) -> None:
     (tmp_path / "data.csv").write_text("".join(f"{user},{user + step}\n" for user in range(5) for step in range(4)))
     manifest = prepared(tmp_path / "data.csv", {"data.split": "random"}).manifest

@@ -187,7 +187,7 @@ SCALAR = st.none() | st.booleans() | st.integers(-(2**63), 2**64 - 1) | st.float
 VALUE = SCALAR | st.dates() | st.datetimes() | st.lists(st.integers(0, 9), max_size=2) | st.decimals(allow_nan=False, places=2)
 
 
-@given(data=st.data(), n=st.integers(1, 5), names=st.sets(st.sampled_from(["rating", "timestamp", "title"])))
+@given(data=st.data(), n=st.integers(1, 5), names=st.sets(st.sampled_from(["rating", "timestamp", "title", "name"])))
 def test_any_parquet_is_data_or_a_mistake(data: st.DataObject, n: int, names: set[str]) -> None:
     import pyarrow as pa
     import pyarrow.parquet as pq

@@ -22,7 +22,7 @@ from rich.console import Console, RenderableType
 
 from recsys.config import Config
 from recsys.config_files import load_config
-from recsys.credentials import without_passwords
+from recsys.credentials import hide_passwords_of, without_passwords
 from recsys.object_store import as_shown, open_folder
 from recsys.storage import no_room
 from recsys.yaml_text import parse_yaml
@@ -66,6 +66,7 @@ def run(command: click.Command, argv: Sequence[str] | None) -> int:
     try:
         # Parsing comes before the outputs are set apart: --help belongs on standard output.
         arguments = sys.argv[1:] if argv is None else list(argv)
+        hide_passwords_of([*arguments, *os.environ.values()])
         with command.make_context(f"python -m recsys.{command.name}", arguments) as context, _output_apart(argv), _ended_alike():
             return int(command.invoke(context) or 0)
     except click.exceptions.Exit as end:
@@ -143,6 +144,11 @@ def read_config(
     return load_config(base, settings, given), {*given, *(setting.partition("=")[0] for setting in settings)}
 
 
+def given_storage(settings: Sequence[str]) -> str | None:
+    """The database of a study's record that `--set` or the environment names, None where neither does; raises a mistake in it."""
+    return load_config(None, [setting for setting in settings if setting.startswith("study.storage=")]).study.storage
+
+
 _results: list[TextIO] = []
 
 
@@ -154,7 +160,7 @@ def result_stream() -> TextIO:
 def print_result(answer: Mapping[str, Any], as_json: bool, describe: Callable[[Mapping[str, Any]], RenderableType]) -> None:
     """Print the result of a command on standard output: one JSON object, or what `describe` makes of it."""
     stream = result_stream()
-    told = as_told(json.dumps(answer, ensure_ascii=False, allow_nan=not as_json))
+    told = as_shown(json.dumps(answer, ensure_ascii=False, allow_nan=not as_json))
     if as_json:
         print(told, file=stream, flush=True)
     else:
@@ -170,11 +176,6 @@ def dir_flag(folder: Path) -> str:
 def as_told(text: str) -> str:
     """The text as it may be shown: no password in a URL, and of a folder in S3 the URL instead of the local copy."""
     return without_passwords(as_shown(text))
-
-
-def setting(settings: Sequence[str], path: str) -> str | None:
-    """The last value that `--set` gives to one path, None where it gives none."""
-    return next((text for name, _, text in (one.partition("=") for one in reversed(settings)) if name == path), None)
 
 
 class _Told(logging.Formatter):

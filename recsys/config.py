@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal, Self, cast
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, Strict, field_validator, model_validator
 
-from recsys.credentials import without_passwords
+from recsys.credentials import keep_password
 from recsys.databases import DATABASES, is_shared_database
 
 _UNIT_SECONDS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
@@ -37,12 +37,13 @@ def _as_tuple(value: object) -> object:
 def _require_shared_database(url: str) -> str:
     if not is_shared_database(url):
         raise ValueError(
-            f"must begin with {' or '.join(f'{name}://' for name in DATABASES)}, but got {without_passwords(url)}. "
+            f"must begin with {' or '.join(f'{name}://' for name in DATABASES)}, but got {url}. "
             "Without it the record is a file in the study's folder."
         )
     return url
 
 
+Url = Annotated[str, AfterValidator(keep_password)]
 Duration = Annotated[float, BeforeValidator(parse_duration), Field(gt=0)]
 Fraction = Annotated[float, Field(gt=0, lt=1)]
 Cutoffs = Annotated[tuple[Annotated[int, Field(ge=1)], ...], Strict(False), BeforeValidator(_as_tuple), Field(min_length=1)]
@@ -215,7 +216,7 @@ class StudyConfig(Section):
     """Epochs that ASHA lets every trial run; long epochs report in parts, so that it may be a fraction."""
     reduction_factor: int = Field(default=3, ge=2)
     """ASHA lets about one in this many trials pass each rung."""
-    storage: Annotated[str, AfterValidator(_require_shared_database)] | None = None
+    storage: Annotated[Url, AfterValidator(_require_shared_database)] | None = None
     """Database for the record of the study, such as postgresql://USER@HOST/NAME; a file in the study's folder where absent."""
 
     @property
@@ -227,7 +228,7 @@ class StudyConfig(Section):
 class TrackingConfig(Section):
     """Where runs are logged."""
 
-    uri: str | None = None
+    uri: Url | None = None
     """MLflow's tracking store; the file mlflow.db of the directory where absent."""
     experiment: str = Field(default="recsys", min_length=1)
     """MLflow experiment that the runs are logged to."""
@@ -315,12 +316,6 @@ def replace_values(config: Config, values: Mapping[str, object]) -> Config:
     for path, value in values.items():
         set_value(tree, path, value)
     return Config.model_validate(tree)
-
-
-def without_secrets(config: Config) -> Config:
-    """The config without the passwords in its URLs: what is written, shown and sent to workers."""
-    secret = {path: get_value(config, path) for path in ("study.storage", "tracking.uri")}
-    return replace_values(config, {path: without_passwords(url) for path, url in secret.items() if url is not None})
 
 
 def set_value(tree: dict[str, Any], path: str, value: object) -> None:

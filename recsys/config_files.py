@@ -4,17 +4,23 @@ The ground floor, beside `config`. Every mistake is told as `PLACE: rule, but go
 """
 
 import difflib
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from io import StringIO
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NoReturn, get_args
 
 from pydantic import BaseModel, ValidationError
 from ruamel.yaml import YAML
 
-from recsys.config import Config, config_paths, get_value, set_value, without_secrets
+from recsys.config import Config, config_paths, get_value, set_value
+from recsys.credentials import without_passwords
 from recsys.yaml_text import MAX_CHARACTERS, parse_yaml
 
+VARIABLES = {"study.storage": "RECSYS_STUDY_STORAGE", "tracking.uri": "RECSYS_TRACKING_URI"}
+"""Environment variables that set what may hold a password: a command line is seen by all users of a machine."""
+Flags = Mapping[str, tuple[str, object]]
 _LISTED_NAMES = 20
 _BOUNDS = {"greater_than_equal": ("at least", "ge"), "greater_than": ("greater than", "gt"), "less_than": ("less than", "lt")}
 _WANTED = {
@@ -52,7 +58,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
         raise ValueError(f"{path}: must be readable, but got {error.strerror}. Check its permissions.") from None
     tree = parse_yaml(text, str(path))
     if not isinstance(tree, dict):
-        got = "an empty file" if tree is None else f"{type(tree).__name__} {tree!r:.40}"
+        got = "an empty file" if tree is None else f"{type(tree).__name__} {_shown(tree):.40}"
         raise ValueError(f"{path}: must be a mapping of names to values, but got {got}. See the examples in the README.")
     return {str(name): value for name, value in tree.items()}
 
@@ -68,13 +74,13 @@ def dump_yaml(tree: Mapping[str, Any]) -> str:
 
 
 def config_yaml(config: Config) -> str:
-    """The complete config as YAML, without passwords, and without trials where a time budget alone ends the search."""
+    """The complete config as YAML, without trials where a time budget alone ends the search."""
     unsaid = {"study": {"n_trials"}} if config.study.trial_limit is None else None
-    return dump_yaml(without_secrets(config).model_dump(mode="json", exclude=unsaid))
+    return dump_yaml(config.model_dump(mode="json", exclude=unsaid))
 
 
-def load_config(base: Path | Config | None, settings: Iterable[str], flags: Mapping[str, tuple[str, object]]) -> Config:
-    """Build the effective config: flag over `--set` over `base` over default.
+def load_config(base: Path | Config | None, settings: Iterable[str] = (), flags: Flags = MappingProxyType({})) -> Config:
+    """Build the effective config: flag over `--set` over the environment over `base` over default.
 
     Args:
         base: a YAML file, a config, or None for the defaults alone.
@@ -90,6 +96,10 @@ def load_config(base: Path | Config | None, settings: Iterable[str], flags: Mapp
     else:
         tree, place = base.model_dump(exclude_unset=True) if base else {}, "config"
     places: dict[str, str] = {}
+    for path, variable in VARIABLES.items():
+        if url := os.environ.get(variable):
+            set_value(tree, path, url)
+            places[path] = variable
     for setting in settings:
         path, equals, text = setting.partition("=")
         if not equals or not path:
@@ -220,7 +230,7 @@ def _shown(value: object) -> str:
     """A value as a YAML file has it, in short."""
     if value is None or isinstance(value, bool):
         return {None: "null", True: "true", False: "false"}[value]
-    return f"{list(value) if isinstance(value, tuple) else value!r}"[:60]
+    return without_passwords(f"{list(value) if isinstance(value, tuple) else value!r}")[:60]
 
 
 def _remedy(path: str) -> str:

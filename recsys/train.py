@@ -53,7 +53,7 @@ def train(
         config, _ = command_line.read_config(config_file, data, settings)
         chosen = choice.Choice(config_file.stem, config, None, config.study.seed, None, None)
     else:
-        storage = command_line.setting(settings, "study.storage")
+        storage = command_line.given_storage(settings)
         if best_of is not None:
             chosen = choice.choose_best(folder, best_of, storage)
         else:

@@ -20,7 +20,7 @@ settings.register_profile("tests", derandomize=True, deadline=None, max_examples
 settings.register_profile("fuzz", deadline=None, max_examples=5_000, print_blob=True)
 settings.load_profile("tests")
 
-PLACES = ("MLFLOW_TRACKING_URI", "RAY_ADDRESS")
+PLACES = ("MLFLOW_TRACKING_URI", "RAY_ADDRESS", "RECSYS_STUDY_STORAGE", "RECSYS_TRACKING_URI")
 
 
 for _place in PLACES:

@@ -13,7 +13,9 @@ from urllib.parse import quote
 
 import pytest
 
-USER, PASSWORD = "search", "s3cret/p@ss:w%rd"
+USER, PASSWORD = "search", "it's s3cret/p@ss:w%rd"
+UNESCAPED = "'/ "
+"""Characters of the password that the URL has as they are, as SQLAlchemy allows."""
 _SERVER = next(iter(sorted(Path("/usr/lib/postgresql").glob("*/bin/pg_ctl"), reverse=True)), None)
 needs_postgres = pytest.mark.skipif(
     _SERVER is None and shutil.which("pg_ctl") is None, reason="PostgreSQL's server is not installed (apt-get install postgresql)"
@@ -49,7 +51,7 @@ def running_postgres(*databases: str) -> Iterator[dict[str, str]]:
         run("pg_ctl", "-D", folder / "data", "-w", "-t", 200, "-o", options, "-l", folder / "log", "start")
         for name in databases:
             run("createdb", "-h", "127.0.0.1", "-p", port, "-U", USER, name, PGPASSWORD=PASSWORD)
-        yield {name: f"postgresql://{USER}:{quote(PASSWORD, safe='')}@127.0.0.1:{port}/{name}" for name in databases}
+        yield {name: f"postgresql://{USER}:{quote(PASSWORD, safe=UNESCAPED)}@127.0.0.1:{port}/{name}" for name in databases}
     finally:
         if (folder / "data" / "postmaster.pid").exists():
             run("pg_ctl", "-D", folder / "data", "-w", "-m", "immediate", "stop")

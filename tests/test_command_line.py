@@ -9,7 +9,7 @@ import click
 import pytest
 from rich.text import Text
 
-from recsys.command_line import DEFAULT_FOLDER, dir_flag, is_users_mistake, print_result, read_config, run, setting, tell
+from recsys.command_line import DEFAULT_FOLDER, dir_flag, given_storage, is_users_mistake, print_result, read_config, run, tell
 from recsys.config import Config
 
 RECSYS = Path(sys.modules["recsys.command_line"].__file__ or "").parent
@@ -253,20 +253,37 @@ def test_suggested_commands_find_the_same_folder(folder: Path, expected: str) ->
     assert dir_flag(folder) == expected
 
 
-def test_no_password_is_told(capfd: pytest.CaptureFixture[str]) -> None:
-    url = "postgresql://search:pass@host/runs"
-    answer = {"uri": url, "model": "/tmp/recsys-x1/s3:/bucket/p/models/m", "score": 0.1 + 0.2}
-    expected = {"uri": "postgresql://search@host/runs", "model": "s3://bucket/p/models/m", "score": 0.1 + 0.2}
+def test_a_result_is_exact_but_for_folders_in_s3(capfd: pytest.CaptureFixture[str]) -> None:
+    answer = {"title": "ftp://me:you@home", "model": "/tmp/recsys-x1/s3:/bucket/p/models/m", "score": 0.1 + 0.2}
+    expected = {"title": "ftp://me:you@home", "model": "s3://bucket/p/models/m", "score": 0.1 + 0.2}
     print_result(answer, True, lambda _: Text())
     assert json.loads(capfd.readouterr().out) == expected
-    print_result(answer, False, lambda told: Text(f"{told['uri']} {told['model']}"))
-    assert capfd.readouterr().out == "postgresql://search@host/runs s3://bucket/p/models/m\n"
+    print_result(answer, False, lambda told: Text(f"{told['title']} {told['model']}"))
+    assert capfd.readouterr().out == "ftp://me:you@home s3://bucket/p/models/m\n"
+
+
+def test_no_password_is_told(capfd: pytest.CaptureFixture[str]) -> None:
+    url = "postgresql://search:pass@host/runs"
     assert tell(RuntimeError(f"no answer from {url}")) == 1
     told = capfd.readouterr().err
     assert told.endswith("RuntimeError: no answer from postgresql://search@host/runs\n")
     assert dir_flag(Path("/tmp/recsys-x1/s3:/bucket/p")) == " --dir s3://bucket/p"
 
 
-def test_what_set_gives_to_one_path() -> None:
-    assert setting(["study.storage=a", "x.y=b", "study.storage=c=d"], "study.storage") == "c=d"
-    assert setting(["x.y=b"], "study.storage") is None
+def test_the_storage_that_a_command_is_given(monkeypatch: pytest.MonkeyPatch) -> None:
+    both = ["study.storage=mysql://h/a", "training.loss=squared", "study.storage='mysql://u:pass@h/b'"]
+    assert given_storage(both) == "mysql://u@h/b"
+    assert given_storage(["training.loss=squared"]) is None
+    monkeypatch.setenv("RECSYS_STUDY_STORAGE", "mysql://u@h/c")
+    assert given_storage([]) == "mysql://u@h/c"
+    assert given_storage(both) == "mysql://u@h/b"
+
+
+def test_a_mistake_shows_no_password(capfd: pytest.CaptureFixture[str], read: click.Command) -> None:
+    url = "http://bob:it's a very long M4RK that is cut off in the middle, after sixty characters@h"
+    for setting in (f"tracking.uri=[{url!r}]", f"tracking.uri:{url}", f"tracking.url={url}", f"data.files={url!r}"):
+        assert run(read, ["--space", "x", "--set", setting]) == 2
+        told = capfd.readouterr().err
+        assert told.startswith("error: ")
+        assert "M4RK" not in told
+        assert "very" not in told

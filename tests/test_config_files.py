@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from recsys.config import Config, replace_values
 from recsys.config_files import config_yaml, dump_yaml, load_config, nearest, parse_config, read_yaml, unknown_path
+from recsys.credentials import with_password
 from recsys.yaml_text import parse_yaml
 
 README = "See the config paths in the README."
@@ -186,6 +187,21 @@ def test_flag_over_set_over_file_over_default(tmp_path: Path) -> None:
     config = load_config(file, settings, {"training.max_epochs": ("--max-epochs", 5)})
     training = config.training
     assert (training.max_epochs, training.batch_size, training.n_negatives, training.l2) == (5, 4, 2, 0.0)
+
+
+def test_the_environment_sets_what_may_have_a_password(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    file = tmp_path / "c.yaml"
+    file.write_text("tracking: {uri: http://file}\nstudy: {storage: mysql://file/d}")
+    assert load_config(file).tracking.uri == "http://file"
+    monkeypatch.setenv("RECSYS_TRACKING_URI", "http://bob:pass@environment")
+    monkeypatch.setenv("RECSYS_STUDY_STORAGE", "mysql://bob:pass@environment/d")
+    config = load_config(file)
+    assert (config.tracking.uri, config.study.storage) == ("http://environment", "mysql://bob@environment/d")
+    assert with_password("http://environment") == "http://bob:pass@environment"
+    assert load_config(file, ["tracking.uri=http://set"]).tracking.uri == "http://set"
+    monkeypatch.setenv("RECSYS_STUDY_STORAGE", "http://h")
+    with pytest.raises(ValueError, match=r"^RECSYS_STUDY_STORAGE: study\.storage: must begin with postgresql://"):
+        load_config(None)
 
 
 def test_without_a_file_the_defaults_hold() -> None:

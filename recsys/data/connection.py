@@ -7,10 +7,12 @@ import logging
 import os
 import signal
 import socket
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 from recsys.config import Config
+from recsys.credentials import without_passwords
 
 # Ray that is started here listens on loopback, as it does by itself on Windows and macOS: read when ray is imported, and no
 # matter to a cluster that is joined. An address of one's own in `ray.init` is no way: Ray resolves loopback to the network's.
@@ -33,6 +35,7 @@ def connect(config: Config) -> None:
     if ray.is_initialized():
         return
     address = cluster_address(config)
+    _hide_passwords_of_command_line()
     try:
         _knock(address)
         with _sigterm_kept():
@@ -52,6 +55,16 @@ def connect(config: Config) -> None:
             f"cluster.address: must be a cluster of the same Ray and Python, but got {address!r} ({versions}). "
             "Install here what the cluster has, or the other way round."
         ) from None
+
+
+def _hide_passwords_of_command_line() -> None:
+    """Replace this process's command line by one without passwords: Ray shows it to everybody on a cluster, `ps` on a machine."""
+    import ray._raylet
+
+    given = " ".join(sys.orig_argv)
+    shown = without_passwords(given)
+    if shown != given:
+        ray._raylet.setproctitle(shown)  # type: ignore[attr-defined]
 
 
 @contextmanager

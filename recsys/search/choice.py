@@ -29,7 +29,7 @@ class Choice:
 
 
 def choose_best(folder: Path, name: str, storage: str | None = None) -> Choice:
-    """The best trial of a study. `storage`: the database of its record, with the password that the study does not keep.
+    """The best trial of a study. `storage`: the database of its record, where it is not the one in the study's config.
 
     Raises:
         FileNotFoundError: if there is no such study.

@@ -14,7 +14,7 @@ import torch
 
 from recsys.baselines import score_baselines
 from recsys.config import Config
-from recsys.config_files import config_yaml
+from recsys.config_files import config_yaml, load_config
 from recsys.data import pipeline
 from recsys.data.interactions import Interactions
 from recsys.data.negatives import UserItemIndex, index_pairs
@@ -97,7 +97,7 @@ def evaluate_model(model: Path, folder: Path) -> dict[str, Any]:
             f"{path}: must be evaluated on the data it was trained on, but got others now at {saved.config.data.source}. "
             "Bring back the data, or train the model again."
         )
-    tracking = open_tracking(saved.config, folder)
+    tracking = open_tracking(load_config(saved.config), folder)
     torch.set_num_threads(max(1, int(saved.config.resources.cpu)))
     scores = evaluate(ModelScorer(saved.model, len(saved.item_ids)), load(processed, "test", False), saved.config)
     append_test_scores(folder, "evaluate", path, scores)

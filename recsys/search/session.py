@@ -12,7 +12,7 @@ import optuna
 import ray
 from ray.tune import Callback
 
-from recsys.config import Config, without_secrets
+from recsys.config import Config
 from recsys.config_files import config_yaml, dump_yaml
 from recsys.data.nodes import require_seen_by_all
 from recsys.data.processed import Processed, load, resolve
@@ -27,7 +27,7 @@ from recsys.search.study_storage import Start
 from recsys.search.summaries import TrialSummary, best_trial, count_states, ranked
 from recsys.search.uploads import Uploads
 from recsys.tracking.callback import StudyCallback
-from recsys.tracking.places import shown_uri
+from recsys.tracking.places import tracking_uri
 from recsys.tracking.runs import Tracking, open_tracking, version_tags
 from recsys.tracking.study_runs import StudyRuns, open_study_runs
 from recsys.training.batches import parts_of_epoch
@@ -154,7 +154,7 @@ def _start_runs(runs: StudyRuns, plan: Plan, record: StudyRecord, uploads: Uploa
     if plan.config.tracking.required and not runs.flush():
         reason = "" if runs.away is None else f" ({runs.away})"
         raise ConnectionError(
-            f"tracking.uri: must be a reachable MLflow store, but got {shown_uri(plan.config, plan.folder)}, which takes "
+            f"tracking.uri: must be a reachable MLflow store, but got {tracking_uri(plan.config, plan.folder)}, which takes "
             f"no run{reason}. See to its server or its disk, or go on without it: --set tracking.required=false."
         ) from runs.away
 
@@ -212,7 +212,7 @@ def _answer(plan: Plan, outcome: study.Outcome, run_id: str | None) -> dict[str,
         "concurrency": plan.slots.most,
         "mlflow": run_id
         and {
-            "tracking_uri": shown_uri(plan.config, plan.folder),
+            "tracking_uri": tracking_uri(plan.config, plan.folder),
             "experiment": plan.config.tracking.experiment,
             "parent_run_id": run_id,
         },
@@ -228,7 +228,7 @@ def describe_plan(plan: Plan) -> dict[str, Any]:
     cluster = ray.cluster_resources()  # type: ignore[no-untyped-call]
     return {
         "study": plan.name,
-        "config": without_secrets(plan.config).model_dump(mode="json"),
+        "config": plan.config.model_dump(mode="json"),
         "sample_trials": [record.summary(record.ask()[0]).params for _ in range(_SAMPLE_TRIALS)],
         "resources": {
             "cluster": {kind: cluster.get(kind, 0.0) for kind in ("CPU", "GPU")},

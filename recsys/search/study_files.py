@@ -10,7 +10,7 @@ from typing import Any
 
 import pandas as pd
 
-from recsys.config import Config, config_paths, get_value, without_secrets
+from recsys.config import Config, config_paths, get_value
 from recsys.config_files import config_yaml, dump_yaml, parse_config, raise_mistakes, read_yaml
 from recsys.object_store import publish_folder
 from recsys.search.record import StudyRecord
@@ -86,7 +86,7 @@ def reopen(folder: Path, config: Config, space: SearchSpace) -> StudyRecord:
     """The record of a study to go on with, by the config and the space that it was started with (see `require_same`)."""
     with write_atomically(folder / "config.yaml") as file:
         file.write_text(config_yaml(config), encoding="utf-8")
-    record = StudyRecord(reopen_study(folder, config), without_secrets(config), space)
+    record = StudyRecord(reopen_study(folder, config), config, space)
     record.reopen()
     return record
 
@@ -169,8 +169,7 @@ def require_same(folder: Path, config: Config, space: SearchSpace, start: Start)
 def read_study(folder: Path, storage: str | None = None) -> tuple[StudyRecord, Config]:
     """The record of a study for reading, and the config it was started with.
 
-    `storage`: URL of the database that the record is in, where the one in the study's config, which has no password, is not
-    enough.
+    `storage`: URL of the database that the record is in, where it is not the one in the study's config.
 
     Raises:
         FileNotFoundError: if the folder holds no study.

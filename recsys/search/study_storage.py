@@ -19,7 +19,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from recsys.config import Config
 from recsys.config_files import dump_yaml, read_yaml
-from recsys.credentials import without_passwords
+from recsys.credentials import with_password
 from recsys.databases import knock
 from recsys.object_store import fetch_folder, names, url_of
 from recsys.search.journal import open_journal, take_over
@@ -97,7 +97,7 @@ def reopen_study(folder: Path, config: Config) -> optuna.Study:
     if record != DATABASE and config.study.storage is not None:
         raise ValueError(
             f"study.storage: must be left out for a study that has its record in {record}, but got "
-            f"{without_passwords(config.study.storage)}. Search under another --name, with --warm-start."
+            f"{config.study.storage}. Search under another --name, with --warm-start."
         )
     if record == JOURNAL:
         take_over(folder / JOURNAL)
@@ -138,7 +138,7 @@ def load_study(folder: Path, storage: str | None = None) -> optuna.Study:
         return optuna.load_study(storage=_storage(folder, storage), study_name=name)
     except KeyError:
         raise FileNotFoundError(
-            f"study.storage: must have the study {name}, but got {without_passwords(storage or '')}, which has not. "
+            f"study.storage: must have the study {name}, but got {storage}, which has not. "
             "Give the database that it was started with."
         ) from None
 
@@ -181,10 +181,10 @@ def _storage(folder: Path, url: str | None) -> optuna.storages.BaseStorage:
     if url is None:
         raise ValueError("study.storage: must be the database that the study was started with, but got nothing. Give its URL.")
     try:
-        knock(url)
-        return optuna.storages.RDBStorage(url, engine_kwargs={"pool_pre_ping": True})
+        knock(with_password(url))
+        return optuna.storages.RDBStorage(with_password(url), engine_kwargs={"pool_pre_ping": True})
     except (ConnectionError, SQLAlchemyError, CommandError, RuntimeError) as error:
         raise ConnectionError(
-            f"study.storage: must be a database that can be reached, but got {without_passwords(url)} ({error}). Passwords are "
-            "written nowhere: give the URL with its own, or have it in ~/.pgpass."
+            f"study.storage: must be a database that can be reached, but got {url} ({error}). Passwords are "
+            "written nowhere: give the URL with its own in RECSYS_STUDY_STORAGE, or have it in ~/.pgpass."
         ) from None

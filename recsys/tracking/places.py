@@ -11,7 +11,7 @@ from urllib.parse import unquote, urlsplit
 import requests
 
 from recsys.config import Config
-from recsys.credentials import without_passwords
+from recsys.credentials import keep_password
 from recsys.databases import is_shared_database, knock
 from recsys.object_store import url_of
 from recsys.storage import network_file_system
@@ -21,15 +21,20 @@ _ANSWER_SECONDS = 5.0
 
 
 def tracking_uri(config: Config, folder: Path) -> str | None:
-    """Where runs are logged: `tracking.uri`, else MLFLOW_TRACKING_URI, else a database in the folder; None if it takes none."""
-    given = config.tracking.uri or os.environ.get("MLFLOW_TRACKING_URI")
+    """Where runs are logged: `tracking.uri`, else MLFLOW_TRACKING_URI, else a database in the folder; None if it takes none.
+
+    A password is left out; `credentials.with_password` has it.
+
+    Raises:
+        ValueError: if MLFLOW_TRACKING_URI is a URL in which it is unclear where the password ends.
+    """
+    if config.tracking.uri is not None:
+        return config.tracking.uri
+    try:
+        given = keep_password(os.environ.get("MLFLOW_TRACKING_URI", ""))
+    except ValueError as error:
+        raise ValueError(f"MLFLOW_TRACKING_URI: {error}") from None
     return given or (None if _takes_no_database(folder) else f"sqlite:///{folder / 'mlflow.db'}")
-
-
-def shown_uri(config: Config, folder: Path) -> str | None:
-    """Where runs are logged, without a password."""
-    uri = tracking_uri(config, folder)
-    return None if uri is None else without_passwords(uri)
 
 
 def require_place(config: Config, folder: Path) -> None:
@@ -45,9 +50,9 @@ def require_place(config: Config, folder: Path) -> None:
             "there, but got nothing. Give http://HOST:PORT or postgresql://USER@HOST/NAME, or --set tracking.required=false."
         )
     storage = config.study.storage
-    if uri is not None and storage is not None and without_passwords(uri) == without_passwords(storage):
+    if uri is not None and storage is not None and uri == storage:
         raise ValueError(
-            f"tracking.uri: must be another database than study.storage, but got {without_passwords(uri)} for both: MLflow and "
+            f"tracking.uri: must be another database than study.storage, but got {uri} for both: MLflow and "
             "Optuna would take each other's tables for theirs. Make one more."
         )
 
@@ -72,7 +77,7 @@ def log_in(uri: str) -> str:
     if parts.scheme not in ("http", "https") or parts.username is None:
         return uri
     os.environ[_USER], os.environ[_PASSWORD] = unquote(parts.username), unquote(parts.password or "")
-    return without_passwords(uri)
+    return keep_password(uri)
 
 
 def require_answer(uri: str) -> None:

@@ -26,9 +26,9 @@ from mlflow.utils.mlflow_tags import MLFLOW_LOGGED_ARTIFACTS
 from mlflow.utils.validation import MAX_TAG_VAL_LENGTH
 
 from recsys.config import Config, config_paths, get_value
-from recsys.credentials import without_passwords
+from recsys.credentials import with_password, without_passwords
 from recsys.storage import no_room, one_at_a_time, write_atomically
-from recsys.tracking.places import artifact_location, log_in, require_answer, require_place, shown_uri, tracking_uri
+from recsys.tracking.places import artifact_location, log_in, require_answer, require_place, tracking_uri
 from recsys.training import saved_model
 from recsys.training.recommending import recommend
 
@@ -47,7 +47,7 @@ def open_tracking(config: Config, folder: Path) -> "Tracking | None":
         ConnectionError: if the store cannot be reached and `tracking.required` is true.
     """
     require_place(config, folder)
-    uri = shown_uri(config, folder) or "no given place"
+    uri = tracking_uri(config, folder) or "no given place"
     try:
         return connect(config, folder)
     except (MlflowException, OSError) as error:
@@ -73,7 +73,7 @@ def connect(config: Config, folder: Path) -> "Tracking":
     uri = tracking_uri(config, folder)
     if uri is None:
         raise ConnectionError("there is no place for it: tracking.uri is not set, and --dir takes no database")
-    uri = log_in(uri)
+    uri = log_in(with_password(uri))
     require_answer(uri)
     folder.mkdir(parents=True, exist_ok=True)
     if uri.startswith("sqlite:///"):

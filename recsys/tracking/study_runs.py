@@ -15,7 +15,7 @@ from typing import Any
 from recsys.config import Config
 from recsys.object_store import url_of
 from recsys.tracking.outbox import Operation, Outbox, read_outbox
-from recsys.tracking.places import shown_uri
+from recsys.tracking.places import tracking_uri
 from recsys.tracking.runs import Tracking, connect, trial_params
 from recsys.tracking.sending import RunSender
 
@@ -192,7 +192,7 @@ def open_study_runs(
     kept = read_outbox(path)
     run_ids = {entry.operation["run"]: entry.note["run_id"] for entry in kept if entry.note and "run_id" in entry.note}
     sender = RunSender(partial(connect, config, folder), tracking, run_ids, attach)
-    outbox = Outbox(path, kept, sender.send, shown_uri(config, folder) or "no place", held=url_of(study_folder) is not None)
+    outbox = Outbox(path, kept, sender.send, tracking_uri(config, folder) or "no place", held=url_of(study_folder) is not None)
     return StudyRuns(outbox, sender, study_folder.name, [entry.operation for entry in kept])
 
 

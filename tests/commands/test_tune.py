@@ -15,7 +15,7 @@ from mlflow.tracking import MlflowClient
 from optuna.trial import TrialState
 from ray.tune.experiment import Trial
 
-from recsys import tune
+from recsys import train, tune
 from recsys.config import Config, config_paths, get_value, replace_values
 from recsys.config_files import load_config
 from recsys.search import session
@@ -25,6 +25,7 @@ from recsys.yaml_text import parse_yaml
 
 from ..conftest import Tuned
 from ..small_search import SPACE, logged_steps, logged_trials, open_optuna
+from . import in_process
 
 DEFAULTS = {"training.max_epochs": 4, "training.batch_size": 128}
 
@@ -241,6 +242,24 @@ def test_what_is_printed_at_the_end(
     # The flag's store, and no other beside it.
     assert not Path("my dir/mlflow.db").exists()
     assert MlflowClient(tracking_uri=tuned.uri).get_experiment_by_name("printed") is not None
+
+
+@pytest.mark.usefixtures("ray_here")
+def test_a_password_goes_nowhere(tuned: Tuned, ratings: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    uri = "http://bob:it's-M4RKED@127.0.0.1:9"
+    argv = ["--space", str(tuned.folder / "space.yaml"), "--data", str(ratings), "--dir", str(tmp_path), "--name", "s"]
+    away = ["--set", f"tracking.uri={uri}", "--set", "tracking.required=false"]
+    searched = in_process.run(tune.main, *argv, *away, "--trials", "2", "--max-epochs", "1")
+    trained = in_process.run(train.main, "--best-of", "s", "--dir", tmp_path, *away)
+    assert (searched.code, trained.code) == (0, 0)
+    assert "MLflow at http://127.0.0.1:9 cannot be reached (" in caplog.text
+    told = [searched.out, searched.err, trained.out, trained.err, caplog.text]
+    files = {str(path.relative_to(tmp_path)): path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    written = {"studies/s/config.yaml", "studies/s/best.yaml", "studies/s/mlflow-outbox.jsonl", "models/s/model.safetensors"}
+    assert written < files.keys()
+    assert b"uri: http://127.0.0.1:9\n" in files["studies/s/config.yaml"]
+    assert [name for name, content in files.items() if b"M4RKED" in content] == []
+    assert [text for text in told if "M4RKED" in text] == []
 
 
 def test_a_search_that_comes_to_nothing_is_no_success(

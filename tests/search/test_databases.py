@@ -14,9 +14,9 @@ import pytest
 import sqlalchemy
 
 from recsys.config_files import dump_yaml, read_yaml
-from recsys.credentials import without_passwords
+from recsys.credentials import keep_password
 
-from ..postgres import PASSWORD, needs_postgres, running_postgres
+from ..postgres import PASSWORD, UNESCAPED, needs_postgres, running_postgres
 from ..small_search import SPACE, logged_steps, logged_trials
 
 pytestmark = needs_postgres
@@ -36,9 +36,9 @@ def temporary() -> Iterator[Path]:
     shutil.rmtree(folder, ignore_errors=True)
 
 
-def run(temporary: Path, *argv: object) -> subprocess.CompletedProcess[str]:
+def run(temporary: Path, *argv: object, **variables: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", *map(str, argv)]
-    environment = {**os.environ, "TMPDIR": str(temporary), "RAY_TMPDIR": str(temporary)}
+    environment = {**os.environ, "TMPDIR": str(temporary), "RAY_TMPDIR": str(temporary), **variables}
     return subprocess.run(command, capture_output=True, text=True, timeout=500, check=False, env=environment)
 
 
@@ -54,25 +54,27 @@ def rows_of(url: str) -> Iterator[str]:
 def test_a_study_in_postgresql(databases: dict[str, str], ratings: Path, tmp_path: Path, temporary: Path) -> None:
     (tmp_path / "space.yaml").write_text(dump_yaml(SPACE))
     places = ["--set", f"study.storage={databases['studies']}", "--set", f"tracking.uri={databases['runs']}"]
+    variables = {"RECSYS_STUDY_STORAGE": databases["studies"], "RECSYS_TRACKING_URI": databases["runs"]}
     folder = ["--dir", tmp_path / "exp"]
     search = [*folder, "--name", "s", "--set", "training.batch_size=128", "--max-epochs", 2]
     begun = run(temporary, "recsys.tune", *search, *places, "--space", tmp_path / "space.yaml", "--data", ratings, "--trials", 3)
     assert begun.returncode == 0, begun.stderr
     study = tmp_path / "exp" / "studies" / "s"
     started = read_yaml(study / "config.yaml")
-    assert started["study"]["storage"] == without_passwords(databases["studies"])
-    assert started["tracking"]["uri"] == without_passwords(databases["runs"])
+    assert started["study"]["storage"] == keep_password(databases["studies"])
+    assert started["tracking"]["uri"] == keep_password(databases["runs"])
 
     forgotten = run(temporary, "recsys.tune", *search, "--resume", "--trials", 4)
     assert forgotten.returncode == 2
-    expected = (
-        f"error: study.storage: must be a database that can be reached, but got {without_passwords(databases['studies'])} ("
-    )
+    expected = f"error: study.storage: must be a database that can be reached, but got {keep_password(databases['studies'])} ("
     assert forgotten.stderr.startswith(expected)
-    resumed = run(temporary, "recsys.tune", *search, *places, "--resume", "--trials", 4)
+    resumed = run(temporary, "recsys.tune", *search, "--resume", "--trials", 4, **variables)
     assert resumed.returncode == 0, resumed.stderr
-    trained = run(temporary, "recsys.train", "--best-of", "s", *folder, *places)
+    trained = run(temporary, "recsys.train", "--best-of", "s", *folder, **variables)
     assert trained.returncode == 0, trained.stderr
+    model = tmp_path / "exp" / "models" / "s"
+    evaluated = run(temporary, "recsys.evaluate", "--model", model, *folder, **variables)
+    assert evaluated.returncode == 0, evaluated.stderr
 
     name = read_yaml(study / "optuna.yaml")["study_name"]
     record = optuna.load_study(study_name=name, storage=databases["studies"])
@@ -85,10 +87,10 @@ def test_a_study_in_postgresql(databases: dict[str, str], ratings: Path, tmp_pat
     assert not (study / "optuna.db").exists()
     assert not (tmp_path / "exp" / "mlflow.db").exists()
 
-    told = "".join(done.stdout + done.stderr for done in (begun, forgotten, resumed, trained))
+    told = "".join(done.stdout + done.stderr for done in (begun, forgotten, resumed, trained, evaluated))
     files = {path: path.read_bytes() for top in (tmp_path, temporary) for path in top.rglob("*") if path.is_file()}
     assert any("session_" in str(path) for path in files)
-    for secret in (PASSWORD, quote(PASSWORD, safe="")):
+    for secret in (PASSWORD, quote(PASSWORD, safe=""), quote(PASSWORD, safe=UNESCAPED), "s3cret"):
         assert secret not in told
         assert [str(path) for path, content in files.items() if secret.encode() in content] == []
         assert [row for url in databases.values() for row in rows_of(url) if secret in row] == []

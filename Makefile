@@ -23,7 +23,7 @@ test-faults: $(INSTALLED)
 	$(BIN)/python -m pytest tests/faults
 
 fuzz: $(INSTALLED)
-	$(BIN)/python -m pytest tests/data/test_reader_properties.py --hypothesis-profile fuzz
+	$(BIN)/python -m pytest tests/data/test_reader_properties.py tests/data/test_text_rows.py --hypothesis-profile fuzz
 
 # The files that make a cluster: by the schemas of who reads them, and `ray up cluster.yaml` against a stand-in for AWS.
 cluster-check: $(INSTALLED)

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import IO, cast
 
-_HEAD_BYTES = 1 << 18
 _DAMAGE = (EOFError, OSError, zlib.error, lzma.LZMAError, zipfile.BadZipFile)
 """What reading compressed bytes raises, gzip's and bzip2's errors being OSErrors."""
 
@@ -93,13 +92,6 @@ def _unpacked(stream: IO[bytes]) -> Iterator[IO[bytes]]:
         return
     with gzip.GzipFile(fileobj=stream) as unpacked:
         yield cast(IO[bytes], unpacked)
-
-
-def read_head(file: DataFile) -> bytes:
-    """The first bytes of the content, up to the last line end among them where there is more."""
-    with open_file(file) as stream:
-        head = stream.read(_HEAD_BYTES)
-    return head[: head.rfind(b"\n") + 1] or head if len(head) == _HEAD_BYTES else head
 
 
 def is_plain(file: DataFile) -> bool:

@@ -3,17 +3,21 @@
 Looked up once a file, on its head, before its pieces are read by `readers`.
 """
 
-import csv
-from collections.abc import Sequence
+import re
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from itertools import islice
 
 from recsys.config import ColumnsConfig
 from recsys.data.columns import chosen_columns, columns_by_name, columns_by_position, names_columns
+from recsys.data.text_rows import read_rows
 from recsys.data.times import Form, find_form, is_number
 
 SEPARATORS = ("::", "\t", ",", ";", "|")
 BLANKS = (" ", "\t")
-_SAMPLE_LINES = 50
+_SAMPLE_ROWS = 50
+
+_Rows = list[tuple[int, list[str]]]
 
 
 @dataclass(frozen=True)
@@ -21,8 +25,8 @@ class TextFormat:
     """Layout of one text file.
 
     `columns`: position by role. `labels`: what errors call a role's column. `data_start`: bytes before the first data row.
-    `first_row`: that row's number, lines counted from 1. `quoted`: fields may hold separators and line ends inside quotes.
-    `padded`: roles of the columns of ids that are filled up with blanks, which are no part of the ids.
+    `first_row`: that row's number, lines counted from 1. `padded`: roles of the columns of ids that are filled up with blanks,
+    which are no part of the ids.
     """
 
     separator: str
@@ -32,22 +36,18 @@ class TextFormat:
     data_start: int
     first_row: int
     time_form: Form
-    quoted: bool
     padded: tuple[str, ...]
 
-
-def split_line(line: str, separator: str) -> list[str]:
-    """The fields of one line; a single one where a stray carriage return or an endless field leaves nothing to cut."""
-    if separator == "::":
-        return line.split("::")
-    try:
-        return next(csv.reader([line], delimiter=separator), [])
-    except csv.Error:
-        return [line]
+    @property
+    def quoting(self) -> str | None:
+        """The separator where fields may stand in quotes, None where a quote is a character like any other."""
+        return None if self.separator == "::" else self.separator
 
 
-def find_format(head: bytes, columns: ColumnsConfig | None, place: str) -> TextFormat:
-    """The layout of a text file from its first bytes.
+def find_format(head: bytes, whole: bool, columns: ColumnsConfig | None, place: str) -> TextFormat | None:
+    """The layout of a text file from its first bytes, None where these hold too few rows to know it.
+
+    `whole`: whether the head is all of the file; otherwise its last row may be cut off.
 
     Raises:
         ValueError: if the bytes are no UTF-8 text, hold no row, or lack a column that is needed.
@@ -58,40 +58,49 @@ def find_format(head: bytes, columns: ColumnsConfig | None, place: str) -> TextF
         )
     mark = 3 if head.startswith(b"\xef\xbb\xbf") else 0
     text = head[mark:].decode("utf-8", errors="replace")
-    all_lines = [line.rstrip("\r") for line in text.split("\n") if line.strip()]
-    lines = all_lines[:_SAMPLE_LINES]
-    if not lines:
+    samples = {separator: _sample(text, separator) for separator in SEPARATORS}
+    if not whole:
+        if _too_few(samples.values()):
+            return None
+        samples = {separator: rows[:-1] for separator, rows in samples.items()}
+    if not any(samples.values()):
         raise ValueError(f"{place}: must hold interactions, but is empty. Give a file with at least a user and an item column.")
-    separator = _find_separator(lines)
-    rows = [split_line(line, separator) for line in lines]
+    separator = max(SEPARATORS, key=lambda separator: _regularity(samples[separator]))
+    starts, rows = [start for start, _ in samples[separator]], [fields for _, fields in samples[separator]]
     names = [field.strip() for field in rows[0]]
     if _has_header(rows, columns):
         found = columns_by_name(names, columns, place)
-        # Blank lines may stand before the header.
-        before = len(text) - len(text.lstrip())
-        skipped = text[:before].count("\n") + 1
-        data_start = mark + _line_end(head[mark:], skipped)
         labels = {role: names[position] for role, position in found.items()}
-        rows = rows[1:]
+        starts, rows = starts[1:], rows[1:]
     else:
         found = columns_by_position(len(names), columns, place)
-        skipped, data_start, labels = 0, mark, {role: role for role in found}
+        labels = {role: role for role in found}
     if not rows:
         raise ValueError(f"{place}: must hold interactions, but has a header alone. Give a file with at least one row.")
     time_form = _find_time_form(rows, found.get("timestamp"))
-    every_row = [split_line(line, separator) for line in all_lines[len(lines) - len(rows) :]]
-    padded = tuple(role for role in ("user", "item") if _is_padded(every_row, found[role], len(names)))
-    return TextFormat(separator, len(names), found, labels, data_start, skipped + 1, time_form, b'"' in head, padded)
+    every_row = [fields for start, fields in read_rows(text, separator) if start >= starts[0]]
+    padded = tuple(
+        role for role in ("user", "item") if _is_padded(every_row if whole else every_row[:-1], found[role], len(names))
+    )
+    data_start = mark + _line_start(head[mark:], starts[0])
+    return TextFormat(separator, len(names), found, labels, data_start, starts[0] + 1, time_form, padded)
 
 
-def _find_separator(lines: Sequence[str]) -> str:
-    """The separator that cuts most lines into as many fields as the first one, into two at least."""
+def _sample(text: str, separator: str) -> _Rows:
+    rows = ((start, fields) for start, fields in read_rows(text, separator) if len(fields) > 1 or fields[0].strip())
+    return list(islice(rows, _SAMPLE_ROWS))
 
-    def score(separator: str) -> tuple[int, int]:
-        counts = [len(split_line(line, separator)) for line in lines]
-        return (counts.count(counts[0]), counts[0]) if counts[0] > 1 else (0, 0)
 
-    return max(SEPARATORS, key=score)
+def _too_few(samples: Collection[_Rows]) -> bool:
+    """Whether a head may lack a header and a further row, beside its last row, which may be cut off."""
+    cutting = [rows for rows in samples if rows and len(rows[0][1]) > 1]
+    return min(len(rows) for rows in cutting or samples) < 3
+
+
+def _regularity(rows: _Rows) -> tuple[float, int]:
+    """Share of the rows with as many fields as the first one, and that number; nothing where it is one."""
+    counts = [len(fields) for _, fields in rows]
+    return (counts.count(counts[0]) / len(counts), counts[0]) if counts and counts[0] > 1 else (0, 0)
 
 
 def _has_header(rows: Sequence[Sequence[str]], columns: ColumnsConfig | None) -> bool:
@@ -117,11 +126,7 @@ def _is_padded(rows: Sequence[Sequence[str]], position: int, n_columns: int) -> 
     return bool(fields) and (all(begin) or all(end) or (equally_wide and any(begin + end)))
 
 
-def _line_end(data: bytes, n_lines: int) -> int:
-    """Bytes up to and with the n-th line end."""
-    end = 0
-    for _ in range(n_lines):
-        end = data.find(b"\n", end) + 1
-        if end == 0:
-            return len(data)
-    return end
+def _line_start(data: bytes, n_lines: int) -> int:
+    """Bytes of the first lines, their ends with them."""
+    ends = (match.end() for match in re.finditer(rb"\r\n?|\n", data))
+    return next(islice(ends, n_lines - 1, None)) if n_lines else 0

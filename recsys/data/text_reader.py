@@ -1,6 +1,5 @@
 """Rows of CSV, TSV and `::` files."""
 
-import csv
 import io
 from collections.abc import Generator, Iterator
 from contextlib import closing
@@ -12,31 +11,57 @@ import pyarrow.compute as pc
 import pyarrow.csv as pa_csv
 
 from recsys.config import ColumnsConfig
-from recsys.data.files import DataFile, is_plain, open_file, open_raw, read_head
+from recsys.data.files import DataFile, is_plain, open_file, open_raw
 from recsys.data.fragments import TITLES, Batch, Fragment, first_order, with_ids
 from recsys.data.text_format import BLANKS, TextFormat, find_format
+from recsys.data.text_rows import read_chunks, read_rows
 from recsys.data.times import Times, from_integers, is_number, is_time, parse_times
 
 CHUNK_BYTES = 1 << 25
 """Text that is parsed at a time."""
+
+HEAD_BYTES = 1 << 18
+"""Text that the format is looked up in, or more where these hold no whole row."""
+
+_SCAN_BYTES = 1 << 20
 
 # No byte of a separator of one character; what `::` becomes for the parser, which knows single characters only.
 _UNIT_SEPARATOR = b"\x1f"
 
 
 def list_pieces(file: DataFile, columns: ColumnsConfig | None) -> tuple[TextFormat, list[tuple[int, int | None, int]]]:
-    """A file's format and its pieces as (start, stop, first row); text that only a stream can give is one piece.
+    """A file's format and its pieces as (start, stop, first row); one piece where rows can only be told from the start on.
 
     Raises:
         ValueError: if the head of the file is not in a known form.
     """
-    text_format = find_format(read_head(file), columns, file.label)
-    if text_format.quoted or not is_plain(file):
-        return text_format, [(text_format.data_start, None, text_format.first_row)]
+    text_format = _format_of(file, columns)
+    start, first_row = text_format.data_start, text_format.first_row
+    size = _size_in_lines(file, text_format) if is_plain(file) else None
+    if size is None:
+        return text_format, [(start, None, first_row)]
+    starts = range(start, size, CHUNK_BYTES)
+    return text_format, [(start, min(start + CHUNK_BYTES, size), first_row) for start in starts]
+
+
+def _format_of(file: DataFile, columns: ColumnsConfig | None) -> TextFormat:
+    n_bytes = HEAD_BYTES
+    while True:
+        with open_file(file) as stream:
+            head = stream.read(n_bytes)
+        text_format = find_format(head, len(head) < n_bytes, columns, file.label)
+        if text_format is not None:
+            return text_format
+        n_bytes *= 4
+
+
+def _size_in_lines(file: DataFile, text_format: TextFormat) -> int | None:
+    """Bytes of a plain file of which every line is a row, None where a quote may hold a row's line ends."""
     with open_raw(file.path) as stream:
         size = stream.seek(0, io.SEEK_END)
-    starts = range(text_format.data_start, size, CHUNK_BYTES)
-    return text_format, [(start, min(start + CHUNK_BYTES, size), text_format.first_row) for start in starts]
+        stream.seek(text_format.data_start)
+        quoted = text_format.quoting is not None and any(b'"' in block for block in iter(lambda: stream.read(_SCAN_BYTES), b""))
+    return None if quoted else size
 
 
 def read_text(fragment: Fragment, threshold: float | None) -> Iterator[Batch]:
@@ -71,16 +96,7 @@ def _chunks(fragment: Fragment, text_format: TextFormat) -> Generator[tuple[byte
                 yield chunk, None
             return
         stream.read(fragment.start)
-        line, rest = fragment.first_row, b""
-        while data := stream.read(CHUNK_BYTES):
-            data = rest + data
-            end = _last_line_end(data, text_format.quoted)
-            if data[:end].strip():
-                yield data[:end], line
-            line += data.count(b"\n", 0, end)
-            rest = data[end:]
-        if rest.strip():
-            yield rest, line
+        yield from read_chunks(stream, CHUNK_BYTES, text_format.quoting, fragment.file.label, fragment.first_row)
 
 
 def _seek_line(stream: IO[bytes], fragment: Fragment, text_format: TextFormat) -> None:
@@ -90,13 +106,6 @@ def _seek_line(stream: IO[bytes], fragment: Fragment, text_format: TextFormat) -
     else:
         stream.seek(fragment.start - 1)
         stream.readline()
-
-
-def _last_line_end(data: bytes, quoted: bool) -> int:
-    end = data.rfind(b"\n") + 1
-    while quoted and end and data.count(b'"', 0, end) % 2:
-        end = data.rfind(b"\n", 0, end - 1) + 1
-    return end
 
 
 def _line_at(fragment: Fragment) -> int:
@@ -134,7 +143,7 @@ def _parse_as(chunk: bytes, text_format: TextFormat, time_type: pa.DataType) -> 
             pa_csv.ParseOptions(
                 delimiter=_UNIT_SEPARATOR.decode() if wide else text_format.separator,
                 quote_char=False if wide else '"',
-                newlines_in_values=text_format.quoted,
+                newlines_in_values=text_format.quoting is not None and b'"' in chunk,
             ),
             pa_csv.ConvertOptions(
                 include_columns=list(wanted.values()),
@@ -195,24 +204,12 @@ def _batch(table: pa.Table, times: Times | None, text_format: TextFormat, thresh
 
 def _explain(chunk: bytes, first_line: int, label: str, text_format: TextFormat) -> NoReturn:
     """Raise the error of the first row that breaks a rule, found the slow way."""
-    for line, fields in _rows(chunk, first_line, text_format):
-        _check_row(fields, f"{label}, row {line}", text_format)
+    text = chunk.decode("utf-8", errors="surrogateescape")
+    for start, fields in read_rows(text, text_format.separator):
+        _check_row(fields, f"{label}, row {first_line + start}", text_format)
     raise ValueError(
         f"{label}, after row {first_line}: must be regular text, but a row cannot be parsed. Look for a stray quote."
     )
-
-
-def _rows(chunk: bytes, first_line: int, text_format: TextFormat) -> Iterator[tuple[int, list[str]]]:
-    text = chunk.decode("utf-8", errors="surrogateescape")
-    if text_format.separator == "::":
-        yield from ((first_line + n, line.split("::")) for n, line in enumerate(text.splitlines()) if line)
-        return
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=text_format.separator)
-    line = first_line
-    for fields in reader:
-        if fields:
-            yield line, fields
-        line = first_line + reader.line_num
 
 
 def _check_row(fields: list[str], place: str, text_format: TextFormat) -> None:

@@ -1,0 +1,156 @@
+"""Rows of text are those of Python's csv, wherever quotes stand and however the file is cut into pieces and chunks."""
+
+import csv
+import gzip
+import io
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from recsys.config import DataConfig
+from recsys.data.layouts import find_source
+from recsys.data.readers import list_fragments, read
+
+HEADER = ["user_id", "item_id", "review", "title"]
+SIZES = (1, 2, 3, 5, 8, 13, 21, 34, 1000)
+
+Row = tuple[str, str, str]
+
+
+def read_rows(path: Path, n_bytes: int | None = None) -> list[Row]:
+    """The users, items and titles of a file, cut into heads, pieces and chunks of so many bytes."""
+    with pytest.MonkeyPatch.context() as patch:
+        if n_bytes is not None:
+            patch.setattr("recsys.data.text_reader.CHUNK_BYTES", n_bytes)
+            patch.setattr("recsys.data.text_reader.HEAD_BYTES", n_bytes)
+        source = find_source(DataConfig(source=str(path)))
+        batches = [batch for fragment in list_fragments(source, None) for batch in read(fragment, None)]
+    rows: list[Row] = []
+    for batch in batches:
+        assert batch.title is not None
+        columns = (batch.user.to_pylist(), batch.item.to_pylist(), batch.title.to_pylist())
+        rows += [(str(user), str(item), title) for user, item, title in zip(*columns, strict=True)]
+    return rows
+
+
+# One field as it may stand in a file, in quotes or not. Quotes that open no field, doubled ones, and text behind a closing one.
+BARE = st.text(st.sampled_from('ab7" '), max_size=5).filter(lambda text: not text.startswith('"'))
+QUOTED = st.tuples(st.text(st.sampled_from('a",\n\r;|\t'), max_size=6), st.text(st.sampled_from('b" '), max_size=3)).map(
+    lambda parts: '"' + parts[0].replace('"', '""') + '"' + parts[1].lstrip('"')
+)
+ID = st.sampled_from(["u", "v", '"w"', "12", 'x"y'])
+TEXT = BARE | QUOTED
+LINE_END = st.sampled_from(["\n", "\r\n", "\n\n", "\r"])
+
+
+@given(
+    rows=st.lists(st.tuples(ID, ID, TEXT, TEXT), min_size=1, max_size=8),
+    separator=st.sampled_from([",", "\t", ";", "|"]),
+    line_end=LINE_END,
+    last_line_end=st.booleans(),
+    size=st.sampled_from(SIZES),
+    packed=st.booleans(),
+)
+@example([("u", "i", '7" single', "t"), ("v", "i", '"a\nb"', "t")], ",", "\n", True, 5, True)
+@example([("u", "i", '"a""\nb"c"', "t"), ("v", "i", '""', '"\n"')], ",", "\n", False, 5, False)
+def test_rows_are_those_of_csv(
+    rows: list[tuple[str, str, str, str]], separator: str, line_end: str, last_line_end: bool, size: int, packed: bool
+) -> None:
+    lines = [separator.join(field.replace(",", separator) for field in row) for row in [tuple(HEADER), *rows]]
+    text = line_end.join(lines) + line_end * last_line_end
+    expected = [row for row in csv.reader(io.StringIO(text, newline=""), delimiter=separator) if row][1:]
+    assert {len(row) for row in expected} == {len(HEADER)}
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / ("r.csv.gz" if packed else "r.csv")
+        path.write_bytes(gzip.compress(text.encode()) if packed else text.encode())
+        assert read_rows(path, size) == [(user, item, title) for user, item, _, title in expected]
+
+
+@given(text=st.text(st.sampled_from('a1",\n'), max_size=30), size=st.sampled_from(SIZES))
+@example('1,2,3,"', 1000)
+@example('1,2,"\n1,2,3,4', 3)
+def test_any_text_is_read_as_by_csv_or_refused(text: str, size: int) -> None:
+    text = f"{','.join(HEADER)}\nu,i,r,t\n{text}\n"
+    *rows, last = [row for row in csv.reader(io.StringIO(text + "the,end,x,y", newline="")) if row][1:]
+    closed = last == ["the", "end", "x", "y"]
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "r.csv"
+        path.write_text(text)
+        # Blanks around ids are another matter.
+        if closed and all(len(row) == len(HEADER) and row[0].strip() and row[1].strip() for row in rows):
+            found = [(user.strip(), item.strip(), title) for user, item, title in read_rows(path, size)]
+            assert found == [(user.strip(), item.strip(), title) for user, item, _, title in rows]
+        else:
+            with pytest.raises(ValueError, match=r"must (have 4 fields|be an id|close its quote)"):
+                read_rows(path, size)
+
+
+def test_a_quote_far_behind_the_head(tmp_path: Path) -> None:
+    # The first quote stands in the last of some hundred pieces; what follows it looks like rows of another user.
+    lines = [f"{row % 40},{row % 30},{'x' * 20},t" for row in range(2000)]
+    lines[1900] = '1,2,"' + "\n777777,888888,r,t" * 500 + '",t'
+    (tmp_path / "data.csv").write_text("\n".join([",".join(HEADER), *lines]))
+    rows = read_rows(tmp_path / "data.csv", 1000)
+    assert len(rows) == 2000
+    assert {user for user, _, _ in rows} == {str(user) for user in range(40)}
+
+
+def test_text_without_quotes_is_read_in_pieces(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("recsys.data.text_reader.CHUNK_BYTES", 1000)
+    rows = [(user, user + 1) for user in range(500)]
+    for name, head, separator, note, in_pieces in (
+        ("quoted_header.csv", '"user","item","note"\n', ",", "x", True),
+        ("colons.dat", "", "::", '5::7::7" single', True),
+        ("quoted.csv", "user,item,note\n", ",", '"x"', False),
+    ):
+        text = head + "".join(f"{user}{separator}{item}{separator}{note}\n" for user, item in rows)
+        (tmp_path / name).write_text(text)
+        fragments = list_fragments(find_source(DataConfig(source=str(tmp_path / name))), None)
+        assert (len(fragments) > 1) == in_pieces
+        batches = [batch for fragment in fragments for batch in read(fragment, None)]
+        found = [pair for batch in batches for pair in zip(batch.user.to_pylist(), batch.item.to_pylist(), strict=True)]
+        assert found == rows
+
+
+def test_the_head_has_a_whole_row(tmp_path: Path) -> None:
+    # The first row is longer than the head that is looked at first, and its lines look like rows of another form.
+    review = '"' + "a;b\n" * 100 + '"'
+    (tmp_path / "data.csv").write_text(f"{','.join(HEADER)}\n1,2,{review},t\n3,4,r,t\n")
+    assert read_rows(tmp_path / "data.csv", 64) == [("1", "2", "t"), ("3", "4", "t")]
+
+
+def test_long_fields_are_no_mistake(tmp_path: Path) -> None:
+    # Python's csv has a limit of 131,072 characters, which Arrow does not have.
+    (tmp_path / "data.csv").write_text(f"{','.join(HEADER)}\n1,2,{'x' * 200_000},t\n3,4,r,t\n")
+    assert read_rows(tmp_path / "data.csv") == [("1", "2", "t"), ("3", "4", "t")]
+    (tmp_path / "data.csv").write_text(f"{','.join(HEADER)}\n1,2,{'x' * 200_000},t\n3,,r,t\n")
+    with pytest.raises(ValueError, match=r"data\.csv, row 3, column item_id: must be an id, but is empty"):
+        read_rows(tmp_path / "data.csv")
+
+
+def test_a_quote_that_is_never_closed(tmp_path: Path) -> None:
+    (tmp_path / "data.csv").write_text(f'{",".join(HEADER)}\n1,2,r,t\n3,4,r,"7 single\n5,6,r,t\n')
+    message = r"data\.csv, row 3: must close its quote, but the file ends within it\. Look for a stray quote\."
+    for size in (1, 10, 1000):
+        with pytest.raises(ValueError, match=message):
+            read_rows(tmp_path / "data.csv", size)
+
+
+def test_a_stray_quote_costs_no_more_than_none(tmp_path: Path) -> None:
+    # At a cost that is quadratic this takes many minutes.
+    path = tmp_path / "data.csv"
+    titles = ('7" single' if row == 0 else "Title of an item" for row in range(400_000))
+    path.write_text("user,item,title\n" + "".join(f"{row % 997},{row % 1499},{title}\n" for row, title in enumerate(titles)))
+    code = (
+        "from recsys.config import DataConfig; from recsys.data.layouts import find_source\n"
+        "from recsys.data.readers import list_fragments, read\n"
+        f"fragments = list_fragments(find_source(DataConfig(source={str(path)!r})), None)\n"
+        "print(sum(len(batch.order) for fragment in fragments for batch in read(fragment, None)))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=True)
+    assert done.stdout == "400000\n"

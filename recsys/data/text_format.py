@@ -3,6 +3,7 @@
 Looked up once a file, on its head, before its pieces are read by `readers`.
 """
 
+import json
 import re
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
@@ -16,6 +17,8 @@ from recsys.data.times import Form, find_form, is_number
 SEPARATORS = ("::", "\t", ",", ";", "|")
 BLANKS = (" ", "\t")
 _SAMPLE_ROWS = 50
+_JSON = re.compile(r"""\{\s*(u?["'}]|$)|\[\s*(["\[{\]]|$)""")
+"""How an object begins, or an array of strings, arrays or objects; a bracket alone may begin an id such as {3F25-04E0}."""
 
 _Rows = list[tuple[int, list[str]]]
 
@@ -58,6 +61,8 @@ def find_format(head: bytes, whole: bool, columns: ColumnsConfig | None, place: 
         )
     mark = 3 if head.startswith(b"\xef\xbb\xbf") else 0
     text = head[mark:].decode("utf-8", errors="replace")
+    if _is_json(text):
+        raise ValueError(f"{place}: must be CSV, TSV or Parquet, but is JSON. Convert it to one of them.")
     samples = {separator: _sample(text, separator) for separator in SEPARATORS}
     if not whole:
         if _too_few(samples.values()):
@@ -84,6 +89,16 @@ def find_format(head: bytes, whole: bool, columns: ColumnsConfig | None, place: 
     )
     data_start = mark + _line_start(head[mark:], starts[0])
     return TextFormat(separator, len(names), found, labels, data_start, starts[0] + 1, time_form, padded)
+
+
+def _is_json(text: str) -> bool:
+    line = text.lstrip().split("\n", 1)[0]
+    if _JSON.match(line):
+        return True
+    try:
+        return line.startswith("[") and isinstance(json.loads(line), list)
+    except (ValueError, RecursionError):
+        return False
 
 
 def _sample(text: str, separator: str) -> _Rows:

@@ -12,6 +12,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from recsys.command_line import is_users_mistake
+from recsys.config import DataConfig
+from recsys.data.layouts import find_source
+from recsys.data.readers import list_fragments, read
 
 from .conftest import Prepare
 
@@ -88,6 +91,46 @@ def test_text_files(prepared: Prepare, tmp_path: Path, case: str) -> None:
     assert "\n" not in str(caught.value)
     assert is_users_mistake(caught.value)
     assert not any((tmp_path / "experiments" / "processed").glob("*/manifest.json"))
+
+
+JSON = {
+    "two fields": '{"user_id": 0, "item_id": 3}\n{"user_id": 1, "item_id": 6}\n',
+    "one field": '{"pair": "0-3"}\n{"pair": "1-6"}\n',
+    "four fields": '\n{ "user": "a", "item": 3, "rating": 5, "time": 1 }\n' * 100,
+    "nested": '{"user": {"id": 0}, "items": [3, 6]}\r\n',
+    "one object over lines": '{\n  "user": 0,\n  "item": 3\n}\n',
+    "array of objects": '[{"user": 0, "item": 3},{"user": 1, "item": 6}]',
+    "array over lines": '[\n  {"user": 0, "item": 3},\n  {"user": 1, "item": 6}\n]\n',
+    "array longer than the head": "[" + ",".join(f"[{row},{row}]" for row in range(50_000)) + "]",
+    "arrays of numbers": "[0, 3, 5]\n[1, 6, 5]\n",
+    "arrays of strings": '["a", "x"]\n["b", "y"]\n',
+    "with a byte order mark": '\ufeff{"user_id": 0, "item_id": 3}\n',
+    "of Python": "{'user': 0, 'item': 3}\n{u'user': 1, u'item': 6}\n",
+}
+
+
+@pytest.mark.parametrize("packed", [False, True])
+@pytest.mark.parametrize("case", JSON)
+def test_json_is_refused(tmp_path: Path, case: str, packed: bool) -> None:
+    content = JSON[case].encode()
+    (tmp_path / "data.json").write_bytes(gzip.compress(content) if packed else content)
+    with pytest.raises(ValueError, match=r"data\.json: must be CSV, TSV or Parquet, but is JSON\. Convert it to one of them\."):
+        list_fragments(find_source(DataConfig(source=str(tmp_path / "data.json"))), None)
+
+
+@pytest.mark.parametrize(
+    ("text", "users"),
+    [
+        ("[user],[item]\n1,5\n2,6\n", [1, 2]),
+        ("{3F25-04E0},5\n{A91C-77B2},6\n", ["{3F25-04E0}", "{A91C-77B2}"]),
+        ("[1],5\n[2],6\n", ["[1]", "[2]"]),
+        ("user,item\n{,5\n[,6\n", ["{", "["]),
+    ],
+)
+def test_brackets_alone_are_no_json(tmp_path: Path, text: str, users: list[object]) -> None:
+    (tmp_path / "data.csv").write_text(text)
+    fragments = list_fragments(find_source(DataConfig(source=str(tmp_path / "data.csv"))), None)
+    assert [user for fragment in fragments for batch in read(fragment, None) for user in batch.user.to_pylist()] == users
 
 
 def test_row_numbers_far_inside_a_big_file(prepared: Prepare, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

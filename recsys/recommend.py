@@ -37,7 +37,9 @@ def recommend(
     from recsys.training.recommending import find_users, recommend_to
 
     saved = saved_model.load(saved_model.find(model, folder))
-    table = recommend_to(saved, np.arange(len(saved.user_ids)) if all_users else find_users(saved, users), k)
+    table = recommend_to(saved, np.flatnonzero(saved.is_trained) if all_users else find_users(saved, users), k)
+    if all_users and (n_untrained := int(np.count_nonzero(~saved.is_trained))):
+        print(f"{n_untrained:,} users without a positive in the training data are left out.", file=sys.stderr)
     if output is not None:
         with write_atomically(output) as file:
             pq.write_table(table, file)

@@ -69,7 +69,9 @@ def write_bucket(bucket: Bucket, plan: Plan, folder: Path, number: int) -> Bucke
     result = BucketResult(Counter(n_duplicates=bucket.n_duplicates, n_overlaps=bucket.n_overlaps))
     result.counts["n_interactions"] = len(rows)
     result.counts["n_positives"] = int(rows.positive.sum())
-    result.counts["n_cold_users"] = len(np.unique(rows.user[divided.cold]))
+    result.counts["n_low"] = len(rows) - result.counts["n_positives"]
+    for name, code in (("n_cold_validation_users", VALIDATION), ("n_cold_users", TEST)):
+        result.counts[name] = len(np.unique(rows.user[divided.cold & (divided.part == code)]))
     n_known = np.bincount(divided.local, minlength=divided.n_local)
     result.saturated = (divided.first + np.flatnonzero(n_known == plan.n_items)).tolist()
     if result.saturated:
@@ -79,6 +81,9 @@ def write_bucket(bucket: Bucket, plan: Plan, folder: Path, number: int) -> Bucke
         return result
     require_seen(folder)
     for name, table in tables.items():
+        result.counts[f"n_{name}"] = table.num_rows
+        if table.num_rows == 0:
+            continue
         path = folder / f"{name}-{bucket_name(number)}.parquet"
         with write_atomically(path) as file:
             pq.write_table(
@@ -90,7 +95,6 @@ def write_bucket(bucket: Bucket, plan: Plan, folder: Path, number: int) -> Bucke
                 write_page_checksum=True,
             )
         forget(path)
-        result.counts[f"n_{name}"] = table.num_rows
     return result
 
 
@@ -98,8 +102,9 @@ def write_bucket(bucket: Bucket, plan: Plan, folder: Path, number: int) -> Bucke
 class _Divided:
     """How a bucket's rows, (n,) each, are divided.
 
-    `train`: training positives. `cold`: held-out positives of users without any of those. `local` (n,) int64: users counted
-    from the bucket's `first`, so that the samplers' tables are no longer than the bucket.
+    `train`: training positives. `cold`: held-out positives of users without a positive in an earlier part: in validation the
+    search, in test final training has nothing to learn the user from. `local` (n,) int64: users counted from the bucket's
+    `first`, so that the samplers' tables are no longer than the bucket.
     """
 
     part: IntArray
@@ -115,42 +120,48 @@ def _divide(rows: Rows, plan: Plan) -> _Divided:
     first = int(rows.user[0]) if len(rows) else 0
     local = rows.user.astype(np.int64) - first
     n_local = int(local[-1]) + 1 if len(rows) else 0
-    train = rows.positive & (part == TRAIN)
-    without_training = np.bincount(local[train], minlength=n_local)[local] == 0
-    return _Divided(part, train, rows.positive & (part != TRAIN) & without_training, local, first, n_local)
+    cold = np.zeros(len(rows), dtype=bool)
+    for code in (VALIDATION, TEST):
+        has_earlier = np.bincount(local[rows.positive & (part < code)], minlength=n_local) > 0
+        cold |= rows.positive & (part == code) & ~has_earlier[local]
+    return _Divided(part, rows.positive & (part == TRAIN), cold, local, first, n_local)
 
 
 def _tables(
     bucket: Bucket, divided: _Divided, plan: Plan, random: np.random.Generator, result: BucketResult
 ) -> dict[str, pa.Table]:
-    """The bucket's tables by kind of file; users for whom something cannot be drawn are added to `result`."""
+    """Return the bucket's tables by kind of file; users for whom something cannot be drawn are added to `result`.
+
+    What a part's draws leave out is known without the later parts, so that no row of test changes the search
+    (docs/decisions/0002).
+    """
     rows, part, local = bucket.rows, divided.part, divided.local
-    low = ~rows.positive
-    # What training does not know may be drawn as its negative: leaving out held-out items would tell which ones they are.
-    known = divided.train | low
-    seen_in_training = NegativeSampler(index_pairs(local[known], rows.item[known], divided.n_local, plan.n_items))
-    negatives = seen_in_training.sample_numpy(local[divided.train], plan.n_negatives, random)
+
+    def sampler(known: Mask) -> NegativeSampler:
+        return NegativeSampler(index_pairs(local[known], rows.item[known], divided.n_local, plan.n_items))
+
+    negatives = sampler(part == TRAIN).sample_numpy(local[divided.train], plan.n_negatives, random)
     tables = {
-        "low": _pairs(rows, low, part=pa.array(part[low])),
-        "cold": _pairs(rows, divided.cold, part=pa.array(part[divided.cold])),
         "train": _pairs(rows, divided.train, negatives=_lists(negatives, plan.n_negatives)),
+        "train_low": _pairs(rows, ~rows.positive & (part == TRAIN)),
     }
-    everything = NegativeSampler(index_pairs(local, rows.item, divided.n_local, plan.n_items))
     for name, code in (("validation", VALIDATION), ("test", TEST)):
         held_out = rows.positive & (part == code) & ~divided.cold
-        user, lists = local[held_out], {}
+        user, lists, free = local[held_out], {}, sampler(part <= code)
         if plan.split == "random":
-            lists["negatives"] = _lists(everything.sample_numpy(user, plan.n_negatives, random), plan.n_negatives)
+            lists["negatives"] = _lists(free.sample_numpy(user, plan.n_negatives, random), plan.n_negatives)
         if code == TEST and plan.n_candidates_given is not None:
             candidates, missing = _given_candidates(bucket, held_out, plan)
             result.unmatched += np.unique(rows.user[held_out][missing]).tolist()
             lists["candidates"] = _lists(candidates, plan.n_candidates_given)
         elif plan.n_candidates is not None:
-            enough = everything.free_mass[user] >= plan.n_candidates
+            enough = free.free_mass[user] >= plan.n_candidates
             result.short = sorted({*result.short, *rows.user[held_out][~enough].tolist()})
             if enough.all():
-                lists["candidates"] = _lists(everything.sample_distinct(user, plan.n_candidates, random), plan.n_candidates)
+                lists["candidates"] = _lists(free.sample_distinct(user, plan.n_candidates, random), plan.n_candidates)
         tables[name] = _pairs(rows, held_out, **lists)
+        tables[f"{name}_low"] = _pairs(rows, ~rows.positive & (part == code))
+        tables[f"{name}_cold"] = _pairs(rows, divided.cold & (part == code))
     return tables
 
 

@@ -99,8 +99,8 @@ def _check_parts(result: BucketResult, source: Source, config: Config) -> None:
     remedy = "Give users of test and validation a positive in train." if source.split_given else remedies[config.data.split]
     for part in PARTS:
         if result.counts[f"n_{part}"] == 0:
-            cold = result.counts["n_cold_users"]
-            but = f"none is left ({cold} users without a training positive)" if cold else "there is none"
+            cold = result.counts[f"n_{part}_cold"]
+            but = f"none is left ({cold} are of users without one in an earlier part)" if cold else "there is none"
             raise ValueError(f"{source.name}: must have a positive in {part}, but {but}. {remedy}")
 
 

@@ -12,8 +12,8 @@ from recsys.data.negatives import IntArray, UserItemIndex
 class HeldOut:
     """Interactions kept from training, sorted by user and item.
 
-    `user`, `item` (n,) int32: positives. `low_user`, `low_item` (m,) int32: low ratings that fell into this part.
-    `negatives` (n, data.n_negatives) int32: the unobserved half of the labelled pairs, for the random split alone.
+    All are of users with a training positive. `user`, `item` (n,) int32: positives. `low_user`, `low_item` (m,) int32: low
+    ratings. `negatives` (n, data.n_negatives) int32: the unobserved half of the labelled pairs, for the random split alone.
     `candidates` (n, c) int32: what each positive is ranked among under the sampled protocol, -1 where one is left out.
     """
 
@@ -31,7 +31,7 @@ class Interactions:
 
     `user`, `item` (n,) int32: training positives sorted by user and item. `negatives` (n, data.n_negatives) int32: their fixed
     negatives, None where they are drawn anew. `low_user`, `low_item` (m,) int32: low ratings of the training part.
-    `known`: what training has seen of each user, low ratings included: never drawn as a negative, masked in ranking.
+    `known`: what training has seen of each user, its low ratings included: never drawn as a negative, masked in ranking.
     `held_out`: what is ranked, validation in the search, test in the end; None where nothing is.
     """
 

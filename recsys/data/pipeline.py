@@ -42,7 +42,7 @@ MAX_BUCKETS = 512
 
 _COUNTS = (
     *("n_interactions", "n_positives", "n_low", "n_train", "n_validation", "n_test"),
-    *("n_duplicates", "n_overlaps", "n_cold_users"),
+    *("n_duplicates", "n_overlaps", "n_cold_validation_users", "n_cold_users"),
 )
 
 _log = logging.getLogger(__name__)

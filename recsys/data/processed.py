@@ -1,10 +1,12 @@
 """The processed data on disk: what the pipeline writes and everything behind it reads.
 
-A folder `processed/<fingerprint>` holds `users.parquet` and `items.parquet` (contiguous and own ids, titles), the interactions
-in `train-`, `validation-`, `test-`, `low-` and `cold-` files of one bucket of users each, and `manifest.json`. Nothing here
-imports ray.
+A folder `processed/<fingerprint>` holds `users.parquet` and `items.parquet` (contiguous and own ids, titles), `manifest.json`,
+and the interactions in files of one bucket of users each, none where a bucket has nothing of a kind: for each part `train`,
+`validation` and `test` its positives and `<part>_low` its low ratings, for the held-out parts `<part>_cold` the positives of
+users without one in an earlier part. Nothing here imports ray.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -18,12 +20,13 @@ from recsys.config import Config, replace_values
 from recsys.data.interactions import HeldOut, Interactions
 from recsys.data.negatives import IntArray, UserItemIndex, index_pairs
 from recsys.data.plain_types import require_plain
-from recsys.data.splits import TEST, VALIDATION
 
 FORMAT_VERSION = 2
 """Raised when the content or the layout of the folder changes."""
 
 Part = Literal["validation", "test"]
+
+_PAIR = pa.schema({"user": pa.int32(), "item": pa.int32()})
 
 
 class Manifest(BaseModel):
@@ -52,15 +55,17 @@ class Manifest(BaseModel):
     n_train: int
     """Training positives."""
     n_validation: int
-    """Positives held out for validation."""
+    """Positives held out for validation, of users with one in train."""
     n_test: int
-    """Positives held out for test."""
+    """Positives held out for test, of users with one in train or validation."""
     n_duplicates: int
     """Rows that a later one of the same user and item in the same part replaced."""
     n_overlaps: int
     """Rows of a given split that stand in a later part too and are kept there alone."""
+    n_cold_validation_users: int
+    """Users without a positive in train, whose positives of validation the search cannot rank."""
     n_cold_users: int
-    """Users without a training positive, whose held-out positives are left out."""
+    """Users without a positive in train or validation, whose positives of test are not scored."""
     n_candidates_given: int | None
     """Most candidates of a test positive in the data's own candidate file, None without one."""
     notes: list[str]
@@ -119,39 +124,46 @@ def resolve(config: Config, manifest: Manifest) -> Config:
 
 
 def load(processed: Processed, part: Part, negatives: bool) -> Interactions:
-    """The in-memory form: "validation" holds out validation and never opens test; "test" trains on train and validation.
+    """Return the in-memory form: "validation" trains on train alone, "test" on train and validation; each holds out its part.
 
-    `negatives`: read the fixed negatives of training too, which "test" does not have.
+    Files of later parts are not opened.
+
+    Args:
+        processed: the folder to read.
+        part: the part that is held out.
+        negatives: whether to read the fixed negatives of training too, which "test" does not have.
 
     Raises:
         ValueError: if a file is damaged.
     """
     n_users, n_items = processed.manifest.n_users, processed.manifest.n_items
     with_negatives = negatives and part == "validation"
-    train = _read(processed, "train", ["user", "item", *(["negatives"] if with_negatives else [])])
-    user, item = _ints(train, "user"), _ints(train, "item")
+    train = _read(processed, ["train"], with_negatives)
+    user, item = _pairs(train)
+    low_user, low_item = _pairs(_read(processed, ["train_low"]))
     if part == "test":
-        validation = _read(processed, "validation", ["user", "item"])
-        user, item = _sorted_pairs(np.r_[user, _ints(validation, "user")], np.r_[item, _ints(validation, "item")])
-    low = _read(processed, "low", ["user", "item", "part"])
-    low_user, low_item, low_part = _ints(low, "user"), _ints(low, "item"), _ints(low, "part")
-    code = VALIDATION if part == "validation" else TEST
-    trained, held = low_part < code, low_part == code
-    held_out = _read(processed, part, None)
+        more = _pairs(_read(processed, ["validation", "validation_cold"]))
+        user, item = _sorted_pairs(np.r_[user, more[0]], np.r_[item, more[1]])
+        more = _pairs(_read(processed, ["validation_low"]))
+        low_user, low_item = _sorted_pairs(np.r_[low_user, more[0]], np.r_[low_item, more[1]])
+    held_out = _read(processed, [part], all_columns=True)
+    held_user, held_item = _pairs(held_out)
+    held_low_user, held_low_item = _pairs(_read(processed, [f"{part}_low"]))
+    is_trained = np.bincount(user, minlength=n_users)[held_low_user] > 0
     return Interactions(
         n_users=n_users,
         n_items=n_items,
         user=user,
         item=item,
         negatives=_matrix(train, "negatives") if with_negatives else None,
-        low_user=low_user[trained],
-        low_item=low_item[trained],
+        low_user=low_user,
+        low_item=low_item,
         known=index_pairs(np.r_[user, low_user], np.r_[item, low_item], n_users, n_items),
         held_out=HeldOut(
-            user=_ints(held_out, "user"),
-            item=_ints(held_out, "item"),
-            low_user=low_user[held],
-            low_item=low_item[held],
+            user=held_user,
+            item=held_item,
+            low_user=held_low_user[is_trained],
+            low_item=held_low_item[is_trained],
             negatives=_matrix(held_out, "negatives"),
             candidates=_matrix(held_out, "candidates"),
         ),
@@ -159,9 +171,9 @@ def load(processed: Processed, part: Part, negatives: bool) -> Interactions:
 
 
 def all_pairs(processed: Processed) -> UserItemIndex:
-    """Everything that each user has interacted with: positives of all parts and low ratings."""
-    tables = [_read(processed, kind, ["user", "item"]) for kind in ("train", "validation", "test", "low", "cold")]
-    user, item = (np.concatenate([_ints(table, name) for table in tables]) for name in ("user", "item"))
+    """Return all that each user has interacted with: positives and low ratings of every part."""
+    kinds = ["train", "train_low", *(f"{part}{kind}" for part in ("validation", "test") for kind in ("", "_low", "_cold"))]
+    user, item = _pairs(_read(processed, kinds))
     return index_pairs(user, item, processed.manifest.n_users, processed.manifest.n_items)
 
 
@@ -184,9 +196,11 @@ def _column(processed: Processed, name: str, column: str) -> pa.Array:
     return _read_file(processed.path / f"{name}.parquet", [column])[column].combine_chunks()
 
 
-def _read(processed: Processed, kind: str, columns: list[str] | None) -> pa.Table:
-    names = sorted(name for name in processed.manifest.files if name.startswith(f"{kind}-"))
-    return pa.concat_tables([_read_file(processed.path / name, columns) for name in names])
+def _read(processed: Processed, kinds: Sequence[str], all_columns: bool = False) -> pa.Table:
+    """Return the rows of some kinds of files, bucket by bucket of each kind: users and items, or all columns."""
+    columns = None if all_columns else list(_PAIR.names)
+    names = [name for kind in kinds for name in sorted(processed.manifest.files) if name.startswith(f"{kind}-")]
+    return pa.concat_tables([_read_file(processed.path / name, columns) for name in names] or [_PAIR.empty_table()])
 
 
 def _read_file(path: Path, columns: list[str] | None) -> pa.Table:
@@ -201,9 +215,8 @@ def _read_file(path: Path, columns: list[str] | None) -> pa.Table:
     return table
 
 
-def _ints(table: pa.Table, name: str) -> IntArray:
-    values: IntArray = table[name].to_numpy()
-    return values
+def _pairs(table: pa.Table) -> tuple[IntArray, IntArray]:
+    return table["user"].to_numpy(), table["item"].to_numpy()
 
 
 def _matrix(table: pa.Table, name: str) -> IntArray | None:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 
 from recsys.baselines import score_baselines
@@ -51,7 +52,8 @@ def train(choice: Choice, folder: Path, out: Path | None, *, n_seeds: int, valid
     trained, baselines, data = _train_seeds(config, processed, choice.n_epochs, seeds, None if validate else (folder, path))
     first, mean = trained[0], {name: statistics.fmean(one.metrics[name] for one in trained) for name in trained[0].metrics}
     metrics = {"fingerprint": processed.fingerprint, "seed": seeds[0], "epochs": first.n_epochs, part: first.metrics}
-    _save(path, config, processed, first, metrics, seen=_pairs_of(data) if validate else all_pairs(processed))
+    seen = _pairs_of(data) if validate else all_pairs(processed)
+    _save(path, config, processed, first, metrics, seen=seen, is_trained=np.bincount(data.user, minlength=data.n_users) > 0)
     run_id = None
     if tracking:
         parent = _find_parent(tracking, choice)
@@ -145,7 +147,14 @@ def _pairs_of(data: Interactions) -> UserItemIndex:
 
 
 def _save(
-    path: Path, config: Config, processed: Processed, trained: Trained, metrics: Mapping[str, Any], *, seen: UserItemIndex
+    path: Path,
+    config: Config,
+    processed: Processed,
+    trained: Trained,
+    metrics: Mapping[str, Any],
+    *,
+    seen: UserItemIndex,
+    is_trained: npt.NDArray[np.bool_],
 ) -> None:
     saved = SavedModel(
         config=config,
@@ -154,6 +163,7 @@ def _save(
         item_ids=item_ids(processed),
         titles=item_titles(processed),
         seen=seen,
+        is_trained=is_trained,
         metrics=metrics,
     )
     saved_model.save(path, saved)

@@ -17,10 +17,10 @@ _NAMED_USERS = 5
 
 
 def recommend(saved: SavedModel, user_ids: Sequence[object], k: int) -> pa.Table:
-    """The k best unseen items of each user as a table: user_id, rank (from 1), item_id, score, title.
+    """Return the k best unseen items of each user as a table: user_id, rank (from 1), item_id, score, title.
 
     Raises:
-        ValueError: if a user is unknown or k exceeds the catalogue.
+        ValueError: if a user is unknown or untrained, or k exceeds the catalogue.
     """
     return recommend_to(saved, find_users(saved, user_ids), k)
 
@@ -49,17 +49,28 @@ def recommend_to(saved: SavedModel, users: IntArray, k: int) -> pa.Table:
 
 
 def find_users(saved: SavedModel, user_ids: Sequence[object]) -> IntArray:
-    """Contiguous ids (n,) int64 of users by their own ids, which may be given as text.
+    """Return the contiguous ids (n,) int64 of users by their own ids, which may be given as text; each user once.
 
     Raises:
-        ValueError: if users are unknown; it names them.
+        ValueError: if users are unknown, or known without a positive to learn them from; it names them.
     """
     known = {str(user_id): user for user, user_id in enumerate(saved.user_ids.to_pylist())}
-    unknown = [str(user_id) for user_id in user_ids if str(user_id) not in known]
+    wanted = list(dict.fromkeys(str(user_id) for user_id in user_ids))
+    unknown = [user_id for user_id in wanted if user_id not in known]
     if unknown:
         near = difflib.get_close_matches(unknown[0], known, n=1)
-        n_more = len(unknown) - _NAMED_USERS
-        named = ", ".join(unknown[:_NAMED_USERS]) + (f" and {n_more} more" if n_more > 0 else "")
         remedy = f"The nearest known id is {near[0]}." if near else f"The model knows {len(known)} users."
-        raise ValueError(f"--user: must be a user of the training data, but got {named}. {remedy}")
-    return np.array([known[str(user_id)] for user_id in user_ids], dtype=np.int64)
+        raise ValueError(f"--user: must be a user of the training data, but got {_named(unknown)}. {remedy}")
+    users = np.array([known[user_id] for user_id in wanted], dtype=np.int64)
+    untrained = [user_id for user_id, is_trained in zip(wanted, saved.is_trained[users], strict=True) if not is_trained]
+    if untrained:
+        raise ValueError(
+            f"--user: must have a positive in the training data, but {_named(untrained)} has none. "
+            "Train a model on data with one, or leave the user out."
+        )
+    return users
+
+
+def _named(user_ids: Sequence[str]) -> str:
+    n_more = len(user_ids) - _NAMED_USERS
+    return ", ".join(user_ids[:_NAMED_USERS]) + (f" and {n_more} more" if n_more > 0 else "")

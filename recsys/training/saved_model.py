@@ -2,7 +2,7 @@
 
     model.safetensors   the weights, a checksum in the header
     config.yaml         the complete config
-    users.parquet       user, user_id, seen (the items of all its interactions)
+    users.parquet       user, user_id, seen (the items of all its interactions), trained (false: no positive to learn it from)
     items.parquet       item, item_id, title (null where there is none)
     metrics.json        what final training measured
 
@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
@@ -42,6 +43,7 @@ class SavedModel:
 
     `user_ids` (n_users,), `item_ids` (n_items,): Arrow arrays, int64 or string, in the order of the contiguous ids. `titles`
     (n_items,): Arrow strings, null where an item has none. `seen`: every item that a user interacted with, test included.
+    `is_trained` (n_users,) bool: false where training had no positive of the user, whose row of the weights is noise.
     """
 
     config: Config
@@ -50,6 +52,7 @@ class SavedModel:
     item_ids: pa.Array
     titles: pa.Array
     seen: UserItemIndex
+    is_trained: npt.NDArray[np.bool_]
     metrics: Mapping[str, Any]
 
 
@@ -97,6 +100,7 @@ def save(folder: Path, saved: SavedModel) -> None:
     weights = {name: weight.detach().cpu().contiguous() for name, weight in saved.model.state_dict().items()}
     seen = pa.ListArray.from_arrays(pa.array(saved.seen.offsets, pa.int32()), pa.array(saved.seen.items, pa.int32()))
     users = {"user": np.arange(len(saved.user_ids), dtype=np.int32), "user_id": _plain_ids(saved.user_ids), "seen": seen}
+    users["trained"] = saved.is_trained
     items = {"item": np.arange(len(saved.item_ids), dtype=np.int32), "item_id": _plain_ids(saved.item_ids)}
     items["title"] = saved.titles.cast(pa.string())
     with write_folder(folder) as partial:
@@ -127,6 +131,8 @@ def load(folder: Path) -> SavedModel:
         raise ValueError(f"{folder}: must hold a model's own files alone, but got {foreign[0]}. Train the model again.")
     config = parse_config(read_yaml(folder / "config.yaml"), str(folder / "config.yaml"))
     users = _read_table(folder / "users.parquet", _USER_TYPES)
+    # Models saved before there was this column do not name the users without a positive.
+    is_trained = users["trained"].to_numpy() if "trained" in users.column_names else np.ones(len(users), dtype=bool)
     items = _read_table(folder / "items.parquet", _ITEM_TYPES)
     seen = users["seen"].combine_chunks()
     index = UserItemIndex(seen.offsets.to_numpy().astype(np.int64), seen.values.to_numpy(), len(items))
@@ -135,7 +141,7 @@ def load(folder: Path) -> SavedModel:
     model = build_model(config.model, len(users), len(items), torch.Generator())
     model.load_state_dict(_read_weights(folder / "model.safetensors", model.state_dict()))
     user_ids, item_ids, titles = (t[c].combine_chunks() for t, c in ((users, "user_id"), (items, "item_id"), (items, "title")))
-    return SavedModel(config, model.eval(), user_ids, item_ids, titles, index, _read_metrics(folder / "metrics.json"))
+    return SavedModel(config, model.eval(), user_ids, item_ids, titles, index, is_trained, _read_metrics(folder / "metrics.json"))
 
 
 def _read_table(path: Path, types: dict[str, tuple[pa.DataType, ...]]) -> pa.Table:

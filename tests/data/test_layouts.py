@@ -307,9 +307,20 @@ def test_ncf_layout(prepared: Prepare, tmp_path: Path) -> None:
     assert validation.held_out.candidates is not None
     assert validation.held_out.user.tolist() == [0, 1]
     assert validation.held_out.candidates.shape == (2, 2)
-    interacted = {0: {0, 1, 2, 3}, 1: {3, 1, 5}}
+    interacted = {0: {0, 1, 2}, 1: {3, 1}}  # as validation may know it: without test
     for user, candidates in zip(validation.held_out.user.tolist(), validation.held_out.candidates, strict=True):
         assert len(set(candidates.tolist()) - interacted[user]) == 2
+
+
+def test_a_candidate_that_is_repeated_counts_once(prepared: Prepare, tmp_path: Path) -> None:
+    folder = write_ncf(tmp_path / "ncf")
+    (folder / "toy.test.negative").write_text("(0,3)\t4\t4\t5\t4\n(1,5)\t0\t2\t0\t0\n(2,0)\t1\t2\t2\t1\n")
+    processed = prepared(folder, {"evaluation.n_candidates": 2})
+    assert processed.manifest.n_candidates_given == 2
+    test = load(processed, "test", negatives=False)
+    assert test.held_out is not None
+    assert test.held_out.candidates is not None
+    assert test.held_out.candidates.tolist() == [[4, 5], [0, 2], [1, 2]]
 
 
 def test_ncf_layout_with_a_line_missing(prepared: Prepare, tmp_path: Path) -> None:
@@ -338,14 +349,42 @@ def test_given_files(prepared: Prepare, tmp_path: Path) -> None:
     files = {part: str(next(tmp_path.glob(f"{part}.*"))) for part in ("train", "validation", "test")}
     processed = prepared(None, {"data.files": files})
     manifest = processed.manifest
-    # (2, 9) stands in train and test and stays in test alone. User 3 has a low rating in train alone: cold.
+    # (2, 9) stands in train and test and stays in test alone. User 3 has a low rating in train alone: cold for the search.
     assert (manifest.n_train, manifest.n_validation, manifest.n_test, manifest.n_low) == (3, 1, 3, 3)
-    assert (manifest.n_overlaps, manifest.n_duplicates, manifest.n_cold_users) == (1, 0, 1)
+    assert (manifest.n_overlaps, manifest.n_duplicates) == (1, 0)
+    assert (manifest.n_cold_validation_users, manifest.n_cold_users) == (1, 0)
     assert held_out(processed, "validation") == {1: 4}
     validation = load(processed, "validation", negatives=False)
     assert validation.held_out is not None
     assert (validation.low_user.tolist(), validation.held_out.low_user.tolist()) == ([0, 2], [1])
     assert (3, 1) in pairs(processed)
+
+
+def test_a_user_of_validation_alone_is_trained_and_scored_in_the_end(prepared: Prepare, tmp_path: Path) -> None:
+    rows = {
+        "train": ["1,1,5", "1,2,5", "2,2,5", "2,3,5"],
+        "validation": ["1,3,5", "new,4,5", "new,5,1", "2,9,1"],
+        "test": ["1,4,5", "new,6,5", "new,7,1", "late,8,5", "late,9,1"],
+    }
+    for part, lines in rows.items():
+        (tmp_path / f"{part}.csv").write_text("user,item,rating\n" + "\n".join(lines) + "\n")
+    processed = prepared(None, {"data.files": {part: str(tmp_path / f"{part}.csv") for part in rows}})
+    manifest = processed.manifest
+    assert (manifest.n_validation, manifest.n_test) == (1, 2)
+    assert (manifest.n_cold_validation_users, manifest.n_cold_users) == (1, 1)
+    users, items = user_ids(processed).to_pylist(), item_ids(processed).to_pylist()
+    assert users == ["1", "2", "late", "new"]
+    found = {}
+    for part in ("validation", "test"):
+        data = load(processed, part, negatives=False)  # type: ignore[arg-type]
+        assert data.held_out is not None
+        pairs_by_kind = [(data.user, data.item), (data.low_user, data.low_item)]
+        pairs_by_kind += [(data.held_out.user, data.held_out.item), (data.held_out.low_user, data.held_out.low_item)]
+        found[part] = [[(users[u], items[i]) for u, i in zip(*pair, strict=True)] for pair in pairs_by_kind]
+    trained = [("1", 1), ("1", 2), ("2", 2), ("2", 3)]
+    assert found["validation"] == [trained, [], [("1", 3)], [("2", 9)]]
+    trained = [("1", 1), ("1", 2), ("1", 3), ("2", 2), ("2", 3), ("new", 4)]
+    assert found["test"] == [trained, [("2", 9), ("new", 5)], [("1", 4), ("new", 6)], [("new", 7)]]
 
 
 def test_given_files_without_validation(prepared: Prepare, tmp_path: Path) -> None:

@@ -26,6 +26,7 @@ def make_model(name: str = "neumf", n_users: int = 3, text_ids: bool = False) ->
         item_ids=pa.array(np.array([3, 7, 8, 20, 99], dtype=np.int32)),
         titles=pa.array(["A", None, "Ç", "D", "E"], pa.large_string()),
         seen=index_pairs(np.array([0, 0, 2]), np.array([4, 1, 3]), n_users, 5),
+        is_trained=np.arange(n_users) != 1,
         metrics={"ndcg_at_10": 0.25, "part": "test"},
     )
 
@@ -43,10 +44,18 @@ def test_what_is_saved_is_loaded(text_ids: bool, tmp_path: Path) -> None:
     assert loaded.seen.offsets.tolist() == [0, 2, 2, 3]
     assert loaded.seen.items.tolist() == [1, 4, 3]
     assert loaded.seen.n_items == 5
+    assert loaded.is_trained.tolist() == [True, False, True]
     assert loaded.metrics == {"ndcg_at_10": 0.25, "part": "test"}
     user, item = torch.arange(3), torch.arange(5)
     assert torch.equal(loaded.model(user, item), made.model.eval()(user, item))
     assert sorted(path.name for path in tmp_path.rglob("*")) == sorted(["deep", "model", *FILES])
+
+
+def test_a_model_that_names_no_untrained_users_is_read(tmp_path: Path) -> None:
+    saved_model.save(tmp_path / "model", make_model())
+    users = tmp_path / "model" / "users.parquet"
+    pq.write_table(pq.read_table(users).drop_columns("trained"), users, write_page_checksum=True)
+    assert saved_model.load(tmp_path / "model").is_trained.tolist() == [True, True, True]
 
 
 def test_an_earlier_model_is_replaced_and_anything_else_is_not(tmp_path: Path) -> None:

@@ -46,9 +46,10 @@ def _batch(fragment: Fragment, lines: list[str], row: int) -> Batch:
         if pair is None or not candidates:
             place = f"{fragment.file.label}, row {row}"
             raise ValueError(f"{place}: must be (user,item) and candidates separated by tabs, but got {line[:40]!r}. Correct it.")
-        n = 1 + len(candidates)
+        distinct = list(dict.fromkeys(candidate.strip() for candidate in candidates))  # a set, as in the format's own evaluation
+        n = 1 + len(distinct)
         users += [pair[1]] * n
-        items += [pair[2], *candidates]
+        items += [pair[2], *distinct]
         orders.append(first_order(fragment) + (row << POSITION_BITS) + np.arange(n, dtype=np.int64))
     order = np.concatenate(orders) if orders else np.empty(0, dtype=np.int64)
     return Batch(

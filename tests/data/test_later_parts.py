@@ -59,13 +59,13 @@ def processed_of(table: Table, present: npt.NDArray[np.bool_], split: str, folde
     """One bucket, written as the pipeline writes it."""
     part = table.part[present]
     rows = Rows(
-        USER[present], ITEM[present], table.positive[present], part.astype(np.float64), np.arange(len(part)), part.astype(np.int8)
+        USER[present], ITEM[present], table.positive[present], part.astype(np.int64), np.arange(len(part)), part.astype(np.int8)
     )
     nothing = rows.take(slice(0, 0))
     plan = dataclasses.replace(PLAN, split=split, seed=seed)  # type: ignore[arg-type]
     result = write_bucket(Bucket(rows, nothing, 0, 0), plan, folder, 0)
     assert [*result.saturated, *result.short, *result.unmatched] == []
-    fields = dict.fromkeys(Manifest.model_fields, 0) | {"source": "s", "checksum": "c", "settings": {}, "seconds": 0.0}
+    fields = dict.fromkeys(Manifest.model_fields, 0) | {"source": "s", "checksum": "c", "settings": {}, "notes": []}
     files = {path.name: path.stat().st_size for path in folder.glob("*.parquet")}
     numbers = {**result.counts, "n_users": N_USERS, "n_items": N_ITEMS, "n_candidates_given": None}
     kept = {name: value for name, value in numbers.items() if name in Manifest.model_fields}

@@ -44,6 +44,9 @@ def _require_shared_database(url: str) -> str:
 
 
 Url = Annotated[str, AfterValidator(keep_password)]
+DEFAULT_TRIALS = 30
+"""Trials of a study that has neither a number of trials nor a time budget."""
+
 Duration = Annotated[float, BeforeValidator(parse_duration), Field(gt=0)]
 Fraction = Annotated[float, Field(gt=0, lt=1)]
 Cutoffs = Annotated[tuple[Annotated[int, Field(ge=1)], ...], Strict(False), BeforeValidator(_as_tuple), Field(min_length=1)]
@@ -164,8 +167,8 @@ class EvaluationConfig(Section):
 
     k: Cutoffs = (10,)
     """Lengths at which ranked lists are scored; the search goes by the first."""
-    protocol: Literal["full", "sampled"] = "full"
-    """Rank a held-out item among all items or among candidates; data with a candidate file is ranked among those."""
+    protocol: Literal["auto", "full", "sampled"] = "auto"
+    """Rank a held-out item among all items or among candidates; auto: among the data's own candidates where it brings them."""
     n_candidates: int = Field(default=99, ge=1)
     """Distinct candidates that a held-out item is ranked among."""
     max_users: int | None = Field(default=None, ge=1)
@@ -198,8 +201,8 @@ class ResourcesConfig(Section):
 class StudyConfig(Section):
     """How the search goes."""
 
-    n_trials: int = Field(default=30, ge=1)
-    """Trials of the study."""
+    n_trials: int | None = Field(default=None, ge=1)
+    """Trials of the study; where absent 30, or with a time budget as many as fit."""
     time_budget: Duration | None = None
     """Seconds after which the search ends, or a duration such as 10m."""
     seed: int = Field(default=0, ge=0, lt=2**32)
@@ -221,8 +224,10 @@ class StudyConfig(Section):
 
     @property
     def trial_limit(self) -> int | None:
-        """Trials after which the search ends; None where a time budget alone, without a number of trials, says when."""
-        return None if self.time_budget is not None and "n_trials" not in self.model_fields_set else self.n_trials
+        """Trials after which the search ends, None where the time budget alone ends it."""
+        if self.n_trials is not None:
+            return self.n_trials
+        return DEFAULT_TRIALS if self.time_budget is None else None
 
 
 class TrackingConfig(Section):
@@ -312,7 +317,7 @@ def replace_values(config: Config, values: Mapping[str, object]) -> Config:
     Raises:
         pydantic.ValidationError: if a path is unknown or a value is refused.
     """
-    tree = config.model_dump(exclude_unset=True)
+    tree = config.model_dump()
     for path, value in values.items():
         set_value(tree, path, value)
     return Config.model_validate(tree)

@@ -74,9 +74,8 @@ def dump_yaml(tree: Mapping[str, Any]) -> str:
 
 
 def config_yaml(config: Config) -> str:
-    """The complete config as YAML, without trials where a time budget alone ends the search."""
-    unsaid = {"study": {"n_trials"}} if config.study.trial_limit is None else None
-    return dump_yaml(config.model_dump(mode="json", exclude=unsaid))
+    """Return the complete config as YAML."""
+    return dump_yaml(config.model_dump(mode="json"))
 
 
 def load_config(base: Path | Config | None, settings: Iterable[str] = (), flags: Flags = MappingProxyType({})) -> Config:
@@ -94,7 +93,7 @@ def load_config(base: Path | Config | None, settings: Iterable[str] = (), flags:
     if isinstance(base, Path):
         tree, place = read_yaml(base), str(base)
     else:
-        tree, place = base.model_dump(exclude_unset=True) if base else {}, "config"
+        tree, place = base.model_dump() if base else {}, "config"
     places: dict[str, str] = {}
     for path, variable in VARIABLES.items():
         if url := os.environ.get(variable):

@@ -8,6 +8,8 @@ from hypothesis import strategies as st
 from recsys.config import Config, replace_values
 from recsys.config_files import config_yaml, dump_yaml, load_config, nearest, parse_config, read_yaml, unknown_path
 from recsys.credentials import with_password
+from recsys.data.processed import uses_candidates
+from recsys.training.evaluation import protocol_name
 from recsys.yaml_text import parse_yaml
 
 README = "See the config paths in the README."
@@ -110,7 +112,7 @@ def test_mistakes_of_several_places_each_name_theirs(tmp_path: Path) -> None:
     assert str(caught.value).replace(f"{tmp_path}{os.sep}", "").splitlines()[1:] == [
         "  c.yaml: model.name: must be one of inner_product, gmf, mlp, neumf, but got 'nmf'. The default is neumf.",
         "  --set: training.batch_size: must be at least 1, but got 0. The default is 2048.",
-        "  --trials: study.n_trials: must be at least 1, but got 0. The default is 30.",
+        "  --trials: study.n_trials: must be at least 1, but got 0. The default is null.",
     ]
 
 
@@ -212,8 +214,6 @@ def test_a_config_may_be_the_base() -> None:
     base = replace_values(Config(), {"model.name": "gmf"})
     config = load_config(base, ["model.embedding_dim=8"], {})
     assert (config.model.name, config.model.embedding_dim) == ("gmf", 8)
-    # What nobody gave does not pass for given.
-    assert (config.model_fields_set, config.model.model_fields_set) == ({"model"}, {"name", "embedding_dim"})
 
 
 def test_none_is_a_choice_where_null_is_absence(tmp_path: Path) -> None:
@@ -305,3 +305,56 @@ def test_what_is_dumped_is_read_back(tree: dict[str, object]) -> None:
 @given(st.text(st.characters(exclude_categories=["Cs", "Cc"])))
 def test_any_text_is_dumped_as_text(text: str) -> None:
     assert parse_yaml(dump_yaml({"x": text}), "text") == {"x": text}
+
+
+VALUES = st.fixed_dictionaries(
+    {},
+    optional={
+        "study.n_trials": st.none() | st.integers(1, 100),
+        "study.time_budget": st.none() | st.floats(1, 1e6) | st.sampled_from(["90s", "10m", "1h30m"]),
+        "study.storage": st.none() | st.just("postgresql://who@host/name"),
+        "evaluation.protocol": st.sampled_from(["auto", "full", "sampled"]),
+        "evaluation.k": st.lists(st.integers(1, 100), min_size=1, max_size=3),
+        "evaluation.max_users": st.none() | st.integers(1, 50),
+        "training.learning_rate": st.floats(1e-9, 1e9),
+        "training.patience": st.none() | st.integers(1, 9),
+        "training.learning_rate_decay": st.sampled_from([None, "linear", "cosine"]),
+        "resources.custom": st.dictionaries(st.text(min_size=1, max_size=5), st.floats(0.1, 9) | st.text(max_size=5), max_size=2),
+        "data.columns": st.none() | st.fixed_dictionaries({"user": st.integers(0, 9) | st.text(min_size=1, max_size=5)}),
+        "data.files": st.none() | st.just({"train": "a", "test": "b"}),
+        "data.source": st.text(min_size=1, max_size=5),
+    },
+)
+
+
+def all_that_depends(config: Config) -> list[object]:
+    """What functions of a config give that could depend on how it came about."""
+    return [
+        config,
+        config.study.trial_limit,
+        config.metric_name,
+        [uses_candidates(config, given) for given in (False, True)],
+        protocol_name(config),
+        config_yaml(config),
+        config.model_dump_json(),
+        replace_values(config, {"model.embedding_dim": 3}).study.trial_limit,
+        load_config(config, ["model.embedding_dim=3"]),
+    ]
+
+
+@given(VALUES)
+def test_equal_configs_behave_alike(values: dict[str, object]) -> None:
+    config = replace_values(Config(), values)
+    expected = all_that_depends(config)
+    assert all_that_depends(parse_config(parse_yaml(config_yaml(config), "c"), "c")) == expected
+    assert all_that_depends(Config.model_validate_json(config.model_dump_json())) == expected
+    assert all_that_depends(Config.model_validate(config.model_dump(exclude_defaults=True))) == expected
+    assert all_that_depends(replace_values(config, {"model.name": config.model.name})) == expected
+
+
+def test_a_file_of_an_earlier_version_means_what_it_meant() -> None:
+    # Its complete configs left out n_trials where a time budget alone ended the search, and knew no auto.
+    budget = parse_config({"study": {"time_budget": 60.0}, "evaluation": {"protocol": "full"}}, "c")
+    assert (budget.study.trial_limit, uses_candidates(budget, given=True)) == (None, False)
+    both = parse_config({"study": {"time_budget": 60.0, "n_trials": 30}, "evaluation": {"protocol": "sampled"}}, "c")
+    assert (both.study.trial_limit, uses_candidates(both, given=False)) == (30, True)

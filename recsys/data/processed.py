@@ -100,13 +100,12 @@ def read_manifest(path: Path) -> Manifest | None:
 
 
 def uses_candidates(config: Config, given: bool) -> bool:
-    """Whether held-out items are ranked among candidates: data that bring their own decide unless the config asks for `full`."""
-    asked = "protocol" in config.evaluation.model_fields_set
-    return config.evaluation.protocol == "sampled" or (given and not asked)
+    """Return whether held-out items are ranked among candidates; `given`: whether the data bring their own."""
+    return given if config.evaluation.protocol == "auto" else config.evaluation.protocol == "sampled"
 
 
 def resolve(config: Config, manifest: Manifest) -> Config:
-    """The config with what the data decide: `evaluation.protocol` is sampled where they bring candidates.
+    """Return the config with what the data decide: `evaluation.protocol` is full or sampled instead of auto.
 
     Raises:
         ValueError: if a list of `evaluation.k` is longer than what is ranked.
@@ -116,7 +115,7 @@ def resolve(config: Config, manifest: Manifest) -> Config:
     if longest > manifest.n_items:
         raise ValueError(f"evaluation.k: must be at most the number of items, {manifest.n_items}, but got {longest}. Lower it.")
     if not uses_candidates(config, given is not None):
-        return config
+        return replace_values(config, {"evaluation.protocol": "full"})
     n_ranked = min(given if given is not None else config.evaluation.n_candidates, config.evaluation.n_candidates) + 1
     if longest > n_ranked:
         raise ValueError(f"evaluation.k: must be at most the ranked candidates, {n_ranked}, but got {longest}. Lower it.")

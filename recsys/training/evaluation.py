@@ -31,7 +31,8 @@ def evaluate(scorer: Scorer, data: Interactions, config: Config) -> dict[str, fl
         raise ValueError(
             "evaluation: must have at least one held-out positive, but got 0. Hold out more or lower data.positive_threshold."
         )
-    if config.evaluation.protocol == "sampled":
+    protocol = config.evaluation.protocol
+    if protocol == "sampled" or (protocol == "auto" and held_out.candidates is not None):
         if held_out.candidates is None:
             raise ValueError(
                 "evaluation.protocol: must be full for data without candidates, but got sampled. Preprocess the data again."
@@ -90,5 +91,5 @@ def _score_rows(scorer: Scorer, user: IntArray, item: IntArray) -> npt.NDArray[n
 
 
 def protocol_name(config: Config) -> str:
-    """How tables name the protocol: `full`, or `sampled-99` with the number of candidates."""
-    return "full" if config.evaluation.protocol == "full" else f"sampled-{config.evaluation.n_candidates}"
+    """Return the name of a resolved config's protocol in tables: `full`, or `sampled-99` with the number of candidates."""
+    return f"sampled-{config.evaluation.n_candidates}" if config.evaluation.protocol == "sampled" else "full"

@@ -78,7 +78,7 @@ EARLY = {
         "--set: model.n_layers: must be a whole number, but got 'two'. The default is 3.",
     ),
     "wrong type of a flag": Case(
-        f"{TUNE} --trials many", "--trials: study.n_trials: must be a whole number, but got 'many'. The default is 30."
+        f"{TUNE} --trials many", "--trials: study.n_trials: must be a whole number, but got 'many'. The default is null."
     ),
     "out of bounds": Case(
         f"{TUNE} --max-epochs 0", "--max-epochs: training.max_epochs: must be at least 1, but got 0. The default is 20."

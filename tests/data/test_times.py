@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from recsys.config import DataConfig
@@ -120,7 +120,6 @@ def test_iso_dates_of_any_number_of_digits(drawn: list[tuple[tuple[int, int], in
 
 
 @pytest.mark.parametrize("unit", ["s", "ms", "us", "ns"])
-@settings(max_examples=30)
 @given(some(MOMENT) | some(NEAR), st.sampled_from([None, "UTC", "Europe/Paris"]))
 def test_timestamps_of_every_unit(unit: str, moments: list[tuple[int, int]], zone: str | None) -> None:
     per_second = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}[unit]

@@ -15,6 +15,7 @@ import uuid
 from collections.abc import Collection
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,7 @@ def open_folder(place: str) -> Path:
     """The folder that a `--dir` means: a local path itself, or the local copy, empty as yet, of one in S3.
 
     Raises:
-        ValueError: if it is another kind of URL, or holds credentials.
+        ValueError: if it is another kind of URL, holds credentials, or lies in S3 and boto3 is not installed.
         ConnectionError: if there is no such bucket, or S3 cannot be reached.
     """
     scheme, found, rest = place.partition("://")
@@ -43,6 +44,11 @@ def open_folder(place: str) -> Path:
         raise ValueError(
             "--dir: must be s3://BUCKET/PREFIX alone, but got credentials or settings in it. Put them into the environment: "
             "AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_ENDPOINT_URL."
+        )
+    if find_spec("boto3") is None:
+        raise ValueError(
+            f"--dir: must be a folder on a disk where boto3 is not installed, but got {place}. "
+            "Install the extra s3: pip install -c constraints.txt -e '.[s3]'."
         )
     _require_bucket(place, rest.partition("/")[0])
     copy = Path(tempfile.mkdtemp(prefix="recsys-"))
@@ -103,12 +109,6 @@ def publish(path: Path, content: Path | None = None) -> None:
     """Put a file into S3, whole, in the place of one that is there: its own content, or that of another file."""
     if (key := _key(path)) is not None:
         _copy(key, content or path, arriving=False)
-
-
-def touch(path: Path) -> None:
-    """Set the time of a file's change to the present."""
-    os.utime(path)
-    publish(path)
 
 
 def publish_folder(folder: Path, last: str) -> None:

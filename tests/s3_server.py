@@ -12,6 +12,24 @@ import pytest
 
 BUCKET = "recsys-tests"
 _GIVE_UP_SECONDS = 240.0
+_SERVE = """
+import sys, threading
+from moto.s3.responses import S3Response
+from moto.server import main
+
+lock = threading.Lock()
+
+def one_at_a_time(method):
+    def call(self):
+        with lock:
+            return method(self)
+    return call
+
+S3Response.put_object = one_at_a_time(S3Response.put_object)
+S3Response.delete_object = one_at_a_time(S3Response.delete_object)
+main(sys.argv[1:])
+"""
+"""moto looks at the condition of a request and then does it; S3 does both at once."""
 
 
 @contextmanager
@@ -21,7 +39,7 @@ def running_s3(folder: Path) -> Iterator[dict[str, str]]:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     with (folder / "s3.log").open("w") as log:
-        command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
+        command = [sys.executable, "-c", _SERVE, "-H", "127.0.0.1", "-p", str(port)]
         process = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
     try:
         end = time.monotonic() + _GIVE_UP_SECONDS

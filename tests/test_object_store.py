@@ -138,3 +138,9 @@ def test_what_is_no_place(place: str, expected: str) -> None:
         open_folder(place)
     assert str(raised.value).startswith(expected)
     assert "secret" not in str(raised.value)
+
+
+def test_a_folder_in_s3_needs_boto3(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(object_store, "find_spec", lambda _: None)
+    with pytest.raises(ValueError, match=r"^--dir: must be .* boto3 is not installed, but got s3://b/x\. Install the extra s3: "):
+        open_folder("s3://b/x")

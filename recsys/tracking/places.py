@@ -4,7 +4,6 @@ Stands before a connection: it is asked before anything starts, so that nothing 
 """
 
 import os
-from importlib.util import find_spec
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
@@ -58,17 +57,10 @@ def require_place(config: Config, folder: Path) -> None:
 
 
 def artifact_location(uri: str, folder: Path) -> str | None:
-    """Where the files of runs in a database lie; None behind a server, which keeps them where it was told to.
-
-    Raises:
-        ConnectionError: if they would lie in S3 and what MLflow needs for that is not installed.
-    """
+    """Where the files of runs in a database lie; None behind a server, which keeps them where it was told to."""
     if not uri.startswith("sqlite:") and not is_shared_database(uri):
         return None
-    url = url_of(folder / "artifacts")
-    if url is not None and find_spec("boto3") is None:
-        raise ConnectionError("boto3 is missing, with which MLflow puts files into S3; it comes with the extra s3")
-    return url or (folder / "artifacts").resolve().as_uri()
+    return url_of(folder / "artifacts") or (folder / "artifacts").resolve().as_uri()
 
 
 def log_in(uri: str) -> str:

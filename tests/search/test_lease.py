@@ -12,20 +12,21 @@ from pathlib import Path
 import pytest
 
 from recsys.search import lease
+from recsys.search.lease_places import Found, Holder, LeaseFile
 
 HOLD = """
 import sys, time
-from pathlib import Path
+from recsys.object_store import open_folder
 from recsys.search import lease
-with lease.hold(Path(sys.argv[1])):
+with lease.hold(open_folder(sys.argv[1])):
     print("held", flush=True)
     sys.stdin.read()
 """
 
 
 @contextmanager
-def other_process(folder: Path) -> Iterator[subprocess.Popen[str]]:
-    """Another process that holds the lease until its standard input closes."""
+def other_process(folder: Path | str) -> Iterator[subprocess.Popen[str]]:
+    """Another process that holds the lease of a folder, or of a URL in S3, until its standard input closes."""
     command = [sys.executable, "-c", HOLD, str(folder)]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
@@ -45,7 +46,7 @@ def wait_for_beats(folder: Path, n: int) -> None:
 
 def write_foreign(folder: Path, beat: int) -> None:
     """A lease of a process on another machine, touched at `beat` (Unix seconds)."""
-    holder = lease.Holder(id="x", host="elsewhere", namespace="pid:[1]", pid=os.getpid())
+    holder = Holder(id="x", host="elsewhere", namespace="pid:[1]", pid=os.getpid())
     file = folder / "lease.json"
     file.write_text(holder.model_dump_json())
     os.utime(file, (beat, beat))
@@ -90,16 +91,16 @@ def test_a_torn_lease_is_free_once_it_stands_still(content: bytes, tmp_path: Pat
 
 def test_a_lease_from_elsewhere_that_is_touched_is_respected(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_foreign(tmp_path, beat=7)
-    read, touched = lease._read, threading.Event()
+    read, touched = LeaseFile.read, threading.Event()
 
-    def read_and_touch(path: Path) -> object:
+    def read_and_touch(self: LeaseFile) -> Found | None:
         # The other machine touches it between two looks.
-        found = read(path)
+        found = read(self)
         write_foreign(tmp_path, beat=8)
         touched.set()
         return found
 
-    monkeypatch.setattr(lease, "_read", read_and_touch)
+    monkeypatch.setattr(LeaseFile, "read", read_and_touch)
     with pytest.raises(BlockingIOError, match="on elsewhere"), lease.hold(tmp_path):
         pytest.fail("held by two")
     assert touched.is_set()
@@ -141,3 +142,31 @@ def test_a_holder_that_cannot_touch_its_lease_ends(tmp_path: Path, monkeypatch: 
     finally:
         signal.signal(signal.SIGTERM, before)
     assert not (tmp_path / "lease.json").exists()
+
+
+def test_a_holder_waits_for_a_server_that_is_away_until_others_take_it_for_dead(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lease, "BEAT_SECONDS", 0.01)
+    ended, beat, away = threading.Event(), LeaseFile.beat, [True] * 5
+    answered = threading.Event()
+
+    def beat_after_a_while(self: LeaseFile, holder: Holder) -> bool:
+        if away:
+            away.pop()
+            raise ConnectionError("no answer")
+        answered.set()
+        return beat(self, holder)
+
+    monkeypatch.setattr(LeaseFile, "beat", beat_after_a_while)
+    before = signal.signal(signal.SIGTERM, lambda *_: ended.set())
+    try:
+        with lease.hold(tmp_path):
+            assert answered.wait(30)
+        assert not ended.is_set()
+        monkeypatch.setattr(lease, "EXPIRY_SECONDS", 0.05)
+        away.extend([True] * 1_000_000)
+        with lease.hold(tmp_path):
+            assert ended.wait(30)
+    finally:
+        signal.signal(signal.SIGTERM, before)

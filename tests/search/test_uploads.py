@@ -14,7 +14,7 @@ from recsys.config import Config, replace_values
 from recsys.data.interactions import Interactions
 from recsys.data.pipeline import prepare
 from recsys.data.processed import load
-from recsys.object_store import fetch, names, open_folder, remove
+from recsys.object_store import names, open_folder, remove
 from recsys.search import lease, trial
 from recsys.search.record import StudyRecord
 from recsys.search.space_file import parse_space
@@ -161,5 +161,4 @@ def test_one_driver_a_study(place: str, monkeypatch: pytest.MonkeyPatch) -> None
         assert names(there) == ["lease.json"]
     assert names(there) == []
     with lease.hold(there):
-        fetch(here / "lease.json")
-        assert (here / "lease.json").read_text() == (there / "lease.json").read_text()
+        assert names(here) == ["lease.json"]

@@ -22,7 +22,8 @@ from recsys.data.negatives import UserItemIndex, index_pairs
 from recsys.data.processed import Processed, all_pairs, item_ids, item_titles, load, resolve, user_ids
 from recsys.search import final_runs
 from recsys.search.choice import Choice
-from recsys.tracking.runs import Tracking, open_tracking, trial_params, version_tags
+from recsys.tracking.runs import Tracking, open_tracking, trial_params
+from recsys.tracking.versions import version_tags
 from recsys.training import saved_model
 from recsys.training.evaluation import evaluate, protocol_name
 from recsys.training.final import Trained, append_test_scores, find_n_epochs, train_for_test, train_on_validation

@@ -28,8 +28,9 @@ from recsys.search.summaries import TrialSummary, best_trial, count_states, rank
 from recsys.search.uploads import Uploads
 from recsys.tracking.callback import StudyCallback
 from recsys.tracking.places import tracking_uri
-from recsys.tracking.runs import Tracking, open_tracking, version_tags
+from recsys.tracking.runs import Tracking, open_tracking
 from recsys.tracking.study_runs import StudyRuns, open_study_runs
+from recsys.tracking.versions import version_tags
 from recsys.training.batches import parts_of_epoch
 
 _SAMPLE_TRIALS = 3

@@ -7,7 +7,6 @@ through its outbox, final trainings and evaluations directly. Every epoch is one
 import json
 import logging
 import os
-import subprocess
 import time
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
@@ -32,7 +31,6 @@ from recsys.tracking.places import artifact_location, log_in, require_answer, re
 from recsys.training import saved_model
 from recsys.training.recommending import recommend
 
-_CHECK_SECONDS = 5.0
 _log = logging.getLogger(__name__)
 
 
@@ -225,14 +223,3 @@ def _store_of_process(uri: str) -> Iterator[None]:
 def trial_params(config: Config) -> dict[str, object]:
     """What sets a trial apart, flat: every value of the model and of its training, by config path."""
     return {path: get_value(config, path) for path in config_paths() if path.startswith(("model.", "training."))}
-
-
-def version_tags() -> dict[str, str]:
-    """The versions that a result depends on, and the git commit where recsys runs from a checkout."""
-    tags = {f"version.{name}": version(name) for name in ("recsys", "ray", "torch", "optuna", "mlflow")}
-    command = ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"]
-    try:
-        commit = subprocess.run(command, capture_output=True, text=True, check=False, timeout=_CHECK_SECONDS)
-    except FileNotFoundError:  # no git on this machine, so no commit to tell
-        return tags
-    return {**tags, "git_commit": commit.stdout.strip()} if commit.returncode == 0 else tags

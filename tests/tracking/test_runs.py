@@ -12,7 +12,8 @@ from mlflow.tracking import MlflowClient
 
 from recsys.config import Config, config_paths, replace_values
 from recsys.tracking.places import tracking_uri
-from recsys.tracking.runs import open_tracking, trial_params, version_tags
+from recsys.tracking.runs import open_tracking, trial_params
+from recsys.tracking.versions import version_tags
 
 
 @pytest.fixture

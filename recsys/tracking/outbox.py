@@ -1,31 +1,24 @@
-"""The outbox: what is to be told to MLflow, kept in a file and sent in order by a thread of its own.
+"""The outbox: sends what MLflow is to be told, in order, in a thread of its own.
 
 Stands between the search, which puts operations in and never waits for a request, and the tracking store, which may be away for
-minutes or until the next start. The file holds JSON lines: an operation, or that the first `sent` operations are sent and what
-the last of them came to. Lines are only ever added, so that a killed process leaves all but perhaps a torn last line.
+minutes or until the next start. What is put in is kept in a file meanwhile (`outbox_file`).
 """
 
-import errno
-import json
 import logging
 import math
-import os
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from recsys.storage import no_room
+from recsys.tracking.outbox_file import Kept, Note, Operation, append_entries, read_outbox
 
-Operation = dict[str, Any]
-Note = dict[str, Any]
 Send = Callable[[Operation, bool], Note]
 """Sends an operation, which may have been sent before if the flag says so, and returns what is to be noted.
 
-It raises `ConnectionError` if the operation is to be sent again later."""
+It raises `ConnectionError` if the operation is to be sent again later, and `StartOver` if all are, from the first."""
 
 PATIENCE_SECONDS = 5.0
 """How long `flush` waits for a server that does not answer."""
@@ -35,39 +28,8 @@ _HURRIED_DELAY = 0.25
 _log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
-class Kept:
-    """An operation that a file holds; `note` is None until it is sent."""
-
-    operation: Operation
-    note: Note | None
-
-
-def read_outbox(path: Path) -> list[Kept]:
-    """What an outbox holds, in order; a torn last line is cut off the file. Empty if there is no file.
-
-    Raises:
-        ValueError: if another line is no JSON object.
-    """
-    if not path.exists():
-        return []
-    content = path.read_bytes()
-    whole = content[: content.rfind(b"\n") + 1]
-    if len(whole) < len(content):
-        with path.open("r+b") as file:
-            file.truncate(len(whole))
-    operations: list[Operation] = []
-    notes: list[Note] = []
-    for number, line in enumerate(whole.splitlines(), start=1):
-        try:
-            entry = json.loads(line)
-        except ValueError:
-            raise ValueError(
-                f"{path}, line {number}: must be a JSON object, but got {line[:60]!r}. "
-                "Mend the line, or move the file away to go on without what it holds."
-            ) from None
-        (notes if "sent" in entry else operations).append(entry)
-    return [Kept(operation, notes[i] if i < len(notes) else None) for i, operation in enumerate(operations)]
+class StartOver(Exception):  # noqa: N818 (nothing is wrong with the operation)
+    """The receiver has lost operations that were sent before."""
 
 
 class Outbox:
@@ -86,7 +48,7 @@ class Outbox:
         self._path = path
         self._send = send
         self._place = place
-        self._pending = deque((entry.operation, True) for entry in kept if entry.note is None)
+        self._pending = deque((entry.operation, True) for entry in kept if not entry.sent)
         self._n_sent = len(kept) - len(self._pending)
         self._n_released = len(kept) if held else math.inf
         self._changed = threading.Condition()
@@ -106,7 +68,7 @@ class Outbox:
         """
         with self._changed:
             self._check()
-            self._write(*operations)
+            append_entries(self._path, *operations)
             self._pending.extend((operation, False) for operation in operations)
             self._changed.notify_all()
 
@@ -190,13 +152,25 @@ class Outbox:
                     else:
                         self._changed.wait_for(lambda: self._closed or self._hurry, delay)
                 delay = min(2 * delay, _LONGEST_DELAY)
+            except StartOver:
+                self._start_over()
+                return
             else:
                 self._mark_sent(note)
                 return
 
+    def _start_over(self) -> None:
+        told = "MLflow at %s lacks runs of this study: they are made anew from %s."
+        _log.warning(told, self._place, self._path)
+        with self._changed:
+            append_entries(self._path, {"sent": 0})
+            self._pending = deque((entry.operation, True) for entry in read_outbox(self._path))
+            self._n_sent = 0
+            self._answered = time.monotonic()
+
     def _mark_sent(self, note: Note) -> None:
         with self._changed:
-            self._write({"sent": self._n_sent + 1, **note})
+            append_entries(self._path, {"sent": self._n_sent + 1, **note})
             self._n_sent += 1
             self._pending.popleft()
             self.away = None
@@ -212,20 +186,6 @@ class Outbox:
     def _fault(self) -> str:
         full = self.away is not None and no_room(self.away) is not None
         return "has no room left on its disk" if full else "does not answer"
-
-    def _write(self, *entries: dict[str, Any]) -> None:
-        lines = b"".join(json.dumps(entry).encode() + b"\n" for entry in entries)
-        written, reason = 0, os.strerror(errno.ENOSPC)
-        with self._path.open("ab", buffering=0) as file:
-            size = file.tell()
-            try:
-                written = file.write(lines)
-            except OSError as error:
-                reason = str(error.strerror)
-            if written != len(lines):
-                # A torn line may only be the last, and more are to follow once there is room.
-                file.truncate(size)
-                raise OSError(f"{self._path}: must be written whole, but got {reason}. Make room on its disk.")
 
     def _check(self) -> None:
         if isinstance(self._failure, OSError):

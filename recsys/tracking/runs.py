@@ -18,10 +18,11 @@ from typing import Any
 import mlflow
 import pandas as pd
 from alembic.util.exc import CommandError
-from mlflow.entities import Metric, Param, RunTag
+from mlflow.entities import Metric, Param, RunTag, ViewType
 from mlflow.exceptions import MlflowException
+from mlflow.store.tracking import SEARCH_MAX_RESULTS_THRESHOLD
 from mlflow.tracking import MlflowClient
-from mlflow.utils.mlflow_tags import MLFLOW_LOGGED_ARTIFACTS
+from mlflow.utils.mlflow_tags import MLFLOW_LOGGED_ARTIFACTS, MLFLOW_PARENT_RUN_ID
 from mlflow.utils.validation import MAX_TAG_VAL_LENGTH
 
 from recsys.config import Config, config_paths, get_value
@@ -94,11 +95,12 @@ class Tracking:
     """A connection to one experiment of an MLflow tracking store."""
 
     def __init__(self, uri: str, experiment: str, location: str | None) -> None:
-        """Open the store at `uri` and its `experiment`, which is made with its files at `location` where it does not exist."""
+        """Open the store at `uri` and its `experiment`, made with its files at `location` or restored where it does not exist."""
         self.uri = uri
         self.experiment = experiment
         self._client = MlflowClient(tracking_uri=uri)
         self.experiment_id = self._find_experiment() or self._make_experiment(location)
+        self.restore_experiment()
 
     def _find_experiment(self) -> str | None:
         found = self._client.get_experiment_by_name(self.experiment)
@@ -106,14 +108,12 @@ class Tracking:
 
     def _make_experiment(self, location: str | None) -> str:
         try:
-            made: str = self._client.create_experiment(self.experiment, location)
+            return str(self._client.create_experiment(self.experiment, location))
         except MlflowException:
             # Another process may have made it since it was looked for.
-            found = self._find_experiment()
-            if found is None:
+            if (found := self._find_experiment()) is None:
                 raise
             return found
-        return made
 
     def start_run(self, name: str, tags: Mapping[str, object], params: Mapping[str, object], parent: str | None = None) -> str:
         """Begin a run with its parameters, nested under `parent` if given, and return its id."""
@@ -123,7 +123,7 @@ class Tracking:
 
     def create_run(self, name: str, tags: Mapping[str, object], parent: str | None, began: int | None = None) -> str:
         """Begin a run at `began` (Unix milliseconds; now where absent), nested under `parent` if given, and return its id."""
-        nesting = {"mlflow.parentRunId": parent} if parent else {}
+        nesting = {MLFLOW_PARENT_RUN_ID: parent} if parent else {}
         texts = {key: str(value)[:MAX_TAG_VAL_LENGTH] for key, value in {**tags, **nesting}.items()}
         run_id: str = self._client.create_run(self.experiment_id, began, texts, name).info.run_id
         return run_id
@@ -168,13 +168,23 @@ class Tracking:
         """Delete a run, such as one that was made twice."""
         self._client.delete_run(run_id)
 
-    def require_run(self, run_id: str) -> None:
-        """Check that the store has a run.
+    def restore_experiment(self) -> bool:
+        """Restore the experiment with all its runs if it is deleted; return whether it was."""
+        if self._client.get_experiment(self.experiment_id).lifecycle_stage == "active":
+            return False
+        self._client.restore_experiment(self.experiment_id)
+        _log.warning("MLflow's experiment %s was deleted: it is restored with its runs.", self.experiment)
+        return True
 
-        Raises:
-            MlflowException: if it has not.
-        """
-        self._client.get_run(run_id)
+    def restore_run(self, run_id: str) -> None:
+        """Restore a deleted run and the deleted runs below it."""
+        for deleted in (run_id, *self.find_runs({}, run_id, ViewType.DELETED_ONLY)):
+            self._client.restore_run(deleted)
+
+    def move_runs(self, parent: str, to: str) -> None:
+        """Nest the runs below one parent under another."""
+        for run_id in self.find_runs({}, parent, ViewType.ACTIVE_ONLY):
+            self.set_tags(run_id, {MLFLOW_PARENT_RUN_ID: to})
 
     def lifecycle(self, run_id: str) -> str | None:
         """Return `active` for a run, `deleted` for one that can be restored, None if the store has no such run."""
@@ -186,11 +196,12 @@ class Tracking:
             return None
         return stage
 
-    def find_runs(self, tags: Mapping[str, object], parent: str | None) -> list[str]:
-        """Ids of the runs that have all these tags, below `parent` if given."""
-        nesting = {"mlflow.parentRunId": parent} if parent else {}
+    def find_runs(self, tags: Mapping[str, object], parent: str | None, view: int = ViewType.ALL) -> list[str]:
+        """Return the ids of the runs, deleted or not unless `view` says else, with all these tags, below `parent` if given."""
+        nesting = {MLFLOW_PARENT_RUN_ID: parent} if parent else {}
         wanted = " and ".join(f"tags.`{name}` = '{value}'" for name, value in {**tags, **nesting}.items())
-        return [run.info.run_id for run in self._client.search_runs([self.experiment_id], wanted)]
+        found = self._client.search_runs([self.experiment_id], wanted, view, SEARCH_MAX_RESULTS_THRESHOLD)
+        return [run.info.run_id for run in found]
 
     def log_model(self, run_id: str, model: Path) -> None:
         """Log a saved model as an MLflow model whose `predict` recommends; it is loaded from code, nothing is pickled."""

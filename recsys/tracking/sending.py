@@ -1,7 +1,8 @@
 """How an operation of the outbox reaches MLflow: which request it is, and what an error means.
 
 Runs in the outbox's thread. Every operation may be sent twice, as an answer may be lost: a run is looked for before it is made
-again, and everything else says the same thing when it is said again.
+again, and everything else says the same thing when it is said again. So may all operations, from the first: that makes anew what
+MLflow has lost, and changes nothing else.
 """
 
 import logging
@@ -12,7 +13,8 @@ from mlflow.exceptions import MlflowException
 
 from recsys.credentials import without_passwords
 from recsys.storage import no_room
-from recsys.tracking.outbox import Note, Operation
+from recsys.tracking.outbox import StartOver
+from recsys.tracking.outbox_file import Note, Operation
 from recsys.tracking.runs import Tracking
 
 SENDERS: dict[str, Callable[[Tracking, str, Operation], None]] = {
@@ -48,14 +50,14 @@ class RunSender:
         Args:
             connect: opens the connection where `tracking` is None, as often as it takes.
             tracking: the connection, if it is open.
-            run_ids: the runs that were made in earlier processes.
+            run_ids: the runs that were made in earlier processes, MLflow may have lost them since.
             attach: called with each run that is made: the trial's number, None for the study's own, and the id.
         """
         self._connect = connect
         self._tracking = tracking
         self._run_ids = dict(run_ids)
         self._attach = attach
-        self._checked = not run_ids
+        self._has_started_over = False
 
     @property
     def study_run_id(self) -> str | None:
@@ -70,6 +72,7 @@ class RunSender:
 
         Raises:
             ConnectionError: if MLflow does not answer, or answers that it cannot work now.
+            StartOver: if it has lost a run that is needed; once in a process.
         """
         run, is_start = operation["run"], operation["do"] == "start"
         needed = None if is_start else run
@@ -77,15 +80,17 @@ class RunSender:
             return {"refused": "its run was refused"}  # which the warning of that time told
         try:
             if not is_start:
-                SENDERS[operation["do"]](self._connected(), self._run_ids[run], operation)
+                self._send_to_run(self._connected(), operation)
                 return {}
             run_id = self._start(self._connected(), operation, doubtful)
-        except ConnectionError:
+        except (ConnectionError, StartOver):
             raise
         except Exception as error:  # stores of artifacts raise kinds of their own
             reason = _reason(error)
             if not _is_refusal(error):
                 raise ConnectionError(reason) from error
+            if is_start:
+                self._run_ids.pop(run, None)
             left_out = f"{_name(run)}, and all that belongs to it," if is_start else f"{operation['do']} of {_name(run)}"
             _log.warning("MLflow refused %s (%s): it is left out.", left_out, reason)
             return {"refused": reason}
@@ -93,31 +98,63 @@ class RunSender:
         self._attach(run, run_id)
         return {"run_id": run_id}
 
+    def _send_to_run(self, tracking: Tracking, operation: Operation) -> None:
+        """Send an operation on a run, again if it was refused because the run was deleted."""
+        run, send = operation["run"], SENDERS[operation["do"]]
+        try:
+            send(tracking, self._run_ids[run], operation)
+        except MlflowException as error:
+            if not _is_refusal(error) or not self._restore(tracking, run):
+                raise
+            send(tracking, self._run_ids[run], operation)
+
+    def _restore(self, tracking: Tracking, run: int | None) -> bool:
+        """Restore a run that is deleted, and return whether it was.
+
+        Raises:
+            StartOver: if MLflow has no such run any more; once in a process.
+        """
+        stage = tracking.lifecycle(self._run_ids[run])
+        if stage is None and not self._has_started_over:
+            self._has_started_over = True
+            self._tracking = None  # its experiment may be gone, too
+            raise StartOver
+        if stage != "deleted":
+            return False
+        if not tracking.restore_experiment():
+            tracking.restore_run(self._run_ids[run])
+            _log.warning("In MLflow %s was deleted: it is restored.", _name(run))
+        return True
+
     def _start(self, tracking: Tracking, operation: Operation, doubtful: bool) -> str:
-        """Make a run, or find the one that an unanswered request has made."""
-        parent = None if operation["run"] is None else self._run_ids[None]
-        found = set(tracking.find_runs(operation["unique"], parent)) if doubtful else set()
+        """Make a run, or find the one that an unanswered request or an earlier process made."""
+        run, unique, parent = operation["run"], operation["unique"], None
+        if run is not None:
+            self._restore(tracking, None)
+            parent = self._run_ids[None]
+        found = set(tracking.find_runs(unique, parent)) if doubtful else set()
         if not found:
-            made = tracking.create_run(operation["name"], operation["tags"] | operation["unique"], parent, operation["time"])
+            made = tracking.create_run(operation["name"], operation["tags"] | unique, parent, operation["time"])
             # MLflow repeats a request by itself that was not answered, so that there may be two by now.
-            found = {made, *tracking.find_runs(operation["unique"], parent)}
+            found = {made, *tracking.find_runs(unique, parent)}
         first, *doubled = sorted(found)
         for run_id in doubled:
             tracking.delete_run(run_id)
+        if doubtful and tracking.lifecycle(first) == "deleted":
+            tracking.restore_run(first)
+        former = self._run_ids.get(run)
+        if former is not None and former != first:
+            tracking.move_runs(former, first)
         return first
 
     def _connected(self) -> Tracking:
-        """The connection, to the store that has the runs of earlier processes.
+        """Return the connection.
 
         Raises:
             ConnectionError: if there is none.
         """
         try:
             self._tracking = self._tracking or self._connect()
-            if not self._checked:
-                # A store that has no such run is the wrong one: nothing is left out on its account.
-                self._tracking.require_run(self._run_ids[None])
-                self._checked = True
         except (MlflowException, OSError) as error:
             raise ConnectionError(_reason(error)) from error
         return self._tracking

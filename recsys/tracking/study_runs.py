@@ -14,7 +14,8 @@ from typing import Any
 
 from recsys.config import Config
 from recsys.object_store import url_of
-from recsys.tracking.outbox import Operation, Outbox, read_outbox
+from recsys.tracking.outbox import Outbox
+from recsys.tracking.outbox_file import Operation, read_outbox
 from recsys.tracking.places import tracking_uri
 from recsys.tracking.runs import Tracking, connect, trial_params
 from recsys.tracking.sending import RunSender

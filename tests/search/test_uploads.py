@@ -23,7 +23,8 @@ from recsys.search.study_storage import JOURNAL, Start, load_study
 from recsys.search.trial import CHECKPOINT, TrialRunner
 from recsys.search.trial_folders import TrialFolders
 from recsys.search.uploads import Uploads
-from recsys.tracking.outbox import Note, Operation, Outbox, read_outbox
+from recsys.tracking.outbox import Outbox
+from recsys.tracking.outbox_file import Note, Operation, read_outbox
 from recsys.tracking.study_runs import OUTBOX
 from recsys.training.fit import fit
 

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from recsys.tracking import outbox
-from recsys.tracking.outbox import Kept, Note, Operation, Outbox, read_outbox
+from recsys.tracking.outbox import Outbox, StartOver
+from recsys.tracking.outbox_file import Kept, Note, Operation, read_outbox
 
 WAIT = 30.0
 
@@ -50,7 +51,7 @@ def test_operations_are_sent_in_order_and_noted(path: Path) -> None:
     box.append({"n": 3})
     assert box.flush()
     assert receiver.got == [(1, False), (2, False), (3, False)]
-    assert read_outbox(path) == [Kept({"n": n}, {"sent": n, "id": f"i{n}"}) for n in (1, 2, 3)]
+    assert read_outbox(path) == [Kept({"n": n}, {"sent": n, "id": f"i{n}"}, True) for n in (1, 2, 3)]
     box.close()
     # Opened again, nothing is left to send, and the count goes on.
     again = open_outbox(path, receiver.send)
@@ -83,6 +84,37 @@ def test_what_is_kept_is_sent_by_the_next(path: Path, caplog: pytest.LogCaptureF
     # What was kept may have been sent; only its answer would be missing.
     assert there.got == [(1, True), (2, True), (3, False)]
     assert second.away is None
+
+
+def test_a_receiver_that_lost_what_it_was_sent(path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    receiver = Receiver()
+    first = open_outbox(path, receiver.send)
+    first.append({"n": 1}, {"n": 2})
+    first.close()
+    lost = [True]
+
+    def send(operation: Operation, doubtful: bool) -> Note:
+        if lost.pop() if lost else False:
+            raise StartOver
+        return receiver.send(operation, doubtful)
+
+    with caplog.at_level(logging.WARNING, "recsys"):
+        second = open_outbox(path, send)
+        second.append({"n": 3})
+        second.append({"n": 4})
+        second.close()
+    assert [record.getMessage() for record in caplog.records] == [
+        f"MLflow at http://here lacks runs of this study: they are made anew from {path}."
+    ]
+    assert sorted(receiver.got[2:]) == [(1, True), (2, True), (3, True), (4, True)]
+    assert second.n_kept == 4
+    assert [entry.sent for entry in read_outbox(path)] == [True] * 4
+
+
+def test_the_file_of_what_is_sent_again(path: Path) -> None:
+    notes: list[Note] = [{"sent": 1, "id": "a"}, {"sent": 2, "id": "b"}, {"sent": 0}, {"sent": 1, "id": "c"}]
+    path.write_text("".join(json.dumps(line) + "\n" for line in [{"n": 1}, {"n": 2}, *notes]))
+    assert read_outbox(path) == [Kept({"n": 1}, notes[3], True), Kept({"n": 2}, notes[1], False)]
 
 
 def test_it_tries_again_by_itself(path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
@@ -137,7 +169,7 @@ def test_flush_waits_for_one_who_answers_slowly(path: Path, monkeypatch: pytest.
 
 def test_a_torn_last_line_is_cut(path: Path) -> None:
     path.write_text('{"n": 1}\n{"n": 2}\n{"sent": 1, "id": "i1"}\n{"n": 3, "te')
-    assert read_outbox(path) == [Kept({"n": 1}, {"sent": 1, "id": "i1"}), Kept({"n": 2}, None)]
+    assert read_outbox(path) == [Kept({"n": 1}, {"sent": 1, "id": "i1"}, True), Kept({"n": 2}, None, False)]
     receiver = Receiver()
     box = open_outbox(path, receiver.send)
     box.append({"n": 3})
@@ -165,7 +197,8 @@ def test_a_fault_in_sending_is_raised_where_the_search_goes_on(path: Path) -> No
 FULL_DISK = """
 import resource, sys
 from pathlib import Path
-from recsys.tracking.outbox import Outbox, read_outbox
+from recsys.tracking.outbox import Outbox
+from recsys.tracking.outbox_file import read_outbox
 
 def send(operation, doubtful):
     raise ConnectionError("away")

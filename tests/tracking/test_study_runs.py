@@ -7,7 +7,9 @@ import uuid
 from collections.abc import Callable
 from pathlib import Path
 
+import mlflow.cli
 import pytest
+from click.testing import CliRunner
 from mlflow.entities import ViewType
 from mlflow.tracking import MlflowClient
 
@@ -262,35 +264,171 @@ def test_what_mlflow_refuses_is_left_out(told: Told, caplog: pytest.LogCaptureFi
         assert "ndcg@10" in warned
         (trial,) = told.runs()
         assert told.history(trial, "loss") == [(2, 0.5)]
-        MlflowClient(tracking_uri=told.uri).delete_run(trial.info.run_id)
-        runs.log_step(0, 3, 3, True, {"loss": 0.4})
-        tell_trial(runs, 1, 1)
         runs.close()
-    assert warnings_of(caplog)[1].startswith("MLflow refused metrics of the run of trial 0 (")
-    assert len(warnings_of(caplog)) == 2
-    assert [run.data.tags["trial"] for run in told.runs()] == ["1"]
     # It is noted as such, and not sent again.
-    refused = [line for line in map(json.loads, told.outbox.read_text().splitlines()) if "refused" in line]
-    assert len(refused) == 2
+    (refused,) = [line for line in map(json.loads, told.outbox.read_text().splitlines()) if "refused" in line]
+    assert "ndcg@10" in refused["refused"]
     assert told.open().flush()
+    assert len(warnings_of(caplog)) == 1
 
 
-def test_another_store_is_told_nothing(
-    database: str, told_to: Callable[[str], Told], tmp_path: Path, caplog: pytest.LogCaptureFixture
+def test_runs_that_are_deleted_during_a_search(told: Told, caplog: pytest.LogCaptureFixture) -> None:
+    client = MlflowClient(tracking_uri=told.uri)
+    runs = told.open()
+    runs.start({}, {"config.yaml": "a: 1\n"})
+    tell_trial(runs, 0, 1, state=None)
+    assert runs.flush()
+    (study,), (trial,) = told.runs(PARENT), told.runs()
+    with caplog.at_level(logging.WARNING, "recsys"):
+        client.delete_run(trial.info.run_id)
+        tell_trial(runs, 0, 2)
+        assert runs.flush()
+        assert warnings_of(caplog) == ["In MLflow the run of trial 0 was deleted: it is restored."]
+        client.delete_run(study.info.run_id)
+        runs.start_trial(1, Config(), seed=7)
+        assert runs.flush()
+        # Not only at the end: below a deleted run nobody sees what goes on.
+        assert [run.info.run_id for run in told.runs(PARENT)] == [study.info.run_id]
+        client.delete_experiment(study.info.experiment_id)
+        tell_trial(runs, 1, 2)
+        runs.end("complete", {"trial": 0, "epoch": 1, "metrics": {"loss": 1.0}}, [{"trial": "0", "loss": 1.0}])
+        runs.close()
+    assert warnings_of(caplog)[1:] == [
+        "In MLflow the study's run was deleted: it is restored.",
+        f"MLflow's experiment {told.experiment} was deleted: it is restored with its runs.",
+    ]
+    check_all(told)
+
+
+def delete(told: Told, what: str) -> None:
+    """Delete runs as MLflow's UI does: the study's, those of all, that of the trial which is not done, or the experiment."""
+    client = MlflowClient(tracking_uri=told.uri)
+    (study,), trials = told.runs(PARENT), told.runs()
+    if what == "experiment":
+        client.delete_experiment(study.info.experiment_id)
+    for run in {"study": [study], "all": told.runs(""), "trial": [trials[1]], "experiment": []}[what]:
+        client.delete_run(run.info.run_id)
+
+
+def collect_garbage(uri: str) -> None:
+    """Run `mlflow gc`."""
+    done = CliRunner().invoke(mlflow.cli.gc, ["--backend-store-uri", uri, "--tracking-uri", uri])
+    assert done.exit_code == 0, done.output
+
+
+def begin_and_go_on(told: Told, between: Callable[[], None]) -> str:
+    """Tell of a study with one trial that is done and one that is not, and go on behind `between`; returns its final training."""
+    first = told.open()
+    first.start({}, {"config.yaml": "a: 1\n"})
+    tell_trial(first, 0, 2)
+    tell_trial(first, 1, 1, "unfinished")
+    first.end("interrupted", None, [])
+    first.close()
+    tracking = Tracking(told.uri, told.experiment, None)
+    training = tracking.start_run("s", {"kind": "training"}, {}, first.run_id)
+    between()
+    second = told.open()
+    tell_all(second, n_trials=3)
+    second.close()
+    return training
+
+
+RESTORED, MADE_ANEW = "was deleted: it is restored", "lacks runs of this study: they are made anew from"
+
+
+@pytest.mark.parametrize(
+    ("store", "what", "for_good", "told_of"),
+    [
+        ("database", "study", False, RESTORED),
+        ("database", "all", False, RESTORED),
+        ("database", "trial", False, RESTORED),
+        ("database", "experiment", False, RESTORED),
+        ("mlflow_server", "all", False, RESTORED),
+        ("database", "study", True, MADE_ANEW),
+        ("database", "all", True, MADE_ANEW),
+        ("database", "trial", True, MADE_ANEW),
+        ("database", "experiment", True, MADE_ANEW),
+    ],
+)
+def test_runs_that_are_deleted_between_searches(
+    request: pytest.FixtureRequest,
+    told_to: Callable[[str], Told],
+    caplog: pytest.LogCaptureFixture,
+    store: str,
+    what: str,
+    for_good: bool,
+    told_of: str,
+) -> None:
+    told = told_to(request.getfixturevalue(store))
+
+    def lose() -> None:
+        delete(told, what)
+        if for_good:
+            collect_garbage(told.uri)
+
+    with caplog.at_level(logging.WARNING, "recsys"):
+        training = begin_and_go_on(told, lose)
+    (warned,) = warnings_of(caplog)
+    assert told_of in warned
+    check_all(told, n_trials=3)
+    (study,), trials = told.runs(PARENT), told.runs()
+    # The record has the ids of the runs that there are.
+    assert told.attached.pop(None) == study.info.run_id
+    assert told.attached == {n: run.info.run_id for n, run in enumerate(trials)}
+    assert told.runs("", ViewType.DELETED_ONLY) == []
+    # A final training lies below its study's run as before; its own operations are in no outbox.
+    below = [run.info.run_id for run in told.runs(f"tags.`mlflow.parentRunId` = '{study.info.run_id}'")]
+    kept = [] if for_good and what in ("all", "experiment") else [training]
+    assert sorted(below) == sorted([*(run.info.run_id for run in trials), *kept])
+    assert len(told.runs("")) == 1 + len(below)
+    ended = told.outbox.read_text()
+    assert told.open().flush()
+    assert told.outbox.read_text() == ended
+
+
+@pytest.mark.parametrize("cut_off_at", ["create_run", "move_runs"])
+def test_making_runs_anew_goes_on_where_it_was_cut_off(
+    database: str, told_to: Callable[[str], Told], monkeypatch: pytest.MonkeyPatch, cut_off_at: str
 ) -> None:
     told = told_to(database)
-    runs = told.open()
-    runs.start({}, {})
-    runs.close()
-    before = told.outbox.read_text()
-    told.uri = f"sqlite:///{tmp_path / 'other.db'}"
-    other = told.open()
-    with caplog.at_level(logging.WARNING, "recsys"):
-        tell_trial(other, 0, 1)
-        other.close()
-    assert "Run with id=" in warnings_of(caplog)[0]
-    assert told.runs() == []
-    assert "sent" not in told.outbox.read_text().removeprefix(before)
-    told.uri = database
-    told.open().close()
-    assert len(told.runs()) == 1
+
+    def away(*_args: object) -> None:
+        raise ConnectionError("away")
+
+    def lose_and_be_cut_off() -> None:
+        delete(told, "study")
+        collect_garbage(told.uri)
+        with monkeypatch.context() as patch:
+            patch.setattr(outbox, "PATIENCE_SECONDS", 0.5)
+            patch.setattr(Tracking, cut_off_at, away)
+            broken = told.open()
+            broken.resume()
+            broken.close()
+
+    training = begin_and_go_on(told, lose_and_be_cut_off)
+    check_all(told, n_trials=3)
+    assert told.runs("tags.kind = 'training'")[0].info.run_id == training
+    assert {run.data.tags.get("mlflow.parentRunId") for run in told.runs("")} == {None, told.attached[None]}
+    assert len(told.runs("")) == 1 + 3 + 1
+
+
+def test_another_store_is_told_all(
+    database: str, mlflow_server: str, told_to: Callable[[str], Told], caplog: pytest.LogCaptureFixture
+) -> None:
+    told = told_to(database)
+    first = told.open()
+    tell_all(first)
+    first.close()
+    in_database = dict(told.attached)
+    # Away from the store and back to it: what a study was told lies in both, once.
+    for uri in (mlflow_server, database, mlflow_server):
+        told.uri = uri
+        caplog.clear()
+        with caplog.at_level(logging.WARNING, "recsys"):
+            other = told.open()
+            tell_all(other)
+            other.close()
+        assert warnings_of(caplog) == [f"MLflow at {uri} lacks runs of this study: they are made anew from {told.outbox}."]
+        check_all(told)
+        assert len(told.runs("", ViewType.ALL)) == 3
+        assert (told.attached == in_database) == (uri == database)

@@ -15,7 +15,7 @@ import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 import click
 from rich.console import Console, RenderableType
@@ -24,7 +24,8 @@ from recsys.config import Config
 from recsys.config_files import load_config
 from recsys.credentials import hide_passwords_of, without_passwords
 from recsys.object_store import as_shown, open_folder
-from recsys.storage import no_room
+from recsys.streams import open_streams, output_apart, result_stream
+from recsys.surroundings import refusal
 from recsys.yaml_text import parse_yaml
 
 INTERRUPTED = 130
@@ -62,12 +63,15 @@ def run(command: click.Command, argv: Sequence[str] | None) -> int:
     if logging.lastResort is not None:
         logging.lastResort.setFormatter(_Told())
     if argv is None:
+        open_streams()
         _let_imports_live()
+    context: click.Context | None = None
     try:
         # Parsing comes before the outputs are set apart: --help belongs on standard output.
         arguments = sys.argv[1:] if argv is None else list(argv)
         hide_passwords_of([*arguments, *os.environ.values()])
-        with command.make_context(f"python -m recsys.{command.name}", arguments) as context, _output_apart(argv), _ended_alike():
+        context = command.make_context(f"python -m recsys.{command.name}", arguments)
+        with context, output_apart(is_whole_process=argv is None), _ended_alike():
             return int(command.invoke(context) or 0)
     except click.exceptions.Exit as end:
         return end.exit_code
@@ -77,7 +81,7 @@ def run(command: click.Command, argv: Sequence[str] | None) -> int:
         print(as_told(f"error: {_usage_mistake(error)}"), file=sys.stderr)
         return 2
     except Exception as error:
-        return tell(error)
+        return tell(error, None if context is None else context.params.get("folder"))
 
 
 def _let_imports_live() -> None:
@@ -89,18 +93,17 @@ def _let_imports_live() -> None:
     atexit.register(gc.freeze)
 
 
-def tell(error: Exception, written: Path | None = None) -> int:
+def tell(error: Exception, folder: Path | None = None) -> int:
     """Print what ended a command, and return its exit code.
 
     Args:
         error: what was raised.
-        written: where the command writes, which is named where a disk is full.
+        folder: the command's `--dir`.
     """
-    if (reason := no_room(error)) is not None:
-        # What could not be reached for want of room says so, and where.
-        place = f"{written or 'disk'}: must have room to be written, but got {reason}. Free some."
-        print(as_told(f"error: {error if isinstance(error, ConnectionError) else place}"), file=sys.stderr)
-        return 1
+    if (refused := refusal(error, folder)) is not None:
+        line, code = refused
+        print(as_told(f"error: {line}"), file=sys.stderr)
+        return code
     if is_users_mistake(error):
         print(as_told(f"error: {error}"), file=sys.stderr)
         return 2
@@ -149,23 +152,18 @@ def given_storage(settings: Sequence[str]) -> str | None:
     return load_config(None, [setting for setting in settings if setting.startswith("study.storage=")]).study.storage
 
 
-_results: list[TextIO] = []
-
-
-def result_stream() -> TextIO:
-    """Where results go: the standard output that the command was started with."""
-    return _results[-1] if _results else sys.stdout
-
-
 def print_result(answer: Mapping[str, Any], as_json: bool, describe: Callable[[Mapping[str, Any]], RenderableType]) -> None:
     """Print the result of a command on standard output: one JSON object, or what `describe` makes of it."""
     stream = result_stream()
     told = as_shown(json.dumps(answer, ensure_ascii=False, allow_nan=not as_json))
-    if as_json:
-        print(told, file=stream, flush=True)
-    else:
-        width = None if stream.isatty() else PLAIN_WIDTH
-        Console(file=stream, width=width, highlight=False, markup=False, soft_wrap=True).print(describe(json.loads(told)))
+    try:
+        if as_json:
+            print(told, file=stream, flush=True)
+        else:
+            width = None if stream.isatty() else PLAIN_WIDTH
+            Console(file=stream, width=width, highlight=False, markup=False, soft_wrap=True).print(describe(json.loads(told)))
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, "/dev/stdout") from None
 
 
 def dir_flag(folder: Path) -> str:
@@ -194,27 +192,6 @@ def _ended_alike() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGTERM, before)
-
-
-@contextmanager
-def _output_apart(argv: Sequence[str] | None) -> Iterator[None]:
-    """Send everything written to standard output, by any library or child process, to standard error; keep the real one.
-
-    Where the command is the whole process, without `argv`, so it stays: Ray's threads print until the process is gone.
-    """
-    sys.stdout.flush()
-    kept = os.dup(1)
-    os.dup2(2, 1)
-    try:
-        with os.fdopen(os.dup(kept), "w", encoding="utf-8") as stream:
-            _results.append(stream)
-            yield
-    finally:
-        _results.clear()
-        sys.stdout.flush()
-        if argv is not None:
-            os.dup2(kept, 1)
-        os.close(kept)
 
 
 def _usage_mistake(error: click.UsageError) -> str:

@@ -103,7 +103,7 @@ def tune(
     dir_flag = command_line.dir_flag(folder)
     command_line.print_result(answer, as_json, partial(result_text, plan, result.summaries, dir_flag=dir_flag))
     if result.interrupted:
-        _print_how_to_go_on(study, folder)
+        _print_interrupted(study, folder)
         return command_line.INTERRUPTED
     if answer["best"] is None:
         print(f"No trial of {name} reached a value; the errors stand above and in MLflow.", file=sys.stderr)
@@ -120,25 +120,29 @@ def _join(config: "Config") -> None:
 
 @contextmanager
 def _told_how_to_go_on(study: Path, folder: Path) -> Iterator[None]:
-    """Tell the command that goes on after whatever ends this one, but for a mistake of the user."""
+    """Print the command that goes on after whatever ends this one, but for a mistake of the user."""
     try:
         yield
     except KeyboardInterrupt:
-        _print_how_to_go_on(study, folder)
+        _print_interrupted(study, folder)
         raise
     except Exception as error:
-        code = command_line.tell(error, study)
-        if code == 1:
-            _print_how_to_go_on(study, folder)
+        code = command_line.tell(error, folder)
+        if code == 1 and study.exists():
+            print(_kept(study, folder), file=sys.stderr)
         raise click.exceptions.Exit(code) from error
 
 
-def _print_how_to_go_on(study: Path, folder: Path) -> None:
+def _print_interrupted(study: Path, folder: Path) -> None:
     if study.exists():
-        told = f"Interrupted. What was reported is kept; go on with: {_command_that_goes_on(study, folder)}"
+        told = f"Interrupted. {_kept(study, folder)}"
     else:
         told = "Interrupted before the search began; nothing of it is kept. Start it again."
     print(told, file=sys.stderr)
+
+
+def _kept(study: Path, folder: Path) -> str:
+    return f"What was reported is kept; go on with: {_command_that_goes_on(study, folder)}"
 
 
 def _print_what_goes_on(study: Path, folder: Path) -> None:

@@ -111,7 +111,7 @@ def raise_no_room_elsewhere() -> None:
 @pytest.mark.parametrize(
     ("callback", "expected"),
     [
-        (raise_no_room, "disk: must have room to be written, but got [Errno 28] No space left on device: 'x.db'. Free some."),
+        (raise_no_room, "x.db: must have room to be written, but got [Errno 28] No space left on device: 'x.db'. Free some."),
         (raise_no_room_elsewhere, "tracking.uri: must be reachable, but got y (database or disk is full). Free some."),
     ],
 )

@@ -13,6 +13,7 @@ from contextlib import contextmanager
 
 from recsys.config import Config
 from recsys.credentials import without_passwords
+from recsys.surroundings import require_temporary_folder, temporary_folders
 
 # Ray that is started here listens on loopback, as it does by itself on Windows and macOS: read when ray is imported, and no
 # matter to a cluster that is joined. An address of one's own in `ray.init` is no way: Ray resolves loopback to the network's.
@@ -29,6 +30,8 @@ def connect(config: Config) -> None:
 
     Raises:
         ConnectionError: if there is no cluster at the address, or one of other versions.
+        ValueError: if the path of the temporary folder is too long for Ray's sockets.
+        OSError: if the temporary folder cannot be written, or has no room.
     """
     import ray
 
@@ -36,11 +39,18 @@ def connect(config: Config) -> None:
         return
     address = cluster_address(config)
     _hide_passwords_of_command_line()
+    if address is None:
+        require_temporary_folder()
     try:
         _knock(address)
         with _sigterm_kept():
             ray.init(address=address, include_dashboard=False, log_to_driver=True, logging_level=logging.ERROR)
     except (OSError, ray.exceptions.AuthenticationError) as error:
+        if "AF_UNIX" in str(error):
+            raise ValueError(
+                "TMPDIR: must be a path short enough for Ray's sockets in it, which may have 107 bytes, but got "
+                f"{temporary_folders()[0]}. Set TMPDIR=/tmp, or RAY_TMPDIR for Ray alone."
+            ) from None
         if address is None:
             raise
         raise ConnectionError(

@@ -34,6 +34,7 @@ from recsys.data.stages import encode, find_core, find_cuts, write
 from recsys.data.titles import read_titles
 from recsys.object_store import fetch_folder, remove, url_of
 from recsys.storage import move_folder, temporary_sibling, write_atomically
+from recsys.surroundings import require_writable
 
 BUCKET_ROWS = 1 << 20
 """Rows of a bucket, about: what one task holds in memory."""
@@ -54,10 +55,11 @@ def prepare(config: Config, folder: Path, join: Callable[[Config], None] = conne
     `join`: joins the cluster before it is asked for anything, and may refuse it.
 
     Raises:
-        FileNotFoundError, PermissionError, ConnectionError: if the source cannot be had.
+        FileNotFoundError, PermissionError, ConnectionError: if the source cannot be had, or the folder cannot be written.
         ValueError: if the source, or a setting together with it, breaks a rule.
     """
     started = time.monotonic()
+    require_writable(folder)
     source = find_source(config.data)
     root = folder.absolute() / "processed"
     checksum = source_checksum(source, root / "checksums.json")

@@ -80,7 +80,7 @@ def test_a_search_ends_and_goes_on_once_there_is_room(disk: Path, left: int, spa
         search.wait_until(lambda: n_reports(disk) >= 5)
         fill(disk / "filler", left)
         code, _, errors = search.end()
-    full = f"error: {re.escape(str(study))}: must have room to be written, but got .*{NO_ROOM}.*. Free some."
+    full = f"error: {re.escape(str(disk))}: must have room to be written, but got .*{NO_ROOM}.*. Free some."
     check_told(full, code, errors)
     reports = n_reports(disk)
     if left == 0:
@@ -135,5 +135,5 @@ def check_told(expected: str, code: int, errors: str) -> None:
     assert code == 1, errors
     *_, told, how_to_go_on = errors.splitlines()
     assert re.fullmatch(expected, told), told
-    assert how_to_go_on.startswith("Interrupted. What was reported is kept; go on with: python -m recsys.tune --name s --resume")
+    assert how_to_go_on.startswith("What was reported is kept; go on with: python -m recsys.tune --name s --resume")
     assert "Traceback" not in errors

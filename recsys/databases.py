@@ -3,6 +3,10 @@
 The ground floor. The record of a study and MLflow may each lie in one.
 """
 
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+
 DATABASES = ("postgresql", "mysql")
 """Those that many machines can share; SQLite, on a disk of the driver's machine, is what there is without a URL."""
 _CONNECT_SECONDS = 5
@@ -31,3 +35,23 @@ def knock(url: str) -> None:
         raise ConnectionError(f"{error}; PostgreSQL's driver comes with the extra postgresql") from None
     except (sqlalchemy.exc.SQLAlchemyError, ValueError) as error:
         raise ConnectionError(str(error).splitlines()[0]) from None
+
+
+def require_whole(file: Path) -> None:
+    """Check that a file is a database of SQLite, and whole; a full or locked one raises what SQLite says of it.
+
+    Raises:
+        ValueError: if it is something else, damaged, or cannot be opened.
+    """
+    try:
+        with closing(sqlite3.connect(file)) as database:
+            (found,) = database.execute("PRAGMA quick_check(1)").fetchone()
+    except sqlite3.DatabaseError as error:
+        if error.sqlite_errorname.startswith(("SQLITE_FULL", "SQLITE_BUSY", "SQLITE_LOCKED")):
+            raise
+        found = str(error)
+    if found != "ok":
+        raise ValueError(
+            f"{file}: must be a whole SQLite database, but it is damaged ({' '.join(found.split())}). "
+            "Bring it back from a copy, or search under another --name."
+        )

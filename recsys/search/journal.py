@@ -11,8 +11,18 @@ from optuna.storages.journal import JournalFileBackend
 
 
 def open_journal(path: Path) -> JournalStorage:
-    """The storage in a file, which is made where there is none."""
-    return JournalStorage(JournalFileBackend(str(path)))
+    """The storage in a file, which is made where there is none.
+
+    Raises:
+        ValueError: if the file is damaged.
+    """
+    try:
+        return JournalStorage(JournalFileBackend(str(path)))
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(
+            f"{path}: must be a whole journal of Optuna's, but it is damaged ({' '.join(str(error).split())}). "
+            "Bring it back from a copy, or search under another --name."
+        ) from None
 
 
 def take_over(path: Path) -> None:

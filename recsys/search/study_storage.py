@@ -20,7 +20,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from recsys.config import Config
 from recsys.config_files import dump_yaml, read_yaml
 from recsys.credentials import with_password
-from recsys.databases import knock
+from recsys.databases import knock, require_whole
 from recsys.object_store import fetch_folder, names, url_of
 from recsys.search.journal import open_journal, take_over
 from recsys.search.write_through import WriteThroughStorage
@@ -132,11 +132,16 @@ def load_study(folder: Path, storage: str | None = None) -> optuna.Study:
     Raises:
         FileNotFoundError: if the folder holds no study, or the database has no such study.
         ConnectionError: if the database cannot be reached.
+        ValueError: if the file with the record is damaged.
     """
     name = read_yaml(folder / DATABASE)["study_name"] if record_of(folder) == DATABASE else _STUDY_NAME
     try:
         return optuna.load_study(storage=_storage(folder, storage), study_name=name)
     except KeyError:
+        if storage is None:
+            raise ValueError(
+                f"{folder / record_of(folder)}: must have the record of a study, but is empty. Search under another --name."
+            ) from None
         raise FileNotFoundError(
             f"study.storage: must have the study {name}, but got {storage}, which has not. "
             "Give the database that it was started with."
@@ -177,6 +182,7 @@ def _storage(folder: Path, url: str | None) -> optuna.storages.BaseStorage:
     if record == JOURNAL:
         return open_journal(folder / JOURNAL)
     if record == SQLITE:
+        require_whole(folder / SQLITE)
         return optuna.storages.RDBStorage(f"sqlite:///{(folder / SQLITE).resolve()}")
     if url is None:
         raise ValueError("study.storage: must be the database that the study was started with, but got nothing. Give its URL.")

@@ -24,6 +24,7 @@ from mlflow.store.tracking import SEARCH_MAX_RESULTS_THRESHOLD
 from mlflow.tracking import MlflowClient
 from mlflow.utils.mlflow_tags import MLFLOW_LOGGED_ARTIFACTS, MLFLOW_PARENT_RUN_ID
 from mlflow.utils.validation import MAX_TAG_VAL_LENGTH
+from sqlalchemy.exc import DatabaseError
 
 from recsys.config import Config, config_paths, get_value
 from recsys.credentials import with_password, without_passwords
@@ -43,7 +44,7 @@ def open_tracking(config: Config, folder: Path) -> "Tracking | None":
 
     Raises:
         ValueError: if there is no place for it, and `tracking.required` is true.
-        ConnectionError: if the store cannot be reached and `tracking.required` is true.
+        ConnectionError: if the store cannot be reached or is damaged, and `tracking.required` is true.
     """
     require_place(config, folder)
     uri = tracking_uri(config, folder) or "no given place"
@@ -81,6 +82,8 @@ def connect(config: Config, folder: Path) -> "Tracking":
         return Tracking(uri, config.tracking.experiment, artifact_location(uri, folder))
     except CommandError as error:
         raise ConnectionError(f"it has the tables of another version or of another program, {error}") from error
+    except DatabaseError as error:
+        raise ConnectionError(f"it is damaged, or cannot be used: {error.orig}") from error
 
 
 def _make_database(path: Path) -> None:

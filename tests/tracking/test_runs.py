@@ -155,3 +155,11 @@ def test_first_starts_at_the_same_time(tmp_path: Path, store: str, request: pyte
     found = MlflowClient(tracking_uri=uri or f"sqlite:///{tmp_path / 'empty' / 'mlflow.db'}").get_experiment_by_name("new")
     assert found is not None
     assert found.experiment_id == experiment
+
+
+def test_a_damaged_database(tmp_path: Path) -> None:
+    (tmp_path / "mlflow.db").write_text("no database")
+    with pytest.raises(ConnectionError, match=r"but got sqlite:///.*mlflow\.db \(it is damaged, or .*: file is not a database\)"):
+        open_tracking(Config(), tmp_path)
+    assert open_tracking(replace_values(Config(), {"tracking.required": False}), tmp_path) is None
+    assert (tmp_path / "mlflow.db").read_text() == "no database"

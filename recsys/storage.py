@@ -70,6 +70,20 @@ def write_folder(path: Path) -> Iterator[Path]:
 
 
 @contextmanager
+def readable(path: Path) -> Iterator[None]:
+    """Report a file or folder that the block may not read, `path` or one that the error names.
+
+    Raises:
+        PermissionError: if there is one.
+    """
+    try:
+        yield
+    except PermissionError as error:
+        place = error.filename or path
+        raise PermissionError(f"{place}: must be readable, but got: {error.strerror}. Change its permissions.") from None
+
+
+@contextmanager
 def one_at_a_time(path: Path) -> Iterator[None]:
     """Wait until no other process runs such a block for `path`; a process that dies in its own ends it."""
     with path.with_name(f".{path.name}.lock").open("w") as lock:

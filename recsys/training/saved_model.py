@@ -22,7 +22,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from recsys.config import Config
@@ -30,7 +29,8 @@ from recsys.config_files import config_yaml, parse_config, read_yaml
 from recsys.data.negatives import UserItemIndex
 from recsys.models import Model, build_model
 from recsys.object_store import fetch_folder, names, publish_folder
-from recsys.storage import write_folder
+from recsys.storage import readable, write_folder
+from recsys.training.state import write_tensors
 
 FILES = ("model.safetensors", "config.yaml", "users.parquet", "items.parquet", "metrics.json")
 _USER_TYPES = {"user": (pa.int32(),), "user_id": (pa.int64(), pa.string()), "seen": (pa.list_(pa.int32()),)}
@@ -61,11 +61,13 @@ def find(model: Path, folder: Path) -> Path:
 
     Raises:
         FileNotFoundError: if neither is there.
+        PermissionError: if it can't be told, as a folder above may not be read.
     """
     for path in (model, folder / "models" / model):
         fetch_folder(path)
-        if path.is_dir():
-            return path
+        with readable(path):
+            if path.is_dir():
+                return path
     known = sorted(name for name in names(folder / "models") if not name.startswith("."))
     remedy = f"Models here: {', '.join(known)}." if known else "Train one with `python -m recsys.train`."
     raise FileNotFoundError(
@@ -104,7 +106,7 @@ def save(folder: Path, saved: SavedModel) -> None:
     items = {"item": np.arange(len(saved.item_ids), dtype=np.int32), "item_id": _plain_ids(saved.item_ids)}
     items["title"] = saved.titles.cast(pa.string())
     with write_folder(folder) as partial:
-        save_file(weights, partial / "model.safetensors", metadata={"checksum": _checksum(weights)})
+        write_tensors(weights, partial / "model.safetensors", {"checksum": _checksum(weights)})
         (partial / "config.yaml").write_text(config_yaml(saved.config), encoding="utf-8")
         (partial / "metrics.json").write_text(json.dumps(dict(saved.metrics), indent=2) + "\n", encoding="utf-8")
         pq.write_table(pa.table(users), partial / "users.parquet", write_page_checksum=True)
@@ -117,18 +119,11 @@ def load(folder: Path) -> SavedModel:
 
     Raises:
         FileNotFoundError: if the folder or one of its files is missing.
+        PermissionError: if the folder or one of its files may not be read.
         ValueError: if a file is damaged or of another model, or one does not belong there or leads elsewhere.
     """
-    if not folder.is_dir():
-        raise FileNotFoundError(
-            f"{folder}: must be a model's folder, but got no such folder. Train a model with `python -m recsys.train`."
-        )
-    for name in FILES:
-        if not (folder / name).is_file():
-            raise FileNotFoundError(f"{folder / name}: must be there, but got no such file. Train the model again.")
-    foreign = sorted(path.name for path in folder.iterdir() if path.name not in FILES or path.is_symlink())
-    if foreign:
-        raise ValueError(f"{folder}: must hold a model's own files alone, but got {foreign[0]}. Train the model again.")
+    with readable(folder):
+        _require_files(folder)
     config = parse_config(read_yaml(folder / "config.yaml"), str(folder / "config.yaml"))
     users = _read_table(folder / "users.parquet", _USER_TYPES)
     # Models saved before there was this column do not name the users without a positive.
@@ -142,6 +137,21 @@ def load(folder: Path) -> SavedModel:
     model.load_state_dict(_read_weights(folder / "model.safetensors", model.state_dict()))
     user_ids, item_ids, titles = (t[c].combine_chunks() for t, c in ((users, "user_id"), (items, "item_id"), (items, "title")))
     return SavedModel(config, model.eval(), user_ids, item_ids, titles, index, is_trained, _read_metrics(folder / "metrics.json"))
+
+
+def _require_files(folder: Path) -> None:
+    if not folder.is_dir():
+        raise FileNotFoundError(
+            f"{folder}: must be a model's folder, but got no such folder. Train a model with `python -m recsys.train`."
+        )
+    for name in FILES:
+        if not (folder / name).is_file():
+            raise FileNotFoundError(f"{folder / name}: must be there, but got no such file. Train the model again.")
+        with (folder / name).open("rb"):  # pyarrow and safetensors report a file that they may not read as damaged or missing
+            pass
+    foreign = sorted(path.name for path in folder.iterdir() if path.name not in FILES or path.is_symlink())
+    if foreign:
+        raise ValueError(f"{folder}: must hold a model's own files alone, but got {foreign[0]}. Train the model again.")
 
 
 def _read_table(path: Path, types: dict[str, tuple[pa.DataType, ...]]) -> pa.Table:

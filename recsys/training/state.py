@@ -5,6 +5,7 @@ generator's state in it: every draw of an epoch derives from the seed, the epoch
 """
 
 import json
+import stat
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Self
@@ -65,7 +66,7 @@ class TrainingState:
             tensors |= {f"{moment}.{name}": tensor for moment, tensor in self.adam.moments[parameter].items()}
         numbers = {name: getattr(self, name) for name in _NUMBERS}
         with write_atomically(path) as partial:
-            save_file(tensors, partial, metadata={"training": json.dumps(numbers)})
+            write_tensors(tensors, partial, {"training": json.dumps(numbers)})
 
     def save_best(self, path: Path, config: Config) -> None:
         """Write the best weights alone to a file, complete or not at all, with the config (JSON) and the epoch in its header.
@@ -75,7 +76,7 @@ class TrainingState:
         assert self.best_weights is not None
         header = {"config": config.model_dump_json(), "epoch": str(self.best_epoch)}
         with write_atomically(path) as partial:
-            save_file(self.best_weights, partial, metadata=header)
+            write_tensors(self.best_weights, partial, header)
 
     @classmethod
     def load(cls, path: Path, config: Config, n_users: int, n_items: int, device: str | torch.device) -> Self:
@@ -110,6 +111,14 @@ class TrainingState:
             adam.moments[parameter] = {moment: tensors[f"{moment}.{name}"] for moment in _MOMENTS}
         best = None if numbers["best_epoch"] is None else {name: tensors[f"best.{name}"].cpu() for name in weights}
         return cls(model, adam, best_weights=best, **numbers)
+
+
+def write_tensors(tensors: dict[str, Tensor], path: Path, header: dict[str, str]) -> None:
+    """Write a file of safetensors with the permissions that any new file gets; those of `save_file` are its owner's alone."""
+    path.touch()
+    mode = stat.S_IMODE(path.stat().st_mode)
+    save_file(tensors, path, metadata=header)
+    path.chmod(mode)
 
 
 def start_training(config: Config, n_users: int, n_items: int, seed: int, device: str | torch.device) -> TrainingState:

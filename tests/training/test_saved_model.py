@@ -1,5 +1,9 @@
 import json
-from collections.abc import Callable
+import os
+import stat
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +18,7 @@ from recsys.models import build_model
 from recsys.training import saved_model
 from recsys.training.saved_model import FILES, SavedModel
 from recsys.training.seeds import generator_of
+from recsys.training.state import start_training
 
 
 def make_model(name: str = "neumf", n_users: int = 3, text_ids: bool = False) -> SavedModel:
@@ -69,6 +74,63 @@ def test_an_earlier_model_is_replaced_and_anything_else_is_not(tmp_path: Path) -
     assert (folder / "thesis.txt").read_text() == "years of work"
     with pytest.raises(FileExistsError, match="got a file there"):
         saved_model.save(folder / "thesis.txt", make_model())
+
+
+def test_each_file_may_be_read_by_whom_the_umask_lets(tmp_path: Path) -> None:
+    made = make_model("gmf")
+    state = start_training(made.config, 3, 5, 0, "cpu")
+    state.note_value(0.5)
+    before = os.umask(0o027)
+    try:
+        saved_model.save(tmp_path / "model", made)
+        state.save(tmp_path / "checkpoint.safetensors")
+        state.save_best(tmp_path / "weights.safetensors", made.config)
+    finally:
+        os.umask(before)
+    files = [path for path in tmp_path.rglob("*") if path.is_file()]
+    assert len(files) == len(FILES) + 2
+    assert {stat.S_IMODE(path.stat().st_mode) for path in files} == {0o640}
+
+
+@contextmanager
+def as_somebody_else() -> Iterator[None]:
+    """For root may read everything."""
+    before = os.geteuid()
+    if before == 0:
+        os.seteuid(65534)
+    try:
+        yield
+    finally:
+        os.seteuid(before)
+
+
+@pytest.mark.parametrize("name", [*FILES, "."])
+def test_what_may_not_be_read_is_named(name: str) -> None:
+    # The folders of pytest's own are for their owner alone.
+    with tempfile.TemporaryDirectory() as made:
+        folder = Path(made) / "models" / "m"
+        Path(made).chmod(0o755)
+        saved_model.save(folder, make_model())
+        place = (folder / name).resolve()
+        place.chmod(0)
+        expected = f"^{place}: must be readable, but got: Permission denied. Change its permissions.$"
+        with as_somebody_else(), pytest.raises(PermissionError, match=expected):
+            saved_model.load(saved_model.find(Path("m"), Path(made)))
+        place.chmod(0o700)
+
+
+def test_a_model_below_a_folder_that_may_not_be_read() -> None:
+    with tempfile.TemporaryDirectory() as made:
+        Path(made).chmod(0o755)
+        above = Path(made) / "models"
+        saved_model.save(above / "m", make_model())
+        above.chmod(0)
+        with (
+            as_somebody_else(),
+            pytest.raises(PermissionError, match=f"^{above}/m: must be readable, but got: Permission denied"),
+        ):
+            saved_model.find(Path("m"), Path(made))
+        above.chmod(0o700)
 
 
 @pytest.mark.parametrize("name", FILES)

@@ -26,6 +26,7 @@ from recsys.credentials import hide_passwords_of, without_passwords
 from recsys.object_store import as_shown, open_folder
 from recsys.streams import open_streams, output_apart, result_stream
 from recsys.surroundings import refusal
+from recsys.verbosity import NORMAL, QUIET, VERBOSE, set_verbosity
 from recsys.yaml_text import parse_yaml
 
 INTERRUPTED = 130
@@ -58,10 +59,28 @@ dir_option = click.option(
 json_option = click.option("--json", "as_json", is_flag=True, help="Print the result as one JSON object.")
 
 
+def _verbosity(level: int) -> Callable[[click.Context, click.Parameter, bool], None]:
+    def choose(_context: click.Context, _option: click.Parameter, given: bool) -> None:
+        if given:
+            set_verbosity(level)
+
+    return choose
+
+
+verbose_option = click.option(
+    *("-v", "--verbose"), is_flag=True, expose_value=False, callback=_verbosity(VERBOSE), help="Print each step of the work."
+)
+quiet_option = click.option(
+    *("-q", "--quiet"), is_flag=True, expose_value=False, callback=_verbosity(QUIET), help="Print the result and errors alone."
+)
+
+
 def run(command: click.Command, argv: Sequence[str] | None) -> int:
     """Run a command and return its exit code: 0 done, 2 the user's input is wrong, 130 interrupted, 1 anything else."""
     if logging.lastResort is not None:
         logging.lastResort.setFormatter(_Told())
+        logging.lastResort.setLevel(VERBOSE)
+    set_verbosity(NORMAL)
     if argv is None:
         open_streams()
         _let_imports_live()

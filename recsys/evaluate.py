@@ -15,6 +15,8 @@ from recsys import command_line
 @click.command(help="Score a saved model on test.")
 @click.option("--model", callback=command_line.model_path, required=True, metavar="MODEL", help="Folder of a trained model.")
 @command_line.dir_option
+@command_line.verbose_option
+@command_line.quiet_option
 @command_line.json_option
 def evaluate(*, model: Path, folder: Path, as_json: bool) -> int:
     """Parse, evaluate, print; returns the exit code."""

@@ -16,6 +16,8 @@ from recsys import command_line
 @command_line.config_option
 @command_line.set_option
 @command_line.dir_option
+@command_line.verbose_option
+@command_line.quiet_option
 @command_line.json_option
 def preprocess(*, data: str | None, config_file: Path | None, settings: tuple[str, ...], folder: Path, as_json: bool) -> int:
     """Parse, preprocess, print; returns the exit code."""

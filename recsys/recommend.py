@@ -10,6 +10,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 
 from recsys import command_line
+from recsys.verbosity import note, progress
 
 
 @click.command(help="Recommend the best unseen items to some users, or to all.")
@@ -19,6 +20,8 @@ from recsys import command_line
 @click.option("-k", type=click.IntRange(min=1), default=10, show_default=True, help="Items a user.")
 @click.option("--output", type=Path, metavar="FILE", help="Write a Parquet file instead of printing.")
 @command_line.dir_option
+@command_line.verbose_option
+@command_line.quiet_option
 @command_line.json_option
 def recommend(
     *, model: Path, users: tuple[str, ...], all_users: bool, k: int, output: Path | None, folder: Path, as_json: bool
@@ -37,9 +40,10 @@ def recommend(
     from recsys.training.recommending import find_users, recommend_to
 
     saved = saved_model.load(saved_model.find(model, folder))
-    table = recommend_to(saved, np.flatnonzero(saved.is_trained) if all_users else find_users(saved, users), k)
+    with progress("Recommending"):
+        table = recommend_to(saved, np.flatnonzero(saved.is_trained) if all_users else find_users(saved, users), k)
     if all_users and (n_untrained := int(np.count_nonzero(~saved.is_trained))):
-        print(f"{n_untrained:,} users without a positive in the training data are left out.", file=sys.stderr)
+        note(f"{n_untrained:,} users without a positive in the training data are left out.")
     if output is not None:
         with write_atomically(output) as file:
             pq.write_table(table, file)

@@ -26,6 +26,8 @@ from recsys import command_line
     "--out", callback=command_line.model_path, metavar="MODEL", help="Folder of the model.  [default: DIR/models/<name>]"
 )
 @command_line.dir_option
+@command_line.verbose_option
+@command_line.quiet_option
 @command_line.json_option
 def train(
     *,

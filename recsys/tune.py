@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import click
 
 from recsys import command_line
+from recsys.verbosity import note
 
 if TYPE_CHECKING:
     from recsys.config import Config
@@ -45,6 +46,8 @@ _FLAGS = {
 @click.option("--resume-auto", is_flag=True, help="Go on with the study --name, or start it.")
 @click.option("--warm-start", metavar="STUDY", help="Try the best configs of another study first.")
 @click.option("--dry-run", is_flag=True, help="Check everything, show what would run, train nothing.")
+@command_line.verbose_option
+@command_line.quiet_option
 @command_line.json_option
 def tune(
     *,
@@ -147,7 +150,7 @@ def _kept(study: Path, folder: Path) -> str:
 
 def _print_what_goes_on(study: Path, folder: Path) -> None:
     """Before anything can end the search: who kills it leaves it no time to tell."""
-    print(f"Whatever ends this search, it goes on with: {_command_that_goes_on(study, folder)}", file=sys.stderr)
+    note(f"Whatever ends this search, it goes on with: {_command_that_goes_on(study, folder)}")
 
 
 def _command_that_goes_on(study: Path, folder: Path) -> str:

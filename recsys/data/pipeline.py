@@ -35,11 +35,13 @@ from recsys.data.titles import read_titles
 from recsys.object_store import fetch_folder, remove, url_of
 from recsys.storage import move_folder, temporary_sibling, write_atomically
 from recsys.surroundings import require_writable
+from recsys.verbosity import progress
 
 BUCKET_ROWS = 1 << 20
 """Rows of a bucket, about: what one task holds in memory."""
 
 MAX_BUCKETS = 512
+_SECONDS_A_LINE = 2.0
 
 _COUNTS = (
     *("n_interactions", "n_positives", "n_low", "n_train", "n_validation", "n_test"),
@@ -120,7 +122,8 @@ def _put_in_place(made: Path, path: Path) -> None:
 def _make(config: Config, source: Source, fragments: Sequence[Fragment], target: Path) -> dict[str, Any]:
     """Write the processed files into `target`; the manifest's counts and notes."""
     threshold = None if source.all_positive else config.data.positive_threshold
-    summary = merge(_stream(len(fragments), lambda number: summarise(fragments[number], threshold)))
+    read = _stream(len(fragments), lambda number: summarise(fragments[number], threshold), rows=lambda found: found.n_rows)
+    summary = merge(read)
     spans = list(summary.spans.values())
     clock = find_clock(spans)
     check_summary(summary, source, config)
@@ -185,8 +188,11 @@ def _run(n: int, task: Callable[..., Any], *shared: Any) -> list[Any]:
     return list(_stream(n, task, *shared))
 
 
-def _stream(n: int, task: Callable[..., Any], *shared: Any) -> Iterator[Any]:
-    """Run `task(0, *shared)`, ..., `task(n - 1, *shared)` as one execution of Ray Data; yield their results in this order."""
+def _stream(n: int, task: Callable[..., Any], *shared: Any, rows: Callable[[Any], int] | None = None) -> Iterator[Any]:
+    """Run `task(0, *shared)`, ..., `task(n - 1, *shared)` as one execution of Ray Data; yield their results in this order.
+
+    `rows`: how many rows a result stands for, shown as progress.
+    """
     import ray.data
 
     if n == 0:
@@ -206,10 +212,14 @@ def _stream(n: int, task: Callable[..., Any], *shared: Any) -> Iterator[Any]:
     numbers = ray.data.from_items([{"number": number} for number in range(n)], override_num_blocks=n)
     mapped = numbers.map_batches(apply, batch_size=None, batch_format="numpy", zero_copy_batch=True)
     waiting: dict[int, Any] = {}
-    turn = 0
-    for row in mapped.iter_rows():
-        waiting[row["number"]] = row["result"]
-        # What came before its turn waits; the rest is handed on, so that the driver never holds all of it.
-        while turn in waiting:
-            yield waiting.pop(turn)
-            turn += 1
+    turn = n_done = n_rows = 0
+    with progress("Preparing" if rows is None else "Reading", _SECONDS_A_LINE) as show:
+        for row in mapped.iter_rows():
+            waiting[row["number"]] = row["result"]
+            n_done += 1
+            n_rows += 0 if rows is None else rows(row["result"])
+            show(f"part {n_done:,} of {n:,}" + ("" if rows is None else f", {n_rows:,} rows"))
+            # What came before its turn waits; the rest is handed on, so that the driver never holds all of it.
+            while turn in waiting:
+                yield waiting.pop(turn)
+                turn += 1

@@ -13,6 +13,7 @@ from recsys.data.connection import cluster_address
 from recsys.data.interactions import Interactions
 from recsys.search.resources import join, task_options
 from recsys.training.final import Trained, device_of
+from recsys.verbosity import NORMAL, VERBOSE, set_verbosity, shows_progress
 
 Train = Callable[[Config, Interactions, int, int | None], Trained]
 """Trains a config on data with a seed, for a number of epochs; where it is None, for as many as the config says."""
@@ -42,7 +43,8 @@ def run(train: Train, config: Config, data: Interactions, seeds: Sequence[int], 
         return
     task = ray.remote(_train_there).options(**task_options(config))
     there = ray.put(data)
-    results = [task.remote(train, config, there, seed, n_epochs) for seed in seeds]
+    level = VERBOSE if shows_progress() else NORMAL
+    results = [task.remote(train, config, there, seed, n_epochs, level) for seed in seeds]
     for result in results:
         try:
             trained = ray.get(result)
@@ -56,7 +58,10 @@ def _train(train: Train, config: Config, data: Interactions, seed: int, n_epochs
     return train(config, data, seed, n_epochs)
 
 
-def _train_there(train: Train, config: Config, data: Interactions, seed: int, n_epochs: int | None) -> Trained:
+def _train_there(  # noqa: PLR0917 (Ray's types know no keywords)
+    train: Train, config: Config, data: Interactions, seed: int, n_epochs: int | None, level: int
+) -> Trained:
+    set_verbosity(level)  # Ray brings the lines of other machines here
     trained = _train(train, config, data, seed, n_epochs)
     trained.model.cpu()
     return trained

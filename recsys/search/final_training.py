@@ -29,6 +29,7 @@ from recsys.training.evaluation import evaluate, protocol_name
 from recsys.training.final import Trained, append_test_scores, find_n_epochs, train_for_test, train_on_validation
 from recsys.training.ranking import ModelScorer
 from recsys.training.saved_model import SavedModel
+from recsys.verbosity import progress
 
 _log = logging.getLogger(__name__)
 
@@ -102,7 +103,8 @@ def evaluate_model(model: Path, folder: Path) -> dict[str, Any]:
         )
     tracking = open_tracking(load_config(saved.config), folder)
     torch.set_num_threads(max(1, int(saved.config.resources.cpu)))
-    scores = evaluate(ModelScorer(saved.model, len(saved.item_ids)), load(processed, "test", False), saved.config)
+    with progress("Scoring test"):
+        scores = evaluate(ModelScorer(saved.model, len(saved.item_ids)), load(processed, "test", False), saved.config)
     append_test_scores(folder, "evaluate", path, scores)
     if tracking:
         tags = {"kind": "evaluation", "model": saved.config.model.name, "dataset": saved.config.data.source, "state": "complete"}
@@ -124,7 +126,7 @@ def _train_seeds(
     if noted is None:
         data = load(processed, "validation", fixed)
         trained = list(final_runs.run(train_on_validation, config, data, seeds, n_epochs))
-        return trained, score_baselines(data, config), data
+        return trained, _score_baselines(data, config), data
 
     def train_held_out() -> Trained:
         return next(final_runs.run(train_on_validation, config, load(processed, "validation", fixed), seeds[:1], None))
@@ -135,7 +137,12 @@ def _train_seeds(
     for one in final_runs.run(train_for_test, config, data, seeds, n_epochs):
         trained.append(one)
         append_test_scores(noted[0], "train", noted[1], trained[-1].metrics)
-    return trained, score_baselines(data, config), data
+    return trained, _score_baselines(data, config), data
+
+
+def _score_baselines(data: Interactions, config: Config) -> dict[str, Any]:
+    with progress("Scoring baselines"):
+        return score_baselines(data, config)
 
 
 def _pairs_of(data: Interactions) -> UserItemIndex:

@@ -1,4 +1,4 @@
-"""How a search is shown while it runs: a live table on a terminal, plain lines without one.
+"""How a search is shown while it runs: a live table on a terminal, plain lines without one or with -v, nothing with -q.
 
 Listens to Tune as a callback and reads the record of the study; it also keeps the time that trials spent working.
 """
@@ -18,8 +18,11 @@ from recsys.config import Config
 from recsys.search.record import StudyRecord
 from recsys.search.summaries import TrialSummary, best_trial, ranked
 from recsys.training.evaluation import protocol_name
+from recsys.verbosity import is_quiet, is_verbose
 
 _SHOWN_TRIALS = 12
+_SECONDS_A_LINE = 30.0
+"""A search without a terminal says at least this often where its trials are."""
 
 
 class SearchProgress(Callback):
@@ -37,6 +40,8 @@ class SearchProgress(Callback):
         self._began = time.monotonic()
         self._console = Console(file=sys.stderr)
         self._live: Live | None = None
+        self._reached: dict[int, tuple[int, float]] = {}  # by trial, its last step and the value there
+        self._next_line = self._began + _SECONDS_A_LINE
 
     @property
     def busy_seconds(self) -> float:
@@ -45,7 +50,7 @@ class SearchProgress(Callback):
 
     def setup(self, *_args: Any, **_kwargs: Any) -> None:
         """Begin the live table where there is a terminal."""
-        if self._console.is_terminal:
+        if self._console.is_terminal and not is_verbose() and not is_quiet():
             self._live = Live(console=self._console, refresh_per_second=4, get_renderable=self._render, transient=True)
             self._live.start()
 
@@ -56,36 +61,63 @@ class SearchProgress(Callback):
             self._live = None
 
     def on_trial_result(self, iteration: int, trials: list[Trial], trial: Trial, result: dict[str, Any], **_info: Any) -> None:  # noqa: ARG002
-        """Keep the epoch's times; where there is no terminal, tell of a trial that this result ended in a line."""
+        """Keep the epoch's times and value; without a terminal, print a line for a trial that this result ended."""
         self.ended = time.time()
         if "metrics" in result:
             self.started = min(self.started or result["started"], result["started"])
             # A part of an epoch tells the time of the epoch so far.
             seconds = result["metrics"]["train_seconds"] + result["metrics"]["rank_seconds"]
-            self._busy[trial.config["number"], result["epoch"]] = seconds
+            number, value = trial.config["number"], result["metrics"][self._config.metric_name]
+            self._busy[number, result["epoch"]] = seconds
+            self._reached[number] = result["step"], value
+            if is_verbose():
+                self._print(f"trial {number}: {self._describe_running(self._record.summary(number))}")
         if result.get("done"):
-            self._tell(trial)
+            self._print_ending(trial)
 
     def on_trial_error(self, iteration: int, trials: list[Trial], trial: Trial, **_info: Any) -> None:  # noqa: ARG002
-        """Tell of the trial in a line where there is no terminal."""
-        self._tell(trial)
+        """Print a line for the trial where there is no terminal."""
+        self._print_ending(trial)
 
-    def _tell(self, trial: Trial) -> None:
-        if self._live:
+    def on_step_end(self, iteration: int, trials: list[Trial], **_info: Any) -> None:  # noqa: ARG002
+        """Without a terminal, print where the running trials are, if nothing was printed for long; Tune calls this often."""
+        if time.monotonic() < self._next_line:
             return
+        summaries = self._record.summaries()
+        running = [f"trial {s.number} at {self._describe_running(s)}" for s in summaries if self._record.is_running(s.number)]
+        more = [f"{len(running) - _SHOWN_TRIALS} more"] if len(running) > _SHOWN_TRIALS else []
+        self._print(f"{'; '.join(running[:_SHOWN_TRIALS] + more) or 'no trial runs'} | {self._headline(summaries)}")
+
+    def _print(self, line: str) -> None:
+        self._next_line = time.monotonic() + _SECONDS_A_LINE
+        if not self._live and not is_quiet():
+            self._console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+    def _print_ending(self, trial: Trial) -> None:
         summaries = self._record.summaries()
         ended = next(s for s in summaries if s.number == trial.config["number"])
         if ended.state == "unfinished":
             return  # it is tried again
         epochs = f"{ended.epochs} epoch{'s' * (ended.epochs != 1)}"
         told = f"trial {ended.number}: {ended.state} after {epochs}, {self._describe(ended)}"
-        line = f"{told} | {self._headline(summaries)}"
-        self._console.print(line, markup=False, highlight=False, soft_wrap=True)
+        self._print(f"{told} | {self._headline(summaries)}")
 
     def _describe(self, summary: TrialSummary) -> str:
         value = "no value" if summary.value is None else f"{metric_title(self._config)} {summary.value:.4f}"
         name = summary.params.get("model.name", self._config.model.name)
         return f"{name} {value}"
+
+    def _describe_running(self, summary: TrialSummary) -> str:
+        epochs, value = self._reached_by(summary)
+        return f"epoch {epochs}, {f'{metric_title(self._config)} {value}' if value else 'no value yet'}"
+
+    def _reached_by(self, summary: TrialSummary) -> tuple[str, str]:
+        """Epochs of a running trial, with parts of one, of those that it may run; and the value of its last report."""
+        parts = self._record.parts
+        step, value = self._reached.get(summary.number, (summary.epochs * parts, summary.value))
+        epochs = f"{step / parts:.1f}" if step % parts else f"{step // parts}"
+        most = summary.params.get("training.max_epochs", self._config.training.max_epochs)
+        return f"{epochs}/{most}", "" if value is None else f"{value:.4f}"
 
     def _headline(self, summaries: list[TrialSummary]) -> str:
         best = best_trial(summaries)
@@ -113,8 +145,11 @@ class SearchProgress(Callback):
         running = [s for s in summaries if s.state == "unfinished"]
         ended = [s for s in ranked(summaries) if s.choosable and s.state != "unfinished"]
         table = trial_table(self._config)
-        for summary in running + ended[: max(3, _SHOWN_TRIALS - len(running))]:
-            add_trial(table, summary, "running" if summary.state == "unfinished" else summary.state)
+        for summary in running:
+            state = "running" if self._record.is_running(summary.number) else "waiting"
+            add_trial(table, summary, state, self._reached_by(summary))
+        for summary in ended[: max(3, _SHOWN_TRIALS - len(running))]:
+            add_trial(table, summary, summary.state)
         return Group(Text(self._headline(summaries)), table)
 
 
@@ -123,11 +158,11 @@ def trial_table(config: Config) -> Table:
     return Table("trial", "state", "epochs", metric_title(config), "parameters", box=None, header_style="bold")
 
 
-def add_trial(table: Table, trial: TrialSummary, state: str) -> None:
-    """A trial as a row, its state told as `state`."""
-    value = "" if trial.value is None else f"{trial.value:.4f}"
+def add_trial(table: Table, trial: TrialSummary, state: str, reached: tuple[str, str] | None = None) -> None:
+    """Add a trial as a row, with the epochs and the value that it has reached: by default its last epoch and its best value."""
+    epochs, value = reached or (str(trial.epochs), "" if trial.value is None else f"{trial.value:.4f}")
     parameters = Text(show_params(trial.params), overflow="ellipsis", no_wrap=True)
-    table.add_row(str(trial.number), state, str(trial.epochs), value, parameters)
+    table.add_row(str(trial.number), state, epochs, value, parameters)
 
 
 def metric_title(config: Config) -> str:

@@ -4,7 +4,6 @@ Stands before the search. Each domain is checked against the type and the bounds
 values makes a valid config.
 """
 
-import sys
 from collections.abc import Hashable, Iterable, Mapping
 from functools import cached_property
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import Any, get_args
 from recsys.config import Config, config_paths, get_value
 from recsys.config_files import nearest, raise_mistakes, read_yaml, unknown_path
 from recsys.search.space import Domain, Scalar, SearchSpace, field_refusals
+from recsys.verbosity import note
 
 SEARCHED_SECTIONS = ("model", "training")
 MAX_DOMAINS = 50
@@ -44,7 +44,7 @@ def read_effective_space(file: Path, config: Config, decided: Iterable[str]) -> 
         raise ValueError(f"{file}: must leave a parameter to search, but got all set. Take one from --set, or use recsys.train.")
     space.check_with(config)
     for path in leaving:
-        print(f"note: {path} is set to {get_value(config, path)} and leaves the search space.", file=sys.stderr)
+        note(f"note: {path} is set to {get_value(config, path)} and leaves the search space.")
     return space
 
 

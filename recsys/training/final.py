@@ -7,7 +7,7 @@ Stands behind the search. Test is scored here and by the evaluate command alone,
 import dataclasses
 import json
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,8 +20,9 @@ from recsys.data.negatives import NegativeSampler
 from recsys.models import Model
 from recsys.object_store import fetch, publish, url_of
 from recsys.training.evaluation import evaluate
-from recsys.training.fit import fit
+from recsys.training.fit import Epoch, fit
 from recsys.training.ranking import ModelScorer
+from recsys.verbosity import progress
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,7 @@ def train_on_validation(config: Config, data: Interactions, seed: int, n_epochs:
 
     `data` holds out validation.
     """
-    epochs = fit(config, data, seed, n_epochs=n_epochs, device=device_of(config))
+    epochs = _shown(fit(config, data, seed, n_epochs=n_epochs, device=device_of(config)), config, seed, n_epochs)
     best = max((epoch for epoch in epochs if epoch.whole), key=lambda epoch: epoch.metrics[config.metric_name])
     metrics = {name.removeprefix("val_"): value for name, value in best.metrics.items() if name.startswith("val_")}
     state = best.state
@@ -66,8 +67,23 @@ def train_for_test(config: Config, data: Interactions, seed: int, n_epochs: int 
             data.user.astype(np.int64), config.training.n_negatives, np.random.default_rng(seed)
         )
         data = dataclasses.replace(data, negatives=draws.astype(np.int32))
-    *_, last = fit(config, data, seed, n_epochs=n_epochs, device=device_of(config), rank=False)
-    return Trained(last.state.model, last.epoch, evaluate(ModelScorer(last.state.model, data.n_items), data, config))
+    epochs = fit(config, data, seed, n_epochs=n_epochs, device=device_of(config), rank=False)
+    *_, last = _shown(epochs, config, seed, n_epochs)
+    with progress("Scoring test"):
+        scores = evaluate(ModelScorer(last.state.model, data.n_items), data, config)
+    return Trained(last.state.model, last.epoch, scores)
+
+
+def _shown(epochs: Iterator[Epoch], config: Config, seed: int, n_epochs: int | None) -> Iterator[Epoch]:
+    """Yield the epochs, each shown as progress."""
+    last = config.training.max_epochs if n_epochs is None else n_epochs
+    with progress(f"Training with seed {seed}") as show:
+        for epoch in epochs:
+            part = "" if epoch.whole else f" (step {epoch.step})"
+            values = {name: epoch.metrics.get(name) for name in ("train_loss", config.metric_name)}
+            shown = "".join(f", {name} {value:.4f}" for name, value in values.items() if value is not None)
+            show(f"epoch {epoch.epoch} of {last}{part}{shown}")
+            yield epoch
 
 
 def append_test_scores(folder: Path, command: str, model: Path, scores: Mapping[str, float]) -> None:

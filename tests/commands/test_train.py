@@ -116,6 +116,19 @@ def test_evaluation_reproduces_the_figures(trained: dict[str, Any], home: Path, 
     assert f"ndcg_at_10      {found['test']['ndcg_at_10']:.4f}" in text
 
 
+def test_each_epoch_has_a_line_if_asked_for(home: Path, store: list[str], tmp_path: Path) -> None:
+    asked = ["--best-of", "first", "--dir", home, "--out", tmp_path / "m", "--validate", "--json", *store]
+    code, out, err = run(train.main, *asked, "-v")
+    assert code == 0
+    n_epochs, seed = json.loads(out)["epochs"], json.loads(out)["seeds"][0]["seed"]
+    lines = [line.partition(", train_loss ") for line in err.splitlines() if line.startswith("Training")]
+    assert [line for line, *_ in lines] == [f"Training with seed {seed}: epoch {n} of {n_epochs}" for n in range(1, n_epochs + 1)]
+    assert all(re.fullmatch(r"\d+\.\d{4}, val_ndcg_at_10 0\.\d{4}", values) for *_, values in lines)
+    for flags in ([], ["-q"]):
+        code, again, err = run(train.main, *asked, *flags)
+        assert (code, json.loads(again)["validation"], err) == (0, json.loads(out)["validation"], "")
+
+
 @pytest.mark.parametrize("flags", [[], ["--validate"]])
 def test_a_training_that_diverges(home: Path, store: list[str], tmp_path: Path, flags: list[str]) -> None:
     before = scorings(home) if (home / "test_scores.jsonl").exists() else []

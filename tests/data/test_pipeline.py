@@ -18,6 +18,7 @@ from recsys.data.connection import connect
 from recsys.data.pipeline import prepare
 from recsys.data.processed import Part, Processed, all_pairs, item_ids, item_titles, load, read_manifest, resolve, user_ids
 from recsys.data.splits import TEST, random_split
+from recsys.verbosity import NORMAL, VERBOSE, set_verbosity
 
 from .conftest import Prepare
 
@@ -387,3 +388,15 @@ def test_times_finer_than_seconds(prepared: Prepare, tmp_path: Path) -> None:
     held_out = load(prepared(tmp_path / "data.parquet"), "test", negatives=False).held_out
     assert held_out is not None
     assert held_out.item.tolist() == [0]
+
+
+@pytest.mark.usefixtures("ray_here")
+def test_rows_are_shown_as_they_are_read(tmp_path: Path, ratings: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    set_verbosity(VERBOSE)
+    try:
+        pipeline.prepare(replace_values(Config(), {"data.source": str(ratings)}), tmp_path)
+    finally:
+        set_verbosity(NORMAL)
+    lines = capsys.readouterr().err.splitlines()
+    # 60 users with 14 ratings each.
+    assert [line for line in lines if line.startswith("Reading")] == ["Reading: part 1 of 1, 840 rows"]

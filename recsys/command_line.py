@@ -8,6 +8,7 @@ import gc
 import json
 import logging
 import os
+import re
 import shlex
 import signal
 import sys
@@ -172,15 +173,19 @@ def given_storage(settings: Sequence[str]) -> str | None:
 
 
 def print_result(answer: Mapping[str, Any], as_json: bool, describe: Callable[[Mapping[str, Any]], RenderableType]) -> None:
-    """Print the result of a command on standard output: one JSON object, or what `describe` makes of it."""
+    """Print the result of a command on standard output: one JSON object, or what `describe` makes of it.
+
+    No text of the data controls a terminal. JSON has the same values all the same, as it reads the escapes.
+    """
     stream = result_stream()
-    told = as_shown(json.dumps(answer, ensure_ascii=False, allow_nan=not as_json))
+    told = escaped(as_shown(json.dumps(answer, ensure_ascii=False, allow_nan=not as_json)))
     try:
         if as_json:
             print(told, file=stream, flush=True)
         else:
             width = None if stream.isatty() else PLAIN_WIDTH
-            Console(file=stream, width=width, highlight=False, markup=False, soft_wrap=True).print(describe(json.loads(told)))
+            console = Console(file=stream, width=width, highlight=False, markup=False, emoji=False, soft_wrap=True)
+            console.print(describe(_with_texts_escaped(json.loads(told))))
     except OSError as error:
         raise OSError(error.errno, error.strerror, "/dev/stdout") from None
 
@@ -191,8 +196,26 @@ def dir_flag(folder: Path) -> str:
 
 
 def as_told(text: str) -> str:
-    """The text as it may be shown: no password in a URL, and of a folder in S3 the URL instead of the local copy."""
-    return without_passwords(as_shown(text))
+    """The lines as they may be shown: no password in a URL, a folder in S3 by its URL, and nothing that controls a terminal."""
+    return escaped(without_passwords(as_shown(text)), keep="\n\t")
+
+
+_CONTROLS = re.compile("[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+"""Characters that a terminal obeys: C0 and C1, ends of lines and paragraphs, directions; surrogates, which have no encoding."""
+
+
+def escaped(text: str, keep: str = "") -> str:
+    """Return the text with the characters that control a terminal, but for those in `keep`, as JSON escapes them."""
+    return _CONTROLS.sub(lambda found: found[0] if found[0] in keep else f"\\u{ord(found[0]):04x}", text)
+
+
+def _with_texts_escaped(value: Any) -> Any:
+    """An answer with its texts escaped; names stay, as two may be escaped alike."""
+    if isinstance(value, str):
+        return escaped(value)
+    if isinstance(value, list):
+        return [_with_texts_escaped(one) for one in value]
+    return {name: _with_texts_escaped(one) for name, one in value.items()} if isinstance(value, dict) else value
 
 
 class _Told(logging.Formatter):

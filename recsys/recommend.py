@@ -63,7 +63,11 @@ def _text(answer: Mapping[str, Any]) -> RenderableType:
     tables = []
     for user_id, items in answer.items():
         table = Table(
-            "rank", "item", "score", "title", box=None, header_style="bold", title=f"user {user_id}", title_justify="left"
+            *("rank", "item", "score", "title"),
+            box=None,
+            header_style="bold",
+            title=f"user {command_line.escaped(user_id)}",
+            title_justify="left",
         )
         for rank, item in enumerate(items, start=1):
             table.add_row(str(rank), str(item["item_id"]), f"{item['score']:.3f}", item["title"] or "")

@@ -270,6 +270,13 @@ def test_no_password_is_told(capfd: pytest.CaptureFixture[str]) -> None:
     assert dir_flag(Path("/tmp/recsys-x1/s3:/bucket/p")) == " --dir s3://bucket/p"
 
 
+def test_nothing_that_is_reported_controls_the_terminal(capfd: pytest.CaptureFixture[str]) -> None:
+    assert tell(RuntimeError("a\tb\nc \x1b[31m \x07 \x9b \ud800 ü \u202e")) == 1
+    assert capfd.readouterr().err.endswith("RuntimeError: a\tb\nc \\u001b[31m \\u0007 \\u009b \\ud800 ü \\u202e\n")
+    print_result({"path": "a\nb\x1b"}, False, lambda told: Text(told["path"]))
+    assert capfd.readouterr().out == "a\\u000ab\\u001b\n"
+
+
 def test_the_storage_that_a_command_is_given(monkeypatch: pytest.MonkeyPatch) -> None:
     both = ["study.storage=mysql://h/a", "training.loss=squared", "study.storage='mysql://u:pass@h/b'"]
     assert given_storage(both) == "mysql://u@h/b"

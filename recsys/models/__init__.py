@@ -3,13 +3,11 @@
 import torch
 
 from recsys.config import ModelConfig
+from recsys.models.contract import Model, Side, SideName
 from recsys.models.gmf import GMF
 from recsys.models.inner_product import InnerProduct
 from recsys.models.mlp import MLP
 from recsys.models.neumf import NeuMF
-from recsys.models.parts import ROW_PARAMETERS, Side
-
-Model = InnerProduct | GMF | MLP | NeuMF
 
 MODELS: dict[str, type[Model]] = {"inner_product": InnerProduct, "gmf": GMF, "mlp": MLP, "neumf": NeuMF}
 
@@ -19,4 +17,4 @@ def build_model(config: ModelConfig, n_users: int, n_items: int, generator: torc
     return MODELS[config.name](config, n_users, n_items, generator)
 
 
-__all__ = ["MODELS", "ROW_PARAMETERS", "Model", "Side", "build_model"]
+__all__ = ["MODELS", "Model", "Side", "SideName", "build_model"]

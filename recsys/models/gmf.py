@@ -4,12 +4,13 @@ import torch
 from torch import Tensor, nn
 
 from recsys.config import ModelConfig
+from recsys.models.contract import Model, Side
+from recsys.models.layers import Biases, Embedding, add_biases
 from recsys.models.lookup import inner_product
-from recsys.models.parts import Intercepts, Side, Table, add_intercepts
 
 
-class GMF(nn.Module):
-    """logit = <w, u * i> + intercepts, computed as <w * u, i>: the weights cost a multiplication a user and not a pair.
+class GMF(Model):
+    """logit = <w, u * i> + biases, computed as <w * u, i>: the weights cost a multiplication a user and not a pair.
 
     The weights start at 1, so that the model starts as the inner product; with random signs and embeddings near 0 half of its
     dimensions would first have to unlearn. L2 goes by w * u, since weights beside a penalised u would undo the penalty.
@@ -18,10 +19,10 @@ class GMF(nn.Module):
 
     def __init__(self, config: ModelConfig, n_users: int, n_items: int, generator: torch.Generator) -> None:
         super().__init__()
-        self.users = Table(n_users, config.embedding_dim, config.init_std, generator)
-        self.items = Table(n_items, config.embedding_dim, config.init_std, generator)
+        self.users = Embedding("user", n_users, config.embedding_dim, config.init_std, generator)
+        self.items = Embedding("item", n_items, config.embedding_dim, config.init_std, generator)
         self.weight = nn.Parameter(torch.ones(config.embedding_dim))
-        self.intercepts = Intercepts(config.bias, n_users, n_items)
+        self.intercepts = Biases(config.bias, n_users, n_items)
 
     def user_side(self, user: Tensor) -> Side:
         """Users (B,) -> w * u."""
@@ -35,8 +36,4 @@ class GMF(nn.Module):
 
     def score(self, user_side: Side, item_side: Side) -> Tensor:
         """Sides of (B,) users and (B, n) or (n,) items -> logits (B, n)."""
-        return add_intercepts(inner_product(user_side.factors[0], item_side.factors[0]), user_side, item_side)
-
-    def forward(self, user: Tensor, item: Tensor) -> Tensor:
-        """Users (B,), items (B, n) or (n,) -> logits (B, n)."""
-        return self.score(self.user_side(user), self.item_side(item))
+        return add_biases(inner_product(user_side.factors[0], item_side.factors[0]), user_side, item_side)

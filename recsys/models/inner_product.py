@@ -1,21 +1,22 @@
 """Matrix factorisation: the score is the inner product of the user's and the item's embedding."""
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from recsys.config import ModelConfig
+from recsys.models.contract import Model, Side
+from recsys.models.layers import Biases, Embedding, add_biases
 from recsys.models.lookup import inner_product
-from recsys.models.parts import Intercepts, Side, Table, add_intercepts
 
 
-class InnerProduct(nn.Module):
-    """logit = <u, i> + intercepts. Source: Koren et al. 2009, Computer 42(8), eq. 4."""
+class InnerProduct(Model):
+    """logit = <u, i> + biases. Source: Koren et al. 2009, Computer 42(8), eq. 4."""
 
     def __init__(self, config: ModelConfig, n_users: int, n_items: int, generator: torch.Generator) -> None:
         super().__init__()
-        self.users = Table(n_users, config.embedding_dim, config.init_std, generator)
-        self.items = Table(n_items, config.embedding_dim, config.init_std, generator)
-        self.intercepts = Intercepts(config.bias, n_users, n_items)
+        self.users = Embedding("user", n_users, config.embedding_dim, config.init_std, generator)
+        self.items = Embedding("item", n_items, config.embedding_dim, config.init_std, generator)
+        self.intercepts = Biases(config.bias, n_users, n_items)
 
     def user_side(self, user: Tensor) -> Side:
         """Users (B,) -> their embeddings."""
@@ -29,8 +30,4 @@ class InnerProduct(nn.Module):
 
     def score(self, user_side: Side, item_side: Side) -> Tensor:
         """Sides of (B,) users and (B, n) or (n,) items -> logits (B, n)."""
-        return add_intercepts(inner_product(user_side.factors[0], item_side.factors[0]), user_side, item_side)
-
-    def forward(self, user: Tensor, item: Tensor) -> Tensor:
-        """Users (B,), items (B, n) or (n,) -> logits (B, n)."""
-        return self.score(self.user_side(user), self.item_side(item))
+        return add_biases(inner_product(user_side.factors[0], item_side.factors[0]), user_side, item_side)

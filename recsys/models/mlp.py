@@ -4,20 +4,21 @@ import torch
 from torch import Tensor, nn
 
 from recsys.config import ModelConfig
+from recsys.models.contract import Model, Side
+from recsys.models.layers import Biases, Embedding, Tower, add_biases, output_weight
 from recsys.models.lookup import rows_of
-from recsys.models.parts import Intercepts, Side, Table, Tower, add_intercepts, output_weight
 
 
-class MLP(nn.Module):
-    """logit = <h, tower([u; i])> + intercepts. Source: He et al. 2017, arXiv:1708.05031, eq. 10."""
+class MLP(Model):
+    """logit = <h, tower([u; i])> + biases. Source: He et al. 2017, arXiv:1708.05031, eq. 10."""
 
     def __init__(self, config: ModelConfig, n_users: int, n_items: int, generator: torch.Generator) -> None:
         super().__init__()
-        self.users = Table(n_users, config.embedding_dim, config.init_std, generator)
-        self.items = Table(n_items, config.embedding_dim, config.init_std, generator)
+        self.users = Embedding("user", n_users, config.embedding_dim, config.init_std, generator)
+        self.items = Embedding("item", n_items, config.embedding_dim, config.init_std, generator)
         self.tower = Tower(config.embedding_dim, config.n_layers, config.dropout, generator)
         self.output = nn.Parameter(output_weight(self.tower.width, generator))
-        self.intercepts = Intercepts(config.bias, n_users, n_items)
+        self.intercepts = Biases(config.bias, n_users, n_items)
 
     def user_side(self, user: Tensor) -> Side:
         """Users (B,) -> their share of the first layer."""
@@ -32,8 +33,4 @@ class MLP(nn.Module):
     def score(self, user_side: Side, item_side: Side) -> Tensor:
         """Sides of (B,) users and (B, n) or (n,) items -> logits (B, n)."""
         hidden = self.tower(rows_of(user_side.factors[0]), rows_of(item_side.factors[0]))  # (B, n, width)
-        return add_intercepts(hidden @ self.output, user_side, item_side)
-
-    def forward(self, user: Tensor, item: Tensor) -> Tensor:
-        """Users (B,), items (B, n) or (n,) -> logits (B, n)."""
-        return self.score(self.user_side(user), self.item_side(item))
+        return add_biases(hidden @ self.output, user_side, item_side)

@@ -4,12 +4,13 @@ import torch
 from torch import Tensor, nn
 
 from recsys.config import ModelConfig
+from recsys.models.contract import Model, Side
+from recsys.models.layers import Biases, Embedding, Tower, add_biases, output_weight
 from recsys.models.lookup import inner_product, rows_of
-from recsys.models.parts import Intercepts, Side, Table, Tower, add_intercepts, output_weight
 
 
-class NeuMF(nn.Module):
-    """logit = <h, [u * i; tower([u'; i'])]> + intercepts, the product's part of h moved to the user's side as in GMF.
+class NeuMF(Model):
+    """logit = <h, [u * i; tower([u'; i'])]> + biases, the product's part of h moved to the user's side as in GMF.
 
     The product's part of h starts at 1, and L2 goes by h * u, as in GMF. Source: He et al. 2017, arXiv:1708.05031, eq. 12.
     """
@@ -17,14 +18,14 @@ class NeuMF(nn.Module):
     def __init__(self, config: ModelConfig, n_users: int, n_items: int, generator: torch.Generator) -> None:
         super().__init__()
         dim, std = config.embedding_dim, config.init_std
-        self.product_users = Table(n_users, dim, std, generator)
-        self.product_items = Table(n_items, dim, std, generator)
-        self.tower_users = Table(n_users, dim, std, generator)
-        self.tower_items = Table(n_items, dim, std, generator)
+        self.product_users = Embedding("user", n_users, dim, std, generator)
+        self.product_items = Embedding("item", n_items, dim, std, generator)
+        self.tower_users = Embedding("user", n_users, dim, std, generator)
+        self.tower_items = Embedding("item", n_items, dim, std, generator)
         self.tower = Tower(dim, config.n_layers, config.dropout, generator)
         self.product_output = nn.Parameter(torch.ones(dim))
         self.tower_output = nn.Parameter(output_weight(self.tower.width, generator))
-        self.intercepts = Intercepts(config.bias, n_users, n_items)
+        self.intercepts = Biases(config.bias, n_users, n_items)
 
     def user_side(self, user: Tensor) -> Side:
         """Users (B,) -> h * u and the share of the tower's first layer."""
@@ -40,8 +41,4 @@ class NeuMF(nn.Module):
         """Sides of (B,) users and (B, n) or (n,) items -> logits (B, n)."""
         product = inner_product(user_side.factors[0], item_side.factors[0])
         hidden = self.tower(rows_of(user_side.factors[1]), rows_of(item_side.factors[1]))  # (B, n, width)
-        return add_intercepts(product + hidden @ self.tower_output, user_side, item_side)
-
-    def forward(self, user: Tensor, item: Tensor) -> Tensor:
-        """Users (B,), items (B, n) or (n,) -> logits (B, n)."""
-        return self.score(self.user_side(user), self.item_side(item))
+        return add_biases(product + hidden @ self.tower_output, user_side, item_side)

@@ -7,7 +7,7 @@ and travels apart from the others, so that nothing is computed for draws that it
 
 import math
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Self
 
@@ -18,8 +18,9 @@ from torch import Tensor
 from recsys.config import Config, TrainingConfig
 from recsys.data.interactions import Interactions
 from recsys.data.negatives import IntArray, NegativeSampler, popularity_weights
-from recsys.models import Model
-from recsys.training.losses import choose_loss, explicit_negative_bce, l2_penalty
+from recsys.models import Model, SideName
+from recsys.training.contract import Relabel
+from recsys.training.losses import LOSSES, explicit_negative_bce, l2_penalty, row_loss_of
 
 STRETCH = 1 << 16
 """Positives that negatives are drawn for at a time: their draws stay in the last-level cache until they are trained on."""
@@ -27,8 +28,6 @@ SLICE = 1 << 14
 """Positives in one call of the sampler, whose temporaries then stay in a core's own cache: 2^12 and 2^16 are 15% slower."""
 PART = 1 << 22
 """Positives after which a long epoch reports: minutes on a core, whatever the model."""
-Relabel = Callable[..., tuple[Tensor, ...]]
-"""Ids (...,) of users or of items, any number of tensors -> as many of other ids."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +56,7 @@ class Batch:
 
     def loss(self, model: Model, training: TrainingConfig) -> Tensor:
         """The mean over the rows of their loss and penalty."""
-        row_loss = choose_loss(training)
+        row_loss = row_loss_of(training)
         if len(self.low_user) == 0:
             user, item = model.user_side(self.user), model.item_side(self.item)
             logits = model.score(user, item)  # (B, 1 + n)
@@ -119,7 +118,7 @@ class TrainingRows:
         return n_rows, n_low
 
     @property
-    def n_lookups(self) -> dict[str, int]:
+    def n_lookups(self) -> dict[SideName, int]:
         """Users and items of a batch at most, repeated ones included."""
         n_rows, n_low = (math.ceil(len(user) / self.n_batches) for user in (self.user, self.low_user))
         return {"user": n_rows + n_low, "item": n_rows * (1 + self.n_negatives) + n_low}
@@ -176,15 +175,14 @@ def training_rows(config: Config, data: Interactions, device: str | torch.device
     Raises:
         ValueError: if there is nothing to train on, or fixed negatives are asked for and the data holds none.
     """
-    training = config.training
+    training, loss = config.training, LOSSES[config.training.loss]
     negatives = sampler = weights = log_weights = None
     if training.resample_negatives:
         if training.negative_sampling == "popularity":
             weights = popularity_weights(data.item, data.n_items, training.popularity_alpha)
             # Up to a term that is the same for all items of a user, and so for a row's softmax.
-            log_weights = (
-                torch.from_numpy(np.log(weights / weights.sum())).float().to(device) if training.loss == "softmax" else None
-            )
+            if loss.corrects_sampling:
+                log_weights = torch.from_numpy(np.log(weights / weights.sum())).float().to(device)
         sampler = NegativeSampler(data.known, weights).to(device)
     elif data.negatives is None:
         raise ValueError(
@@ -192,7 +190,7 @@ def training_rows(config: Config, data: Interactions, device: str | torch.device
         )
     else:
         negatives = as_tensor(data.negatives, device)[:, : training.n_negatives]
-    with_low = training.loss == "bce" and config.data.low_ratings == "negative"
+    with_low = loss.takes_low_ratings and config.data.low_ratings == "negative"
     low = slice(None) if with_low else slice(0)
     arrays = (data.user, data.item, data.low_user[low], data.low_item[low])
     user, item, low_user, low_item = (as_tensor(array, device) for array in arrays)

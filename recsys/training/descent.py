@@ -11,11 +11,12 @@ import torch
 
 from recsys.config import Config
 from recsys.data.interactions import Interactions
-from recsys.training.batches import TrainingRows, training_rows
+from recsys.training.batches import training_rows
+from recsys.training.contract import Rows
 from recsys.training.optimiser import Optimiser
 from recsys.training.seeds import generator_of, part_seed
 from recsys.training.state import TrainingState
-from recsys.training.user_rows import UserRows, user_rows
+from recsys.training.user_rows import user_rows
 
 _DECAYS: dict[str | None, Callable[[float], float]] = {
     None: lambda _: 1.0,
@@ -23,7 +24,7 @@ _DECAYS: dict[str | None, Callable[[float], float]] = {
     "cosine": lambda progress: (1 + math.cos(math.pi * progress)) / 2,
 }
 
-_ROWS: dict[str, Callable[[Config, Interactions, str | torch.device], TrainingRows | UserRows]] = {
+_ROWS: dict[str, Callable[[Config, Interactions, str | torch.device], Rows]] = {
     "uniform": training_rows,
     "popularity": training_rows,
     "all": user_rows,

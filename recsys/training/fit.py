@@ -16,6 +16,7 @@ import torch
 
 from recsys.config import Config, TrainingConfig
 from recsys.data.interactions import Interactions
+from recsys.training.contract import Trainer
 from recsys.training.descent import Descent
 from recsys.training.evaluation import evaluate, sample_users
 from recsys.training.least_squares import LeastSquares
@@ -69,7 +70,7 @@ def fit(
         raise ValueError("training: must have at least one positive interaction, but got 0. Lower data.positive_threshold.")
     state = state or start_training(config, data.n_users, data.n_items, seed, device)
     if config.training.loss == "squared":
-        trainer: Descent | LeastSquares = LeastSquares(config, data, state, device)
+        trainer: Trainer = LeastSquares(config, data, state, device)
     else:
         trainer = Descent(config, data, state, seed, device)
     last = config.training.max_epochs if n_epochs is None else n_epochs
@@ -115,7 +116,7 @@ def _has_ended(state: TrainingState, training: TrainingConfig, last: int) -> boo
     return training.patience is not None and state.best_epoch is not None and state.epoch - state.best_epoch >= training.patience
 
 
-def _metrics_so_far(trainer: Descent | LeastSquares, state: TrainingState, loss: float, seconds: float) -> dict[str, float]:
+def _metrics_so_far(trainer: Trainer, state: TrainingState, loss: float, seconds: float) -> dict[str, float]:
     """The metrics of the epoch in progress after one more part of `loss`, the sum over its rows.
 
     Raises:

@@ -6,6 +6,7 @@ user's logits for all items.
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -48,14 +49,34 @@ def softmax(logits: Tensor) -> Tensor:
     return torch.logsumexp(logits, dim=1) - logits[:, 0]
 
 
-LOSSES: dict[str, Callable[[Tensor], Tensor]] = {"bce": bce, "bpr": bpr, "softmax": softmax}
+@dataclass(frozen=True)
+class Loss:
+    """A loss over drawn negatives, and what it needs.
+
+    `of_rows`: logits (B, 1 + n) -> losses (B,). `takes_low_ratings`: low ratings are trained on as explicit negatives.
+    `corrects_sampling`: the logarithm of the sampling probability is subtracted from the logits. `can_balance`: `of_rows` takes
+    `positive_weight`, for `training.balance`.
+    """
+
+    of_rows: Callable[..., Tensor]
+    takes_low_ratings: bool = False
+    corrects_sampling: bool = False
+    can_balance: bool = False
 
 
-def choose_loss(config: TrainingConfig) -> Callable[[Tensor], Tensor]:
-    """The loss of a row that `training.loss`, and for bce `training.balance`, asks for."""
-    if config.loss == "bce" and config.balance:
-        return partial(bce, positive_weight=config.n_negatives)
-    return LOSSES[config.loss]
+LOSSES = {
+    "bce": Loss(bce, takes_low_ratings=True, can_balance=True),
+    "bpr": Loss(bpr),
+    "softmax": Loss(softmax, corrects_sampling=True),
+}
+
+
+def row_loss_of(config: TrainingConfig) -> Callable[[Tensor], Tensor]:
+    """Return the loss of a row that `training.loss` and `training.balance` ask for."""
+    loss = LOSSES[config.loss]
+    if loss.can_balance and config.balance:
+        return partial(loss.of_rows, positive_weight=config.n_negatives)
+    return loss.of_rows
 
 
 def explicit_negative_bce(logits: Tensor) -> Tensor:

@@ -14,22 +14,17 @@ its mean is taken, weighted by what a step moves: an error of second order, and 
 
 import math
 from collections.abc import Mapping
-from typing import Protocol, Self, TypeVar
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from recsys.config import ModelConfig
-from recsys.models import ROW_PARAMETERS, Model, build_model
+from recsys.models import Model, SideName, build_model
 from recsys.training.adam import BETA1, BETA2, EPS, Adam
-from recsys.training.batches import Relabel
+from recsys.training.contract import Batch
 
-
-class _Batch(Protocol):
-    def relabel(self, user: Relabel, item: Relabel) -> Self: ...
-
-
-_B = TypeVar("_B", bound=_Batch)
+_B = TypeVar("_B", bound=Batch)
 MIN_VALUES: float = 700_000
 MIN_ROWS_PER_LOOKUP = 8
 """Tables are updated by rows if they hold this many values, and rows for each lookup of a batch, beyond: where both ways take as
@@ -48,19 +43,24 @@ class Optimiser:
     `adam` holds the moments of every parameter of the model, and the learning rate, which may change after a settling.
     """
 
-    def __init__(self, config: ModelConfig, model: Model, adam: Adam, n_lookups: Mapping[str, int]) -> None:
-        """Choose between rows and whole tables for `user` and `item`, of which a batch looks up `n_lookups`."""
+    def __init__(self, config: ModelConfig, model: Model, adam: Adam, n_lookups: Mapping[SideName, int]) -> None:
+        """Choose between rows and whole tables for `user` and `item`, of which a batch looks up `n_lookups`.
+
+        Raises:
+            TypeError: if the model has an undeclared parameter with a row a user or a row an item.
+        """
         self.model = model
         self._adam = adam
         self._missed = _MissedSteps(adam)
         self._sides: dict[str, _Side] = {}
+        small = build_model(config, 1, 1, torch.Generator())
+        _require_declared(model, small)
         # Elsewhere Adam on whole tables is one kernel at the speed of memory, and a step waits for no list of unique ids.
         if next(model.parameters()).device.type != "cpu":
             return
-        small = build_model(config, 1, 1, torch.Generator())
         shared = {name for name, _ in model.named_parameters()}
         for side, n in n_lookups.items():
-            names = [name for name, _ in model.named_parameters() if name.endswith(ROW_PARAMETERS[side])]
+            names = model.row_parameters(side)
             if _pays_by_rows([model.get_parameter(name) for name in names], n):
                 tables = [_Table(small, name, model.get_parameter(name), adam) for name in names]
                 self._sides[side] = _Side(tables, self._missed)
@@ -91,6 +91,14 @@ class Optimiser:
         for side in self._sides.values():
             side.settle()
         self._missed.restart()
+
+
+def _require_declared(model: Model, small: Model) -> None:
+    """Check that the model has declared each parameter whose shape is another for one user and one item."""
+    declared = {*model.row_parameters("user"), *model.row_parameters("item")}
+    for name, parameter in model.named_parameters():
+        if name not in declared and parameter.shape != small.get_parameter(name).shape:
+            raise TypeError(f"{type(model).__name__}.{name}: has a row a user or an item, but no RowParameters declares it")
 
 
 def _as_they_are(*ids: Tensor) -> tuple[Tensor, ...]:

@@ -15,9 +15,10 @@ from torch import Tensor
 
 from recsys.config import Config, TrainingConfig
 from recsys.data.interactions import Interactions
-from recsys.models import Model
+from recsys.models import Model, SideName
 from recsys.models.lookup import square_norms
-from recsys.training.batches import Relabel, as_tensor, parts_of_epoch
+from recsys.training.batches import as_tensor, parts_of_epoch
+from recsys.training.contract import Relabel
 from recsys.training.losses import softmax_of_all
 
 MAX_ITEMS = 1 << 13
@@ -93,10 +94,12 @@ class UserRows:
         return min(self.n_items, MAX_ITEMS)
 
     @property
-    def n_lookups(self) -> dict[str, int]:
+    def n_lookups(self) -> dict[SideName, int]:
         """Users of a batch, and items where it does not take all of them, about."""
-        items = {} if self.n_drawn == self.n_items else {"item": self.n_drawn + self.batch_size}
-        return {"user": math.ceil(len(self.active) / self.n_batches)} | items
+        lookups: dict[SideName, int] = {"user": math.ceil(len(self.active) / self.n_batches)}
+        if self.n_drawn < self.n_items:
+            lookups["item"] = self.n_drawn + self.batch_size
+        return lookups
 
     def shuffle(self, generator: torch.Generator) -> Tensor:
         """A random order of the users (A,), for an epoch."""

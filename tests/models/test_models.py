@@ -5,10 +5,10 @@ from recsys.config import ModelConfig
 from recsys.models import MODELS, Model, Side, build_model
 from recsys.models.gmf import GMF
 from recsys.models.inner_product import InnerProduct
+from recsys.models.layers import Tower
 from recsys.models.lookup import Lookup, rows_of
 from recsys.models.mlp import MLP
 from recsys.models.neumf import NeuMF
-from recsys.models.parts import Tower
 
 N_USERS, N_ITEMS = 7, 11
 
@@ -145,8 +145,8 @@ def test_embeddings_start_with_the_wanted_spread_and_intercepts_at_zero() -> Non
     model = build_model(config, 400, 300, torch.Generator().manual_seed(0))
     assert isinstance(model, NeuMF)
     assert model.tower_items.weight.std().item() == pytest.approx(0.05, rel=0.03)
-    assert all(not intercept.any() for intercept in model.intercepts.parameters())
-    assert sum(1 for _ in build("mlp", bias=False).intercepts.parameters()) == 0
+    assert all(not bias.any() for bias in model.intercepts.parameters())
+    assert not [name for name, _ in build("mlp", bias=False).named_parameters() if name.startswith("intercepts")]
 
 
 @pytest.mark.parametrize("name", ["mlp", "neumf"])
@@ -175,10 +175,10 @@ def test_sides_split_and_fold_into_rows() -> None:
     side = Side((ids[:, None].expand(8, 3),), (ids[:, None].expand(8, 2),), ids)
     rows, rest = side.split(6)
     rows = rows.unflatten(3)
-    assert rows.intercept is not None
-    assert rest.intercept is not None
-    assert rows.intercept.tolist() == [[0, 1, 2], [3, 4, 5]]
+    assert rows.bias is not None
+    assert rest.bias is not None
+    assert rows.bias.tolist() == [[0, 1, 2], [3, 4, 5]]
     assert rows_of(rows.embeddings[0]).shape == (2, 3, 3)
     assert rows_of(rows.factors[0])[1, :, 0].tolist() == [3, 4, 5]
-    assert rest.intercept.tolist() == [6, 7]
+    assert rest.bias.tolist() == [6, 7]
     assert rows_of(rest.embeddings[0]).shape == (2, 3)

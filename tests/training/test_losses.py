@@ -5,7 +5,7 @@ import torch
 
 from recsys.config import TrainingConfig
 from recsys.models import Side
-from recsys.training.losses import bce, bpr, choose_loss, explicit_negative_bce, l2_penalty, softmax
+from recsys.training.losses import bce, bpr, explicit_negative_bce, l2_penalty, row_loss_of, softmax
 
 LOGITS = torch.tensor([[2.0, -1.0, 0.5], [0.0, 0.0, 0.0]])
 
@@ -19,10 +19,10 @@ def test_bce_sums_over_a_row() -> None:
 
 
 def test_balance_weighs_the_positive_as_its_negatives_for_bce_alone() -> None:
-    balanced = choose_loss(TrainingConfig(balance=True, n_negatives=2))
+    balanced = row_loss_of(TrainingConfig(balance=True, n_negatives=2))
     assert balanced(LOGITS)[0].item() == pytest.approx(2 * softplus(-2) + softplus(-1) + softplus(0.5), rel=1e-6)
-    assert choose_loss(TrainingConfig(loss="bpr", balance=True)) is bpr
-    assert choose_loss(TrainingConfig(loss="softmax")) is softmax
+    assert row_loss_of(TrainingConfig(loss="bpr", balance=True)) is bpr
+    assert row_loss_of(TrainingConfig(loss="softmax")) is softmax
 
 
 def test_bpr_sums_over_the_negatives() -> None:

@@ -3,14 +3,14 @@ import torch
 from torch import Tensor
 
 from recsys.config import ModelConfig
-from recsys.models import MODELS, ROW_PARAMETERS, Model, build_model
+from recsys.models import MODELS, Model, SideName, build_model
 from recsys.training import optimiser
 from recsys.training.adam import Adam
 from recsys.training.batches import Batch
 from recsys.training.optimiser import Optimiser
 
 N_USERS, N_ITEMS = 50, 40
-N_LOOKUPS = {"user": 6, "item": 10}
+N_LOOKUPS: dict[SideName, int] = {"user": 6, "item": 10}
 
 
 @pytest.fixture
@@ -115,6 +115,7 @@ def test_tables_are_updated_by_rows_where_they_are_large(n_users: int, expected:
 @pytest.mark.parametrize("name", MODELS)
 def test_every_parameter_with_a_row_a_user_or_item_is_known_by_name(name: str) -> None:
     _, model, _ = make(name)
-    for side, n in {"user": N_USERS, "item": N_ITEMS}.items():
-        named = {key for key, _ in model.named_parameters() if key.endswith(ROW_PARAMETERS[side])}
+    sides: list[tuple[SideName, int]] = [("user", N_USERS), ("item", N_ITEMS)]
+    for side, n in sides:
+        named = set(model.row_parameters(side))
         assert named == {key for key, weight in model.named_parameters() if weight.ndim and len(weight) == n}

@@ -1,78 +1,20 @@
-"""What the models have in common: tables, intercepts, the tower, and the two sides of a score.
-
-A model computes a user's side and an item's side apart and joins them in `score`, so that training computes the user's side once
-a row and ranking computes all items' sides once. Every part takes the generator that its first weights are drawn from.
-"""
+"""Layers that the models share: embeddings, biases and the tower. Each takes the generator of its first weights."""
 
 import itertools
-from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
+from recsys.models.contract import RowParameters, Side, SideName
 from recsys.models.lookup import Lookup, rows_of
 
-ROW_PARAMETERS = {"user": ("users.weight", "intercepts.user"), "item": ("items.weight", "intercepts.item")}
-"""How the names of the parameters end that hold a row a user or a row an item."""
 
+class Embedding(RowParameters):
+    """Rows (n, d) of users or of items, drawn from N(0, std) and looked up by id."""
 
-class Side(NamedTuple):
-    """What users or items bring to a score; the leading shape is that of the ids.
-
-    `embeddings`: the tables' rows (..., d), which L2 penalises. `factors`: what `score` joins, such as the factor of an inner
-    product (..., d) or a share of the tower's first layer (..., 2d); a lookup where nothing needs a copy of the rows.
-    `intercept` (...,): None where the model has none.
-    """
-
-    embeddings: tuple[Tensor | Lookup, ...]
-    factors: tuple[Tensor | Lookup, ...]
-    intercept: Tensor | None
-
-    def rows(self, rows: slice) -> "Side":
-        """The sides of some of the ids along the first axis, as views."""
-        intercept = None if self.intercept is None else self.intercept[rows]
-        embeddings, factors = (tuple(rows_of(part)[rows] for part in parts) for parts in (self.embeddings, self.factors))
-        return Side(embeddings, factors, intercept)
-
-    def split(self, first: int) -> tuple["Side", "Side"]:
-        """The sides of the first ids and those of the others; one backward step joins their gradients."""
-        intercepts = (None, None) if self.intercept is None else _split_tensor(self.intercept, first)
-        embeddings, factors = ([_split(part, first) for part in parts] for parts in (self.embeddings, self.factors))
-        head, tail = (
-            Side(tuple(part[end] for part in embeddings), tuple(part[end] for part in factors), intercepts[end]) for end in (0, 1)
-        )
-        return head, tail
-
-    def unflatten(self, width: int) -> "Side":
-        """The sides of a flat list of ids as rows of `width` (n, width, ...)."""
-        intercept = None if self.intercept is None else self.intercept.view(-1, width)
-        embeddings, factors = (tuple(_unflatten(part, width) for part in parts) for parts in (self.embeddings, self.factors))
-        return Side(embeddings, factors, intercept)
-
-
-def _split(part: Tensor | Lookup, first: int) -> tuple[Tensor | Lookup, Tensor | Lookup]:
-    if isinstance(part, Lookup):
-        return Lookup(part.table, part.ids[:first]), Lookup(part.table, part.ids[first:])
-    return _split_tensor(part, first)
-
-
-def _split_tensor(part: Tensor, first: int) -> tuple[Tensor, Tensor]:
-    # One operation for both, so that backward fills their gradients into one tensor.
-    head, tail = torch.tensor_split(part, (first,))
-    return head, tail
-
-
-def _unflatten(part: Tensor | Lookup, width: int) -> Tensor | Lookup:
-    if isinstance(part, Lookup):
-        return Lookup(part.table, part.ids.view(-1, width))
-    return part.view(-1, width, part.shape[-1])
-
-
-class Table(nn.Module):
-    """Rows (n, d) drawn from N(0, std), looked up by id."""
-
-    def __init__(self, n: int, dim: int, std: float, generator: torch.Generator) -> None:
+    def __init__(self, side: SideName, n: int, dim: int, std: float, generator: torch.Generator) -> None:
         super().__init__()
+        self.sides = {"weight": side}
         self.weight = nn.Parameter(torch.empty(n, dim).normal_(0.0, std, generator=generator))
 
     def lookup(self, ids: Tensor | None) -> Tensor | Lookup:
@@ -84,23 +26,28 @@ class Table(nn.Module):
         return rows_of(self.lookup(ids))
 
 
-class Intercepts(nn.Module):
-    """One intercept for all, one a user and one an item, all 0 at first; nothing where they are not wanted (`model.bias`)."""
+class Biases(RowParameters):
+    """A global bias, one a user and one an item, all 0 at first; none where they are not wanted (`model.bias`).
+
+    Models name it `intercepts`, as saved weights do.
+    """
 
     def __init__(self, wanted: bool, n_users: int, n_items: int) -> None:
         super().__init__()
         self.wanted = wanted
+        self.sides = {}
         if wanted:
+            self.sides = {"user": "user", "item": "item"}
             self.everywhere = nn.Parameter(torch.zeros(()))
             self.user = nn.Parameter(torch.zeros(n_users))
             self.item = nn.Parameter(torch.zeros(n_items))
 
     def of_user(self, user: Tensor) -> Tensor | None:
-        """Users (B,) -> the user's intercept plus the one for all (B,)."""
+        """Users (B,) -> the user's bias plus the global one (B,)."""
         return self.user.index_select(0, user) + self.everywhere if self.wanted else None
 
     def of_item(self, item: Tensor | None) -> Tensor | None:
-        """Items (...,), None for all -> their intercepts (...,)."""
+        """Items (...,), None for all -> their biases (...,)."""
         if not self.wanted:
             return None
         return self.item if item is None else self.item.index_select(0, item.reshape(-1)).view(item.shape)
@@ -162,8 +109,8 @@ def output_weight(width: int, generator: torch.Generator) -> Tensor:
     return torch.empty(width).normal_(0.0, width**-0.5, generator=generator)
 
 
-def add_intercepts(logits: Tensor, user_side: Side, item_side: Side) -> Tensor:
-    """Logits (B, n) plus both sides' intercepts, where there are any."""
-    if user_side.intercept is None or item_side.intercept is None:
+def add_biases(logits: Tensor, user_side: Side, item_side: Side) -> Tensor:
+    """Return the logits (B, n) plus both sides' biases, where there are any."""
+    if user_side.bias is None or item_side.bias is None:
         return logits
-    return logits + user_side.intercept.unsqueeze(1) + item_side.intercept
+    return logits + user_side.bias.unsqueeze(1) + item_side.bias

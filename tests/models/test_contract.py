@@ -10,6 +10,7 @@ from recsys.data.interactions import HeldOut
 from recsys.data.negatives import index_pairs
 from recsys.models import MODELS, Model, SideName, build_model
 from recsys.models import lookup as lookups
+from recsys.models.inner_product import InnerProduct
 from recsys.training.adam import Adam
 from recsys.training.optimiser import Optimiser
 from recsys.training.ranking import ModelScorer, rank_all
@@ -62,7 +63,7 @@ def test_gradients_are_those_of_the_logits(
         total: Tensor = (model(USER, ITEM) * weights).sum()
         return total
 
-    value().backward()
+    torch.autograd.backward(value())
     step = 1e-6
     for parameter in model.parameters():
         assert parameter.grad is not None
@@ -114,7 +115,7 @@ def test_parameters_with_a_row_a_user_or_an_item_are_declared(name: str, setting
 
 def test_a_parameter_with_undeclared_rows_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     # Trained on the rows of a batch, it would be updated at the wrong places.
-    class Undeclared(MODELS["inner_product"]):  # type: ignore[misc, name-defined]
+    class Undeclared(InnerProduct):
         def __init__(self, config: ModelConfig, n_users: int, n_items: int, generator: torch.Generator) -> None:
             super().__init__(config, n_users, n_items, generator)
             self.prices = nn.Parameter(torch.zeros(n_items))

@@ -5,16 +5,16 @@ Source: He et al. 2017, arXiv:1708.05031, and the data files published with it.
 
 import re
 from collections.abc import Iterator
-from itertools import islice
 
 import numpy as np
 import pyarrow as pa
 
 from recsys.data.files import open_file
 from recsys.data.fragments import Batch, Fragment, first_order, with_ids
+from recsys.data.text_rows import read_chunks
 
 _PAIR = re.compile(r"\(([^,()]+), ?([^,()]+)\)")
-_LINES = 1 << 14
+_CHUNK_BYTES = 1 << 22
 
 POSITION_BITS = 16
 """Bits of an order that hold the position in a line; those above hold the line."""
@@ -27,10 +27,8 @@ def read_candidates(fragment: Fragment) -> Iterator[Batch]:
         ValueError: if a line has another form.
     """
     with open_file(fragment.file) as stream:
-        row = 0
-        while lines := list(islice(stream, _LINES)):
-            yield _batch(fragment, [line.decode("utf-8", errors="replace").rstrip("\r\n") for line in lines], row)
-            row += len(lines)
+        for chunk, line in read_chunks(stream, _CHUNK_BYTES, None, fragment.file.label, 1):
+            yield _batch(fragment, chunk.decode("utf-8", errors="replace").split("\n"), line - 1)
 
 
 def _batch(fragment: Fragment, lines: list[str], row: int) -> Batch:
@@ -47,6 +45,10 @@ def _batch(fragment: Fragment, lines: list[str], row: int) -> Batch:
             place = f"{fragment.file.label}, row {row}"
             raise ValueError(f"{place}: must be (user,item) and candidates separated by tabs, but got {line[:40]!r}. Correct it.")
         distinct = list(dict.fromkeys(candidate.strip() for candidate in candidates))  # a set, as in the format's own evaluation
+        if len(distinct) >= 1 << POSITION_BITS:
+            limit = (1 << POSITION_BITS) - 1
+            place = f"{fragment.file.label}, row {row}"
+            raise ValueError(f"{place}: must have at most {limit:,} candidates, but got {len(distinct):,}. Remove some.")
         n = 1 + len(distinct)
         users += [pair[1]] * n
         items += [pair[2], *distinct]

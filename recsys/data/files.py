@@ -1,6 +1,7 @@
 """One file of a source, wherever it lies: plain, gzip, or a member of a zip, which is read in place and never extracted."""
 
 import gzip
+import io
 import lzma
 import zipfile
 import zlib
@@ -8,10 +9,19 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import IO, cast
+from typing import IO, TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from _typeshed import WriteableBuffer
 
 _DAMAGE = (EOFError, OSError, zlib.error, lzma.LZMAError, zipfile.BadZipFile)
 """What reading compressed bytes raises, gzip's and bzip2's errors being OSErrors."""
+
+MAX_RATIO = 200
+"""Bytes that one byte of an archive may unpack to. Ratings come to about 4, rows that repeat long texts to some 50."""
+
+FREE_BYTES = 1 << 28
+"""Bytes that any archive may unpack to."""
 
 
 @dataclass(frozen=True)
@@ -54,15 +64,20 @@ def open_file(file: DataFile) -> Iterator[IO[bytes]]:
 
     Raises:
         PermissionError: if the file may not be read.
-        ValueError: if the gzip or zip around it is damaged, also while it is read inside the block.
+        ValueError: if the gzip or zip around it is damaged or unpacks to too much, also while it is read inside the block.
     """
     with open_raw(file.path) as raw, ExitStack() as opened:
-        packed = raw
+        packed, n_packed = raw, Path(file.path).stat().st_size
         if file.member is not None:
             with _zip_damage(file.label):
-                packed = opened.enter_context(opened.enter_context(zipfile.ZipFile(raw)).open(file.member))
+                archive = opened.enter_context(zipfile.ZipFile(raw))
+                member = archive.getinfo(file.member)
+                packed = opened.enter_context(archive.open(member))
+            # zipfile gives no more bytes than these.
+            n_packed = member.compress_size
+            _require_limit(member.file_size, n_packed, file.label)
         try:
-            yield opened.enter_context(_unpacked(packed))
+            yield opened.enter_context(_unpacked(packed, n_packed, file.label))
         except _DAMAGE as error:
             raise _damaged(file.label, "gzip" if file.member is None else "zip", error) from None
 
@@ -83,15 +98,40 @@ def _damaged(label: str, kind: str, error: Exception) -> ValueError:
     )
 
 
+def _require_limit(n_unpacked: int, n_packed: int, label: str) -> None:
+    if n_unpacked > max(MAX_RATIO * n_packed, FREE_BYTES):
+        raise ValueError(
+            f"{label}: must unpack to at most {MAX_RATIO} times its size or {FREE_BYTES:,} bytes, but unpacks to more. "
+            "If you trust it, unpack it and pass the file."
+        )
+
+
+class _Limited(io.RawIOBase):
+    """Unpacked bytes, refused where they become too many for the packed ones."""
+
+    def __init__(self, stream: gzip.GzipFile, n_packed: int, label: str) -> None:
+        self._stream, self._n_packed, self._label = stream, n_packed, label
+
+    def readable(self) -> bool:
+        """Whether it can be read: `io.BufferedReader` asks."""
+        return True
+
+    def readinto(self, buffer: "WriteableBuffer") -> int:
+        """Fill the buffer with the next bytes; how many there are."""
+        n = self._stream.readinto(buffer)
+        _require_limit(self._stream.tell(), self._n_packed, self._label)
+        return n
+
+
 @contextmanager
-def _unpacked(stream: IO[bytes]) -> Iterator[IO[bytes]]:
+def _unpacked(stream: IO[bytes], n_packed: int, label: str) -> Iterator[IO[bytes]]:
     compressed = stream.read(2) == b"\x1f\x8b"
     stream.seek(0)
     if not compressed:
         yield stream
         return
     with gzip.GzipFile(fileobj=stream) as unpacked:
-        yield cast(IO[bytes], unpacked)
+        yield io.BufferedReader(_Limited(unpacked, n_packed, label))
 
 
 def is_plain(file: DataFile) -> bool:

@@ -63,6 +63,8 @@ def find_format(head: bytes, whole: bool, columns: ColumnsConfig | None, place: 
     text = head[mark:].decode("utf-8", errors="replace")
     if _is_json(text):
         raise ValueError(f"{place}: must be CSV, TSV or Parquet, but is JSON. Convert it to one of them.")
+    if not whole and text.count("\n") < 2:
+        return None
     samples = {separator: _sample(text, separator) for separator in SEPARATORS}
     if not whole:
         if _too_few(samples.values()):

@@ -14,7 +14,7 @@ from recsys.config import ColumnsConfig
 from recsys.data.files import DataFile, is_plain, open_file, open_raw
 from recsys.data.fragments import TITLES, Batch, Fragment, first_order, with_ids
 from recsys.data.text_format import BLANKS, TextFormat, find_format
-from recsys.data.text_rows import read_chunks, read_rows
+from recsys.data.text_rows import MAX_ROW_BYTES, read_chunks, read_line, read_rows, too_long
 from recsys.data.times import Times, from_integers, is_number, is_time, parse_times
 
 CHUNK_BYTES = 1 << 25
@@ -33,7 +33,7 @@ def list_pieces(file: DataFile, columns: ColumnsConfig | None) -> tuple[TextForm
     """A file's format and its pieces as (start, stop, first row); one piece where rows can only be told from the start on.
 
     Raises:
-        ValueError: if the head of the file is not in a known form.
+        ValueError: if the head of the file is not in a known form, or has too long rows.
     """
     text_format = _format_of(file, columns)
     start, first_row = text_format.data_start, text_format.first_row
@@ -52,6 +52,8 @@ def _format_of(file: DataFile, columns: ColumnsConfig | None) -> TextFormat:
         text_format = find_format(head, len(head) < n_bytes, columns, file.label)
         if text_format is not None:
             return text_format
+        if n_bytes >= MAX_ROW_BYTES:
+            raise too_long(f"{file.label}, first rows")
         n_bytes *= 4
 
 
@@ -91,7 +93,7 @@ def _chunks(fragment: Fragment, text_format: TextFormat) -> Generator[tuple[byte
             _seek_line(stream, fragment, text_format)
             chunk = stream.read(max(fragment.stop - stream.tell(), 0))
             if chunk and not chunk.endswith(b"\n"):
-                chunk += stream.readline()
+                chunk += read_line(stream, fragment.file.label)
             if chunk.strip():
                 yield chunk, None
             return
@@ -105,7 +107,7 @@ def _seek_line(stream: IO[bytes], fragment: Fragment, text_format: TextFormat) -
         stream.seek(fragment.start)
     else:
         stream.seek(fragment.start - 1)
-        stream.readline()
+        read_line(stream, fragment.file.label)
 
 
 def _line_at(fragment: Fragment) -> int:

@@ -15,6 +15,29 @@ import numpy as np
 # Rows are cut here in chunks of bytes: a field of any length in them is a field.
 csv.field_size_limit(2**31 - 1)
 
+MAX_ROW_BYTES = 1 << 24
+"""Bytes that a row may always have; one of which more must be held in memory than this is refused."""
+
+
+def too_long(place: str) -> ValueError:
+    """The error of a row beyond the limit."""
+    return ValueError(
+        f"{place}: rows must be at most {MAX_ROW_BYTES:,} bytes long, but one is longer. "
+        "Look for missing line ends, or for a stray quote."
+    )
+
+
+def read_line(stream: IO[bytes], label: str) -> bytes:
+    """The rest of a line that is a row.
+
+    Raises:
+        ValueError: if it is too long.
+    """
+    line = stream.readline(MAX_ROW_BYTES + 1)
+    if len(line) > MAX_ROW_BYTES:
+        raise too_long(f"{label}, byte {stream.tell():,}")
+    return line
+
 
 def read_chunks(stream: IO[bytes], n_bytes: int, quoting: str | None, label: str, first_line: int) -> Iterator[tuple[bytes, int]]:
     """Whole rows in chunks of about `n_bytes`, each chunk with the number of its first line; blank chunks are left out.
@@ -22,7 +45,7 @@ def read_chunks(stream: IO[bytes], n_bytes: int, quoting: str | None, label: str
     `quoting`: separator of a file whose fields may stand in quotes, None where a quote is a character like any other.
 
     Raises:
-        ValueError: if the file ends within quotes.
+        ValueError: if the file ends within quotes, or a row is too long.
     """
     line, rest = first_line, b""
     while data := stream.read(n_bytes):
@@ -32,6 +55,8 @@ def read_chunks(stream: IO[bytes], n_bytes: int, quoting: str | None, label: str
             yield data[:end], line
         line += data.count(b"\n", 0, end)
         rest = data[end:]
+        if len(rest) > MAX_ROW_BYTES:
+            raise too_long(f"{label}, row {line}")
     if _last_row_end(rest + b"\n", quoting) <= len(rest):
         raise ValueError(f"{label}, row {line}: must close its quote, but the file ends within it. Look for a stray quote.")
     if rest.strip():
@@ -40,17 +65,21 @@ def read_chunks(stream: IO[bytes], n_bytes: int, quoting: str | None, label: str
 
 def read_rows(text: str, separator: str) -> Iterator[tuple[int, list[str]]]:
     """The fields of each row that is not empty, with the number of lines before it; nothing is quoted where `::` separates."""
-    lines = io.StringIO(text, newline="")
     if separator == "::":
-        stripped = (line.rstrip("\r\n") for line in lines)
-        yield from ((n, line.split("::")) for n, line in enumerate(stripped) if line)
+        yield from split_lines(text, separator)
         return
-    rows = csv.reader(lines, delimiter=separator)
+    rows = csv.reader(io.StringIO(text, newline=""), delimiter=separator)
     start = 0
     for fields in rows:
         if fields:
             yield start, fields
         start = rows.line_num
+
+
+def split_lines(text: str, separator: str) -> Iterator[tuple[int, list[str]]]:
+    """The fields of each line that is not empty, with the number of lines before it; a quote is a character like any other."""
+    lines = (line.rstrip("\r\n") for line in io.StringIO(text, newline=""))
+    return ((n, line.split(separator)) for n, line in enumerate(lines) if line)
 
 
 def _last_row_end(data: bytes, quoting: str | None) -> int:

@@ -1,7 +1,6 @@
 """Titles of items from MovieLens' files of movies."""
 
-import csv
-import io
+from collections.abc import Iterator
 
 import pyarrow as pa
 
@@ -10,32 +9,53 @@ from recsys.data.files import DataFile, open_file
 from recsys.data.fragments import as_ids
 from recsys.data.parquet_reader import open_parquet
 from recsys.data.plain_types import require_plain
+from recsys.data.text_rows import read_chunks, read_rows, split_lines
 
 _LINE_FORMS = {"u.item": "|", "movies.dat": "::"}
 """Separator of the files without a header: item id and title come first, in Latin-1."""
+
+CHUNK_BYTES = 1 << 20
+"""Text that is parsed at a time."""
+
+MAX_TITLE_LENGTH = 1 << 17
 
 
 def read_titles(file: DataFile) -> pa.Table:
     """Table of `item` (int64 or string ids) and `title`, each item once.
 
     Raises:
-        ValueError: if the file is not in the form that its name promises.
+        ValueError: if the file is not in the form that its name promises, or a row or title is too long.
     """
     if file.name.endswith(".parquet"):
         return _from_parquet(file)
-    with open_file(file) as stream:
-        data = stream.read()
+    rows = _rows(file)
+    item, title = 0, 1
+    if file.name not in _LINE_FORMS:
+        header = [plain(name) for name in next(rows, (0, []))[1]]
+        item, title = _position(header, "item", file), _position(header, "title", file)
+    titles: dict[str, str] = {}
+    for line, fields in rows:
+        if len(fields) > max(item, title):
+            if len(fields[title]) > MAX_TITLE_LENGTH:
+                raise ValueError(
+                    f"{file.label}, row {line}: titles must be at most {MAX_TITLE_LENGTH:,} characters long, "
+                    f"but this one is {len(fields[title]):,} long. Correct or remove the row."
+                )
+            titles[fields[item]] = fields[title]
+    return pa.table({"item": as_ids(pa.array(list(titles), pa.string())), "title": pa.array(list(titles.values()), pa.string())})
+
+
+def _rows(file: DataFile) -> Iterator[tuple[int, list[str]]]:
+    """The fields of each row, with the number of its first line."""
     separator = _LINE_FORMS.get(file.name)
-    if separator is not None:
-        rows = [line.split(separator, 2)[:2] for line in data.decode("latin-1").splitlines() if line]
-        return _table([row for row in rows if len(row) == 2])
-    try:
-        lines = csv.reader(io.StringIO(data.decode("utf-8-sig"), newline=""))
-        header = [plain(name) for name in next(lines, [])]
-    except UnicodeDecodeError:
-        raise ValueError(f"{file.label}: must be UTF-8 text, but has other bytes. Save the file as UTF-8.") from None
-    item, title = _position(header, "item", file), _position(header, "title", file)
-    return _table([[row[item], row[title]] for row in lines if len(row) > max(item, title)])
+    with open_file(file) as stream:
+        for chunk, line in read_chunks(stream, CHUNK_BYTES, "," if separator is None else None, file.label, 1):
+            try:
+                text = chunk.decode("utf-8" if separator is None else "latin-1")
+            except UnicodeDecodeError:
+                raise ValueError(f"{file.label}: must be UTF-8 text, but has other bytes. Save the file as UTF-8.") from None
+            rows = read_rows(text.removeprefix("\ufeff"), ",") if separator is None else split_lines(text, separator)
+            yield from ((line + start, fields) for start, fields in rows)
 
 
 def _from_parquet(file: DataFile) -> pa.Table:
@@ -57,8 +77,3 @@ def _position(names: list[str], role: str, file: DataFile) -> int:
     raise ValueError(
         f"{file.label}: must have a column with the {role}s, but the columns are {', '.join(names)}. Name it {role}."
     )
-
-
-def _table(rows: list[list[str]]) -> pa.Table:
-    titles = {row[0]: row[1] for row in rows}
-    return pa.table({"item": as_ids(pa.array(list(titles), pa.string())), "title": pa.array(list(titles.values()), pa.string())})

@@ -13,8 +13,10 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from recsys.config import DataConfig
+from recsys.data.files import DataFile
 from recsys.data.layouts import find_source
 from recsys.data.readers import list_fragments, read
+from recsys.data.titles import read_titles
 
 HEADER = ["user_id", "item_id", "review", "title"]
 SIZES = (1, 2, 3, 5, 8, 13, 21, 34, 1000)
@@ -88,6 +90,32 @@ def test_any_text_is_read_as_by_csv_or_refused(text: str, size: int) -> None:
         else:
             with pytest.raises(ValueError, match=r"must (have 4 fields|be an id|close its quote)"):
                 read_rows(path, size)
+
+
+@given(
+    rows=st.lists(st.tuples(ID, TEXT, TEXT), min_size=1, max_size=8),
+    line_end=LINE_END,
+    size=st.sampled_from(SIZES),
+    mark=st.sampled_from(["", "\ufeff"]),
+)
+def test_titles_are_those_of_csv(rows: list[tuple[str, str, str]], line_end: str, size: int, mark: str) -> None:
+    text = line_end.join(",".join(row) for row in [("movieId", "title", "genres"), *rows])
+    found = [row for row in csv.reader(io.StringIO(text, newline="")) if row][1:]
+    with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
+        patch.setattr("recsys.data.titles.CHUNK_BYTES", size)
+        (Path(folder) / "movies.csv").write_bytes((mark + text).encode())
+        titles = read_titles(DataFile(str(Path(folder) / "movies.csv")))
+    ids = [str(item) for item in titles["item"].to_pylist()]
+    assert dict(zip(ids, titles["title"].to_pylist(), strict=True)) == {item: title for item, title, _ in found}
+
+
+@pytest.mark.parametrize(("name", "separator"), [("movies.dat", "::"), ("u.item", "|")])
+def test_titles_in_lines_know_no_quotes(tmp_path: Path, name: str, separator: str) -> None:
+    # 0x85, an ellipsis in another encoding, ends a line for Python's `splitlines` alone.
+    lines = ['1::"M" (1931)::x', "2::7 \x85 8::y", '3::"open::z', "4", "", "5::last"]
+    (tmp_path / name).write_bytes("\n".join(lines).replace("::", separator).encode("latin-1"))
+    titles = read_titles(DataFile(str(tmp_path / name)))
+    assert titles.to_pydict() == {"item": [1, 2, 3, 5], "title": ['"M" (1931)', "7 \x85 8", '"open', "last"]}
 
 
 def test_a_quote_far_behind_the_head(tmp_path: Path) -> None:

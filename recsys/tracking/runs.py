@@ -11,7 +11,6 @@ import time
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +29,7 @@ from recsys.config import Config, config_paths, get_value
 from recsys.credentials import with_password, without_passwords
 from recsys.storage import no_room, one_at_a_time, write_atomically
 from recsys.tracking.places import artifact_location, log_in, require_answer, require_place, tracking_uri
+from recsys.tracking.served_code import copied_code, requirements
 from recsys.training import saved_model
 from recsys.training.recommending import recommend
 
@@ -207,11 +207,11 @@ class Tracking:
         return [run.info.run_id for run in found]
 
     def log_model(self, run_id: str, model: Path) -> None:
-        """Log a saved model as an MLflow model whose `predict` recommends; it is loaded from code, nothing is pickled."""
+        """Log a saved model as an MLflow model whose `predict` recommends, with the code that it runs; nothing is pickled."""
         saved = saved_model.load(model)
         asked = pd.DataFrame({"user_id": saved.user_ids.slice(0, 1).to_pandas()})
         answered = recommend(saved, asked["user_id"].tolist(), 1).to_pandas()
-        with _store_of_process(self.uri), mlflow.start_run(run_id=run_id), warnings.catch_warnings():
+        with copied_code() as code, _store_of_process(self.uri), mlflow.start_run(run_id=run_id), warnings.catch_warnings():
             # Hints on integer columns and examples, which are as they should be.
             warnings.simplefilter("ignore", UserWarning)
             mlflow.pyfunc.log_model(
@@ -219,7 +219,8 @@ class Tracking:
                 python_model=str(Path(__file__).with_name("served_model.py")),
                 artifacts={"model": str(model)},
                 signature=mlflow.models.infer_signature(asked, answered, params={"k": 10}),
-                pip_requirements=[f"recsys=={version('recsys')}"],
+                code_paths=[str(code)],
+                pip_requirements=requirements(),
             )
 
 

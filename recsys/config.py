@@ -215,8 +215,10 @@ class StudyConfig(Section):
     """Trials at the same time; as many as the resources allow where absent."""
     keep_checkpoints: int = Field(default=3, ge=1)
     """Best trials of the study whose weights are kept."""
+    pruner: Literal["asha", "median", "hyperband", "none"] = "asha"
+    """How weak trials are stopped: successive halving (ASHA), Optuna's median or Hyperband pruner, or not at all."""
     grace_period: float = Field(default=1, gt=0)
-    """Epochs that ASHA lets every trial run; long epochs report in parts, so that it may be a fraction."""
+    """Epochs that the pruner lets every trial run; long epochs report in parts, so that it may be a fraction."""
     reduction_factor: int = Field(default=3, ge=2)
     """ASHA lets about one in this many trials pass each rung."""
     storage: Annotated[Url, AfterValidator(_require_shared_database)] | None = None

@@ -53,6 +53,7 @@ DEFAULTS: dict[str, object] = {
     "study.sampler": "tpe",
     "study.max_concurrent": None,
     "study.keep_checkpoints": 3,
+    "study.pruner": "asha",
     "study.grace_period": 1.0,
     "study.reduction_factor": 3,
     "study.storage": None,

@@ -143,6 +143,10 @@ class StudyRecord:
         """The value of each trial that reported this step, by trial number."""
         return self._rungs.get(step, {})
 
+    def is_pruned_by(self, pruner: optuna.pruners.BasePruner, number: int) -> bool:
+        """Return what a pruner of Optuna's says of a trial after its last report."""
+        return pruner.prune(self._study, self._trial(number))
+
     def values_of(self, number: int) -> Mapping[int, float]:
         """A trial's values by step, in order."""
         return dict(sorted(self._trial(number).intermediate_values.items()))

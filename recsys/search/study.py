@@ -30,9 +30,11 @@ from ray.tune.experiment import Trial
 
 from recsys.config import Config
 from recsys.search.progress import SearchProgress
+from recsys.search.pruning import make_pruner
 from recsys.search.record import StudyRecord
+from recsys.search.recorder import Recorder
 from recsys.search.resources import Slots, placement
-from recsys.search.searcher import AshaScheduler, StudySearcher, rungs
+from recsys.search.searcher import StudySearcher
 from recsys.search.summaries import TrialSummary
 from recsys.search.trial import TrialRunner
 from recsys.search.trial_folders import Later, TrialFolders, at_once
@@ -84,7 +86,8 @@ def search(
     progress = SearchProgress(record, config)
     stopper = _Stopper(config.study.time_budget)
     listeners = [*callbacks, folders, progress]
-    parameters = {"data": [data], "folder": str(trial_folder), "rungs": rungs(config, record.parts), "gpu_device": gpu_device}
+    pruner = make_pruner(record, config)
+    parameters = {"data": [data], "folder": str(trial_folder), "rungs": set(pruner.steps), "gpu_device": gpu_device}
     trainable = tune.with_resources(tune.with_parameters(TrialRunner, **parameters), placement(config, config.resources.gpu))
     # tune.run and not Tuner: a Tuner pickles itself, searcher and callbacks included, and nothing here is to be unpickled.
     with tempfile.TemporaryDirectory(prefix="recsys-tune-", ignore_cleanup_errors=True) as tune_folder, _interrupts(stopper):
@@ -93,7 +96,7 @@ def search(
                 trainable,
                 name=folder.name,
                 search_alg=StudySearcher(record, limit, slots.count),
-                scheduler=AshaScheduler(record, config),
+                scheduler=Recorder(record, pruner, config),
                 num_samples=_MANY_TRIALS,  # the searcher knows when to end
                 max_failures=config.resources.max_failures,
                 reuse_actors=True,

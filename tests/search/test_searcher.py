@@ -12,8 +12,10 @@ from ray.tune.experiment import Trial
 from ray.tune.search import Searcher
 
 from recsys.config import Config, replace_values
+from recsys.search.pruning import make_pruner, rungs
 from recsys.search.record import StudyRecord, trial_seed
-from recsys.search.searcher import AshaScheduler, StudySearcher, rungs
+from recsys.search.recorder import Recorder
+from recsys.search.searcher import StudySearcher
 from recsys.search.space_file import parse_space
 
 SPACE = parse_space(
@@ -31,7 +33,7 @@ class Search:
         self.record = StudyRecord(self.study, config, SPACE)
         self.n_slots = 10
         self.searcher = StudySearcher(self.record, config.study.trial_limit, lambda: self.n_slots)
-        self.scheduler = AshaScheduler(self.record, config)
+        self.scheduler = Recorder(self.record, make_pruner(self.record, config), config)
 
     def suggest(self) -> Any:
         return self.searcher.suggest(f"tune-{len(self.study.trials)}")

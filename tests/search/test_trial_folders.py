@@ -13,8 +13,10 @@ from ray.tune.experiment import Trial
 
 from recsys.config import Config, replace_values
 from recsys.search import study, trial
+from recsys.search.pruning import make_pruner
 from recsys.search.record import StudyRecord
-from recsys.search.searcher import AshaScheduler, StudySearcher
+from recsys.search.recorder import Recorder
+from recsys.search.searcher import StudySearcher
 from recsys.search.space_file import parse_space
 from recsys.search.study_storage import Start, create_study, reopen_study
 from recsys.search.trial import CHECKPOINT, WEIGHTS, TrialRunner
@@ -57,7 +59,7 @@ class Disk:
         self.record = StudyRecord(optuna_study, CONFIG, SPACE)
         self.record.reopen()
         self.searcher = StudySearcher(self.record, None, lambda: 10)
-        self.scheduler = AshaScheduler(self.record, CONFIG)
+        self.scheduler = Recorder(self.record, make_pruner(self.record, CONFIG), CONFIG)
         self.folders = TrialFolders(self.trials, self.record, n_kept)
         self.state = state or start_training(replace_values(CONFIG, {"model.embedding_dim": 4}), 3, 3, 0, "cpu")
 

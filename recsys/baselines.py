@@ -11,6 +11,7 @@ from torch import Tensor
 
 from recsys.config import Config
 from recsys.data.interactions import Interactions
+from recsys.errors import InputError
 from recsys.training.batches import as_tensor
 from recsys.training.evaluation import evaluate
 
@@ -56,9 +57,7 @@ class EASE:
     def __init__(self, data: Interactions, l2: float) -> None:
         side = min(data.n_users, data.n_items)
         if side > EASE_LIMIT:
-            raise ValueError(
-                f"EASE: must have at most {EASE_LIMIT} users or items, but got {side}. Compare with popularity alone."
-            )
+            raise InputError("EASE", f"must have at most {EASE_LIMIT} users or items", side, "Compare with popularity alone.")
         self.device, self.n_items = torch.device("cpu"), data.n_items
         user, self.items = as_tensor(data.user, "cpu").long(), as_tensor(data.item, "cpu").long()
         self.offsets = torch.searchsorted(user, torch.arange(data.n_users + 1))
@@ -97,7 +96,7 @@ def score_baselines(data: Interactions, config: Config) -> dict[str, dict[str, f
     scores: dict[str, dict[str, float | str]] = {"popularity": {**evaluate(Popularity(data), data, config)}}
     try:
         scores["ease"] = {**evaluate(EASE(data, EASE_L2), data, config)}
-    except ValueError as error:
+    except InputError as error:
         scores["ease"] = {"skipped": str(error)}
     return scores
 

@@ -24,6 +24,7 @@ from rich.console import Console, RenderableType
 from recsys.config import Config
 from recsys.config_files import load_config
 from recsys.credentials import hide_passwords_of, without_passwords
+from recsys.errors import InputError
 from recsys.object_store import as_shown, open_folder
 from recsys.streams import open_streams, output_apart, result_stream
 from recsys.surroundings import refusal
@@ -58,6 +59,18 @@ dir_option = click.option(
     help="Data, studies, models, runs.",
 )
 json_option = click.option("--json", "as_json", is_flag=True, help="Print the result as one JSON object.")
+TRACEBACK = "RECSYS_TRACEBACK"
+"""Environment variable that does what `--traceback` does."""
+
+
+def _ask_for_traceback(context: click.Context, _option: click.Parameter, given: bool) -> None:
+    if given:
+        context.meta[TRACEBACK] = True
+
+
+traceback_option = click.option(
+    "--traceback", is_flag=True, expose_value=False, callback=_ask_for_traceback, help="Show the traceback of any error."
+)
 
 
 def _verbosity(level: int) -> Callable[[click.Context, click.Parameter, bool], None]:
@@ -101,7 +114,8 @@ def run(command: click.Command, argv: Sequence[str] | None) -> int:
         print(as_told(f"error: {_usage_mistake(error)}"), file=sys.stderr)
         return 2
     except Exception as error:
-        return tell(error, None if context is None else context.params.get("folder"))
+        asked = bool(os.environ.get(TRACEBACK)) or (context is not None and TRACEBACK in context.meta)
+        return tell(error, None if context is None else context.params.get("folder"), asked)
 
 
 def _let_imports_live() -> None:
@@ -113,33 +127,18 @@ def _let_imports_live() -> None:
     atexit.register(gc.freeze)
 
 
-def tell(error: Exception, folder: Path | None = None) -> int:
-    """Print what ended a command, and return its exit code.
-
-    Args:
-        error: what was raised.
-        folder: the command's `--dir`.
-    """
+def tell(error: Exception, folder: Path | None = None, with_traceback: bool = False) -> int:
+    """Print the error that ended a command with this `--dir`, an `InputError` in one line, and return the exit code."""
     if (refused := refusal(error, folder)) is not None:
         line, code = refused
         print(as_told(f"error: {line}"), file=sys.stderr)
         return code
-    if is_users_mistake(error):
+    is_input = isinstance(error, InputError)
+    if not is_input or with_traceback:
+        print(as_told("".join(traceback.format_exception(error))), file=sys.stderr, end="")
+    if is_input:
         print(as_told(f"error: {error}"), file=sys.stderr)
-        return 2
-    print(as_told("".join(traceback.format_exception(error))), file=sys.stderr, end="")
-    return 1
-
-
-def is_users_mistake(error: Exception) -> bool:
-    """Whether recsys itself raised this error of the kinds that are about the input; else it is a bug or a fault.
-
-    A FloatingPointError says that a training diverged, which is its config's doing.
-    """
-    if not isinstance(error, (ValueError, OSError, FloatingPointError)) or error.__traceback__ is None:
-        return False
-    *_, (frame, _) = traceback.walk_tb(error.__traceback__)
-    return Path(frame.f_code.co_filename).is_relative_to(Path(__file__).parent)
+    return 2 if is_input else 1
 
 
 def read_config(

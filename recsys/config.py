@@ -12,6 +12,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 
 from recsys.credentials import keep_password
 from recsys.databases import DATABASES, is_shared_database
+from recsys.errors import InputError
 
 _UNIT_SECONDS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 
@@ -267,14 +268,18 @@ class Config(Section):
         training, data = self.training, self.data
         if not training.resample_negatives:
             if training.n_negatives > data.n_negatives:
-                raise ValueError(
-                    f"training.n_negatives: must be at most data.n_negatives, {data.n_negatives}, without "
-                    f"training.resample_negatives, but got {training.n_negatives}. Raise data.n_negatives or resample."
+                raise InputError(
+                    "training.n_negatives",
+                    f"must be at most data.n_negatives, {data.n_negatives}, without training.resample_negatives",
+                    training.n_negatives,
+                    "Raise data.n_negatives or resample.",
                 )
             if training.negative_sampling != "uniform":
-                raise ValueError(
-                    "training.negative_sampling: must be uniform without training.resample_negatives, "
-                    f"but got {training.negative_sampling}. Set training.resample_negatives to true."
+                raise InputError(
+                    "training.negative_sampling",
+                    "must be uniform without training.resample_negatives",
+                    training.negative_sampling,
+                    "Set training.resample_negatives to true.",
                 )
         return self
 
@@ -282,28 +287,36 @@ class Config(Section):
     def _check_loss(self) -> Self:
         training = self.training
         if training.loss == "squared" and self.model.name != "inner_product":
-            raise ValueError(
-                f"training.loss: must not be squared for the model {self.model.name}, but got squared. "
-                "Set model.name to inner_product."
+            raise InputError(
+                "training.loss",
+                f"must not be squared for the model {self.model.name}",
+                "squared",
+                "Set model.name to inner_product.",
             )
         if training.negative_sampling == "all" and training.loss != "softmax":
-            raise ValueError(
-                f"training.negative_sampling: must not be all with the loss {training.loss}, but got all. "
-                "Set training.loss to softmax."
+            raise InputError(
+                "training.negative_sampling",
+                f"must not be all with the loss {training.loss}",
+                "all",
+                "Set training.loss to softmax.",
             )
         if training.negative_sampling == "all" and self.model.name not in ("inner_product", "gmf"):
-            raise ValueError(
-                f"training.negative_sampling: must not be all for a model with a tower, {self.model.name}, but got all. "
-                "Set model.name to inner_product or gmf."
+            raise InputError(
+                "training.negative_sampling",
+                f"must not be all for a model with a tower, {self.model.name}",
+                "all",
+                "Set model.name to inner_product or gmf.",
             )
         return self
 
     @model_validator(mode="after")
     def _check_protocol(self) -> Self:
         if self.evaluation.protocol == "sampled" and max(self.evaluation.k) > self.evaluation.n_candidates + 1:
-            raise ValueError(
-                f"evaluation.k: must be at most evaluation.n_candidates + 1, {self.evaluation.n_candidates + 1}, "
-                f"but got {max(self.evaluation.k)}. Lower it or raise evaluation.n_candidates."
+            raise InputError(
+                "evaluation.k",
+                f"must be at most evaluation.n_candidates + 1, {self.evaluation.n_candidates + 1}",
+                f"{max(self.evaluation.k)}",
+                "Lower it or raise evaluation.n_candidates.",
             )
         return self
 

@@ -16,6 +16,7 @@ from ruamel.yaml import YAML
 
 from recsys.config import Config, config_paths, get_value, set_value
 from recsys.credentials import without_passwords
+from recsys.errors import InputError
 from recsys.yaml_text import MAX_CHARACTERS, parse_yaml
 
 VARIABLES = {"study.storage": "RECSYS_STUDY_STORAGE", "tracking.uri": "RECSYS_TRACKING_URI"}
@@ -48,18 +49,18 @@ def read_yaml(path: Path) -> dict[str, Any]:
     if not path.is_file():
         near = difflib.get_close_matches(path.name, [p.name for p in path.parent.glob("*.y*ml")], n=1)
         remedy = f"Did you mean {path.with_name(near[0])}?" if near else "Check the path."
-        raise FileNotFoundError(f"{path}: must be a YAML file, but got no such file. {remedy}")
+        raise InputError(path, "must be a YAML file", "no such file", remedy)
     try:
         with path.open(encoding="utf-8") as file:
             text = file.read(MAX_CHARACTERS + 1)
     except UnicodeDecodeError:
-        raise ValueError(f"{path}: must be UTF-8 text, but got other bytes. Save it as a YAML text file.") from None
+        raise InputError(path, "must be UTF-8 text", "other bytes", "Save it as a YAML text file.") from None
     except OSError as error:
-        raise ValueError(f"{path}: must be readable, but got {error.strerror}. Check its permissions.") from None
+        raise InputError(path, "must be readable", error.strerror, "Check its permissions.") from None
     tree = parse_yaml(text, str(path))
     if not isinstance(tree, dict):
         got = "an empty file" if tree is None else f"{type(tree).__name__} {_shown(tree):.40}"
-        raise ValueError(f"{path}: must be a mapping of names to values, but got {got}. See the examples in the README.")
+        raise InputError(path, "must be a mapping of names to values", got, "See the examples in the README.")
     return {str(name): value for name, value in tree.items()}
 
 
@@ -102,7 +103,7 @@ def load_config(base: Path | Config | None, settings: Iterable[str] = (), flags:
     for setting in settings:
         path, equals, text = setting.partition("=")
         if not equals or not path:
-            raise ValueError(f"--set: must be PATH=VALUE, but got {setting!r}. Write it as --set training.batch_size=512.")
+            raise InputError("--set", "must be PATH=VALUE", f"{setting!r}", "Write it as --set training.batch_size=512.")
         set_value(tree, path, parse_yaml(text, f"--set {path}"))
         places[path] = "--set"
     for path, (flag, value) in flags.items():
@@ -136,8 +137,8 @@ def raise_mistakes(place: str, mistakes: Sequence[str]) -> NoReturn:
         ValueError: always.
     """
     if len(mistakes) == 1:
-        raise ValueError(mistakes[0] if place == "config" else f"{place}: {mistakes[0]}")
-    raise ValueError("\n  ".join([f"{place}: {len(mistakes)} mistakes", *mistakes]))
+        raise InputError.listing("" if place == "config" else place, mistakes)
+    raise InputError.listing(place, mistakes)
 
 
 def describe_mistakes(error: ValidationError) -> list[tuple[str, str]]:

@@ -7,6 +7,8 @@ import sqlite3
 from contextlib import closing
 from pathlib import Path
 
+from recsys.errors import InputError
+
 DATABASES = ("postgresql", "mysql")
 """Those that many machines can share; SQLite, on a disk of the driver's machine, is what there is without a URL."""
 _CONNECT_SECONDS = 5
@@ -51,7 +53,9 @@ def require_whole(file: Path) -> None:
             raise
         found = str(error)
     if found != "ok":
-        raise ValueError(
-            f"{file}: must be a whole SQLite database, but it is damaged ({' '.join(found.split())}). "
-            "Bring it back from a copy, or search under another --name."
+        raise InputError(
+            file,
+            "must be a whole SQLite database",
+            found=f"it is damaged ({' '.join(found.split())})",
+            remedy="Bring it back from a copy, or search under another --name.",
         )

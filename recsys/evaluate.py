@@ -17,6 +17,7 @@ from recsys import command_line
 @command_line.dir_option
 @command_line.verbose_option
 @command_line.quiet_option
+@command_line.traceback_option
 @command_line.json_option
 def evaluate(*, model: Path, folder: Path, as_json: bool) -> int:
     """Parse, evaluate, print; returns the exit code."""

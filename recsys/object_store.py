@@ -19,6 +19,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from recsys.errors import InputError
+
 _COPY = re.compile(r"[^\s\"']*/recsys-[^\s/\"']+/s3:/")
 """Where a local copy begins."""
 _ATTEMPTS = 8
@@ -39,16 +41,20 @@ def open_folder(place: str) -> Path:
         return Path(place)
     rest = rest.strip("/")
     if scheme != "s3" or not rest:
-        raise ValueError(f"--dir: must be a folder or s3://BUCKET/PREFIX, but got {place}. Give one of the two.")
+        raise InputError("--dir", "must be a folder or s3://BUCKET/PREFIX", place, "Give one of the two.")
     if "@" in rest or "?" in rest:
-        raise ValueError(
-            "--dir: must be s3://BUCKET/PREFIX alone, but got credentials or settings in it. Put them into the environment: "
-            "AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_ENDPOINT_URL."
+        raise InputError(
+            "--dir",
+            "must be s3://BUCKET/PREFIX alone",
+            "credentials or settings in it",
+            "Put them into the environment: AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_ENDPOINT_URL.",
         )
     if find_spec("boto3") is None:
-        raise ValueError(
-            f"--dir: must be a folder on a disk where boto3 is not installed, but got {place}. "
-            "Install the extra s3: pip install -c constraints.txt -e '.[s3]'."
+        raise InputError(
+            "--dir",
+            "must be a folder on a disk where boto3 is not installed",
+            place,
+            "Install the extra s3: pip install -c constraints.txt -e '.[s3]'.",
         )
     _require_bucket(place, rest.partition("/")[0])
     copy = Path(tempfile.mkdtemp(prefix="recsys-"))
@@ -187,9 +193,11 @@ def _require_bucket(place: str, bucket: str) -> None:
     except OSError as error:
         reason = str(error).splitlines()[0]
     if reason is not None:
-        raise ConnectionError(
-            f"--dir: must lie in a bucket that can be reached, but got {place} ({reason}). See to its name, to AWS_ENDPOINT_URL "
-            "and to the credentials in the environment."
+        raise InputError(
+            "--dir",
+            "must lie in a bucket that can be reached",
+            f"{place} ({reason})",
+            "See to its name, to AWS_ENDPOINT_URL and to the credentials in the environment.",
         )
 
 

@@ -18,6 +18,7 @@ from recsys import command_line
 @command_line.dir_option
 @command_line.verbose_option
 @command_line.quiet_option
+@command_line.traceback_option
 @command_line.json_option
 def preprocess(*, data: str | None, config_file: Path | None, settings: tuple[str, ...], folder: Path, as_json: bool) -> int:
     """Parse, preprocess, print; returns the exit code."""

@@ -10,6 +10,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 
 from recsys import command_line
+from recsys.errors import InputError
 from recsys.verbosity import note, progress
 
 
@@ -22,6 +23,7 @@ from recsys.verbosity import note, progress
 @command_line.dir_option
 @command_line.verbose_option
 @command_line.quiet_option
+@command_line.traceback_option
 @command_line.json_option
 def recommend(
     *, model: Path, users: tuple[str, ...], all_users: bool, k: int, output: Path | None, folder: Path, as_json: bool
@@ -29,9 +31,9 @@ def recommend(
     """Parse, recommend, print or write; returns the exit code."""
     if bool(users) == all_users:
         got = "both" if users else "neither"
-        raise ValueError(f"command line: must have --user or --all-users, but got {got}. Give exactly one.")
+        raise InputError("command line", "must have --user or --all-users", got, "Give exactly one.")
     if output is not None and output.suffix != ".parquet":
-        raise ValueError(f"--output: must end in .parquet, but got {output}. Rename it.")
+        raise InputError("--output", "must end in .parquet", output, "Rename it.")
     import numpy as np
     import pyarrow.parquet as pq
 

@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from recsys.errors import InputError
 from recsys.object_store import publish, remove_folder, url_of
 
 
@@ -80,7 +81,7 @@ def readable(path: Path) -> Iterator[None]:
         yield
     except PermissionError as error:
         place = error.filename or path
-        raise PermissionError(f"{place}: must be readable, but got: {error.strerror}. Change its permissions.") from None
+        raise InputError(place, "must be readable", found=f"got: {error.strerror}", remedy="Change its permissions.") from None
 
 
 @contextmanager
@@ -98,9 +99,11 @@ def require_seen(folder: Path) -> None:
         FileNotFoundError: if it does not.
     """
     if url_of(folder) is None and not folder.is_dir():
-        raise FileNotFoundError(
-            f"--dir: must be a folder that all nodes see, but got {folder}, which is not on {platform.node()}. "
-            "Give a shared folder or s3://BUCKET/PREFIX."
+        raise InputError(
+            "--dir",
+            "must be a folder that all nodes see",
+            f"{folder}, which is not on {platform.node()}",
+            "Give a shared folder or s3://BUCKET/PREFIX.",
         )
 
 

@@ -10,6 +10,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+from recsys.errors import InputError
 from recsys.storage import no_room
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)
@@ -26,7 +27,7 @@ def refusal(error: BaseException, folder: Path | None) -> tuple[str, int] | None
         folder: the command's `--dir`.
     """
     if (reason := no_room(error)) is not None:
-        if isinstance(error, ConnectionError):  # it names the place itself
+        if isinstance(error, InputError):  # it names the place itself
             return str(error), 1
         return f"{_full_place(error, folder)}: must have room to be written, but got {reason}. Free some.", 1
     for found in _chain(error):
@@ -44,7 +45,7 @@ def require_writable(folder: Path) -> None:
     """
     place = _nearest(folder)
     if not os.access(place, os.W_OK | os.X_OK):
-        raise PermissionError(f"--dir: must be a folder that can be written, but got {folder}, which cannot. Give another one.")
+        raise InputError("--dir", "must be a folder that can be written", f"{folder}, which cannot", "Give another one.")
 
 
 def temporary_folders() -> list[Path]:

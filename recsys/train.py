@@ -12,6 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from recsys import command_line
+from recsys.errors import InputError
 
 
 @click.command(help="Train the best trial of a study, a named trial, or one config, and score it on test.")
@@ -28,6 +29,7 @@ from recsys import command_line
 @command_line.dir_option
 @command_line.verbose_option
 @command_line.quiet_option
+@command_line.traceback_option
 @command_line.json_option
 def train(
     *,
@@ -46,8 +48,8 @@ def train(
     sources = {"--best-of": best_of, "--trial": trial, "--config": config_file}
     given = [flag for flag, value in sources.items() if value is not None]
     if len(given) != 1:
-        raise ValueError(
-            f"command line: must have one of {', '.join(sources)}, but got {' and '.join(given) or 'none'}. Give exactly one."
+        raise InputError(
+            "command line", f"must have one of {', '.join(sources)}", f"{' and '.join(given) or 'none'}", "Give exactly one."
         )
     from recsys.search import choice, final_training
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import click
 
 from recsys import command_line
+from recsys.errors import InputError
 from recsys.verbosity import note
 
 if TYPE_CHECKING:
@@ -48,6 +49,7 @@ _FLAGS = {
 @click.option("--dry-run", is_flag=True, help="Check everything, show what would run, train nothing.")
 @command_line.verbose_option
 @command_line.quiet_option
+@command_line.traceback_option
 @command_line.json_option
 def tune(
     *,
@@ -72,12 +74,12 @@ def tune(
     from recsys.tracking.places import require_place
 
     if warm_start is not None and resume:
-        raise ValueError(
-            f"--warm-start: must begin a new study, but got {warm_start} with --resume. Leave it out, or choose another --name."
+        raise InputError(
+            "--warm-start", "must begin a new study", f"{warm_start} with --resume", "Leave it out, or choose another --name."
         )
     if name is None and (resume or resume_auto):
         flag = "--resume" if resume else "--resume-auto"
-        raise ValueError(f"--name: must be given with {flag}, but got nothing. Name the study to go on with.")
+        raise InputError("--name", f"must be given with {flag}", "nothing", "Name the study to go on with.")
     name = name or f"{space_file.stem if space_file else 'study'}-{datetime.now(UTC):%Y%m%d-%H%M%S}"
     study = study_files.find_study(folder, name)
     goes_on = resume or (resume_auto and study.exists())

@@ -12,6 +12,8 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 from ruamel.yaml.nodes import MappingNode, Node, SequenceNode
 
+from recsys.errors import InputError
+
 MAX_CHARACTERS = 1 << 18
 MAX_VALUES = 10_000
 """Names and values of a text, those behind an alias counted at each place where it stands."""
@@ -51,9 +53,9 @@ def _explained(place: str) -> Iterator[None]:
         mark = error.problem_mark or error.context_mark
         where = f"{place}, line {mark.line + 1}, column {mark.column + 1}" if mark else place
         problem = " ".join(str(error.problem or error.context).split())
-        raise ValueError(f"{where}: must be valid YAML, but got {problem}. Correct the line.") from None
+        raise InputError(where, "must be valid YAML", problem, "Correct the line.") from None
     except (YAMLError, ValueError) as error:
-        raise ValueError(f"{place}: must be valid YAML, but got {' '.join(str(error).split())}. Correct it.") from None
+        raise InputError(place, "must be valid YAML", f"{' '.join(str(error).split())}", "Correct it.") from None
 
 
 def _open_brackets(text: str) -> int:
@@ -83,4 +85,4 @@ def _extent(root: Node) -> tuple[int, int]:
 
 def _require(number: int, limit: int, unit: str, place: str) -> None:
     if number > limit:
-        raise ValueError(f"{place}: must have at most {limit:,} {unit}, but got more. Shorten it.") from None
+        raise InputError(place, f"must have at most {limit:,} {unit}", "more", "Shorten it.") from None

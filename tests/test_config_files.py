@@ -9,6 +9,7 @@ from recsys.config import Config, replace_values
 from recsys.config_files import config_yaml, dump_yaml, load_config, nearest, parse_config, read_yaml, unknown_path
 from recsys.credentials import with_password
 from recsys.data.processed import uses_candidates
+from recsys.errors import InputError
 from recsys.training.evaluation import protocol_name
 from recsys.yaml_text import parse_yaml
 
@@ -158,7 +159,7 @@ def test_a_zero_byte_is_no_yaml(tmp_path: Path) -> None:
 
 def test_a_missing_file_names_the_nearest(tmp_path: Path) -> None:
     (tmp_path / "neumf.yaml").touch()
-    with pytest.raises(FileNotFoundError) as caught:
+    with pytest.raises(InputError) as caught:
         read_yaml(tmp_path / "neunf.yaml")
     expected = f"{tmp_path / 'neunf.yaml'}: must be a YAML file, but got no such file. Did you mean {tmp_path / 'neumf.yaml'}?"
     assert str(caught.value) == expected
@@ -167,7 +168,7 @@ def test_a_missing_file_names_the_nearest(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["zzzzz.yaml", ".", "no/such/folder.yaml"])
 def test_a_missing_file_or_a_folder_in_its_place(tmp_path: Path, name: str) -> None:
     (tmp_path / "neumf.yaml").touch()
-    with pytest.raises(FileNotFoundError) as caught:
+    with pytest.raises(InputError) as caught:
         read_yaml(tmp_path / name)
     assert str(caught.value) == f"{tmp_path / name}: must be a YAML file, but got no such file. Check the path."
 

@@ -17,7 +17,7 @@ MODULES = {
 COMMANDS = ("preprocess", "tune", "train", "evaluate", "recommend", "report")
 
 FLOORS = {
-    **dict.fromkeys(("config", "config_files", "credentials", "databases", "object_store", "storage"), 0),
+    **dict.fromkeys(("config", "config_files", "credentials", "databases", "errors", "object_store", "storage"), 0),
     **dict.fromkeys(("streams", "surroundings", "verbosity", "yaml_text"), 0),
     **dict.fromkeys(("models", "data"), 1),
     **dict.fromkeys(("training", "baselines"), 2),

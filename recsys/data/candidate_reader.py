@@ -12,6 +12,7 @@ import pyarrow as pa
 from recsys.data.files import open_file
 from recsys.data.fragments import Batch, Fragment, first_order, with_ids
 from recsys.data.text_rows import read_chunks
+from recsys.errors import InputError
 
 _PAIR = re.compile(r"\(([^,()]+), ?([^,()]+)\)")
 _CHUNK_BYTES = 1 << 22
@@ -43,12 +44,12 @@ def _batch(fragment: Fragment, lines: list[str], row: int) -> Batch:
         pair = _PAIR.fullmatch(head.strip())
         if pair is None or not candidates:
             place = f"{fragment.file.label}, row {row}"
-            raise ValueError(f"{place}: must be (user,item) and candidates separated by tabs, but got {line[:40]!r}. Correct it.")
+            raise InputError(place, "must be (user,item) and candidates separated by tabs", f"{line[:40]!r}", "Correct it.")
         distinct = list(dict.fromkeys(candidate.strip() for candidate in candidates))  # a set, as in the format's own evaluation
         if len(distinct) >= 1 << POSITION_BITS:
             limit = (1 << POSITION_BITS) - 1
             place = f"{fragment.file.label}, row {row}"
-            raise ValueError(f"{place}: must have at most {limit:,} candidates, but got {len(distinct):,}. Remove some.")
+            raise InputError(place, f"must have at most {limit:,} candidates", f"{len(distinct):,}", "Remove some.")
         n = 1 + len(distinct)
         users += [pair[1]] * n
         items += [pair[2], *distinct]

@@ -7,6 +7,7 @@ import logging
 import os
 from pathlib import Path
 
+from recsys.errors import InputError
 from recsys.storage import write_atomically
 
 EMBEDDED = "ml-latest-small"
@@ -48,9 +49,11 @@ def find_download(name: str) -> Path:
     with write_atomically(target) as temporary:
         problem = _download(url, temporary, CATALOG[name])
         if problem is not None:
-            raise ConnectionError(
-                f"{url}: must be downloadable, but {problem}. "
-                f"Try again, or download {name}.zip by hand and pass its path as data.source."
+            raise InputError(
+                url,
+                "must be downloadable",
+                found=problem,
+                remedy=f"Try again, or download {name}.zip by hand and pass its path as data.source.",
             )
     return target
 

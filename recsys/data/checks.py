@@ -9,6 +9,7 @@ from recsys.data.bucket_files import BucketResult
 from recsys.data.fragments import PARTS
 from recsys.data.layouts import Source
 from recsys.data.scan import Summary
+from recsys.errors import InputError
 
 
 def check_summary(summary: Summary, source: Source, config: Config) -> None:
@@ -19,28 +20,34 @@ def check_summary(summary: Summary, source: Source, config: Config) -> None:
             of a part alone.
     """
     if summary.n_rows == 0:
-        raise ValueError(f"{source.name}: must hold interactions, but has no row. Give a file with at least one row.")
+        raise InputError(source.name, "must hold interactions", found="has no row", remedy="Give a file with at least one row.")
     n_users = len(summary.users[0])
     if n_users < 2:
-        raise ValueError(
-            f"{source.name}: must hold at least 2 users, but got {n_users}. Check that data.columns.user names the users' column."
+        raise InputError(
+            source.name, "must hold at least 2 users", n_users, "Check that data.columns.user names the users' column."
         )
     if summary.n_positives == 0:
-        raise ValueError(
-            f"data.positive_threshold: must be at most the largest rating, {summary.rating_max:g}, "
-            f"but got {config.data.positive_threshold:g}. Lower it, so that there are positives."
+        raise InputError(
+            "data.positive_threshold",
+            f"must be at most the largest rating, {summary.rating_max:g}",
+            f"{config.data.positive_threshold:g}",
+            "Lower it, so that there are positives.",
         )
     for part, file, _ in summary.spans:
         if (timeless := summary.timeless.get(part)) is not None:
-            raise ValueError(
-                f"{timeless.label}: must have times like {file.label}, but has no column with times. "
-                "Name it with data.columns.timestamp."
+            raise InputError(
+                timeless.label,
+                f"must have times like {file.label}",
+                found="has no column with times",
+                remedy="Name it with data.columns.timestamp.",
             )
     if not source.split_given and config.data.split != "random" and not has_times(summary, 0):
         why = "all its times are equal" if summary.spans else "it has no column with times"
-        raise ValueError(
-            f"data.split: {config.data.split} needs times, but {source.name} tells none: {why}. "
-            "Name the column with data.columns.timestamp, or set data.split to random."
+        raise InputError(
+            "data.split",
+            f"{config.data.split} needs times",
+            found=f"{source.name} tells none: {why}",
+            remedy="Name the column with data.columns.timestamp, or set data.split to random.",
         )
 
 
@@ -59,9 +66,11 @@ def check_core(n_users: int, n_items: int, config: Config) -> None:
     if n_users < 2 or n_items < 1:
         asked = f"{config.data.min_user_interactions} and {config.data.min_item_interactions}"
         left = f"{n_users} user{'s' * (n_users != 1)} and {n_items} item{'s' * (n_items != 1)}"
-        raise ValueError(
-            "data.min_user_interactions, data.min_item_interactions: must leave at least 2 users and 1 item, "
-            f"but {asked} leave {left}. Lower them."
+        raise InputError(
+            "data.min_user_interactions, data.min_item_interactions",
+            "must leave at least 2 users and 1 item",
+            found=f"{asked} leave {left}",
+            remedy="Lower them.",
         )
 
 
@@ -72,20 +81,27 @@ def check_result(result: BucketResult, source: Source, config: Config, users: pa
         ValueError: if a user has too few free items or no candidates, or a part is empty.
     """
     if result.saturated:
-        raise ValueError(
-            f"{source.name}: each user must have an item left to draw as a negative, but {_named(result.saturated, users)} "
-            f"interacted with all {n_items} items. Remove {'it' if len(result.saturated) == 1 else 'them'}."
+        raise InputError(
+            source.name,
+            "each user must have an item left to draw as a negative",
+            found=f"{_named(result.saturated, users)} interacted with all {n_items} items",
+            remedy=f"Remove {('it' if len(result.saturated) == 1 else 'them')}.",
         )
     if result.short:
         wanted = config.evaluation.n_candidates
-        raise ValueError(
-            f"evaluation.n_candidates: must be at most the free items of each held-out user, but {_named(result.short, users)} "
-            f"have fewer than {wanted}. Lower it, or set evaluation.protocol to full."
+        raise InputError(
+            "evaluation.n_candidates",
+            "must be at most the free items of each held-out user",
+            found=f"{_named(result.short, users)} have fewer than {wanted}",
+            remedy="Lower it, or set evaluation.protocol to full.",
         )
     if result.unmatched:
         label = source.candidates.label if source.candidates is not None else source.name
-        raise ValueError(
-            f"{label}: must have a line for each test pair, but {_named(result.unmatched, users)} lack one. Add the lines."
+        raise InputError(
+            label,
+            "must have a line for each test pair",
+            found=f"{_named(result.unmatched, users)} lack one",
+            remedy="Add the lines.",
         )
     _check_parts(result, source, config)
 
@@ -101,7 +117,7 @@ def _check_parts(result: BucketResult, source: Source, config: Config) -> None:
         if result.counts[f"n_{part}"] == 0:
             cold = result.counts[f"n_{part}_cold"]
             but = f"none is left ({cold} are of users without one in an earlier part)" if cold else "there is none"
-            raise ValueError(f"{source.name}: must have a positive in {part}, but {but}. {remedy}")
+            raise InputError(source.name, f"must have a positive in {part}", found=but, remedy=remedy)
 
 
 def _named(codes: Sequence[int], users: pa.Array) -> str:

@@ -14,6 +14,7 @@ import numpy as np
 from recsys.data.files import DataFile
 from recsys.data.negatives import IntArray
 from recsys.data.times import Times
+from recsys.errors import InputError
 
 _UNITS = {
     "seconds": (1, 0),
@@ -120,21 +121,27 @@ def find_clock(spans: Sequence[Span]) -> Clock | None:
     reference = _reference(spans)
     for span in spans:
         if span.is_date != reference.is_date or span.kind not in {reference.kind, "numbers"}:
-            raise ValueError(
-                f"{span.file.label}: must have {reference.kind} as times like {reference.file.label}, but got {span.kind}. "
-                "Convert the times of one file."
+            raise InputError(
+                span.file.label,
+                f"must have {reference.kind} as times like {reference.file.label}",
+                span.kind,
+                "Convert the times of one file.",
             )
     total = reduce(or_, spans)
     for span in spans:
         if total.has_fractions and span.needs_integers and not total.is_date:
-            raise ValueError(
-                f"{span.file.label}: must have whole numbers alone as times where they exceed 2^53, but some times have "
-                "fractions. Round them."
+            raise InputError(
+                span.file.label,
+                "must have whole numbers alone as times where they exceed 2^53",
+                found="some times have fractions",
+                remedy="Round them.",
             )
         if total.is_date and not all(-_LIMIT <= _date_ticks(*time, total.digits) < _LIMIT for time in (span.first, span.last)):
-            raise ValueError(
-                f"{span.file.label}: must have times that fit into 64 bits with {total.digits} digits of a second, but got "
-                f"{_date(span.first[0])} to {_date(span.last[0])}. Correct or round the times."
+            raise InputError(
+                span.file.label,
+                f"must have times that fit into 64 bits with {total.digits} digits of a second",
+                f"{_date(span.first[0])} to {_date(span.last[0])}",
+                "Correct or round the times.",
             )
     return Clock(total.is_date, total.has_fractions, total.digits)
 

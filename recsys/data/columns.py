@@ -8,6 +8,7 @@ import re
 from collections.abc import Sequence
 
 from recsys.config import ColumnsConfig
+from recsys.errors import InputError
 
 KNOWN_NAMES = {
     "user": (
@@ -79,9 +80,11 @@ def columns_by_name(names: Sequence[str], columns: ColumnsConfig | None, place: 
             found[role] = position
     for role in ("user", "item"):
         if role not in found:
-            raise ValueError(
-                f"{place}: must have a column with the {role} ids, but the columns are {', '.join(names)}. "
-                f"Name it with data.columns.{role}."
+            raise InputError(
+                place,
+                f"must have a column with the {role} ids",
+                found=f"the columns are {', '.join(names)}",
+                remedy=f"Name it with data.columns.{role}.",
             )
     return found
 
@@ -98,9 +101,11 @@ def columns_by_position(n_columns: int, columns: ColumnsConfig | None, place: st
         if role not in found and position < n_columns and position not in found.values():
             found[role] = position
     if "user" not in found or "item" not in found:
-        raise ValueError(
-            f"{place}: must have a user and an item column, but has {n_columns} column{'s' * (n_columns != 1)}. "
-            "Set data.columns, or separate the columns by comma, tab, semicolon, | or ::."
+        raise InputError(
+            place,
+            "must have a user and an item column",
+            found=f"has {n_columns} column{'s' * (n_columns != 1)}",
+            remedy="Set data.columns, or separate the columns by comma, tab, semicolon, | or ::.",
         )
     return found
 
@@ -109,11 +114,11 @@ def _chosen_position(role: str, value: str | int, names: Sequence[str], place: s
     if isinstance(value, int):
         if 0 <= value < len(names):
             return value
-        raise ValueError(
-            f"data.columns.{role}: must be a position from 0 to {len(names) - 1} in {place}, but got {value}. Count from 0."
+        raise InputError(
+            f"data.columns.{role}", f"must be a position from 0 to {len(names) - 1} in {place}", value, "Count from 0."
         )
     if value in names:
         return names.index(value)
-    raise ValueError(
-        f"data.columns.{role}: must name a column of {place}, but got {value!r}. The columns are {', '.join(names)}."
+    raise InputError(
+        f"data.columns.{role}", f"must name a column of {place}", f"{value!r}", f"The columns are {', '.join(names)}."
     )

@@ -13,6 +13,7 @@ from contextlib import contextmanager
 
 from recsys.config import Config
 from recsys.credentials import without_passwords
+from recsys.errors import InputError
 from recsys.surroundings import require_temporary_folder, temporary_folders
 
 # Ray that is started here listens on loopback, as it does by itself on Windows and macOS: read when ray is imported, and no
@@ -47,23 +48,29 @@ def connect(config: Config) -> None:
             ray.init(address=address, include_dashboard=False, log_to_driver=True, logging_level=logging.ERROR)
     except (OSError, ray.exceptions.AuthenticationError) as error:
         if "AF_UNIX" in str(error):
-            raise ValueError(
-                "TMPDIR: must be a path short enough for Ray's sockets in it, which may have 107 bytes, but got "
-                f"{temporary_folders()[0]}. Set TMPDIR=/tmp, or RAY_TMPDIR for Ray alone."
+            raise InputError(
+                "TMPDIR",
+                "must be a path short enough for Ray's sockets in it, which may have 107 bytes",
+                f"{temporary_folders()[0]}",
+                "Set TMPDIR=/tmp, or RAY_TMPDIR for Ray alone.",
             ) from None
         if address is None:
             raise
-        raise ConnectionError(
-            f"cluster.address: must be a running Ray cluster, but got {address!r} ({str(error).splitlines()[0]}). "
-            "Start it, bring its token (~/.ray/auth_token), or leave the address out to use this machine."
+        raise InputError(
+            "cluster.address",
+            "must be a running Ray cluster",
+            f"{address!r} ({str(error).splitlines()[0]})",
+            "Start it, bring its token (~/.ray/auth_token), or leave the address out to use this machine.",
         ) from None
     except RuntimeError as error:
         if not str(error).startswith("Version mismatch"):
             raise
         versions = " ".join(str(error).split())
-        raise ConnectionError(
-            f"cluster.address: must be a cluster of the same Ray and Python, but got {address!r} ({versions}). "
-            "Install here what the cluster has, or the other way round."
+        raise InputError(
+            "cluster.address",
+            "must be a cluster of the same Ray and Python",
+            f"{address!r} ({versions})",
+            "Install here what the cluster has, or the other way round.",
         ) from None
 
 

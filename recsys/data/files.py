@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import IO, TYPE_CHECKING
 
+from recsys.errors import InputError
+
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
 
@@ -53,7 +55,7 @@ def open_raw(path: str | Path) -> Iterator[IO[bytes]]:
     try:
         stream = Path(path).open("rb")  # noqa: SIM115  (the block of the caller must stay outside of this try)
     except PermissionError:
-        raise PermissionError(f"{path}: must be readable, but permission is denied. Change its permissions.") from None
+        raise InputError(path, "must be readable", found="permission is denied", remedy="Change its permissions.") from None
     with stream:
         yield stream
 
@@ -93,16 +95,18 @@ def _zip_damage(label: str) -> Iterator[None]:
 
 def _damaged(label: str, kind: str, error: Exception) -> ValueError:
     reason = " ".join(str(error).split()) or type(error).__name__
-    return ValueError(
-        f"{label}: must be a whole {kind} file, but it is cut off or damaged ({reason}). Copy or download it again."
+    return InputError(
+        label, f"must be a whole {kind} file", found=f"it is cut off or damaged ({reason})", remedy="Copy or download it again."
     )
 
 
 def _require_limit(n_unpacked: int, n_packed: int, label: str) -> None:
     if n_unpacked > max(MAX_RATIO * n_packed, FREE_BYTES):
-        raise ValueError(
-            f"{label}: must unpack to at most {MAX_RATIO} times its size or {FREE_BYTES:,} bytes, but unpacks to more. "
-            "If you trust it, unpack it and pass the file."
+        raise InputError(
+            label,
+            f"must unpack to at most {MAX_RATIO} times its size or {FREE_BYTES:,} bytes",
+            found="unpacks to more",
+            remedy="If you trust it, unpack it and pass the file.",
         )
 
 
@@ -153,5 +157,5 @@ def archive_members(path: Path) -> list[str]:
     for name in names:
         parts = PurePosixPath(name.replace("\\", "/")).parts
         if ".." in parts or name.startswith(("/", "\\")) or any(":" in part for part in parts[:1]):
-            raise ValueError(f"{path.name}: members must lie inside the archive, but got {name!r}. Do not trust this file.")
+            raise InputError(path.name, "members must lie inside the archive", f"{name!r}", "Do not trust this file.")
     return names

@@ -12,6 +12,7 @@ from typing import Literal
 from recsys.config import DataConfig
 from recsys.data.catalog import CATALOG, EMBEDDED, find_download, find_embedded
 from recsys.data.files import DataFile, archive_members, open_raw
+from recsys.errors import InputError
 
 Part = Literal["train", "validation", "test"]
 
@@ -77,7 +78,9 @@ def find_source(data: DataConfig) -> Source:
         if text is not None:
             source = _recognise(_existing(text, f"data.files.{part}"), text)
             if source.split_given:
-                raise ValueError(f"data.files.{part}: must be one part, but {text} holds a split. Pass it as data.source.")
+                raise InputError(
+                    f"data.files.{part}", "must be one part", found=f"{text} holds a split", remedy="Pass it as data.source."
+                )
             parts.append(PartFiles(part, source.parts[0].files))
             titles = titles or source.titles
     return Source(data.files.train, tuple(parts), titles=titles)
@@ -93,7 +96,7 @@ def _existing(text: str, place: str) -> Path:
     hint = f"Did you mean {near[0]}?" if near else "Check the path."
     if names and not near:
         hint = f"Check the path, or choose one of {', '.join(sorted(names))}."
-    raise FileNotFoundError(f"{place}: must be {'a data set or ' if names else ''}a path that exists, but got {text!r}. {hint}")
+    raise InputError(place, f"must be {('a data set or ' if names else '')}a path that exists", f"{text!r}", hint)
 
 
 def _recognise(path: Path, name: str) -> Source:
@@ -104,7 +107,9 @@ def _recognise(path: Path, name: str) -> Source:
     with open_raw(path) as stream:
         start = stream.read(4)
     if not start:
-        raise ValueError(f"{path.name}: must hold interactions, but the file is empty. Give a file with user and item columns.")
+        raise InputError(
+            path.name, "must hold interactions", found="the file is empty", remedy="Give a file with user and item columns."
+        )
     if start == b"PK\x03\x04":
         names = archive_members(path)
         return _recognise_folder(names, {entry: DataFile(str(path.absolute()), entry) for entry in names}, path.name, name)
@@ -133,7 +138,9 @@ def _recognise_folder(names: Sequence[str], files: dict[str, DataFile], label: s
     if len(names) == 1:
         return Source(name, (PartFiles("train", (files[names[0]],)),))
     listed = ", ".join(by_depth[:5]) + (", ..." if len(names) > 5 else "") if names else "nothing"
-    raise ValueError(
-        f"{label}: must hold u.data, ratings.dat, ratings.csv, Parquet files or NAME.train.rating with NAME.test.rating, "
-        f"but holds {listed}. Pass the file with the interactions."
+    raise InputError(
+        label,
+        ("must hold u.data, ratings.dat, ratings.csv, Parquet files or NAME.train.rating with NAME.test.rating"),
+        found=f"holds {listed}",
+        remedy="Pass the file with the interactions.",
     )

@@ -6,6 +6,7 @@ Stands before the work: a folder that one node alone has would be filled by each
 import time
 from pathlib import Path
 
+from recsys.errors import InputError
 from recsys.object_store import url_of
 from recsys.storage import temporary_sibling
 
@@ -50,9 +51,7 @@ def _require(place: str, path: Path, wanted: Path, nodes: dict[str, str]) -> Non
             continue
         if not seen:
             remedy = "Give a shared folder" + (" or s3://BUCKET/PREFIX." if place == "--dir" else ".")
-            raise FileNotFoundError(
-                f"{place}: must be seen by all nodes, but got {path}, which is not on {nodes[node]} ({node[:8]}). {remedy}"
-            )
+            raise InputError(place, "must be seen by all nodes", f"{path}, which is not on {nodes[node]} ({node[:8]})", remedy)
 
 
 def _sees(path: str) -> bool:

@@ -29,6 +29,7 @@ from recsys.data.times import (
     is_time,
     parse_times,
 )
+from recsys.errors import InputError
 
 PIECE_ROWS = 1 << 20
 """Rows after which a piece ends with its row group, and rows of a batch at most."""
@@ -42,15 +43,20 @@ def open_parquet(file: DataFile, int96_unit: Literal["ns", "us"] = "ns") -> Iter
         ValueError: if it is damaged, also while it is read inside the block, or lies in an archive.
     """
     if file.member is not None:
-        raise ValueError(f"{file.label}: must lie outside of an archive, but is in a zip. Extract it and pass its folder.")
+        raise InputError(
+            file.label, "must lie outside of an archive", found="is in a zip", remedy="Extract it and pass its folder."
+        )
     with open_raw(file.path) as stream:
         try:
             with pq.ParquetFile(stream, coerce_int96_timestamp_unit=int96_unit) as parquet:
                 yield parquet
         except (pa.ArrowInvalid, OSError) as error:
             reason = str(error).splitlines()[0].rstrip(".")
-            raise ValueError(
-                f"{file.label}: must be a whole Parquet file, but it is cut off or damaged ({reason}). Copy or write it again."
+            raise InputError(
+                file.label,
+                "must be a whole Parquet file",
+                found=f"it is cut off or damaged ({reason})",
+                remedy="Copy or write it again.",
             ) from None
 
 
@@ -130,7 +136,7 @@ class _Column:
         if row >= 0:
             value = self.values[row].as_py()
             shown = "is missing" if value is None else f"got {value!r}"
-            raise ValueError(f"{self.place.format(self.first_row + row)}: {rule}, but {shown}. Correct or remove the row.")
+            raise InputError(f"{self.place.format(self.first_row + row)}", rule, found=shown, remedy="Correct or remove the row.")
 
 
 def _batch(columns: dict[str, _Column], n: int, times: Times | None, threshold: float | None, order: int) -> Batch:
@@ -153,8 +159,11 @@ def _titles(column: _Column) -> pa.Array:
         return pc.cast(column.values, pa.string())
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
         kind = column.values.type
-        raise ValueError(
-            f"{column.place.format(column.first_row)}: must hold text, but holds {kind}. Convert or remove the titles."
+        raise InputError(
+            f"{column.place.format(column.first_row)}",
+            "must hold text",
+            found=f"holds {kind}",
+            remedy="Convert or remove the titles.",
         ) from None
 
 
@@ -168,8 +177,11 @@ def _ids(column: _Column) -> pa.DictionaryArray:
         column.refuse(pc.invert(whole), "must be an integer or text")
         values = pc.cast(values, pa.int64())
     elif not (pa.types.is_integer(kind) or _is_text(kind)):
-        raise ValueError(
-            f"{column.place.format(column.first_row)}: must hold integers or text, but holds {kind}. Convert the ids."
+        raise InputError(
+            f"{column.place.format(column.first_row)}",
+            "must hold integers or text",
+            found=f"holds {kind}",
+            remedy="Convert the ids.",
         )
     if not pa.types.is_dictionary(values.type):
         values = (pc.cast(values, pa.string()) if kind == pa.string_view() else values).dictionary_encode()
@@ -215,7 +227,7 @@ def _times(column: _Column, microseconds: pa.Array | None) -> Times:
         times = parse_times(values, form)
     else:
         place = column.place.format(column.first_row)
-        raise ValueError(f"{place}: must hold numbers or dates, but holds {kind}. Convert the times.")
+        raise InputError(place, "must hold numbers or dates", found=f"holds {kind}", remedy="Convert the times.")
     if times is None:
         texts = pc.cast(values, pa.string()).dictionary_encode()
         wrong = pa.array([not is_time(text, form) for text in texts.dictionary.to_pylist()])

@@ -8,6 +8,8 @@ from collections.abc import Iterable
 
 import pyarrow as pa
 
+from recsys.errors import InputError
+
 
 def require_plain(schema: pa.Schema, names: Iterable[str], place: str) -> None:
     """Check that these columns have types of Arrow's own.
@@ -18,7 +20,9 @@ def require_plain(schema: pa.Schema, names: Iterable[str], place: str) -> None:
     for name in names:
         for kind in (field.type for field in schema if field.name == name):
             if not _is_plain(kind):
-                raise ValueError(f"{place}, column {name}: must hold plain values, but holds {kind}. Do not trust this file.")
+                raise InputError(
+                    f"{place}, column {name}", "must hold plain values", found=f"holds {kind}", remedy="Do not trust this file."
+                )
 
 
 def _is_plain(kind: pa.DataType) -> bool:

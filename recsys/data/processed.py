@@ -20,6 +20,7 @@ from recsys.config import Config, replace_values
 from recsys.data.interactions import HeldOut, Interactions
 from recsys.data.negatives import IntArray, UserItemIndex, index_pairs
 from recsys.data.plain_types import require_plain
+from recsys.errors import InputError
 
 FORMAT_VERSION = 2
 """Raised when the content or the layout of the folder changes."""
@@ -113,12 +114,12 @@ def resolve(config: Config, manifest: Manifest) -> Config:
     given = manifest.n_candidates_given
     longest = max(config.evaluation.k)
     if longest > manifest.n_items:
-        raise ValueError(f"evaluation.k: must be at most the number of items, {manifest.n_items}, but got {longest}. Lower it.")
+        raise InputError("evaluation.k", f"must be at most the number of items, {manifest.n_items}", longest, "Lower it.")
     if not uses_candidates(config, given is not None):
         return replace_values(config, {"evaluation.protocol": "full"})
     n_ranked = min(given if given is not None else config.evaluation.n_candidates, config.evaluation.n_candidates) + 1
     if longest > n_ranked:
-        raise ValueError(f"evaluation.k: must be at most the ranked candidates, {n_ranked}, but got {longest}. Lower it.")
+        raise InputError("evaluation.k", f"must be at most the ranked candidates, {n_ranked}", longest, "Lower it.")
     return replace_values(config, {"evaluation.protocol": "sampled"})
 
 
@@ -207,8 +208,8 @@ def _read_file(path: Path, columns: list[str] | None) -> pa.Table:
         table = pq.read_table(path, columns=columns, page_checksum_verification=True, partitioning=None)
     except (OSError, pa.ArrowException) as error:
         reason = str(error).splitlines()[0]
-        raise ValueError(
-            f"{path}: must be a whole Parquet file, but is damaged ({reason}). Delete its folder to make it anew."
+        raise InputError(
+            path, "must be a whole Parquet file", found=f"is damaged ({reason})", remedy="Delete its folder to make it anew."
         ) from None
     require_plain(table.schema, table.column_names, str(path))
     return table

@@ -3,7 +3,6 @@
 Each fragment is summarised by a task; the driver merges the summaries and never sees a row.
 """
 
-import traceback
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
@@ -17,6 +16,7 @@ from recsys.data.files import DataFile
 from recsys.data.fragments import CANDIDATES, Fragment
 from recsys.data.item_titles import Names, first_titles
 from recsys.data.readers import read
+from recsys.errors import InputError
 
 
 @dataclass
@@ -29,7 +29,7 @@ class Summary:
     `item_names`, `user_names`: what a column `name` calls them.
     """
 
-    error: str | None = None
+    error: InputError | None = None
     n_rows: int = 0
     n_positives: int = 0
     rating_max: float | None = None
@@ -68,12 +68,8 @@ def summarise(fragment: Fragment, threshold: float | None) -> Summary:
                     summary.user_names.add(user, batch.title)
                 else:
                     summary.titles.append(first_titles(pa.table({"item": item, "title": batch.title})))
-    except (ValueError, PermissionError) as error:
-        # What another library raises is no mistake of the user's.
-        *_, (frame, _) = traceback.walk_tb(error.__traceback__)
-        if not frame.f_globals["__name__"].startswith("recsys."):
-            raise
-        return Summary(error=str(error))
+    except InputError as error:
+        return Summary(error=error)
     summary.users, summary.items = [merge_ids(summary.users)], [merge_ids(summary.items)]
     return summary
 
@@ -87,7 +83,7 @@ def merge(summaries: Iterable[Summary]) -> Summary:
     total = Summary()
     for summary in summaries:
         if summary.error is not None:
-            raise ValueError(summary.error)
+            raise summary.error
         total.n_rows += summary.n_rows
         total.n_positives += summary.n_positives
         total.rating_max = _largest(total.rating_max, summary.rating_max)

@@ -22,6 +22,7 @@ from recsys.data.negatives import IntArray
 from recsys.data.readers import read
 from recsys.data.scan import codes_of
 from recsys.data.splits import temporal_cut
+from recsys.errors import InputError
 
 
 class Run(Protocol):
@@ -93,8 +94,8 @@ def find_cuts(core: Core, config: Config) -> tuple[int, int]:
     rest = np.zeros(len(core.times), dtype=bool) if test is None else core.times < test
     validation = temporal_cut(core.times[rest], core.time_counts[rest], config.data.validation_fraction)
     if test is None or validation is None:
-        raise ValueError(
-            f"data.split: temporal needs at least 3 different times, but got {len(core.times)}. Set data.split to random."
+        raise InputError(
+            "data.split", "temporal needs at least 3 different times", f"{len(core.times)}", "Set data.split to random."
         )
     return validation, test
 

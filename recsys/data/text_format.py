@@ -13,6 +13,7 @@ from recsys.config import ColumnsConfig
 from recsys.data.columns import chosen_columns, columns_by_name, columns_by_position, names_columns
 from recsys.data.text_rows import read_rows
 from recsys.data.times import Form, find_form, is_number
+from recsys.errors import InputError
 
 SEPARATORS = ("::", "\t", ",", ";", "|")
 BLANKS = (" ", "\t")
@@ -56,13 +57,16 @@ def find_format(head: bytes, whole: bool, columns: ColumnsConfig | None, place: 
         ValueError: if the bytes are no UTF-8 text, hold no row, or lack a column that is needed.
     """
     if b"\0" in head:
-        raise ValueError(
-            f"{place}: must be CSV, TSV, gzip, zip or Parquet, but it is binary. Convert it, or pass the file with the ratings."
+        raise InputError(
+            place,
+            "must be CSV, TSV, gzip, zip or Parquet",
+            found="it is binary",
+            remedy="Convert it, or pass the file with the ratings.",
         )
     mark = 3 if head.startswith(b"\xef\xbb\xbf") else 0
     text = head[mark:].decode("utf-8", errors="replace")
     if _is_json(text):
-        raise ValueError(f"{place}: must be CSV, TSV or Parquet, but is JSON. Convert it to one of them.")
+        raise InputError(place, "must be CSV, TSV or Parquet", found="is JSON", remedy="Convert it to one of them.")
     if not whole and text.count("\n") < 2:
         return None
     samples = {separator: _sample(text, separator) for separator in SEPARATORS}
@@ -71,7 +75,9 @@ def find_format(head: bytes, whole: bool, columns: ColumnsConfig | None, place: 
             return None
         samples = {separator: rows[:-1] for separator, rows in samples.items()}
     if not any(samples.values()):
-        raise ValueError(f"{place}: must hold interactions, but is empty. Give a file with at least a user and an item column.")
+        raise InputError(
+            place, "must hold interactions", found="is empty", remedy="Give a file with at least a user and an item column."
+        )
     separator = max(SEPARATORS, key=lambda separator: _regularity(samples[separator]))
     starts, rows = [start for start, _ in samples[separator]], [fields for _, fields in samples[separator]]
     names = [field.strip() for field in rows[0]]
@@ -83,7 +89,7 @@ def find_format(head: bytes, whole: bool, columns: ColumnsConfig | None, place: 
         found = columns_by_position(len(names), columns, place)
         labels = {role: role for role in found}
     if not rows:
-        raise ValueError(f"{place}: must hold interactions, but has a header alone. Give a file with at least one row.")
+        raise InputError(place, "must hold interactions", found="has a header alone", remedy="Give a file with at least one row.")
     time_form = _find_time_form(rows, found.get("timestamp"))
     every_row = [fields for start, fields in read_rows(text, separator) if start >= starts[0]]
     padded = tuple(

@@ -16,6 +16,7 @@ from recsys.data.fragments import TITLES, Batch, Fragment, first_order, with_ids
 from recsys.data.text_format import BLANKS, TextFormat, find_format
 from recsys.data.text_rows import MAX_ROW_BYTES, read_chunks, read_line, read_rows, too_long
 from recsys.data.times import Times, from_integers, is_number, is_time, parse_times
+from recsys.errors import InputError
 
 CHUNK_BYTES = 1 << 25
 """Text that is parsed at a time."""
@@ -209,26 +210,29 @@ def _explain(chunk: bytes, first_line: int, label: str, text_format: TextFormat)
     text = chunk.decode("utf-8", errors="surrogateescape")
     for start, fields in read_rows(text, text_format.separator):
         _check_row(fields, f"{label}, row {first_line + start}", text_format)
-    raise ValueError(
-        f"{label}, after row {first_line}: must be regular text, but a row cannot be parsed. Look for a stray quote."
+    raise InputError(
+        f"{label}, after row {first_line}",
+        "must be regular text",
+        found="a row cannot be parsed",
+        remedy="Look for a stray quote.",
     )
 
 
 def _check_row(fields: list[str], place: str, text_format: TextFormat) -> None:
     if len(fields) != text_format.n_columns:
-        raise ValueError(f"{place}: must have {text_format.n_columns} fields, but got {len(fields)}. Correct or remove the row.")
+        raise InputError(place, f"must have {text_format.n_columns} fields", f"{len(fields)}", "Correct or remove the row.")
     remedy = "Correct or remove the row."
     if text_format.first_row == 1:
         remedy = "Correct or remove the row, or say with data.columns which column is which."
     for role, position in text_format.columns.items():
         value, column = fields[position], f"{place}, column {text_format.labels[role]}"
         if any("\udc80" <= character <= "\udcff" for character in value):
-            raise ValueError(f"{column}: must be UTF-8, but got {value!r}. Save the file as UTF-8.")
+            raise InputError(column, "must be UTF-8", f"{value!r}", "Save the file as UTF-8.")
         if role in ("user", "item") and not value.strip():
-            raise ValueError(f"{column}: must be an id, but is empty. Correct or remove the row.")
+            raise InputError(column, "must be an id", found="is empty", remedy="Correct or remove the row.")
         if role == "rating" and not is_number(value):
-            raise ValueError(f"{column}: must be a number, but got {value!r}. {remedy}")
+            raise InputError(column, "must be a number", f"{value!r}", remedy)
         if role == "timestamp" and not is_time(value, text_format.time_form):
             is_date = text_format.time_form != "number"
             kind = "an ISO date like the others" if is_date else "a number within 64 bits or an ISO date"
-            raise ValueError(f"{column}: must be {kind}, but got {value!r}. {remedy}")
+            raise InputError(column, f"must be {kind}", f"{value!r}", remedy)

@@ -12,6 +12,8 @@ from typing import IO
 
 import numpy as np
 
+from recsys.errors import InputError
+
 # Rows are cut here in chunks of bytes: a field of any length in them is a field.
 csv.field_size_limit(2**31 - 1)
 
@@ -21,9 +23,11 @@ MAX_ROW_BYTES = 1 << 24
 
 def too_long(place: str) -> ValueError:
     """The error of a row beyond the limit."""
-    return ValueError(
-        f"{place}: rows must be at most {MAX_ROW_BYTES:,} bytes long, but one is longer. "
-        "Look for missing line ends, or for a stray quote."
+    return InputError(
+        place,
+        f"rows must be at most {MAX_ROW_BYTES:,} bytes long",
+        found="one is longer",
+        remedy="Look for missing line ends, or for a stray quote.",
     )
 
 
@@ -58,7 +62,9 @@ def read_chunks(stream: IO[bytes], n_bytes: int, quoting: str | None, label: str
         if len(rest) > MAX_ROW_BYTES:
             raise too_long(f"{label}, row {line}")
     if _last_row_end(rest + b"\n", quoting) <= len(rest):
-        raise ValueError(f"{label}, row {line}: must close its quote, but the file ends within it. Look for a stray quote.")
+        raise InputError(
+            f"{label}, row {line}", "must close its quote", found="the file ends within it", remedy="Look for a stray quote."
+        )
     if rest.strip():
         yield rest, line
 

@@ -10,6 +10,7 @@ from recsys.data.fragments import as_ids
 from recsys.data.parquet_reader import open_parquet
 from recsys.data.plain_types import require_plain
 from recsys.data.text_rows import read_chunks, read_rows, split_lines
+from recsys.errors import InputError
 
 _LINE_FORMS = {"u.item": "|", "movies.dat": "::"}
 """Separator of the files without a header: item id and title come first, in Latin-1."""
@@ -37,9 +38,11 @@ def read_titles(file: DataFile) -> pa.Table:
     for line, fields in rows:
         if len(fields) > max(item, title):
             if len(fields[title]) > MAX_TITLE_LENGTH:
-                raise ValueError(
-                    f"{file.label}, row {line}: titles must be at most {MAX_TITLE_LENGTH:,} characters long, "
-                    f"but this one is {len(fields[title]):,} long. Correct or remove the row."
+                raise InputError(
+                    f"{file.label}, row {line}",
+                    f"titles must be at most {MAX_TITLE_LENGTH:,} characters long",
+                    found=f"this one is {len(fields[title]):,} long",
+                    remedy="Correct or remove the row.",
                 )
             titles[fields[item]] = fields[title]
     return pa.table({"item": as_ids(pa.array(list(titles), pa.string())), "title": pa.array(list(titles.values()), pa.string())})
@@ -53,7 +56,9 @@ def _rows(file: DataFile) -> Iterator[tuple[int, list[str]]]:
             try:
                 text = chunk.decode("utf-8" if separator is None else "latin-1")
             except UnicodeDecodeError:
-                raise ValueError(f"{file.label}: must be UTF-8 text, but has other bytes. Save the file as UTF-8.") from None
+                raise InputError(
+                    file.label, "must be UTF-8 text", found="has other bytes", remedy="Save the file as UTF-8."
+                ) from None
             rows = read_rows(text.removeprefix("\ufeff"), ",") if separator is None else split_lines(text, separator)
             yield from ((line + start, fields) for start, fields in rows)
 
@@ -67,13 +72,15 @@ def _from_parquet(file: DataFile) -> pa.Table:
     try:
         return pa.table({"item": as_ids(table[item].combine_chunks()), "title": table[title].cast(pa.string())})
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
-        raise ValueError(f"{file.label}: must hold ids and titles, but holds others ({error}). Convert its columns.") from None
+        raise InputError(
+            file.label, "must hold ids and titles", found=f"holds others ({error})", remedy="Convert its columns."
+        ) from None
 
 
 def _position(names: list[str], role: str, file: DataFile) -> int:
     for name in KNOWN_NAMES[role] + (KNOWN_NAMES["name"] if role == "title" else ()):
         if name in names:
             return names.index(name)
-    raise ValueError(
-        f"{file.label}: must have a column with the {role}s, but the columns are {', '.join(names)}. Name it {role}."
+    raise InputError(
+        file.label, f"must have a column with the {role}s", found=f"the columns are {', '.join(names)}", remedy=f"Name it {role}."
     )

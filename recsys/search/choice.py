@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from recsys.config import Config
+from recsys.errors import InputError
 from recsys.search.record import StudyRecord, trial_seed
 from recsys.search.study_files import find_study, read_study
 from recsys.search.summaries import TrialSummary, best_trial
@@ -38,7 +39,7 @@ def choose_best(folder: Path, name: str, storage: str | None = None) -> Choice:
     record, config = read_study(find_study(folder, name), storage)
     best = best_trial(record.summaries())
     if best is None:
-        raise ValueError(f"--best-of: must be a study with a finished epoch, but got {name}, which has none. Search again.")
+        raise InputError("--best-of", "must be a study with a finished epoch", f"{name}, which has none", "Search again.")
     return _choice(name, name, record, config, best)
 
 
@@ -51,15 +52,13 @@ def choose_trial(folder: Path, path: str, storage: str | None = None) -> Choice:
     """
     name, _, number = path.rpartition("/")
     if not name or not number.isdecimal():
-        raise ValueError(f"--trial: must be STUDY/TRIAL, but got {path!r}. Write it as --trial {name or number or 'ncf'}/0.")
+        raise InputError("--trial", "must be STUDY/TRIAL", f"{path!r}", f"Write it as --trial {name or number or 'ncf'}/0.")
     record, config = read_study(find_study(folder, name), storage)
     found = {summary.number: summary for summary in record.summaries()}
     summary = found.get(int(number))
     if summary is None or not summary.choosable:
         state = "no such trial" if summary is None else f"one that is {summary.state}"
-        raise ValueError(
-            f"--trial: must be a trial of {name} that may be chosen, but got {state}. There are {len(found)} trials."
-        )
+        raise InputError("--trial", f"must be a trial of {name} that may be chosen", state, f"There are {len(found)} trials.")
     return _choice(f"{name}-{number}", name, record, config, summary)
 
 

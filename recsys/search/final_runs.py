@@ -11,6 +11,7 @@ import torch
 from recsys.config import Config
 from recsys.data.connection import cluster_address
 from recsys.data.interactions import Interactions
+from recsys.errors import InputError
 from recsys.search.resources import join, task_options
 from recsys.training.final import Trained, device_of
 from recsys.verbosity import NORMAL, VERBOSE, set_verbosity, shows_progress
@@ -36,7 +37,7 @@ def run(train: Train, config: Config, data: Interactions, seeds: Sequence[int], 
     """Train with each seed; what was trained comes in the order of the seeds, from a node with its model on the CPU.
 
     Raises:
-        FloatingPointError: if a training diverges.
+        DivergenceError: if a training diverges.
     """
     if cluster_address(config) is None:
         yield from (_train(train, config, data, seed, n_epochs) for seed in seeds)
@@ -48,8 +49,10 @@ def run(train: Train, config: Config, data: Interactions, seeds: Sequence[int], 
     for result in results:
         try:
             trained = ray.get(result)
-        except FloatingPointError as error:
-            raise FloatingPointError(str(error.args[0])) from None  # Ray has put a traceback around it
+        except ray.exceptions.RayTaskError as error:
+            if isinstance(error.cause, InputError):
+                raise error.cause from None  # Ray has put a traceback around it
+            raise
         yield trained
 
 

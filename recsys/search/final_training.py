@@ -20,6 +20,7 @@ from recsys.data import pipeline
 from recsys.data.interactions import Interactions
 from recsys.data.negatives import UserItemIndex, index_pairs
 from recsys.data.processed import Processed, all_pairs, item_ids, item_titles, load, resolve, user_ids
+from recsys.errors import InputError
 from recsys.search import final_runs
 from recsys.search.choice import Choice
 from recsys.tracking.runs import Tracking, open_tracking, trial_params
@@ -97,9 +98,11 @@ def evaluate_model(model: Path, folder: Path) -> dict[str, Any]:
     saved = saved_model.load(path)
     processed = pipeline.prepare(saved.config, folder)
     if processed.fingerprint != saved.metrics.get("fingerprint"):
-        raise ValueError(
-            f"{path}: must be evaluated on the data it was trained on, but got others now at {saved.config.data.source}. "
-            "Bring back the data, or train the model again."
+        raise InputError(
+            path,
+            "must be evaluated on the data it was trained on",
+            f"others now at {saved.config.data.source}",
+            "Bring back the data, or train the model again.",
         )
     tracking = open_tracking(load_config(saved.config), folder)
     torch.set_num_threads(max(1, int(saved.config.resources.cpu)))

@@ -9,6 +9,8 @@ from pathlib import Path
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 
+from recsys.errors import InputError
+
 
 def open_journal(path: Path) -> JournalStorage:
     """The storage in a file, which is made where there is none.
@@ -19,9 +21,11 @@ def open_journal(path: Path) -> JournalStorage:
     try:
         return JournalStorage(JournalFileBackend(str(path)))
     except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(
-            f"{path}: must be a whole journal of Optuna's, but it is damaged ({' '.join(str(error).split())}). "
-            "Bring it back from a copy, or search under another --name."
+        raise InputError(
+            path,
+            "must be a whole journal of Optuna's",
+            found=f"it is damaged ({' '.join(str(error).split())})",
+            remedy="Bring it back from a copy, or search under another --name.",
         ) from None
 
 

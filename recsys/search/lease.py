@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from recsys.errors import InputError
 from recsys.object_store import url_of
 from recsys.search.lease_places import Found, Holder, LeaseFile, LeaseObject
 
@@ -38,7 +39,8 @@ def hold(folder: Path) -> Iterator[None]:
     path, holder = folder / "lease.json", _this_process()
     url = url_of(path)
     lease: LeaseFile | LeaseObject = LeaseFile(path) if url is None else LeaseObject(url)
-    _claim(lease, folder, holder)
+    with _s3_answers(url):
+        _claim(lease, folder, holder)
     stopped = threading.Event()
     beating = threading.Thread(target=_beat, args=(lease, folder, holder, stopped), daemon=True)
     beating.start()
@@ -47,7 +49,18 @@ def hold(folder: Path) -> Iterator[None]:
     finally:
         stopped.set()
         beating.join()
-        lease.release(holder)
+        with _s3_answers(url):
+            lease.release(holder)
+
+
+@contextmanager
+def _s3_answers(url: str | None) -> Iterator[None]:
+    """Raise an `InputError` that names the place in S3 where it does not answer or lets nobody in."""
+    try:
+        yield
+    except ConnectionError as error:
+        remedy = "See to AWS_ENDPOINT_URL and to the credentials in the environment."
+        raise InputError(url, "must be read and written in S3", f"no answer ({error})", remedy) from None
 
 
 def _claim(lease: LeaseFile | LeaseObject, folder: Path, holder: Holder) -> None:
@@ -61,9 +74,8 @@ def _claim(lease: LeaseFile | LeaseObject, folder: Path, holder: Holder) -> None
             watched, expires = found, time.monotonic() + EXPIRY_SECONDS
         elif found != watched:
             who = "" if found is None or found.holder is None else f", process {found.holder.pid} on {found.holder.host}"
-            raise BlockingIOError(
-                f"{folder}: must be searched by one process at a time, but got one that runs it already{who}. "
-                "Wait for it, or end it."
+            raise InputError(
+                folder, "must be searched by one process at a time", f"one that runs it already{who}", "Wait for it, or end it."
             )
         time.sleep(_POLL_SECONDS)
 

@@ -176,10 +176,7 @@ class LeaseObject:
             reason: Exception = error
         except BotoCoreError as error:
             reason = error
-        raise ConnectionError(
-            f"{self._url}: must be read and written in S3, but got no answer ({reason}). See to AWS_ENDPOINT_URL and to the "
-            "credentials in the environment."
-        )
+        raise ConnectionError(str(reason))
 
 
 def _connect() -> Any:

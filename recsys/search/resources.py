@@ -13,6 +13,7 @@ import ray
 
 from recsys.config import Config
 from recsys.data.connection import connect
+from recsys.errors import InputError
 from recsys.search.autoscaling import autoscaler_config
 
 if TYPE_CHECKING:
@@ -67,8 +68,8 @@ class Slots:
         """
         gpu = config.resources.gpu
         if gpu > 1 and not gpu.is_integer():
-            raise ValueError(
-                f"resources.gpu: must be whole above 1, but got {gpu:g}. Ask for {int(gpu)} or {int(gpu) + 1} with --gpu."
+            raise InputError(
+                "resources.gpu", "must be whole above 1", f"{gpu:g}", f"Ask for {int(gpu)} or {int(gpu) + 1} with --gpu."
             )
         self._config = config
         self._addable, self._n_addable = _addable()
@@ -76,7 +77,7 @@ class Slots:
         self._count()
         if self.most == 0:
             nodes = [*_nodes(), *self._addable]
-            raise ValueError(f"{_unmet(config, nodes)}, or join a cluster with such nodes (cluster.address).")
+            raise _unmet(config, nodes)
 
     def count(self) -> int:
         """As many as fit once the cluster has grown, bounded by `study.max_concurrent`; one, to wait, where no node is left."""
@@ -136,22 +137,23 @@ def _addable() -> tuple[list[_Node], int]:
     return nodes, tree["max_workers"]
 
 
-def _unmet(config: Config, nodes: Sequence[_Node]) -> str:
-    """The first thing that a trial asks for and no node has, or else that no node has all of it: a mistake and half a remedy."""
+def _unmet(config: Config, nodes: Sequence[_Node]) -> InputError:
+    """Return the error about the first thing that a trial asks for and no node has, or else that no node has all of it."""
+    joining = ", or join a cluster with such nodes (cluster.address)."
     for kind, amount in _amounts(config).items():
         largest = max((node.resources.get(kind, 0.0) for node in nodes), default=0.0)
         if amount > largest:
             own = kind in ("CPU", "GPU")
             path, unit, flag = (kind.lower(), "", f" with --{kind.lower()}") if own else ("custom", f" of {kind}", "")
-            got = f"must be at most what one node has, {largest:g}{unit}, but got {amount:g}"
-            return f"resources.{path}: {got}. Ask for less{flag}"
+            rule = f"must be at most what one node has, {largest:g}{unit}"
+            return InputError(f"resources.{path}", rule, f"{amount:g}", f"Ask for less{flag}{joining}")
     for name, value in _labels(config).items():
         known = sorted({node.labels[name] for node in nodes if name in node.labels})
         if value not in known:
             known_text = f"one of {', '.join(known)}" if known else "left out, as no node has this label"
-            return f"resources.custom: {name} must be {known_text}, but got {value!r}. Change it"
+            return InputError("resources.custom", f"{name} must be {known_text}", repr(value), f"Change it{joining}")
     asked = ", ".join(f"{name} {value}" for name, value in {**_amounts(config), **_labels(config)}.items() if value)
-    return f"resources: must be what one node has together, but got {asked}. Ask for less"
+    return InputError("resources", "must be what one node has together", asked, f"Ask for less{joining}")
 
 
 def _times(amount: float, share: float) -> int:

@@ -16,6 +16,7 @@ from recsys.config import Config
 from recsys.config_files import config_yaml, dump_yaml
 from recsys.data.nodes import require_seen_by_all
 from recsys.data.processed import Processed, load, resolve
+from recsys.errors import InputError
 from recsys.object_store import url_of
 from recsys.search import study
 from recsys.search.lease import hold
@@ -154,9 +155,11 @@ def _start_runs(runs: StudyRuns, plan: Plan, record: StudyRecord, uploads: Uploa
     uploads.now()
     if plan.config.tracking.required and not runs.flush():
         reason = "" if runs.away is None else f" ({runs.away})"
-        raise ConnectionError(
-            f"tracking.uri: must be a reachable MLflow store, but got {tracking_uri(plan.config, plan.folder)}, which takes "
-            f"no run{reason}. See to its server or its disk, or go on without it: --set tracking.required=false."
+        raise InputError(
+            "tracking.uri",
+            "must be a reachable MLflow store",
+            f"{tracking_uri(plan.config, plan.folder)}, which takes no run{reason}",
+            "See to its server or its disk, or go on without it: --set tracking.required=false.",
         ) from runs.away
 
 

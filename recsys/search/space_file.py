@@ -11,6 +11,7 @@ from typing import Any, get_args
 
 from recsys.config import Config, config_paths, get_value
 from recsys.config_files import nearest, raise_mistakes, read_yaml, unknown_path
+from recsys.errors import InputError
 from recsys.search.space import Domain, Scalar, SearchSpace, field_refusals
 from recsys.verbosity import note
 
@@ -41,7 +42,7 @@ def read_effective_space(file: Path, config: Config, decided: Iterable[str]) -> 
     leaving = [path for path in space.paths if path in set(decided)]
     space = space.fixed(leaving, config)
     if not space.domains:
-        raise ValueError(f"{file}: must leave a parameter to search, but got all set. Take one from --set, or use recsys.train.")
+        raise InputError(file, "must leave a parameter to search", "all set", "Take one from --set, or use recsys.train.")
     space.check_with(config)
     for path in leaving:
         note(f"note: {path} is set to {get_value(config, path)} and leaves the search space.")
@@ -78,7 +79,7 @@ class _SpaceReader:
             self.mistakes.append(f"{name}: must be parameters or warm_start, but got another name. Correct or remove it.")
         listed = {path: given if isinstance(given, list) and given else [given] for path, given in self.parameters.items()}
         if (n_domains := sum(map(len, listed.values()))) > MAX_DOMAINS:
-            raise ValueError(f"{place}: parameters: must have at most {MAX_DOMAINS} domains, but got {n_domains:,}. Remove some.")
+            raise InputError(place, f"parameters: must have at most {MAX_DOMAINS} domains", f"{n_domains:,}", "Remove some.")
         for path, domains in listed.items():
             for domain in domains:
                 self._read_domain(path, domain)

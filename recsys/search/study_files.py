@@ -12,6 +12,7 @@ import pandas as pd
 
 from recsys.config import Config, config_paths, get_value
 from recsys.config_files import config_yaml, dump_yaml, parse_config, raise_mistakes, read_yaml
+from recsys.errors import InputError
 from recsys.object_store import publish_folder
 from recsys.search.record import StudyRecord
 from recsys.search.space import SearchSpace
@@ -38,8 +39,8 @@ def study_folder(folder: Path, name: str) -> Path:
         ValueError: if the name could leave the folder or is no plain name.
     """
     if not _NAME.fullmatch(name):
-        raise ValueError(
-            f"study name: must be at most 100 letters, digits, dots, dashes and underscores, but got {name!r}. Rename it."
+        raise InputError(
+            "study name", "must be at most 100 letters, digits, dots, dashes and underscores", f"{name!r}", "Rename it."
         )
     return folder / "studies" / name
 
@@ -58,9 +59,7 @@ def require_new(folder: Path) -> None:
         FileExistsError: if there is.
     """
     if folder.exists():
-        raise FileExistsError(
-            f"--name: must be a new study, but got {folder.name}, which exists. Choose another name, or --resume it."
-        )
+        raise InputError("--name", "must be a new study", f"{folder.name}, which exists", "Choose another name, or --resume it.")
 
 
 def make_study(folder: Path, config: Config, space: SearchSpace, start: Start) -> None:
@@ -106,7 +105,7 @@ def read_start_space(
         return started_space(folder) if file is None else read_effective_space(file, config, decided), decided
     require_new(folder)
     if file is None:
-        raise ValueError("--space: must be given, but got nothing. See --help.")
+        raise InputError("--space", "must be given", "nothing", "See --help.")
     return read_effective_space(file, config, decided), decided
 
 
@@ -120,8 +119,8 @@ def with_best_of(space: SearchSpace, folder: Path, storage: str | None) -> Searc
     record, _ = read_study(folder, storage)
     best = [summary for summary in ranked(record.summaries()) if summary.choosable][:_N_WARM_STARTS]
     if not best:
-        raise ValueError(
-            f"--warm-start: must be a study with a finished epoch, but got {folder.name}, which has none. Leave it out."
+        raise InputError(
+            "--warm-start", "must be a study with a finished epoch", f"{folder.name}, which has none", "Leave it out."
         )
     points = [space.point(record.config_of(summary.number)) for summary in best]
     return SearchSpace(space.domains, (*space.warm_start, *points))

@@ -21,6 +21,7 @@ from recsys.config import Config
 from recsys.config_files import dump_yaml, read_yaml
 from recsys.credentials import with_password
 from recsys.databases import knock, require_whole
+from recsys.errors import InputError
 from recsys.object_store import fetch_folder, names, url_of
 from recsys.search.journal import open_journal, take_over
 from recsys.search.write_through import WriteThroughStorage
@@ -95,17 +96,21 @@ def reopen_study(folder: Path, config: Config) -> optuna.Study:
     """
     record = record_of(folder)
     if record != DATABASE and config.study.storage is not None:
-        raise ValueError(
-            f"study.storage: must be left out for a study that has its record in {record}, but got "
-            f"{config.study.storage}. Search under another --name, with --warm-start."
+        raise InputError(
+            "study.storage",
+            f"must be left out for a study that has its record in {record}",
+            config.study.storage,
+            "Search under another --name, with --warm-start.",
         )
     if record == JOURNAL:
         take_over(folder / JOURNAL)
     kind = network_file_system(folder)
     if record == SQLITE and kind is not None:
-        raise ValueError(
-            f"{folder / SQLITE}: must lie on a disk of this machine to be written, but got a network file system ({kind}). "
-            "Go on with the study on the machine that has the disk."
+        raise InputError(
+            f"{folder / SQLITE}",
+            "must lie on a disk of this machine to be written",
+            f"a network file system ({kind})",
+            "Go on with the study on the machine that has the disk.",
         )
     found = load_study(folder, config.study.storage)
     # A journal is in memory as it is.
@@ -139,12 +144,17 @@ def load_study(folder: Path, storage: str | None = None) -> optuna.Study:
         return optuna.load_study(storage=_storage(folder, storage), study_name=name)
     except KeyError:
         if storage is None:
-            raise ValueError(
-                f"{folder / record_of(folder)}: must have the record of a study, but is empty. Search under another --name."
+            raise InputError(
+                f"{folder / record_of(folder)}",
+                "must have the record of a study",
+                found="is empty",
+                remedy="Search under another --name.",
             ) from None
-        raise FileNotFoundError(
-            f"study.storage: must have the study {name}, but got {storage}, which has not. "
-            "Give the database that it was started with."
+        raise InputError(
+            "study.storage",
+            f"must have the study {name}",
+            f"{storage}, which has not",
+            "Give the database that it was started with.",
         ) from None
 
 
@@ -159,9 +169,11 @@ def record_of(folder: Path) -> str:
         is_here = url_of(folder) is None
         there = [name for name in names(folder.parent) if not name.startswith(".")]
         known = sorted(name for name in there if not is_here or _records(folder.parent / name))
-        raise FileNotFoundError(
-            f"{folder}: must be a study, but got no record of one. "
-            + (f"Studies here are {', '.join(known)}." if known else "Start one with python -m recsys.tune.")
+        raise InputError(
+            folder,
+            "must be a study",
+            "no record of one",
+            f"Studies here are {', '.join(known)}." if known else "Start one with python -m recsys.tune.",
         )
     return found[0]
 
@@ -185,12 +197,14 @@ def _storage(folder: Path, url: str | None) -> optuna.storages.BaseStorage:
         require_whole(folder / SQLITE)
         return optuna.storages.RDBStorage(f"sqlite:///{(folder / SQLITE).resolve()}")
     if url is None:
-        raise ValueError("study.storage: must be the database that the study was started with, but got nothing. Give its URL.")
+        raise InputError("study.storage", "must be the database that the study was started with", "nothing", "Give its URL.")
     try:
         knock(with_password(url))
         return optuna.storages.RDBStorage(with_password(url), engine_kwargs={"pool_pre_ping": True})
     except (ConnectionError, SQLAlchemyError, CommandError, RuntimeError) as error:
-        raise ConnectionError(
-            f"study.storage: must be a database that can be reached, but got {url} ({error}). Passwords are "
-            "written nowhere: give the URL with its own in RECSYS_STUDY_STORAGE, or have it in ~/.pgpass."
+        raise InputError(
+            "study.storage",
+            "must be a database that can be reached",
+            f"{url} ({error})",
+            ("Passwords are written nowhere: give the URL with its own in RECSYS_STUDY_STORAGE, or have it in ~/.pgpass."),
         ) from None

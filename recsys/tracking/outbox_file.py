@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from recsys.errors import InputError
+
 Operation = dict[str, Any]
 Note = dict[str, Any]
 
@@ -47,9 +49,11 @@ def read_outbox(path: Path) -> list[Kept]:
         try:
             entry = json.loads(line)
         except ValueError:
-            raise ValueError(
-                f"{path}, line {number}: must be a JSON object, but got {line[:60]!r}. "
-                "Mend the line, or move the file away to go on without what it holds."
+            raise InputError(
+                f"{path}, line {number}",
+                "must be a JSON object",
+                f"{line[:60]!r}",
+                "Mend the line, or move the file away to go on without what it holds.",
             ) from None
         if "sent" in entry:
             n_sent = entry["sent"]

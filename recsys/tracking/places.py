@@ -12,6 +12,7 @@ import requests
 from recsys.config import Config
 from recsys.credentials import keep_password
 from recsys.databases import is_shared_database, knock
+from recsys.errors import InputError
 from recsys.object_store import url_of
 from recsys.storage import network_file_system
 
@@ -32,7 +33,7 @@ def tracking_uri(config: Config, folder: Path) -> str | None:
     try:
         given = keep_password(os.environ.get("MLFLOW_TRACKING_URI", ""))
     except ValueError as error:
-        raise ValueError(f"MLFLOW_TRACKING_URI: {error}") from None
+        raise InputError.listing("MLFLOW_TRACKING_URI", [str(error)]) from None
     return given or (None if _takes_no_database(folder) else f"sqlite:///{folder / 'mlflow.db'}")
 
 
@@ -44,15 +45,19 @@ def require_place(config: Config, folder: Path) -> None:
     """
     uri = tracking_uri(config, folder)
     if uri is None and config.tracking.required:
-        raise ValueError(
-            f"tracking.uri: must be a server or a database where --dir is {_takes_no_database(folder)}, as SQLite must not lie "
-            "there, but got nothing. Give http://HOST:PORT or postgresql://USER@HOST/NAME, or --set tracking.required=false."
+        raise InputError(
+            "tracking.uri",
+            (f"must be a server or a database where --dir is {_takes_no_database(folder)}, as SQLite must not lie there"),
+            "nothing",
+            "Give http://HOST:PORT or postgresql://USER@HOST/NAME, or --set tracking.required=false.",
         )
     storage = config.study.storage
     if uri is not None and storage is not None and uri == storage:
-        raise ValueError(
-            f"tracking.uri: must be another database than study.storage, but got {uri} for both: MLflow and "
-            "Optuna would take each other's tables for theirs. Make one more."
+        raise InputError(
+            "tracking.uri",
+            "must be another database than study.storage",
+            f"{uri} for both: MLflow and Optuna would take each other's tables for theirs",
+            "Make one more.",
         )
 
 

@@ -27,6 +27,7 @@ from sqlalchemy.exc import DatabaseError
 
 from recsys.config import Config, config_paths, get_value
 from recsys.credentials import with_password, without_passwords
+from recsys.errors import InputError
 from recsys.storage import no_room, one_at_a_time, write_atomically
 from recsys.tracking.places import artifact_location, log_in, require_answer, require_place, tracking_uri
 from recsys.tracking.served_code import copied_code, requirements
@@ -54,10 +55,14 @@ def open_tracking(config: Config, folder: Path) -> "Tracking | None":
         full = no_room(error)
         reason = full or without_passwords(" ".join(str(error).split()))
         if config.tracking.required:
-            raise ConnectionError(
-                f"tracking.uri: must be a reachable MLflow store, but got {uri} ({reason}). "
-                f"{'Free some room on its disk' if full else 'Start its server'}, "
-                "or go on without it: --set tracking.required=false."
+            raise InputError(
+                "tracking.uri",
+                "must be a reachable MLflow store",
+                f"{uri} ({reason})",
+                (
+                    f"{('Free some room on its disk' if full else 'Start its server')}, or go on without it: --set "
+                    "tracking.required=false."
+                ),
             ) from error
     _log.warning("MLflow at %s cannot be reached (%s): the command goes on without it.", uri, reason)
     return None

@@ -18,6 +18,7 @@ from torch import Tensor
 from recsys.config import Config, TrainingConfig
 from recsys.data.interactions import Interactions
 from recsys.data.negatives import IntArray, NegativeSampler, popularity_weights
+from recsys.errors import InputError
 from recsys.models import Model, SideName
 from recsys.training.contract import Relabel
 from recsys.training.losses import LOSSES, explicit_negative_bce, l2_penalty, row_loss_of
@@ -185,8 +186,8 @@ def training_rows(config: Config, data: Interactions, device: str | torch.device
                 log_weights = torch.from_numpy(np.log(weights / weights.sum())).float().to(device)
         sampler = NegativeSampler(data.known, weights).to(device)
     elif data.negatives is None:
-        raise ValueError(
-            "training.resample_negatives: must be true, but got false for data without fixed negatives. Set it to true."
+        raise InputError(
+            "training.resample_negatives", "must be true", "false for data without fixed negatives", "Set it to true."
         )
     else:
         negatives = as_tensor(data.negatives, device)[:, : training.n_negatives]

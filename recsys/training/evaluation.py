@@ -12,6 +12,7 @@ import torch
 from recsys.config import Config
 from recsys.data.interactions import HeldOut, Interactions
 from recsys.data.negatives import IntArray
+from recsys.errors import InputError
 from recsys.training.batches import as_tensor
 from recsys.training.metrics import METRICS, auc, log_loss
 from recsys.training.ranking import PAIR_BLOCK, ModelScorer, Scorer, check_finite, rank_all, rank_among_candidates
@@ -28,14 +29,14 @@ def evaluate(scorer: Scorer, data: Interactions, config: Config) -> dict[str, fl
     """
     held_out = data.held_out
     if held_out is None or len(held_out.user) == 0:
-        raise ValueError(
-            "evaluation: must have at least one held-out positive, but got 0. Hold out more or lower data.positive_threshold."
+        raise InputError(
+            "evaluation", "must have at least one held-out positive", "0", "Hold out more or lower data.positive_threshold."
         )
     protocol = config.evaluation.protocol
     if protocol == "sampled" or (protocol == "auto" and held_out.candidates is not None):
         if held_out.candidates is None:
-            raise ValueError(
-                "evaluation.protocol: must be full for data without candidates, but got sampled. Preprocess the data again."
+            raise InputError(
+                "evaluation.protocol", "must be full for data without candidates", "sampled", "Preprocess the data again."
             )
         ranks, case = rank_among_candidates(scorer, held_out), None
     else:

@@ -17,6 +17,7 @@ import torch
 from recsys.config import Config
 from recsys.data.interactions import Interactions
 from recsys.data.negatives import NegativeSampler
+from recsys.errors import InputError
 from recsys.models import Model
 from recsys.object_store import fetch, publish, url_of
 from recsys.training.evaluation import evaluate
@@ -105,8 +106,10 @@ def device_of(config: Config) -> str:
     if config.resources.gpu == 0:
         return "cpu"
     if not torch.cuda.is_available():
-        raise ValueError(
-            f"resources.gpu: must be 0 where torch sees no GPU, but got {config.resources.gpu:g}. "
-            "Go on without it: --set resources.gpu=0."
+        raise InputError(
+            "resources.gpu",
+            "must be 0 where torch sees no GPU",
+            f"{config.resources.gpu:g}",
+            "Go on without it: --set resources.gpu=0.",
         )
     return "cuda"

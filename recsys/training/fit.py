@@ -16,6 +16,7 @@ import torch
 
 from recsys.config import Config, TrainingConfig
 from recsys.data.interactions import Interactions
+from recsys.errors import DivergenceError, InputError
 from recsys.training.contract import Trainer
 from recsys.training.descent import Descent
 from recsys.training.evaluation import evaluate, sample_users
@@ -64,10 +65,10 @@ def fit(
 
     Raises:
         ValueError: if the data has nothing to train on or, with `rank`, to rank.
-        FloatingPointError: if the loss or a score stops being finite.
+        DivergenceError: if the loss or a score stops being finite.
     """
     if len(data.user) == 0:
-        raise ValueError("training: must have at least one positive interaction, but got 0. Lower data.positive_threshold.")
+        raise InputError("training", "must have at least one positive interaction", "0", "Lower data.positive_threshold.")
     state = state or start_training(config, data.n_users, data.n_items, seed, device)
     if config.training.loss == "squared":
         trainer: Trainer = LeastSquares(config, data, state, device)
@@ -120,13 +121,11 @@ def _metrics_so_far(trainer: Trainer, state: TrainingState, loss: float, seconds
     """The metrics of the epoch in progress after one more part of `loss`, the sum over its rows.
 
     Raises:
-        FloatingPointError: if the loss is not finite.
+        DivergenceError: if the loss is not finite.
     """
     so_far, n_before, n_rows = state.metrics_so_far, trainer.n_rows(state.parts), trainer.n_rows(state.parts + 1)
     mean = (so_far.get("train_loss", 0.0) * n_before + loss) / n_rows
     if not math.isfinite(mean):
-        raise FloatingPointError(
-            f"train_loss, epoch {state.epoch + 1}: must be finite, but got {mean}. Lower training.learning_rate."
-        )
+        raise DivergenceError(f"train_loss, epoch {state.epoch + 1}", "must be finite", mean, "Lower training.learning_rate.")
     seconds += so_far.get("train_seconds", 0.0)
     return {"train_loss": mean, "train_seconds": seconds, "samples_per_second": trainer.n_samples(state.parts + 1) / seconds}

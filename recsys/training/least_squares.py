@@ -24,6 +24,7 @@ from torch import Tensor
 from recsys.config import Config
 from recsys.data.interactions import Interactions
 from recsys.data.negatives import IntArray
+from recsys.errors import DivergenceError
 from recsys.training.batches import as_tensor, parts_of_epoch
 from recsys.training.state import TrainingState
 
@@ -60,7 +61,7 @@ class LeastSquares:
         """Solve the rows of a part of an epoch, both from 1; the loss that results, as the sum over the part's positives.
 
         Raises:
-            FloatingPointError: if the equations have no single solution.
+            DivergenceError: if the equations have no single solution.
         """
         steps = (self._of_users if epoch == 1 else []) + self._of_items + self._of_users
         begin, end = ((part - 1 + offset) * len(steps) // self.n_parts for offset in (0, 1))
@@ -84,7 +85,7 @@ class LeastSquares:
         """Solve the `block` (R,) of `rows` (n, d) for the other side, some columns after the others.
 
         Raises:
-            FloatingPointError: if the equations have no single solution.
+            DivergenceError: if the equations have no single solution.
         """
         l2 = (self._l2 * (pairs.n_positives[block] + self._weight * pairs.n_others)).unsqueeze(1)
         own, known = rows[block], list(pairs.of(block, MAX_VALUES // given.width))
@@ -105,7 +106,7 @@ class LeastSquares:
             left.diagonal(dim1=1, dim2=2).add_(l2)
             factor, info = torch.linalg.cholesky_ex(left)
             if bool(info.any()):
-                raise FloatingPointError("loss squared: must have a single solution, but got none. Raise training.l2.")
+                raise DivergenceError("loss squared", "must have a single solution", "none", "Raise training.l2.")
             change = torch.cholesky_solve(right.unsqueeze(2), factor).squeeze(2)
             own[:, columns] += change
             if columns.stop < own.shape[1]:

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from recsys.data.interactions import HeldOut
 from recsys.data.negatives import IntArray, UserItemIndex
+from recsys.errors import DivergenceError
 from recsys.models import Model, Side
 from recsys.training.batches import as_tensor
 
@@ -74,7 +75,7 @@ def rank_all(scorer: Scorer, held_out: HeldOut, known: UserItemIndex) -> IntArra
     """Ranks (n,) int64 of the held-out positives among all items but the user's known ones.
 
     Raises:
-        FloatingPointError: if a score is not finite.
+        DivergenceError: if a score is not finite.
     """
     ranks = np.empty(len(held_out.user), dtype=np.int64)
     users, first = np.unique(held_out.user, return_index=True)
@@ -95,7 +96,7 @@ def rank_among_candidates(scorer: Scorer, held_out: HeldOut) -> IntArray:
     """Ranks (n,) int64 of the held-out positives among themselves and their candidates, -1 left out.
 
     Raises:
-        FloatingPointError: if a score is not finite.
+        DivergenceError: if a score is not finite.
     """
     candidates = held_out.candidates
     assert candidates is not None
@@ -121,7 +122,7 @@ def top_items(
     """Each user's k best items (k,) that it does not know, best first, with their scores (k,); fewer where fewer are left.
 
     Raises:
-        FloatingPointError: if a score is not finite.
+        DivergenceError: if a score is not finite.
     """
     size = USER_BLOCK[scorer.device.type]
     for start in range(0, len(users), size):
@@ -149,12 +150,12 @@ def check_finite(scores: Tensor) -> Tensor:
     """The scores themselves.
 
     Raises:
-        FloatingPointError: if one of them is not a finite number, which no rank could tell.
+        DivergenceError: if one of them is not a finite number, which no rank could tell.
     """
     # The sum of the block is finite exactly if all scores are, short of sums beyond 1e38, and is one pass without a temporary.
     total = float(scores.sum())
     if not np.isfinite(total):
-        raise FloatingPointError(f"scores: must be finite, but got a sum of {total}. Lower training.learning_rate.")
+        raise DivergenceError("scores", "must be finite", f"a sum of {total}", "Lower training.learning_rate.")
     return scores
 
 

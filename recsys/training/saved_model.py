@@ -27,6 +27,7 @@ from torch import Tensor
 from recsys.config import Config
 from recsys.config_files import config_yaml, parse_config, read_yaml
 from recsys.data.negatives import UserItemIndex
+from recsys.errors import InputError
 from recsys.models import Model, build_model
 from recsys.object_store import fetch_folder, names, publish_folder
 from recsys.storage import readable, write_folder
@@ -70,9 +71,7 @@ def find(model: Path, folder: Path) -> Path:
                 return path
     known = sorted(name for name in names(folder / "models") if not name.startswith("."))
     remedy = f"Models here: {', '.join(known)}." if known else "Train one with `python -m recsys.train`."
-    raise FileNotFoundError(
-        f"{model}: must be a model's folder or a name in {folder / 'models'}, but got no such folder. {remedy}"
-    )
+    raise InputError(model, f"must be a model's folder or a name in {folder / 'models'}", "no such folder", remedy)
 
 
 def require_replaceable(folder: Path) -> None:
@@ -84,12 +83,12 @@ def require_replaceable(folder: Path) -> None:
     fetch_folder(folder)
     blocking = next((parent for parent in folder.parents if parent.exists() and not parent.is_dir()), None)
     if blocking is not None:
-        raise FileExistsError(f"{folder}: must lie in a folder, but got the file {blocking} above it. Choose another folder.")
+        raise InputError(folder, "must lie in a folder", f"the file {blocking} above it", "Choose another folder.")
     if not folder.exists():
         return
     foreign = sorted(path.name for path in folder.iterdir() if path.name not in FILES) if folder.is_dir() else ["a file"]
     if foreign:
-        raise FileExistsError(f"{folder}: must be free or a model's folder, but got {foreign[0]} there. Choose another folder.")
+        raise InputError(folder, "must be free or a model's folder", f"{foreign[0]} there", "Choose another folder.")
 
 
 def save(folder: Path, saved: SavedModel) -> None:
@@ -141,17 +140,15 @@ def load(folder: Path) -> SavedModel:
 
 def _require_files(folder: Path) -> None:
     if not folder.is_dir():
-        raise FileNotFoundError(
-            f"{folder}: must be a model's folder, but got no such folder. Train a model with `python -m recsys.train`."
-        )
+        raise InputError(folder, "must be a model's folder", "no such folder", "Train a model with `python -m recsys.train`.")
     for name in FILES:
         if not (folder / name).is_file():
-            raise FileNotFoundError(f"{folder / name}: must be there, but got no such file. Train the model again.")
+            raise InputError(f"{folder / name}", "must be there", "no such file", "Train the model again.")
         with (folder / name).open("rb"):  # pyarrow and safetensors report a file that they may not read as damaged or missing
             pass
     foreign = sorted(path.name for path in folder.iterdir() if path.name not in FILES or path.is_symlink())
     if foreign:
-        raise ValueError(f"{folder}: must hold a model's own files alone, but got {foreign[0]}. Train the model again.")
+        raise InputError(folder, "must hold a model's own files alone", f"{foreign[0]}", "Train the model again.")
 
 
 def _read_table(path: Path, types: dict[str, tuple[pa.DataType, ...]]) -> pa.Table:
@@ -201,7 +198,7 @@ def _read_metrics(path: Path) -> dict[str, Any]:
 
 
 def _damaged(path: Path, found: str) -> ValueError:
-    return ValueError(f"{path}: must be whole and of this model, but got {' '.join(found.split())}. Train the model again.")
+    return InputError(path, "must be whole and of this model", f"{' '.join(found.split())}", "Train the model again.")
 
 
 def _checksum(weights: dict[str, Tensor]) -> str:

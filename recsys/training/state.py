@@ -16,6 +16,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from recsys.config import Config
+from recsys.errors import InputError
 from recsys.models import Model, build_model
 from recsys.storage import write_atomically
 from recsys.training.adam import Adam
@@ -87,14 +88,14 @@ class TrainingState:
             ValueError: if it is damaged, or holds another model's training.
         """
         if not path.is_file():
-            raise FileNotFoundError(f"{path}: must be a saved training, but got no such file. Start the training anew.")
+            raise InputError(path, "must be a saved training", "no such file", "Start the training anew.")
         try:
             with safe_open(path, framework="pt", device=str(device)) as file:
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118, the file is no mapping
                 found = json.loads((file.metadata() or {})["training"])
                 numbers = {name: found[name] for name in _NUMBERS}
         except (SafetensorError, KeyError, ValueError) as error:
-            raise ValueError(f"{path}: must be a saved training, but got {error}. Start the training anew.") from None
+            raise InputError(path, "must be a saved training", error, "Start the training anew.") from None
         model, adam = _build(config, n_users, n_items, 0, device)
         weights, parameters = model.state_dict(), dict(model.named_parameters())
         kept = ("model",) if numbers["best_epoch"] is None else ("model", "best")
@@ -103,8 +104,8 @@ class TrainingState:
         wanted |= {f"step.{name}": torch.Size() for name in parameters}
         wrong = [name for name, shape in wanted.items() if name not in tensors or tensors[name].shape != shape]
         if wrong:
-            raise ValueError(
-                f"{path}: must be a training of this config and data, but got another {wrong[0]}. Start the training anew."
+            raise InputError(
+                path, "must be a training of this config and data", f"another {wrong[0]}", "Start the training anew."
             )
         model.load_state_dict({name: tensors[f"model.{name}"] for name in weights})
         for name, parameter in parameters.items():

@@ -9,8 +9,8 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from recsys.command_line import is_users_mistake
 from recsys.data.catalog import CATALOG, find_download, find_embedded
+from recsys.errors import InputError
 
 CONTENT = bytes(range(256)) * 4000
 
@@ -44,9 +44,9 @@ def server(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[str]:
 
 
 def failure(name: str, cache: Path) -> str:
-    with pytest.raises(ConnectionError) as caught:
+    with pytest.raises(InputError) as caught:
         find_download(name)
-    assert is_users_mistake(caught.value)
+    assert isinstance(caught.value, InputError)
     assert list(cache.iterdir()) == []
     message = str(caught.value)
     assert "\n" not in message

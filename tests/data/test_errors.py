@@ -11,10 +11,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from recsys.command_line import is_users_mistake
 from recsys.config import DataConfig
 from recsys.data.layouts import find_source
 from recsys.data.readers import list_fragments, read
+from recsys.errors import InputError
 
 from .conftest import Prepare
 
@@ -89,7 +89,7 @@ def test_text_files(prepared: Prepare, tmp_path: Path, case: str) -> None:
     with pytest.raises(ValueError, match=re.escape(message)) as caught:
         prepared(tmp_path / "data.csv")
     assert "\n" not in str(caught.value)
-    assert is_users_mistake(caught.value)
+    assert isinstance(caught.value, InputError)
     assert not any((tmp_path / "experiments" / "processed").glob("*/manifest.json"))
 
 
@@ -152,14 +152,14 @@ def test_latin_1_ids(prepared: Prepare, tmp_path: Path) -> None:
 
 def test_missing_files_name_what_is_near(prepared: Prepare, tmp_path: Path) -> None:
     (tmp_path / "ratings.csv").write_text(GOOD)
-    with pytest.raises(FileNotFoundError, match=r"but got '.*rating\.csv'\. Did you mean .*ratings\.csv\?"):
+    with pytest.raises(InputError, match=r"but got '.*rating\.csv'\. Did you mean .*ratings\.csv\?"):
         prepared(tmp_path / "rating.csv")
-    with pytest.raises(FileNotFoundError, match=r"but got 'ml-1mm'\. Did you mean ml-1m\?"):
+    with pytest.raises(InputError, match=r"but got 'ml-1mm'\. Did you mean ml-1m\?"):
         prepared("ml-1mm")
-    with pytest.raises(FileNotFoundError, match=r"but got 'nothing/like/it'\. Check the path, or choose one of ml-100k, ml-10m"):
+    with pytest.raises(InputError, match=r"but got 'nothing/like/it'\. Check the path, or choose one of ml-100k, ml-10m"):
         prepared("nothing/like/it")
     files = {"train": str(tmp_path / "ratings.csv"), "test": str(tmp_path / "x.csv")}
-    with pytest.raises(FileNotFoundError, match=r"data\.files\.test: must be a path that exists"):
+    with pytest.raises(InputError, match=r"data\.files\.test: must be a path that exists"):
         prepared(None, {"data.files": files})
 
 
@@ -268,7 +268,7 @@ def test_parquet_files(prepared: Prepare, tmp_path: Path, case: str) -> None:
     pq.write_table(pa.table(columns), tmp_path / "data.parquet")
     with pytest.raises(ValueError, match=re.escape(message)) as caught:
         prepared(tmp_path / "data.parquet")
-    assert is_users_mistake(caught.value)
+    assert isinstance(caught.value, InputError)
 
 
 def test_parquet_without_a_row_group(prepared: Prepare, tmp_path: Path) -> None:

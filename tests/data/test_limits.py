@@ -11,13 +11,13 @@ import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
 import pytest
 
-from recsys.command_line import is_users_mistake
 from recsys.config import DataConfig
 from recsys.data.catalog import find_embedded
 from recsys.data.files import DataFile
 from recsys.data.layouts import find_source
 from recsys.data.readers import list_fragments, read
 from recsys.data.titles import MAX_TITLE_LENGTH, read_titles
+from recsys.errors import InputError
 
 MIB = 1 << 20
 LONG_ROW = r"rows must be at most 16,777,216 bytes long, but one is longer\. Look for missing line ends, or for a stray quote\."
@@ -34,7 +34,7 @@ def refuse(ask: Callable[[], object], message: str) -> None:
         assert tracemalloc.get_traced_memory()[1] < 400e6
     finally:
         tracemalloc.stop()
-    assert is_users_mistake(caught.value)
+    assert isinstance(caught.value, InputError)
 
 
 def n_rows(path: Path) -> int:

@@ -18,6 +18,7 @@ from recsys.data.connection import connect
 from recsys.data.pipeline import prepare
 from recsys.data.processed import Part, Processed, all_pairs, item_ids, item_titles, load, read_manifest, resolve, user_ids
 from recsys.data.splits import TEST, random_split
+from recsys.errors import InputError
 from recsys.verbosity import NORMAL, VERBOSE, set_verbosity
 
 from .conftest import Prepare
@@ -376,7 +377,7 @@ def test_nothing_is_printed(prepared: Prepare, tmp_path: Path, capfd: pytest.Cap
 
 def test_no_cluster_at_the_address(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("ray.is_initialized", lambda: False)
-    with pytest.raises(ConnectionError, match=r"cluster\.address: must be a running Ray cluster, but got '127\.0\.0\.1:1'"):
+    with pytest.raises(InputError, match=r"cluster\.address: must be a running Ray cluster, but got '127\.0\.0\.1:1'"):
         connect(replace_values(Config(), {"cluster.address": "127.0.0.1:1"}))
 
 

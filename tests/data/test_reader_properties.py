@@ -17,13 +17,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from recsys.command_line import is_users_mistake
 from recsys.config import ColumnsConfig, DataConfig
 from recsys.data.fragments import Batch
 from recsys.data.layouts import find_source
 from recsys.data.readers import list_fragments, read
 from recsys.data.scan import merge, summarise
 from recsys.data.titles import read_titles
+from recsys.errors import InputError
 
 THRESHOLD = 4.0
 MISTAKE = re.compile(r"[^\n]+?: [^\n]*\b(must|needs)\b[^\n]*,? but [^\n]+\. [A-Z][^\n]+\.")
@@ -91,7 +91,7 @@ def check_only_mistakes(ask: Callable[[], object]) -> None:
     try:
         ask()
     except (ValueError, OSError) as error:
-        if not is_users_mistake(error):
+        if not isinstance(error, InputError):
             raise
         told = str(error)
     assert told is None or MISTAKE.fullmatch(told)

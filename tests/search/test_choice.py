@@ -3,6 +3,7 @@ from pathlib import Path
 import pytest
 
 from recsys.config import Config, replace_values
+from recsys.errors import InputError
 from recsys.search.choice import Choice, choose_best, choose_trial
 from recsys.search.record import trial_seed
 from recsys.search.space_file import parse_space
@@ -66,7 +67,7 @@ def test_what_is_no_trial(folder: Path, path: str, message: str) -> None:
 
 
 def test_nothing_to_choose(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match="must be a study, but got no record of one"):
+    with pytest.raises(InputError, match="must be a study, but got no record of one"):
         choose_best(tmp_path, "s")
     make_study(tmp_path / "studies" / "s", Config(), SPACE, Start())
     record = reopen(tmp_path / "studies" / "s", Config(), SPACE)

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from recsys.errors import InputError
 from recsys.search import lease
 from recsys.search.lease_places import Found, Holder, LeaseFile
 
@@ -55,7 +56,7 @@ def write_foreign(folder: Path, beat: int) -> None:
 def test_a_second_driver_is_refused_while_the_first_one_runs(tmp_path: Path) -> None:
     with other_process(tmp_path) as process:
         message = rf"{tmp_path}: must be searched by one process at a time, but got .* process {process.pid} on "
-        with pytest.raises(BlockingIOError, match=message), lease.hold(tmp_path):
+        with pytest.raises(InputError, match=message), lease.hold(tmp_path):
             pytest.fail("held by two")
         assert process.stdin is not None
         process.stdin.close()
@@ -101,7 +102,7 @@ def test_a_lease_from_elsewhere_that_is_touched_is_respected(tmp_path: Path, mon
         return found
 
     monkeypatch.setattr(LeaseFile, "read", read_and_touch)
-    with pytest.raises(BlockingIOError, match="on elsewhere"), lease.hold(tmp_path):
+    with pytest.raises(InputError, match="on elsewhere"), lease.hold(tmp_path):
         pytest.fail("held by two")
     assert touched.is_set()
 

@@ -10,6 +10,7 @@ from urllib.error import HTTPError
 
 import pytest
 
+from recsys.errors import InputError
 from recsys.object_store import names, open_folder
 from recsys.search import lease
 from recsys.search.lease_places import Holder, LeaseObject
@@ -86,7 +87,7 @@ def test_a_second_process_is_refused_while_the_first_one_runs(place: str, monkey
     folder = open_folder(place)
     with other_process(place) as process:
         message = f"must be searched by one process at a time, but got .* process {process.pid} on "
-        with pytest.raises(BlockingIOError, match=message), lease.hold(folder):
+        with pytest.raises(InputError, match=message), lease.hold(folder):
             pytest.fail("held by two")
         process.kill()
         process.wait()

@@ -7,6 +7,7 @@ import pytest
 from recsys import storage, tune
 from recsys.config import Config, replace_values
 from recsys.config_files import dump_yaml
+from recsys.errors import InputError
 from recsys.search.journal import take_over
 from recsys.search.study_storage import JOURNAL, SQLITE, Start, create_study, load_study, record_of, reopen_study
 from recsys.storage import network_file_system, require_seen
@@ -99,5 +100,5 @@ def test_what_is_no_database_for_many_machines(url: str) -> None:
 def test_a_folder_that_the_driver_made_is_to_be_seen(tmp_path: Path) -> None:
     require_seen(tmp_path)
     require_seen(Path("/tmp/recsys-x/s3:/bucket/prefix"))
-    with pytest.raises(FileNotFoundError, match=rf"--dir: must be a folder that all nodes see, but got {tmp_path}/x, which is "):
+    with pytest.raises(InputError, match=rf"--dir: must be a folder that all nodes see, but got {tmp_path}/x, which is "):
         require_seen(tmp_path / "x")

@@ -6,6 +6,7 @@ import optuna
 import pytest
 
 from recsys.config import Config, config_paths, get_value, replace_values
+from recsys.errors import InputError
 from recsys.search.record import StudyRecord, trial_seed
 from recsys.search.space_file import parse_space, read_space
 from recsys.search.study_storage import Start, create_study, load_study, reopen_study
@@ -201,14 +202,14 @@ def test_the_seed_decides_what_is_sampled(tmp_path: Path, sampler: str) -> None:
 
 
 def test_no_such_study(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match=r"but got no record of one\. Start one with python -m recsys\.tune\."):
+    with pytest.raises(InputError, match=r"but got no record of one\. Start one with python -m recsys\.tune\."):
         load_study(tmp_path / "a")
     # The second one is what a process leaves that is killed while it makes a study.
     for name in ("b", ".c.7-0f.tmp"):
         (tmp_path / name).mkdir()
         create_study(tmp_path / name, Config(), Start())
     message = f"{tmp_path / 'a'}: must be a study, but got no record of one. Studies here are b."
-    with pytest.raises(FileNotFoundError, match=re.escape(message)):
+    with pytest.raises(InputError, match=re.escape(message)):
         load_study(tmp_path / "a")
     assert isinstance(load_study(tmp_path / "b"), optuna.Study)
 

@@ -3,6 +3,7 @@ from typing import Any
 
 import pytest
 
+from recsys.errors import InputError
 from recsys.search.space import Domain, SearchSpace
 from recsys.search.space_file import parse_space, read_space
 
@@ -254,7 +255,7 @@ def test_all_mistakes_of_a_file_are_told_together(tmp_path: Path) -> None:
 
 
 def test_a_missing_file(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match=r"must be a YAML file, but got no such file\. Check the path\."):
+    with pytest.raises(InputError, match=r"must be a YAML file, but got no such file\. Check the path\."):
         read_space(tmp_path / "s.yaml")
 
 

@@ -6,9 +6,9 @@ import optuna
 from hypothesis import given
 from hypothesis import strategies as st
 
-from recsys.command_line import is_users_mistake
 from recsys.config import Config, config_paths, get_value, replace_values
 from recsys.config_files import dump_yaml
+from recsys.errors import InputError
 from recsys.search.space import SearchSpace
 from recsys.search.space_file import parse_space
 from recsys.yaml_text import parse_yaml
@@ -59,7 +59,7 @@ def space_of(tree: dict[str, Any]) -> SearchSpace | None:
         space = parse_space(tree, "space.yaml")
         space.check_with(Config())
     except ValueError as error:
-        if not is_users_mistake(error):
+        if not isinstance(error, InputError):
             raise
         told = str(error)
     if told is None:

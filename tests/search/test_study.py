@@ -14,6 +14,7 @@ from ray.tune import Callback
 from ray.tune.experiment import Trial
 
 from recsys.config_files import load_config
+from recsys.errors import InputError
 from recsys.search import study, study_files
 from recsys.search.summaries import best_trial
 from recsys.search.trial import TrialRunner
@@ -162,9 +163,9 @@ def test_names_of_studies(tmp_path: Path) -> None:
 def test_a_study_is_never_begun_twice(ray_here: None, ratings: Path, tmp_path: Path) -> None:  # noqa: ARG001
     (tmp_path / "studies" / "s").mkdir(parents=True)
     message = r"--name: must be a new study, but got s, which exists\. Choose another name, or --resume it\."
-    with pytest.raises(FileExistsError, match=message):
+    with pytest.raises(InputError, match=message):
         search(ratings, tmp_path, {})
-    with pytest.raises(FileNotFoundError, match="must be a study, but got no record of one"):
+    with pytest.raises(InputError, match="must be a study, but got no record of one"):
         study_files.read_study(tmp_path / "studies" / "s")
 
 

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from recsys.config import Config
+from recsys.errors import InputError
 from recsys.search import study_files
 from recsys.search.space_file import parse_space
 from recsys.search.study_files import make_study, read_study
@@ -22,7 +23,7 @@ def test_of_two_that_make_a_study_one_is_refused(tmp_path: Path, monkeypatch: py
         make_study(folder, second, SPACE, Start())
 
     monkeypatch.setattr(study_files, "require_new", look_and_be_overtaken)
-    with pytest.raises(FileExistsError, match="--name: must be a new study, but got s, which exists"):
+    with pytest.raises(InputError, match="--name: must be a new study, but got s, which exists"):
         make_study(folder, Config(), SPACE, Start())
     assert read_study(folder)[1] == second
     assert [path.name for path in tmp_path.iterdir()] == ["s"]

@@ -14,6 +14,7 @@ from recsys.config import Config, replace_values
 from recsys.data.interactions import Interactions
 from recsys.data.pipeline import prepare
 from recsys.data.processed import load
+from recsys.errors import InputError
 from recsys.object_store import names, open_folder, remove
 from recsys.search import lease, trial
 from recsys.search.record import StudyRecord
@@ -103,7 +104,7 @@ def test_what_is_half_written_is_cut_off(place: str) -> None:
 def test_a_study_that_is_half_there_is_none(place: str) -> None:
     study, _ = begin(place)
     there = open_folder(place)
-    with pytest.raises(FileExistsError, match=r"--name: must be a new study, but got s, which exists"):
+    with pytest.raises(InputError, match=r"--name: must be a new study, but got s, which exists"):
         require_new(find_study(there, "s"))
     # The record is the last file of a new study that comes to S3: its maker was killed before.
     remove(study / JOURNAL)
@@ -157,7 +158,7 @@ def test_one_driver_a_study(place: str, monkeypatch: pytest.MonkeyPatch) -> None
     for folder in (here, there):
         folder.mkdir(parents=True)
     with lease.hold(here):
-        with pytest.raises(BlockingIOError, match="must be searched by one process at a time"), lease.hold(there):
+        with pytest.raises(InputError, match="must be searched by one process at a time"), lease.hold(there):
             pytest.fail("held by two")
         assert names(there) == ["lease.json"]
     assert names(there) == []

@@ -11,6 +11,7 @@ import pytest
 from mlflow.tracking import MlflowClient
 
 from recsys.config import Config, config_paths, replace_values
+from recsys.errors import InputError
 from recsys.tracking.places import tracking_uri
 from recsys.tracking.runs import open_tracking, trial_params
 from recsys.tracking.versions import version_tags
@@ -92,7 +93,7 @@ def test_a_server_that_is_not_there(tmp_path: Path, required: bool, caplog: pyte
     config = with_uri("http://127.0.0.1:9", required=required)
     message = r"tracking\.uri: must be a reachable MLflow store, but got http://127\.0\.0\.1:9 \(.*refused.*\)\. Start its server"
     if required:
-        with pytest.raises(ConnectionError, match=message):
+        with pytest.raises(InputError, match=message):
             open_tracking(config, tmp_path)
         return
     with caplog.at_level(logging.WARNING, "recsys"):
@@ -102,13 +103,13 @@ def test_a_server_that_is_not_there(tmp_path: Path, required: bool, caplog: pyte
 
 
 def test_a_server_that_is_ill(tmp_path: Path, unhealthy: str) -> None:
-    with pytest.raises(ConnectionError, match=r"but got http://127\.0\.0\.1:\d+ \(500 Server Error"):
+    with pytest.raises(InputError, match=r"but got http://127\.0\.0\.1:\d+ \(500 Server Error"):
         open_tracking(with_uri(unhealthy), tmp_path)
 
 
 @pytest.mark.parametrize("uri", ["mlruns", "nothing://at/all", "sqlite:////proc/no/such/folder/mlflow.db"])
 def test_what_is_no_store(tmp_path: Path, uri: str) -> None:
-    with pytest.raises(ConnectionError, match="must be a reachable MLflow store, but got"):
+    with pytest.raises(InputError, match="must be a reachable MLflow store, but got"):
         open_tracking(with_uri(uri), tmp_path)
 
 
@@ -159,7 +160,7 @@ def test_first_starts_at_the_same_time(tmp_path: Path, store: str, request: pyte
 
 def test_a_damaged_database(tmp_path: Path) -> None:
     (tmp_path / "mlflow.db").write_text("no database")
-    with pytest.raises(ConnectionError, match=r"but got sqlite:///.*mlflow\.db \(it is damaged, or .*: file is not a database\)"):
+    with pytest.raises(InputError, match=r"but got sqlite:///.*mlflow\.db \(it is damaged, or .*: file is not a database\)"):
         open_tracking(Config(), tmp_path)
     assert open_tracking(replace_values(Config(), {"tracking.required": False}), tmp_path) is None
     assert (tmp_path / "mlflow.db").read_text() == "no database"

@@ -10,6 +10,7 @@ import torch
 
 from recsys.config import Config
 from recsys.data.interactions import Interactions
+from recsys.errors import InputError
 from recsys.models import MODELS
 from recsys.training import optimiser
 from recsys.training.fit import Epoch, fit
@@ -248,7 +249,7 @@ def test_a_state_of_another_config_is_refused_and_a_missing_one_is_named(tmp_pat
     epoch.state.save(tmp_path / "state")
     with pytest.raises(ValueError, match="must be a training of this config and data"):
         TrainingState.load(tmp_path / "state", make_config({"embedding_dim": 5}), data.n_users, data.n_items, "cpu")
-    with pytest.raises(FileNotFoundError, match="nowhere: must be a saved training"):
+    with pytest.raises(InputError, match="nowhere: must be a saved training"):
         TrainingState.load(tmp_path / "nowhere", config, data.n_users, data.n_items, "cpu")
 
 

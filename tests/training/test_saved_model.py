@@ -14,6 +14,7 @@ import torch
 
 from recsys.config import Config
 from recsys.data.negatives import index_pairs
+from recsys.errors import InputError
 from recsys.models import build_model
 from recsys.training import saved_model
 from recsys.training.saved_model import FILES, SavedModel
@@ -69,10 +70,10 @@ def test_an_earlier_model_is_replaced_and_anything_else_is_not(tmp_path: Path) -
     saved_model.save(folder, make_model("mlp"))
     assert saved_model.load(folder).config.model.name == "mlp"
     (folder / "thesis.txt").write_text("years of work")
-    with pytest.raises(FileExistsError, match=r"model: must be free or a model's folder, but got thesis\.txt there"):
+    with pytest.raises(InputError, match=r"model: must be free or a model's folder, but got thesis\.txt there"):
         saved_model.save(folder, make_model("gmf"))
     assert (folder / "thesis.txt").read_text() == "years of work"
-    with pytest.raises(FileExistsError, match="got a file there"):
+    with pytest.raises(InputError, match="got a file there"):
         saved_model.save(folder / "thesis.txt", make_model())
 
 
@@ -115,7 +116,7 @@ def test_what_may_not_be_read_is_named(name: str) -> None:
         place.chmod(0)
         named = place / FILES[0] if name == "." else place
         expected = f"^{named}: must be readable, but got: Permission denied. Change its permissions.$"
-        with as_somebody_else(), pytest.raises(PermissionError, match=expected):
+        with as_somebody_else(), pytest.raises(InputError, match=expected):
             saved_model.load(saved_model.find(Path("m"), Path(made)))
         place.chmod(0o700)
 
@@ -128,7 +129,7 @@ def test_a_model_below_a_folder_that_may_not_be_read() -> None:
         above.chmod(0)
         with (
             as_somebody_else(),
-            pytest.raises(PermissionError, match=f"^{above}/m: must be readable, but got: Permission denied"),
+            pytest.raises(InputError, match=f"^{above}/m: must be readable, but got: Permission denied"),
         ):
             saved_model.find(Path("m"), Path(made))
         above.chmod(0o700)
@@ -138,7 +139,7 @@ def test_a_model_below_a_folder_that_may_not_be_read() -> None:
 def test_a_missing_file_is_named(name: str, tmp_path: Path) -> None:
     saved_model.save(tmp_path / "model", make_model())
     (tmp_path / "model" / name).unlink()
-    with pytest.raises(FileNotFoundError, match=f"{name}: must be there, but got no such file. Train the model again"):
+    with pytest.raises(InputError, match=f"{name}: must be there, but got no such file. Train the model again"):
         saved_model.load(tmp_path / "model")
 
 
@@ -210,5 +211,5 @@ def test_a_model_is_found_by_path_and_by_name(tmp_path: Path) -> None:
     saved_model.save(tmp_path / "models" / "best", make_model())
     assert saved_model.find(tmp_path / "models" / "best", tmp_path) == tmp_path / "models" / "best"
     assert saved_model.find(Path("best"), tmp_path) == tmp_path / "models" / "best"
-    with pytest.raises(FileNotFoundError, match=r"worst: must be a model's folder .*Models here: best\."):
+    with pytest.raises(InputError, match=r"worst: must be a model's folder .*Models here: best\."):
         saved_model.find(Path("worst"), tmp_path)

@@ -51,7 +51,7 @@ class EASE:
     Source: Steck 2019, arXiv:1905.03375, eq. 8.
 
     Raises:
-        ValueError: if users and items both exceed `EASE_LIMIT`.
+        InputError: if users and items both exceed `EASE_LIMIT`.
     """
 
     def __init__(self, data: Interactions, l2: float) -> None:

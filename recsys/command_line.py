@@ -156,8 +156,7 @@ def read_config(
         flags: config path -> (flag, its text or None) for the command's own flags; texts are YAML values.
 
     Raises:
-        FileNotFoundError: if the file is missing.
-        ValueError: listing every mistake.
+        InputError: if the file is missing; listing every mistake.
     """
     given: dict[str, tuple[str, object]] = {} if data is None else {"data.source": ("--data", data)}
     for path, (flag, text) in (flags or {}).items():

@@ -43,8 +43,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
     """Read a YAML file whose top level is a mapping with text keys.
 
     Raises:
-        FileNotFoundError: if there is no such file.
-        ValueError: if it is not readable text, not YAML (see `parse_yaml`), empty, or no mapping.
+        InputError: if there is no such file; if it is not readable text, not YAML (see `parse_yaml`), empty, or no mapping.
     """
     if not path.is_file():
         near = difflib.get_close_matches(path.name, [p.name for p in path.parent.glob("*.y*ml")], n=1)
@@ -88,8 +87,7 @@ def load_config(base: Path | Config | None, settings: Iterable[str] = (), flags:
         flags: config path -> (flag as written, value) for the flags that were given.
 
     Raises:
-        FileNotFoundError: if the file is missing.
-        ValueError: listing every mistake with its place.
+        InputError: if the file is missing; listing every mistake with its place.
     """
     if isinstance(base, Path):
         tree, place = read_yaml(base), str(base)
@@ -118,7 +116,7 @@ def parse_config(tree: Mapping[str, Any], place: str, places: Mapping[str, str] 
     """Validate a nested mapping as a `Config`; `places` says where single paths came from if not from `place`.
 
     Raises:
-        ValueError: listing every mistake with its place.
+        InputError: listing every mistake with its place.
     """
     try:
         return Config.model_validate(tree)
@@ -134,7 +132,7 @@ def raise_mistakes(place: str, mistakes: Sequence[str]) -> NoReturn:
     """Raise the mistakes of one place, each `PATH: rule, but got value. remedy`, as one ValueError.
 
     Raises:
-        ValueError: always.
+        InputError: always.
     """
     if len(mistakes) == 1:
         raise InputError.listing("" if place == "config" else place, mistakes)

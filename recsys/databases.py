@@ -43,7 +43,7 @@ def require_whole(file: Path) -> None:
     """Check that a file is a database of SQLite, and whole; a full or locked one raises what SQLite says of it.
 
     Raises:
-        ValueError: if it is something else, damaged, or cannot be opened.
+        InputError: if it is something else, damaged, or cannot be opened.
     """
     try:
         with closing(sqlite3.connect(file)) as database:

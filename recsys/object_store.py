@@ -33,8 +33,8 @@ def open_folder(place: str) -> Path:
     """The folder that a `--dir` means: a local path itself, or the local copy, empty as yet, of one in S3.
 
     Raises:
-        ValueError: if it is another kind of URL, holds credentials, or lies in S3 and boto3 is not installed.
-        ConnectionError: if there is no such bucket, or S3 cannot be reached.
+        InputError: if it is another kind of URL, holds credentials, or lies in S3 and boto3 is not installed; if there is no such
+            bucket, or S3 cannot be reached.
     """
     scheme, found, rest = place.partition("://")
     if not found:

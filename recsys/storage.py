@@ -75,7 +75,7 @@ def readable(path: Path) -> Iterator[None]:
     """Report a file or folder that the block may not read, `path` or one that the error names.
 
     Raises:
-        PermissionError: if there is one.
+        InputError: if there is one.
     """
     try:
         yield
@@ -96,7 +96,7 @@ def require_seen(folder: Path) -> None:
     """Check that this node sees a folder that the driver has made. One in S3 is seen from everywhere.
 
     Raises:
-        FileNotFoundError: if it does not.
+        InputError: if it does not.
     """
     if url_of(folder) is None and not folder.is_dir():
         raise InputError(

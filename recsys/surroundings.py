@@ -41,7 +41,7 @@ def require_writable(folder: Path) -> None:
     """Check that a folder can be written, or made.
 
     Raises:
-        PermissionError: if it cannot.
+        InputError: if it cannot.
     """
     place = _nearest(folder)
     if not os.access(place, os.W_OK | os.X_OK):

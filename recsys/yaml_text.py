@@ -25,7 +25,7 @@ def parse_yaml(text: str, place: str) -> Any:
     """Parse YAML 1.2 (1e-4 is a number, `no` is text); tags that would construct objects are refused.
 
     Raises:
-        ValueError: if the text is not such YAML, and names the line, or it exceeds a limit of this module.
+        InputError: if the text is not such YAML, and names the line, or it exceeds a limit of this module.
     """
     _require(len(text), MAX_CHARACTERS, "characters", place)
     # The scanner takes quadratic time in the depth of brackets. Those in a string or a comment count here as well: leave room.

@@ -58,7 +58,7 @@ def put_rows(rows: Rows, bucket: IntArray, folder: Path, name: str, n_buckets: i
     """Append rows to their buckets: one file `folder/<bucket>/<name>.arrow` for each bucket that has any.
 
     Raises:
-        FileNotFoundError: if this node does not see the folder.
+        InputError: if this node does not see the folder.
     """
     require_seen(folder)
     order = np.argsort(bucket, kind="stable") if n_buckets > 1 else slice(None)

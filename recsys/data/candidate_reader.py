@@ -25,7 +25,7 @@ def read_candidates(fragment: Fragment) -> Iterator[Batch]:
     """Candidates as rows, in batches: for each line the held-out item at position 0, then its candidates.
 
     Raises:
-        ValueError: if a line has another form.
+        InputError: if a line has another form.
     """
     with open_file(fragment.file) as stream:
         for chunk, line in read_chunks(stream, _CHUNK_BYTES, None, fragment.file.label, 1):

@@ -36,7 +36,7 @@ def find_download(name: str) -> Path:
     """The zip of a data set of the catalog in the user's cache, downloaded and checked where it is not there yet.
 
     Raises:
-        ConnectionError: if the download fails or its checksum is wrong; nothing of it stays on the disk.
+        InputError: if the download fails or its checksum is wrong; nothing of it stays on the disk.
     """
     import pooch
 

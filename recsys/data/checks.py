@@ -16,7 +16,7 @@ def check_summary(summary: Summary, source: Source, config: Config) -> None:
     """Check what the first walk over the data found.
 
     Raises:
-        ValueError: if there is no row, one user alone, no positive, no times where the split needs them, or times in some files
+        InputError: if there is no row, one user alone, no positive, no times where the split needs them, or times in some files
             of a part alone.
     """
     if summary.n_rows == 0:
@@ -61,7 +61,7 @@ def check_core(n_users: int, n_items: int, config: Config) -> None:
     """Check what a k-core has left.
 
     Raises:
-        ValueError: if fewer than two users or no item are left.
+        InputError: if fewer than two users or no item are left.
     """
     if n_users < 2 or n_items < 1:
         asked = f"{config.data.min_user_interactions} and {config.data.min_item_interactions}"
@@ -78,7 +78,7 @@ def check_result(result: BucketResult, source: Source, config: Config, users: pa
     """Check the sum of all buckets' results; `users`: own ids by contiguous id.
 
     Raises:
-        ValueError: if a user has too few free items or no candidates, or a part is empty.
+        InputError: if a user has too few free items or no candidates, or a part is empty.
     """
     if result.saturated:
         raise InputError(

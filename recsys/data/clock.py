@@ -114,7 +114,7 @@ def find_clock(spans: Sequence[Span]) -> Clock | None:
     """The clock for all files of a source, None where none has times.
 
     Raises:
-        ValueError: if files have unlike times, or times that neither integers of 64 bits nor floats hold exactly.
+        InputError: if files have unlike times, or times that neither integers of 64 bits nor floats hold exactly.
     """
     if not spans:
         return None

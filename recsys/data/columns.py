@@ -68,7 +68,7 @@ def columns_by_name(names: Sequence[str], columns: ColumnsConfig | None, place: 
     """Position of each role's column among the header's `names`; roles that the file lacks are left out.
 
     Raises:
-        ValueError: if a column that `data.columns` sets is not there, or no user or item column is found.
+        InputError: if a column that `data.columns` sets is not there, or no user or item column is found.
     """
     found = {role: _chosen_position(role, value, names, place) for role, value in chosen_columns(columns).items()}
     known = [plain(name) for name in names]
@@ -93,7 +93,7 @@ def columns_by_position(n_columns: int, columns: ColumnsConfig | None, place: st
     """Position of each role's column in a file without a header: user, item, rating, timestamp unless `data.columns` differs.
 
     Raises:
-        ValueError: if there are fewer than two columns, or a position of `data.columns` is not there.
+        InputError: if there are fewer than two columns, or a position of `data.columns` is not there.
     """
     names = [str(position) for position in range(n_columns)]
     found = {role: _chosen_position(role, value, names, place) for role, value in chosen_columns(columns).items()}

@@ -30,8 +30,8 @@ def connect(config: Config) -> None:
     """Join the Ray cluster of the config, or start Ray on this machine; nothing where Ray is running already.
 
     Raises:
-        ConnectionError: if there is no cluster at the address, or one of other versions.
-        ValueError: if the path of the temporary folder is too long for Ray's sockets.
+        InputError: if there is no cluster at the address, or one of other versions; if the path of the temporary folder is too
+            long for Ray's sockets.
         OSError: if the temporary folder cannot be written, or has no room.
     """
     import ray

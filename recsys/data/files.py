@@ -50,7 +50,7 @@ def open_raw(path: str | Path) -> Iterator[IO[bytes]]:
     """Open a file's bytes as they lie on the disk.
 
     Raises:
-        PermissionError: if the file may not be read.
+        InputError: if the file may not be read.
     """
     try:
         stream = Path(path).open("rb")  # noqa: SIM115  (the block of the caller must stay outside of this try)
@@ -65,8 +65,8 @@ def open_file(file: DataFile) -> Iterator[IO[bytes]]:
     """Open a file's content, uncompressed.
 
     Raises:
-        PermissionError: if the file may not be read.
-        ValueError: if the gzip or zip around it is damaged or unpacks to too much, also while it is read inside the block.
+        InputError: if the file may not be read; if the gzip or zip around it is damaged or unpacks to too much, also while it is
+            read inside the block.
     """
     with open_raw(file.path) as raw, ExitStack() as opened:
         packed, n_packed = raw, Path(file.path).stat().st_size
@@ -150,7 +150,7 @@ def archive_members(path: Path) -> list[str]:
     """The files in a zip, by name.
 
     Raises:
-        ValueError: if the zip is damaged, or a member's name leads out of the archive's own folder.
+        InputError: if the zip is damaged, or a member's name leads out of the archive's own folder.
     """
     with open_raw(path) as raw, _zip_damage(path.name), zipfile.ZipFile(raw) as archive:
         names = [name for name in archive.namelist() if not name.endswith("/")]

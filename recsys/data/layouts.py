@@ -58,9 +58,7 @@ def find_source(data: DataConfig) -> Source:
     """The files that `data.source` or `data.files` mean; a data set of the catalog is downloaded where it must be.
 
     Raises:
-        FileNotFoundError: if a path is not there.
-        ValueError: if the files are in no layout that is known.
-        ConnectionError: if a download fails.
+        InputError: if a path is not there; if the files are in no layout that is known; if a download fails.
     """
     if data.files is None:
         if data.source == EMBEDDED:

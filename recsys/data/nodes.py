@@ -20,7 +20,7 @@ def require_seen_by_all(place: str, *paths: Path) -> None:
     `place`: what the mistake is about. A folder is made where there is none.
 
     Raises:
-        FileNotFoundError: if a node does not see one.
+        InputError: if a node does not see one.
     """
     import ray
 

@@ -40,7 +40,7 @@ def open_parquet(file: DataFile, int96_unit: Literal["ns", "us"] = "ns") -> Iter
     """Open a Parquet file; `int96_unit`: what times of the old type INT96 are read in.
 
     Raises:
-        ValueError: if it is damaged, also while it is read inside the block, or lies in an archive.
+        InputError: if it is damaged, also while it is read inside the block, or lies in an archive.
     """
     if file.member is not None:
         raise InputError(
@@ -64,7 +64,7 @@ def list_parquet_pieces(file: DataFile, columns: ColumnsConfig | None) -> tuple[
     """The columns by role, and pieces of whole row groups as (start, stop, first row).
 
     Raises:
-        ValueError: if the file is damaged, empty or lacks a needed column.
+        InputError: if the file is damaged, empty or lacks a needed column.
     """
     with open_parquet(file) as parquet:
         schema, metadata = parquet.schema_arrow, parquet.metadata
@@ -96,7 +96,7 @@ def read_parquet(fragment: Fragment, threshold: float | None) -> Iterator[Batch]
     """The rows of a fragment, in batches; a rating of at least `threshold` is a positive, every row where that is None.
 
     Raises:
-        ValueError: if a value breaks a rule, by file, row (from 1) and column.
+        InputError: if a value breaks a rule, by file, row (from 1) and column.
     """
     assert fragment.columns is not None
     assert fragment.stop is not None

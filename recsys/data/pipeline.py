@@ -57,8 +57,8 @@ def prepare(config: Config, folder: Path, join: Callable[[Config], None] = conne
     `join`: joins the cluster before it is asked for anything, and may refuse it.
 
     Raises:
-        FileNotFoundError, PermissionError, ConnectionError: if the source cannot be had, or the folder cannot be written.
-        ValueError: if the source, or a setting together with it, breaks a rule.
+        InputError: if the source cannot be had, or the folder cannot be written; if the source, or a setting together with it,
+            breaks a rule.
     """
     started = time.monotonic()
     require_writable(folder)

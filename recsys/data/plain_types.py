@@ -15,7 +15,7 @@ def require_plain(schema: pa.Schema, names: Iterable[str], place: str) -> None:
     """Check that these columns have types of Arrow's own.
 
     Raises:
-        ValueError: if the type of one is, or holds, an extension type.
+        InputError: if the type of one is, or holds, an extension type.
     """
     for name in names:
         for kind in (field.type for field in schema if field.name == name):

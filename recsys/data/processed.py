@@ -109,7 +109,7 @@ def resolve(config: Config, manifest: Manifest) -> Config:
     """Return the config with what the data decide: `evaluation.protocol` is full or sampled instead of auto.
 
     Raises:
-        ValueError: if a list of `evaluation.k` is longer than what is ranked.
+        InputError: if a list of `evaluation.k` is longer than what is ranked.
     """
     given = manifest.n_candidates_given
     longest = max(config.evaluation.k)
@@ -134,7 +134,7 @@ def load(processed: Processed, part: Part, negatives: bool) -> Interactions:
         negatives: whether to read the fixed negatives of training too, which "test" does not have.
 
     Raises:
-        ValueError: if a file is damaged.
+        InputError: if a file is damaged.
     """
     n_users, n_items = processed.manifest.n_users, processed.manifest.n_items
     with_negatives = negatives and part == "validation"

@@ -22,7 +22,7 @@ def list_fragments(source: Source, columns: ColumnsConfig | None) -> list[Fragme
     """The pieces of a source, in file order.
 
     Raises:
-        ValueError: if a file is in no known form, damaged, empty, or lacks a needed column.
+        InputError: if a file is in no known form, damaged, empty, or lacks a needed column.
     """
     fragments: list[Fragment] = []
     for part_files in source.parts:
@@ -37,7 +37,7 @@ def read(fragment: Fragment, threshold: float | None) -> Iterator[Batch]:
     """The rows of a fragment, in batches; a rating of at least `threshold` is a positive, every row where that is None.
 
     Raises:
-        ValueError: if a row breaks a rule.
+        InputError: if a row breaks a rule.
     """
     if fragment.kind == "parquet":
         return read_parquet(fragment, threshold)

@@ -78,7 +78,7 @@ def merge(summaries: Iterable[Summary]) -> Summary:
     """The summary of the whole source, ids sorted. Holds one summary at a time beside what it has merged.
 
     Raises:
-        ValueError: if a fragment could not be read: the error of the first one.
+        InputError: if a fragment could not be read: the error of the first one.
     """
     total = Summary()
     for summary in summaries:

@@ -54,7 +54,7 @@ def find_format(head: bytes, whole: bool, columns: ColumnsConfig | None, place: 
     `whole`: whether the head is all of the file; otherwise its last row may be cut off.
 
     Raises:
-        ValueError: if the bytes are no UTF-8 text, hold no row, or lack a column that is needed.
+        InputError: if the bytes are no UTF-8 text, hold no row, or lack a column that is needed.
     """
     if b"\0" in head:
         raise InputError(

@@ -34,7 +34,7 @@ def list_pieces(file: DataFile, columns: ColumnsConfig | None) -> tuple[TextForm
     """A file's format and its pieces as (start, stop, first row); one piece where rows can only be told from the start on.
 
     Raises:
-        ValueError: if the head of the file is not in a known form, or has too long rows.
+        InputError: if the head of the file is not in a known form, or has too long rows.
     """
     text_format = _format_of(file, columns)
     start, first_row = text_format.data_start, text_format.first_row
@@ -71,7 +71,7 @@ def read_text(fragment: Fragment, threshold: float | None) -> Iterator[Batch]:
     """The rows of a fragment, in batches; a rating of at least `threshold` is a positive, every row where that is None.
 
     Raises:
-        ValueError: if a row breaks a rule: the first such row, by file, line and column.
+        InputError: if a row breaks a rule: the first such row, by file, line and column.
     """
     text_format = fragment.text
     assert text_format is not None

@@ -35,7 +35,7 @@ def read_line(stream: IO[bytes], label: str) -> bytes:
     """The rest of a line that is a row.
 
     Raises:
-        ValueError: if it is too long.
+        InputError: if it is too long.
     """
     line = stream.readline(MAX_ROW_BYTES + 1)
     if len(line) > MAX_ROW_BYTES:
@@ -49,7 +49,7 @@ def read_chunks(stream: IO[bytes], n_bytes: int, quoting: str | None, label: str
     `quoting`: separator of a file whose fields may stand in quotes, None where a quote is a character like any other.
 
     Raises:
-        ValueError: if the file ends within quotes, or a row is too long.
+        InputError: if the file ends within quotes, or a row is too long.
     """
     line, rest = first_line, b""
     while data := stream.read(n_bytes):

@@ -25,7 +25,7 @@ def read_titles(file: DataFile) -> pa.Table:
     """Table of `item` (int64 or string ids) and `title`, each item once.
 
     Raises:
-        ValueError: if the file is not in the form that its name promises, or a row or title is too long.
+        InputError: if the file is not in the form that its name promises, or a row or title is too long.
     """
     if file.name.endswith(".parquet"):
         return _from_parquet(file)

@@ -33,8 +33,7 @@ def choose_best(folder: Path, name: str, storage: str | None = None) -> Choice:
     """The best trial of a study. `storage`: the database of its record, where it is not the one in the study's config.
 
     Raises:
-        FileNotFoundError: if there is no such study.
-        ValueError: if no trial of it has a value.
+        InputError: if there is no such study; if no trial of it has a value.
     """
     record, config = read_study(find_study(folder, name), storage)
     best = best_trial(record.summaries())
@@ -47,8 +46,7 @@ def choose_trial(folder: Path, path: str, storage: str | None = None) -> Choice:
     """A trial by `STUDY/TRIAL`. `storage`: as for `choose_best`.
 
     Raises:
-        FileNotFoundError: if there is no such study.
-        ValueError: if there is no such trial, or it has no value.
+        InputError: if there is no such study; if there is no such trial, or it has no value.
     """
     name, _, number = path.rpartition("/")
     if not name or not number.isdecimal():

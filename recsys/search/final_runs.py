@@ -24,8 +24,8 @@ def require_device(config: Config) -> None:
     """Check that the trainings can have what the config asks for, before the data are prepared.
 
     Raises:
-        ConnectionError: if there is no cluster at the address, or one of other versions.
-        ValueError: if no node of the cluster, or this machine without one, has it.
+        InputError: if there is no cluster at the address, or one of other versions; if no node of the cluster, or this machine
+            without one, has it.
     """
     if cluster_address(config) is None:
         device_of(config)

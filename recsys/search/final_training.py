@@ -41,8 +41,8 @@ def train(choice: Choice, folder: Path, out: Path | None, *, n_seeds: int, valid
     With `validate` training is on train alone, and test is not read.
 
     Raises:
-        ValueError: if the config, the data and the machines do not go together, or the model's folder holds something else.
-        ConnectionError: if there is no such cluster, or MLflow is required and cannot be reached.
+        InputError: if the config, the data and the machines do not go together, or the model's folder holds something else; if
+            there is no such cluster, or MLflow is required and cannot be reached.
     """
     path = out or folder / "models" / (f"{choice.name}-validate" if validate else choice.name)
     saved_model.require_replaceable(path)
@@ -90,9 +90,8 @@ def evaluate_model(model: Path, folder: Path) -> dict[str, Any]:
     """Score a saved model on test again, log it, and return the command's answer.
 
     Raises:
-        FileNotFoundError: if the model or one of its files is missing.
-        ValueError: if a file is damaged, or the data are no longer those that the model was trained on.
-        ConnectionError: if MLflow is required and cannot be reached.
+        InputError: if the model or one of its files is missing; if a file is damaged, or the data are no longer those that the
+            model was trained on; if MLflow is required and cannot be reached.
     """
     path = saved_model.find(model, folder)
     saved = saved_model.load(path)

@@ -16,7 +16,7 @@ def open_journal(path: Path) -> JournalStorage:
     """The storage in a file, which is made where there is none.
 
     Raises:
-        ValueError: if the file is damaged.
+        InputError: if the file is damaged.
     """
     try:
         return JournalStorage(JournalFileBackend(str(path)))

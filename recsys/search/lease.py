@@ -33,8 +33,7 @@ def hold(folder: Path) -> Iterator[None]:
     """Hold the lease of a study while the block runs; who loses it, being stopped for long, is ended by SIGTERM.
 
     Raises:
-        BlockingIOError: if another process holds it.
-        ConnectionError: if it lies in S3, which does not answer.
+        InputError: if another process holds it; if it lies in S3, which does not answer.
     """
     path, holder = folder / "lease.json", _this_process()
     url = url_of(path)

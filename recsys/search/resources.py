@@ -28,8 +28,8 @@ def join(config: Config) -> None:
     """Join the cluster of the config, and tell what trials will wait for there before they do; nothing where Ray runs.
 
     Raises:
-        ConnectionError: if there is no cluster at the address, or one of other versions.
-        ValueError: if no node that is there or can be added holds a trial.
+        InputError: if there is no cluster at the address, or one of other versions; if no node that is there or can be added
+            holds a trial.
     """
     if ray.is_initialized():
         return
@@ -64,7 +64,7 @@ class Slots:
         """Count for the first time, with what the autoscaler can add.
 
         Raises:
-            ValueError: if no node that is there or can be added holds a trial, or it asks for more than one GPU and a fraction.
+            InputError: if no node that is there or can be added holds a trial, or it asks for more than one GPU and a fraction.
         """
         gpu = config.resources.gpu
         if gpu > 1 and not gpu.is_integer():

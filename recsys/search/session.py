@@ -74,8 +74,7 @@ def make_plan(
     """Check the request for resources and the folder on the connected cluster and, where a study goes on, that it is the same.
 
     Raises:
-        ValueError: if no node can meet the request, or the study was started otherwise.
-        FileNotFoundError: if a node does not see the folder.
+        InputError: if no node can meet the request, or the study was started otherwise; if a node does not see the folder.
     """
     config = resolve(config, processed.manifest)
     require_seen_by_all("--dir", folder.absolute())
@@ -105,9 +104,8 @@ def run(plan: Plan, begin: Callable[[], object] = lambda: None) -> Result:
         begin: called once the study is there and this process holds it.
 
     Raises:
-        ValueError: if a file of the processed data is damaged.
-        ConnectionError: if MLflow is required and cannot be reached.
-        BlockingIOError: if another process runs the study.
+        InputError: if a file of the processed data is damaged; if MLflow is required and cannot be reached; if another process
+            runs the study.
     """
     data = ray.put(load(plan.processed, "validation", not plan.config.training.resample_negatives))
     tracking = open_tracking(plan.config, plan.folder)
@@ -142,7 +140,7 @@ def _start_runs(runs: StudyRuns, plan: Plan, record: StudyRecord, uploads: Uploa
     """Begin the study's run in MLflow, or let it go on.
 
     Raises:
-        ConnectionError: if it is required and cannot be made.
+        InputError: if it is required and cannot be made.
     """
     counts = {f"data.{name}": str(count) for name, count in plan.processed.manifest.counts().items()}
     texts = {"config": config_yaml(plan.config), "space": dump_yaml(plan.space.tree())}

@@ -165,7 +165,7 @@ class SearchSpace:
         """Check that the edge values of any two parameters that meet in a trial make a valid config with the rest as in `base`.
 
         Raises:
-            ValueError: listing every mistake.
+            InputError: listing every mistake.
         """
         mistakes: dict[str, None] = {}
         # Two at a time, as the config's rules across fields are about two fields.

@@ -25,8 +25,7 @@ def read_space(path: Path) -> SearchSpace:
     """Read a search-space file.
 
     Raises:
-        FileNotFoundError: if there is no such file.
-        ValueError: listing every mistake of the file.
+        InputError: if there is no such file; listing every mistake of the file.
     """
     return parse_space(read_yaml(path), str(path))
 
@@ -35,8 +34,7 @@ def read_effective_space(file: Path, config: Config, decided: Iterable[str]) -> 
     """The file's space less the paths that flags and `--set` decided, each with a note on standard error.
 
     Raises:
-        FileNotFoundError: if there is no such file.
-        ValueError: listing every mistake, or if nothing is left to search.
+        InputError: if there is no such file; listing every mistake, or if nothing is left to search.
     """
     space = read_space(file)
     leaving = [path for path in space.paths if path in set(decided)]
@@ -53,7 +51,7 @@ def parse_space(tree: Mapping[str, Any], place: str) -> SearchSpace:
     """Validate a mapping with `parameters` and, if any, `warm_start`.
 
     Raises:
-        ValueError: listing every mistake.
+        InputError: listing every mistake.
     """
     return _SpaceReader(tree).read(place)
 

@@ -36,7 +36,7 @@ def study_folder(folder: Path, name: str) -> Path:
     """Where a study of this name lies.
 
     Raises:
-        ValueError: if the name could leave the folder or is no plain name.
+        InputError: if the name could leave the folder or is no plain name.
     """
     if not _NAME.fullmatch(name):
         raise InputError(
@@ -56,7 +56,7 @@ def require_new(folder: Path) -> None:
     """Check that there is no study in this folder yet.
 
     Raises:
-        FileExistsError: if there is.
+        InputError: if there is.
     """
     if folder.exists():
         raise InputError("--name", "must be a new study", f"{folder.name}, which exists", "Choose another name, or --resume it.")
@@ -66,7 +66,7 @@ def make_study(folder: Path, config: Config, space: SearchSpace, start: Start) -
     """Make the folder of a new study, whole or not at all: its config, its space and a record with the first points queued.
 
     Raises:
-        FileExistsError: if the study exists.
+        InputError: if the study exists.
     """
     require_new(folder)
     with temporary_sibling(folder) as temporary:
@@ -96,9 +96,8 @@ def read_start_space(
     """The space of a new study by its file, or of one that goes on; and the paths that flags and `--set` took out of it.
 
     Raises:
-        FileExistsError: if a new study exists already.
-        FileNotFoundError: if there is no such file, or no such study to go on with.
-        ValueError: if a new study has no file, or listing the file's mistakes.
+        InputError: if a new study exists already; if there is no such file, or no such study to go on with; if a new study has no
+            file, or listing the file's mistakes.
     """
     if goes_on:
         decided = decided | set(read_start(folder, config.study.storage).decided)
@@ -113,8 +112,7 @@ def with_best_of(space: SearchSpace, folder: Path, storage: str | None) -> Searc
     """The space with the points nearest to the best trials of another study (see `read_study`) as further ones to try first.
 
     Raises:
-        FileNotFoundError: if the folder holds no study.
-        ValueError: if no trial of it has a value.
+        InputError: if the folder holds no study; if no trial of it has a value.
     """
     record, _ = read_study(folder, storage)
     best = [summary for summary in ranked(record.summaries()) if summary.choosable][:_N_WARM_STARTS]
@@ -130,7 +128,7 @@ def started_config(folder: Path) -> Config:
     """The config that a study was started with, or continued with last.
 
     Raises:
-        FileNotFoundError: if the folder holds no study.
+        InputError: if the folder holds no study.
     """
     record_of(folder)
     file = folder / "config.yaml"
@@ -141,7 +139,7 @@ def started_space(folder: Path) -> SearchSpace:
     """The space that a study was started with.
 
     Raises:
-        FileNotFoundError: if the folder holds no study.
+        InputError: if the folder holds no study.
     """
     record_of(folder)
     file = folder / "space.yaml"
@@ -152,7 +150,7 @@ def require_same(folder: Path, config: Config, space: SearchSpace, start: Start)
     """Check that a study goes on as it was started.
 
     Raises:
-        ValueError: listing what differs: data, space, and those parts of the config that shape its trials.
+        InputError: listing what differs: data, space, and those parts of the config that shape its trials.
     """
     started, before, now = started_config(folder), started_space(folder).tree(), space.tree()
     pairs = {path: (get_value(started, path), get_value(config, path)) for path in config_paths()}
@@ -171,8 +169,7 @@ def read_study(folder: Path, storage: str | None = None) -> tuple[StudyRecord, C
     `storage`: URL of the database that the record is in, where it is not the one in the study's config.
 
     Raises:
-        FileNotFoundError: if the folder holds no study.
-        ConnectionError: if its database cannot be reached.
+        InputError: if the folder holds no study; if its database cannot be reached.
     """
     config = started_config(folder)
     study = load_study(folder, storage or config.study.storage)

@@ -58,7 +58,7 @@ def create_study(folder: Path, config: Config, start: Start) -> optuna.Study:
     """A new, empty study in the storage that the folder and `study.storage` ask for.
 
     Raises:
-        ConnectionError: if the database cannot be reached.
+        InputError: if the database cannot be reached.
     """
     name, sampler = _STUDY_NAME, _sampler(config, n_trials=0)
     if config.study.storage is not None:
@@ -90,9 +90,8 @@ def reopen_study(folder: Path, config: Config) -> optuna.Study:
     """The study of a folder, for the one process that goes on with it.
 
     Raises:
-        FileNotFoundError: if the folder holds no study.
-        ValueError: if its record is SQLite's and lies where it must not be written, or is no database's and one is given.
-        ConnectionError: if its database cannot be reached.
+        InputError: if the folder holds no study; if its record is SQLite's and lies where it must not be written, or is no
+            database's and one is given; if its database cannot be reached.
     """
     record = record_of(folder)
     if record != DATABASE and config.study.storage is not None:
@@ -135,9 +134,8 @@ def load_study(folder: Path, storage: str | None = None) -> optuna.Study:
     """The study of a folder, for reading. `storage`: the database that its record is in, if it is in one.
 
     Raises:
-        FileNotFoundError: if the folder holds no study, or the database has no such study.
-        ConnectionError: if the database cannot be reached.
-        ValueError: if the file with the record is damaged.
+        InputError: if the folder holds no study, or the database has no such study; if the database cannot be reached; if the
+            file with the record is damaged.
     """
     name = read_yaml(folder / DATABASE)["study_name"] if record_of(folder) == DATABASE else _STUDY_NAME
     try:
@@ -162,7 +160,7 @@ def record_of(folder: Path) -> str:
     """Which of the files that tell of a record lies in a study's folder.
 
     Raises:
-        FileNotFoundError: if there is none.
+        InputError: if there is none.
     """
     found = _records(folder)
     if not found:

@@ -33,7 +33,7 @@ def read_outbox(path: Path) -> list[Kept]:
     """What an outbox holds, in order; a torn last line is cut off the file. Empty if there is no file.
 
     Raises:
-        ValueError: if another line is no JSON object.
+        InputError: if another line is no JSON object.
     """
     if not path.exists():
         return []

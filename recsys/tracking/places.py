@@ -26,7 +26,7 @@ def tracking_uri(config: Config, folder: Path) -> str | None:
     A password is left out; `credentials.with_password` has it.
 
     Raises:
-        ValueError: if MLFLOW_TRACKING_URI is a URL in which it is unclear where the password ends.
+        InputError: if MLFLOW_TRACKING_URI is a URL in which it is unclear where the password ends.
     """
     if config.tracking.uri is not None:
         return config.tracking.uri
@@ -41,7 +41,7 @@ def require_place(config: Config, folder: Path) -> None:
     """Check that there is a place to log runs to, if there must be one.
 
     Raises:
-        ValueError: if the folder takes no database and none is given, or the one that is given is the record's.
+        InputError: if the folder takes no database and none is given, or the one that is given is the record's.
     """
     uri = tracking_uri(config, folder)
     if uri is None and config.tracking.required:

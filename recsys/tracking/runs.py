@@ -44,8 +44,8 @@ def open_tracking(config: Config, folder: Path) -> "Tracking | None":
         None where the store cannot be reached and need not be; that is logged as a warning.
 
     Raises:
-        ValueError: if there is no place for it, and `tracking.required` is true.
-        ConnectionError: if the store cannot be reached or is damaged, and `tracking.required` is true.
+        InputError: if there is no place for it, and `tracking.required` is true; if the store cannot be reached or is damaged,
+            and `tracking.required` is true.
     """
     require_place(config, folder)
     uri = tracking_uri(config, folder) or "no given place"

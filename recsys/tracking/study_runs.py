@@ -187,7 +187,7 @@ def open_study_runs(
         attach: called with each run that is made, from another thread: the trial's number, None for the study's own, and the id.
 
     Raises:
-        ValueError: if the outbox of the study is damaged.
+        InputError: if the outbox of the study is damaged.
     """
     path = study_folder / OUTBOX
     kept = read_outbox(path)

@@ -174,7 +174,7 @@ def training_rows(config: Config, data: Interactions, device: str | torch.device
     """Put the data on `device` as `config.training` asks for it.
 
     Raises:
-        ValueError: if there is nothing to train on, or fixed negatives are asked for and the data holds none.
+        InputError: if there is nothing to train on, or fixed negatives are asked for and the data holds none.
     """
     training, loss = config.training, LOSSES[config.training.loss]
     negatives = sampler = weights = log_weights = None

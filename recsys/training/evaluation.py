@@ -24,8 +24,8 @@ def evaluate(scorer: Scorer, data: Interactions, config: Config) -> dict[str, fl
     Under the full protocol a user is a case with all its held-out positives, under the sampled one each of them is.
 
     Raises:
-        ValueError: if nothing is held out, or the sampled protocol is asked for and there are no candidates.
-        FloatingPointError: if a score is not finite.
+        InputError: if nothing is held out, or the sampled protocol is asked for and there are no candidates.
+        DivergenceError: if a score is not finite.
     """
     held_out = data.held_out
     if held_out is None or len(held_out.user) == 0:

@@ -101,7 +101,7 @@ def device_of(config: Config) -> str:
     """The torch device that the resources of a config ask for.
 
     Raises:
-        ValueError: if it asks for a GPU and torch sees none.
+        InputError: if it asks for a GPU and torch sees none.
     """
     if config.resources.gpu == 0:
         return "cpu"

@@ -64,7 +64,7 @@ def fit(
     yielded first, since it may have been saved and not reported.
 
     Raises:
-        ValueError: if the data has nothing to train on or, with `rank`, to rank.
+        InputError: if the data has nothing to train on or, with `rank`, to rank.
         DivergenceError: if the loss or a score stops being finite.
     """
     if len(data.user) == 0:

@@ -21,7 +21,7 @@ def recommend(saved: SavedModel, user_ids: Sequence[object], k: int) -> pa.Table
     """Return the k best unseen items of each user as a table: user_id, rank (from 1), item_id, score, title.
 
     Raises:
-        ValueError: if a user is unknown or untrained, or k exceeds the catalogue.
+        InputError: if a user is unknown or untrained, or k exceeds the catalogue.
     """
     return recommend_to(saved, find_users(saved, user_ids), k)
 
@@ -30,7 +30,7 @@ def recommend_to(saved: SavedModel, users: IntArray, k: int) -> pa.Table:
     """As `recommend`, for contiguous users (n,) int64.
 
     Raises:
-        ValueError: if k exceeds the catalogue.
+        InputError: if k exceeds the catalogue.
     """
     n_items = len(saved.item_ids)
     if not 1 <= k <= n_items:
@@ -53,7 +53,7 @@ def find_users(saved: SavedModel, user_ids: Sequence[object]) -> IntArray:
     """Return the contiguous ids (n,) int64 of users by their own ids, which may be given as text; each user once.
 
     Raises:
-        ValueError: if users are unknown, or known without a positive to learn them from; it names them.
+        InputError: if users are unknown, or known without a positive to learn them from; it names them.
     """
     known = {str(user_id): user for user, user_id in enumerate(saved.user_ids.to_pylist())}
     wanted = list(dict.fromkeys(str(user_id) for user_id in user_ids))

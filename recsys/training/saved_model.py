@@ -61,8 +61,7 @@ def find(model: Path, folder: Path) -> Path:
     """The model's folder from a path, or from the name that it has in `folder`/models.
 
     Raises:
-        FileNotFoundError: if neither is there.
-        PermissionError: if it can't be told, as a folder above may not be read.
+        InputError: if neither is there; if it can't be told, as a folder above may not be read.
     """
     for path in (model, folder / "models" / model):
         fetch_folder(path)
@@ -78,7 +77,7 @@ def require_replaceable(folder: Path) -> None:
     """Check that a model may be written to `folder`: there is nothing, or an earlier model. One in S3 is brought here.
 
     Raises:
-        FileExistsError: if there is something else.
+        InputError: if there is something else.
     """
     fetch_folder(folder)
     blocking = next((parent for parent in folder.parents if parent.exists() and not parent.is_dir()), None)
@@ -95,7 +94,7 @@ def save(folder: Path, saved: SavedModel) -> None:
     """Write the folder; an earlier model in its place is replaced.
 
     Raises:
-        FileExistsError: if something else is in its place.
+        InputError: if something else is in its place.
     """
     require_replaceable(folder)
     weights = {name: weight.detach().cpu().contiguous() for name, weight in saved.model.state_dict().items()}
@@ -117,9 +116,8 @@ def load(folder: Path) -> SavedModel:
     """Read a folder that `save` wrote, on the CPU, after checking that its files are whole and belong together.
 
     Raises:
-        FileNotFoundError: if the folder or one of its files is missing.
-        PermissionError: if the folder or one of its files may not be read.
-        ValueError: if a file is damaged or of another model, or one does not belong there or leads elsewhere.
+        InputError: if the folder or one of its files is missing; if the folder or one of its files may not be read; if a file is
+            damaged or of another model, or one does not belong there or leads elsewhere.
     """
     with readable(folder):
         _require_files(folder)

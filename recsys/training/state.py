@@ -84,8 +84,7 @@ class TrainingState:
         """Read what `save` wrote for the same config and data.
 
         Raises:
-            FileNotFoundError: if there is no such file.
-            ValueError: if it is damaged, or holds another model's training.
+            InputError: if there is no such file; if it is damaged, or holds another model's training.
         """
         if not path.is_file():
             raise InputError(path, "must be a saved training", "no such file", "Start the training anew.")

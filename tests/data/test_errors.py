@@ -169,9 +169,7 @@ def test_unreadable_file(prepared: Prepare, tmp_path: Path, monkeypatch: pytest.
     path.chmod(0)
     if os.access(path, os.R_OK):  # root reads everything: let the system refuse all the same
         monkeypatch.setattr(Path, "open", lambda *_: (_ for _ in ()).throw(PermissionError(13, "Permission denied")))
-    with pytest.raises(
-        PermissionError, match=r"data\.csv: must be readable, but permission is denied\. Change its permissions\."
-    ):
+    with pytest.raises(InputError, match=r"data\.csv: must be readable, but permission is denied\. Change its permissions\."):
         prepared(path)
 
 

@@ -93,7 +93,7 @@ def _zip_damage(label: str) -> Iterator[None]:
         raise _damaged(label, "zip", error) from None
 
 
-def _damaged(label: str, kind: str, error: Exception) -> ValueError:
+def _damaged(label: str, kind: str, error: Exception) -> InputError:
     reason = " ".join(str(error).split()) or type(error).__name__
     return InputError(
         label, f"must be a whole {kind} file", found=f"it is cut off or damaged ({reason})", remedy="Copy or download it again."

@@ -138,7 +138,7 @@ def _recognise_folder(names: Sequence[str], files: dict[str, DataFile], label: s
     listed = ", ".join(by_depth[:5]) + (", ..." if len(names) > 5 else "") if names else "nothing"
     raise InputError(
         label,
-        ("must hold u.data, ratings.dat, ratings.csv, Parquet files or NAME.train.rating with NAME.test.rating"),
+        "must hold u.data, ratings.dat, ratings.csv, Parquet files or NAME.train.rating with NAME.test.rating",
         found=f"holds {listed}",
         remedy="Pass the file with the interactions.",
     )

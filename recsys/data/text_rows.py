@@ -21,7 +21,7 @@ MAX_ROW_BYTES = 1 << 24
 """Bytes that a row may always have; one of which more must be held in memory than this is refused."""
 
 
-def too_long(place: str) -> ValueError:
+def too_long(place: str) -> InputError:
     """The error of a row beyond the limit."""
     return InputError(
         place,

@@ -195,7 +195,7 @@ def _read_metrics(path: Path) -> dict[str, Any]:
     return metrics
 
 
-def _damaged(path: Path, found: str) -> ValueError:
+def _damaged(path: Path, found: str) -> InputError:
     return InputError(path, "must be whole and of this model", f"{' '.join(found.split())}", "Train the model again.")
 
 

@@ -37,7 +37,7 @@ class InputError(ValueError):
         return f"{self.place}: {self.rule}, but {found}. {self.remedy}"
 
     def __reduce__(self) -> tuple[Callable[..., Self], tuple[Any, ...]]:
-        """Return what pickle builds the error anew from: it comes from Ray's workers."""
+        """Return how the error is rebuilt in another process: it comes from Ray's workers."""
         return partial(type(self), found=self.found, lines=self.lines), self.args
 
     @classmethod

@@ -30,7 +30,9 @@ def make_table() -> str:
         field = type(getattr(Config(), section)).model_fields[name]
         default = get_value(Config(), path)
         others = ", ".join(str(choice) for choice in choices_of(field.annotation) if choice != default)
-        lines.append(f"| `{path}` | {show(default)}{f' ({others})' if others else ''} | {field.description} |")
+        lines.append(
+            f"| `{path}` | {show(default)}{f' ({others})' if others else ''} | {' '.join((field.description or '').split())} |"
+        )
     return "\n".join(lines) + "\n"
 
 

@@ -143,8 +143,8 @@ class TrainingConfig(Section):
     learning_rate_decay: Literal["linear", "cosine"] | None = None
     """How the step size falls towards 0 over `training.max_epochs`."""
     l2: float = Field(default=0.0, ge=0)
-    """Weight of the squared embeddings in a row's loss: the user's plus the mean of its items', or with `negative_sampling: all` the
-    user's plus the positive item's."""
+    """Weight of the squared embeddings in a row's loss: the user's plus the mean of its items', or with `negative_sampling: all`
+    the user's plus the positive item's."""
     batch_size: int = Field(default=2048, ge=1)
     """Positives a step, each with its negatives."""
     n_negatives: int = Field(default=4, ge=1)

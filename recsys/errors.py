@@ -3,7 +3,8 @@
 The ground floor. They are raised where input enters; every other error is a bug or a fault, and keeps its traceback.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import partial
 from typing import Any, Self
 
@@ -44,6 +45,16 @@ class InputError(ValueError):
     def listing(cls, place: str, lines: Sequence[str]) -> Self:
         """Return the error of all mistakes of one place, each `PATH: rule, but got value. remedy`."""
         return cls(place, f"{len(lines)} mistakes", lines=tuple(lines))
+
+
+@contextmanager
+def naming(places: Mapping[str, str]) -> Iterator[None]:
+    """Give the places of an `InputError` raised within other names: a function's arguments those of a command's flags."""
+    try:
+        yield
+    except InputError as error:
+        error.place = places.get(error.place, error.place)
+        raise
 
 
 class DivergenceError(InputError, FloatingPointError):

@@ -10,7 +10,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 
 from recsys import command_line
-from recsys.errors import InputError
+from recsys.errors import InputError, naming
 from recsys.verbosity import note, progress
 
 
@@ -42,7 +42,7 @@ def recommend(
     from recsys.training.recommending import find_users, recommend_to
 
     saved = saved_model.load(saved_model.find(model, folder))
-    with progress("Recommending"):
+    with progress("Recommending"), naming({"k": "-k", "user_id": "--user"}):
         table = recommend_to(saved, np.flatnonzero(saved.is_trained) if all_users else find_users(saved, users), k)
     if all_users and (n_untrained := int(np.count_nonzero(~saved.is_trained))):
         note(f"{n_untrained:,} users without a positive in the training data are left out.")

@@ -34,7 +34,7 @@ def recommend_to(saved: SavedModel, users: IntArray, k: int) -> pa.Table:
     """
     n_items = len(saved.item_ids)
     if not 1 <= k <= n_items:
-        raise InputError("-k", f"must be from 1 to the number of items, {n_items}", k, "Lower it.")
+        raise InputError("k", f"must be from 1 to the number of items, {n_items}", k, "Lower it.")
     best = list(top_items(ModelScorer(saved.model, n_items), users, saved.seen, k))
     counts = [len(items) for _, items, _ in best]
     item = np.concatenate([items for _, items, _ in best])
@@ -61,12 +61,12 @@ def find_users(saved: SavedModel, user_ids: Sequence[object]) -> IntArray:
     if unknown:
         near = difflib.get_close_matches(unknown[0], known, n=1)
         remedy = f"The nearest known id is {near[0]}." if near else f"The model knows {len(known)} users."
-        raise InputError("--user", "must be a user of the training data", f"{_named(unknown)}", remedy)
+        raise InputError("user_id", "must be a user of the training data", f"{_named(unknown)}", remedy)
     users = np.array([known[user_id] for user_id in wanted], dtype=np.int64)
     untrained = [user_id for user_id, is_trained in zip(wanted, saved.is_trained[users], strict=True) if not is_trained]
     if untrained:
         raise InputError(
-            "--user",
+            "user_id",
             "must have a positive in the training data",
             found=f"{_named(untrained)} has none",
             remedy="Train a model on data with one, or leave the user out.",

@@ -17,10 +17,10 @@ def test_a_user_who_is_named_twice_is_answered_once() -> None:
 
 
 def test_a_user_without_a_positive_gets_no_answer_from_an_untrained_row() -> None:
-    with pytest.raises(ValueError, match=r"^--user: must have a positive in the training data, but 11 has none\. "):
+    with pytest.raises(ValueError, match=r"^user_id: must have a positive in the training data, but 11 has none\. "):
         find_users(make_model(), [10, 11])
 
 
 def test_unknown_users_are_named_before_untrained_ones() -> None:
-    with pytest.raises(ValueError, match=r"^--user: must be a user of the training data, but got 13, x\. "):
+    with pytest.raises(ValueError, match=r"^user_id: must be a user of the training data, but got 13, x\. "):
         find_users(make_model(), [11, 13, "x", 13])

@@ -116,7 +116,7 @@ def cluster_up(folder: Path, shared: Path) -> Iterator[Cluster]:
         file.write_text(dump_yaml(_on_these(running, home, shared, f"test-{os.getpid()}")))
         cluster = Cluster(running, file, environment)
         cluster.ray("get-auth-token", "--generate")
-        (up,), (down,) = cluster.step("up"), cluster.step("down")
+        (up,), (down,) = cluster.step("start the cluster"), cluster.step("stop the cluster")
         cluster.run(up)
         wait_until(lambda: cluster.alive() == {host.address for host in running.values()})
         yield cluster

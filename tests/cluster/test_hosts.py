@@ -79,16 +79,16 @@ def test_a_folder_that_one_host_alone_has_is_refused(cluster: Cluster, shared: P
 
 def test_the_steps_of_the_readme(cluster: Cluster, shared: Path, tmp_path: Path) -> None:
     small = "--space experiments/space.yaml --data experiments/ratings.csv --trials 4"
-    (in_background,) = cluster.step("the same in the background", ("--space search_spaces/ncf.yaml", small))
+    (in_background,) = cluster.step("search in the background", ("--space search_spaces/ncf.yaml", small))
     cluster.run(in_background)
-    attach, status = cluster.step("watch it")
+    attach, status = cluster.step("watch the search")
     cluster.watch(attach, "/4 trials")
     assert "4.0 CPU" in cluster.run(status)
     wait_until((shared / "studies/first/best.yaml").exists)
 
-    (train,) = cluster.step("train the best")
+    (train,) = cluster.step("train the best trial")
     cluster.run(train)
-    (fetch,) = cluster.step("fetch it", (" first", f" {tmp_path / 'first'}"))
+    (fetch,) = cluster.step("fetch the model", (" first", f" {tmp_path / 'first'}"))
     cluster.run(fetch)
     model = saved_model.load(tmp_path / "first")
     assert (len(model.user_ids), len(model.item_ids)) == (N_USERS, N_ITEMS)

@@ -9,7 +9,7 @@ UV_INSTALL := $(BIN)/uv pip install --python $(BIN)/python --constraint constrai
 INSTALLED := .venv/installed
 BENCH_INSTALLED := .venv/bench-installed
 CLUSTER_INSTALLED := .venv/cluster-installed
-JOBS := tests/cluster/test_head.py::test_a_search_as_a_job_that_is_stopped_and_goes_on
+JOBS := tests/cluster/test_head.py::test_a_search_as_a_job_that_is_stopped_and_resumed
 
 .PHONY: tune test test-faults fuzz cluster-check test-nodes test-cluster test-jobs bench lint
 

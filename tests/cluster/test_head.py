@@ -124,7 +124,7 @@ def test_the_cluster_grows_for_a_search_and_shrinks_after_it(head: Host, folder:
 
 
 @pytest.mark.skipif(importlib.util.find_spec("aiohttp_cors") is None, reason="ray job submit needs the extra cluster")
-def test_a_search_as_a_job_that_is_stopped_and_goes_on(head: Host, folder: Path) -> None:
+def test_a_search_as_a_job_that_is_stopped_and_resumed(head: Host, folder: Path) -> None:
     run(head, f"RAY_JOB_STOP_WAIT_TIME_S=60 {START} --num-cpus=2")
     study, flags = folder / "experiments/studies/job", "--trials 4 --max-epochs 60 --set study.grace_period=60 --json"
     run(head, f"ray job submit --no-wait --submission-id first -- {tune(folder, 'job', flags)}")

@@ -1,4 +1,4 @@
-# The project for Ray on Kubernetes (configs/clusters), the same image for head and workers.
+# The image for Ray on Kubernetes (configs/clusters), for the head and the workers alike.
 FROM python:3.11.14-slim-bookworm
 
 # KubeRay's probes call wget.
@@ -7,6 +7,6 @@ RUN pip install --no-cache-dir uv==0.13.9
 
 WORKDIR /recsys
 COPY . .
-# For GPUs: --build-arg TORCH_BACKEND=cu130, or what the nodes' driver runs.
+# For GPUs: --build-arg TORCH_BACKEND=cu130, or another version that the nodes' driver supports.
 ARG TORCH_BACKEND=cpu
 RUN uv pip install --system --no-cache --torch-backend "$TORCH_BACKEND" -c constraints.txt -e '.[cluster]'

@@ -1,6 +1,7 @@
-# Set-up, search, tests, benchmarks and checks. Every install goes through constraints.txt, which fixes the version of torch, not its build:
-# on Linux the package index has the CUDA build, several gigabytes. So uv installs torch first, in the build that TORCH_BACKEND names:
-# cpu, auto (the one for the machine's GPU driver), cu130, ...
+# Set-up, search, tests, benchmarks and checks. Every install uses constraints.txt, which fixes the
+# version of torch but not its build. On Linux the package index has the CUDA build, several
+# gigabytes. So uv installs torch first, in the build that TORCH_BACKEND names: cpu, auto (the build
+# for the machine's GPU driver), cu130, ...
 PYTHON ?= python3
 TORCH_BACKEND ?= cpu
 BIN := .venv/bin
@@ -23,21 +24,26 @@ test-faults: $(INSTALLED)
 	$(BIN)/python -m pytest tests/faults
 
 fuzz: $(INSTALLED)
-	$(BIN)/python -m pytest tests/data/test_reader_properties.py tests/data/test_text_rows.py --hypothesis-profile fuzz
+	$(BIN)/python -m pytest --hypothesis-profile fuzz \
+	  tests/data/test_reader_properties.py tests/data/test_text_rows.py
 
-# The files that make a cluster: by the schemas of who reads them, and `ray up cluster.yaml` against a stand-in for AWS.
+# Checks the cluster files against the schemas of the programs that read them, and runs
+# `ray up cluster.yaml` against a stand-in for AWS.
 cluster-check: $(INSTALLED)
 	$(BIN)/python -m pytest tests/cluster/test_files.py tests/cluster/test_aws.py
 
-# Clusters whose nodes are processes of this machine.
+# Runs clusters whose nodes are processes of this machine.
 test-nodes: $(INSTALLED)
 	$(BIN)/python -m pytest tests/cluster/test_nodes.py tests/cluster/test_spot.py
 
-# Hosts in namespaces of this machine, with `ray up`: wants root and Debian's iproute2, openssh-server, rsync and tmux.
+# Runs `ray up` on hosts that are namespaces of this machine. Needs root, and Debian's iproute2,
+# openssh-server, rsync and tmux.
 test-cluster: $(INSTALLED)
-	$(BIN)/python -m pytest -rs tests/cluster/test_hosts.py tests/cluster/test_head.py --deselect $(JOBS)
+	$(BIN)/python -m pytest -rs --deselect $(JOBS) \
+	  tests/cluster/test_hosts.py tests/cluster/test_head.py
 
-# The extra `cluster` stays out of the other tests: what it brings takes time at each start of Ray.
+# Installs the extra `cluster`. The other tests run without it, because its packages slow down each
+# start of Ray.
 test-jobs: $(CLUSTER_INSTALLED)
 	$(BIN)/python -m pytest -rs $(JOBS)
 
@@ -51,8 +57,9 @@ lint: $(INSTALLED)
 
 $(INSTALLED): pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
-	@$(PIP_INSTALL) uv && $(UV_INSTALL) --torch-backend $(TORCH_BACKEND) torch || { test $(TORCH_BACKEND) = cpu && echo >&2 \
-	  'make: uv found no CPU build of torch: pip installs the build of the package index, on Linux several gigabytes for CUDA.' \
+	@$(PIP_INSTALL) uv && $(UV_INSTALL) --torch-backend $(TORCH_BACKEND) torch || { \
+	  test $(TORCH_BACKEND) = cpu && echo >&2 'make: uv found no CPU build of torch: pip installs' \
+	  'the build of the package index, on Linux several gigabytes for CUDA.' \
 	  && $(PIP_INSTALL) torch; }
 	$(PIP_INSTALL) --editable '.[dev]'
 	touch $@

@@ -34,7 +34,9 @@ def run_subject(subject: str) -> Result:
     command = [sys.executable, "-m", f"benchmarks.{subject}", "--json"]
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
     if done.returncode:
-        return Result(subject, time.perf_counter() - start, [], f"ended with exit code {done.returncode}")
+        return Result(
+            subject, time.perf_counter() - start, [], f"ended with exit code {done.returncode}"
+        )
     return read_result(done.stdout)
 
 

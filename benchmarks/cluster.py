@@ -27,13 +27,13 @@ from benchmarks.measure import Row, figure, seconds, spread
 from benchmarks.memory import peak_megabytes, tree_megabytes
 from benchmarks.preprocessing import in_a_process
 from benchmarks.stand_ins import StandIn, Workers
-from recsys.config import Config, replace_values
-from recsys.config_files import read_yaml
-from recsys.data.pipeline import prepare
+from recsys.config.files import read_yaml
+from recsys.config.schema import Config, replace_values
+from recsys.data.preprocessing.pipeline import prepare
 from recsys.search import session
-from recsys.search.record import StudyRecord
-from recsys.search.space_file import parse_space
-from recsys.search.study_storage import SAMPLERS
+from recsys.search.record.record import StudyRecord
+from recsys.search.record.study_storage import SAMPLERS
+from recsys.search.space.file import parse_space
 
 PAGE = Path(__file__).parents[1] / "docs" / "scaling.md"
 BEGIN, END = "<!-- measured: begin -->\n", "<!-- measured: end -->"
@@ -55,9 +55,13 @@ SPACE = {
 
 def drive(n_trials: int, n_epochs: int, n_nodes: int, folder: Path) -> dict[str, float]:
     """A search of so many trials, all at a time, over the slots of the nodes: its cost to the driver."""
-    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 4, "include_dashboard": False})
+    cluster = Cluster(
+        initialize_head=True, head_node_args={"num_cpus": 4, "include_dashboard": False}
+    )
     for _ in range(n_nodes):
-        cluster.add_node(num_cpus=1, resources={"slot": n_trials // n_nodes}, object_store_memory=100_000_000)
+        cluster.add_node(
+            num_cpus=1, resources={"slot": n_trials // n_nodes}, object_store_memory=100_000_000
+        )
     ray.init(address=cluster.address, log_to_driver=False)
     workers = ray.remote(num_cpus=0)(Workers).remote(n_epochs)  # type: ignore[attr-defined]
     numbers = iter(range(10 * n_trials))
@@ -75,7 +79,9 @@ def drive(n_trials: int, n_epochs: int, n_nodes: int, folder: Path) -> dict[str,
             "study.sampler": "random",
         },
     )
-    plan = session.make_plan(config, parse_space(SPACE, "space"), "s", folder, prepare(config, folder))
+    plan = session.make_plan(
+        config, parse_space(SPACE, "space"), "s", folder, prepare(config, folder)
+    )
     before, wall = time.process_time(), time.perf_counter()
     answer = session.run(plan).answer
     wall, busy = time.perf_counter() - wall, time.process_time() - before
@@ -90,9 +96,9 @@ def _write_ratings(folder: Path) -> Path:
     random = np.random.default_rng(0)
     items = np.concatenate([random.choice(80, 15, replace=False) for _ in range(60)])
     data = folder / "tiny.csv"
-    pd.DataFrame({"user_id": np.repeat(np.arange(60), 15), "item_id": items, "timestamp": np.arange(900)}).to_csv(
-        data, index=False
-    )
+    pd.DataFrame(
+        {"user_id": np.repeat(np.arange(60), 15), "item_id": items, "timestamp": np.arange(900)}
+    ).to_csv(data, index=False)
     return data
 
 
@@ -111,7 +117,9 @@ def _driver(n_trials: int, n_nodes: int) -> Row:
         "gcs_server MB": long["gcs"],
     }
     spreads = {name: spread([value]) for name, value in values.items()}
-    return Row(f"{n_trials:,} trials at a time, {n_nodes} node{'s' if n_nodes > 1 else ''}", spreads)
+    return Row(
+        f"{n_trials:,} trials at a time, {n_nodes} node{'s' if n_nodes > 1 else ''}", spreads
+    )
 
 
 def propose(n_trials: int) -> float:
@@ -131,15 +139,21 @@ def store_bytes(n_users: int, n_items: int, n_interactions: int) -> tuple[int, i
     """How many interactions there are, repeated ones left out, and what they take in an object store."""
     index = draw_index(n_users, n_items, n_interactions)
     data = make_interactions(index, len(index.items), 1)
-    ray.init(num_cpus=1, include_dashboard=False, log_to_driver=False, object_store_memory=2_000_000_000)
+    ray.init(
+        num_cpus=1, include_dashboard=False, log_to_driver=False, object_store_memory=2_000_000_000
+    )
     reference = ray.put(data)
-    return len(data.user), ray.experimental.get_object_locations([reference])[reference]["object_size"]
+    return len(data.user), ray.experimental.get_object_locations([reference])[reference][
+        "object_size"
+    ]
 
 
 def _data(sizes: tuple[int, int, int]) -> Row:
     n_pairs, size = in_a_process(store_bytes, *sizes)
     values = {"MB": size / 1e6, "bytes an interaction": size / n_pairs}
-    return Row(f"{n_pairs:,} interactions", {name: spread([value]) for name, value in values.items()})
+    return Row(
+        f"{n_pairs:,} interactions", {name: spread([value]) for name, value in values.items()}
+    )
 
 
 def measure(in_flight: Sequence[int]) -> Iterator[Row]:
@@ -149,7 +163,10 @@ def measure(in_flight: Sequence[int]) -> Iterator[Row]:
     for n_nodes in NODES[1:]:
         yield _driver(in_flight[min(1, len(in_flight) - 1)], n_nodes)
     for n_trials in PROPOSALS:
-        yield Row(f"{n_trials:,} trials before", {"seconds a proposal (tpe)": spread([in_a_process(propose, n_trials)])})
+        yield Row(
+            f"{n_trials:,} trials before",
+            {"seconds a proposal (tpe)": spread([in_a_process(propose, n_trials)])},
+        )
     for sizes in DATA:
         yield _data(sizes)
 
@@ -157,16 +174,26 @@ def measure(in_flight: Sequence[int]) -> Iterator[Row]:
 def main() -> None:
     """Measure, print, and put the figures into the page."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.cluster")
-    parser.add_argument("in_flight", type=int, nargs="*", default=IN_FLIGHT, help="trials at a time")
+    parser.add_argument(
+        "in_flight", type=int, nargs="*", default=IN_FLIGHT, help="trials at a time"
+    )
     tables: dict[tuple[str, ...], list[str]] = {}
     for row in measure(parser.parse_args().in_flight):
-        sys.stdout.write(f"{row.case}: {', '.join(f'{name} {value}' for name, value in row.values.items())}\n")
+        sys.stdout.write(
+            f"{row.case}: {', '.join(f'{name} {value}' for name, value in row.values.items())}\n"
+        )
         sys.stdout.flush()
         names = tuple(row.values)
-        lines = tables.setdefault(names, [f"| | {' | '.join(names)} |", f"|---|{'---|' * len(names)}"])
-        lines.append(f"| {row.case} | {' | '.join(figure(value.median) for value in row.values.values())} |")
+        lines = tables.setdefault(
+            names, [f"| | {' | '.join(names)} |", f"|---|{'---|' * len(names)}"]
+        )
+        lines.append(
+            f"| {row.case} | {' | '.join(figure(value.median) for value in row.values.values())} |"
+        )
     machine = ", ".join(f"{name} {value}" for name, value in describe_machine().items())
-    text = "\n".join([f"Measured on: {machine}.", *("\n" + "\n".join(lines) for lines in tables.values())])
+    text = "\n".join(
+        [f"Measured on: {machine}.", *("\n" + "\n".join(lines) for lines in tables.values())]
+    )
     before, rest = PAGE.read_text(encoding="utf-8").split(BEGIN)
     PAGE.write_text(f"{before}{BEGIN}\n{text}\n\n{END}{rest.split(END)[1]}", encoding="utf-8")
 

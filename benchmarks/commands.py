@@ -31,7 +31,9 @@ class Answer:
     machine: float = 0.0
 
 
-def tune(folder: Path, space: Path, *flags: str, look: Callable[[], object] = lambda: None) -> Answer:
+def tune(
+    folder: Path, space: Path, *flags: str, look: Callable[[], object] = lambda: None
+) -> Answer:
     """Run a search. `look` is called twice a second while it runs."""
     return _run("recsys.tune", "--space", str(space), "--dir", str(folder), *flags, look=look)
 
@@ -55,7 +57,9 @@ def _run(module: str, *flags: str, look: Callable[[], object] = lambda: None) ->
         told.seek(0)
         errors.seek(0)
         if process.returncode:
-            raise RuntimeError(f"{' '.join(command)} ended with exit code {process.returncode}: {errors.read()[-2000:]}")
+            raise RuntimeError(
+                f"{' '.join(command)} ended with exit code {process.returncode}: {errors.read()[-2000:]}"
+            )
         answer.told = json.loads(told.read())
     return answer
 

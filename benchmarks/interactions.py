@@ -7,9 +7,12 @@ import pyarrow.parquet as pq
 
 from recsys.data.interactions import HeldOut, Interactions
 from recsys.data.negatives import IntArray, UserItemIndex, index_pairs
-from recsys.data.splits import leave_one_out
+from recsys.data.preprocessing.splits import leave_one_out
 
-SIZES = {"6,040 x 3,706": (6_040, 3_706, 575_000), "138,493 x 26,744": (138_493, 26_744, 10_000_000)}
+SIZES = {
+    "6,040 x 3,706": (6_040, 3_706, 575_000),
+    "138,493 x 26,744": (138_493, 26_744, 10_000_000),
+}
 """Users, items and positives of MovieLens-1M and MovieLens-20M at a threshold of 4."""
 
 
@@ -17,10 +20,14 @@ def draw_index(n_users: int, n_items: int, n_pairs: int) -> UserItemIndex:
     """About `n_pairs` interactions: log-normal numbers a user, items by Zipf's law."""
     rng = np.random.default_rng(0)
     share = rng.lognormal(0.0, 1.0, n_users)
-    user = np.repeat(np.arange(n_users), np.maximum(1, np.rint(share / share.sum() * n_pairs)).astype(np.int64))
+    user = np.repeat(
+        np.arange(n_users), np.maximum(1, np.rint(share / share.sum() * n_pairs)).astype(np.int64)
+    )
     popularity = np.cumsum(1 / np.arange(20, n_items + 20))
     item = np.searchsorted(popularity, rng.random(len(user)) * popularity[-1]).astype(np.int32)
-    return index_pairs(user.astype(np.int32), rng.permutation(n_items).astype(np.int32)[item], n_users, n_items)
+    return index_pairs(
+        user.astype(np.int32), rng.permutation(n_items).astype(np.int32)[item], n_users, n_items
+    )
 
 
 def make_interactions(index: UserItemIndex, n_positives: int, n_held_out: int) -> Interactions:
@@ -34,12 +41,24 @@ def make_interactions(index: UserItemIndex, n_positives: int, n_held_out: int) -
     held_out_item = rng.integers(0, index.n_items, n_held_out, dtype=np.int32)
     none = np.empty(0, dtype=np.int32)
     held_out = HeldOut(held_out_user, held_out_item, none, none, None, None)
-    return Interactions(index.n_users, index.n_items, index.users()[rows], index.items[rows], None, none, none, index, held_out)
+    return Interactions(
+        index.n_users,
+        index.n_items,
+        index.users()[rows],
+        index.items[rows],
+        None,
+        none,
+        none,
+        index,
+        held_out,
+    )
 
 
 def read_embedded() -> Interactions:
     """The embedded ratings of at least 4, split by leave-one-out, validation held out; low ratings are left out."""
-    with resources.as_file(resources.files("recsys.data") / "ml-latest-small" / "ratings.parquet") as path:
+    with resources.as_file(
+        resources.files("recsys.data") / "ml-latest-small" / "ratings.parquet"
+    ) as path:
         table = pq.read_table(path).to_pandas()
     user, item, rating, time = (table[name].to_numpy() for name in table.columns)
     user, item = (np.unique(ids, return_inverse=True)[1].astype(np.int32) for ids in (user, item))
@@ -57,7 +76,10 @@ def make_tastes(n_users: int, n_items: int, n_pairs: int, dim: int = 8) -> Inter
     log_popularity = -np.log(np.arange(20, n_items + 20))
     n_each = n_pairs // n_users
     chosen = [
-        np.argpartition(-(log_popularity + 2 * kinds @ taste + rng.gumbel(size=n_items)), n_each)[:n_each] for taste in tastes
+        np.argpartition(-(log_popularity + 2 * kinds @ taste + rng.gumbel(size=n_items)), n_each)[
+            :n_each
+        ]
+        for taste in tastes
     ]
     user = np.repeat(np.arange(n_users, dtype=np.int32), n_each)
     item = np.concatenate(chosen).astype(np.int32)

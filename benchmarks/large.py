@@ -21,7 +21,7 @@ from benchmarks.interactions import draw_index, make_interactions
 from benchmarks.measure import Row, Spread, Target, in_turns, run, spread
 from benchmarks.preprocessing import PART_ROWS, in_a_process
 from benchmarks.training import N_POSITIVES, bare_loop
-from recsys.config import Config, replace_values
+from recsys.config.schema import Config, replace_values
 from recsys.data.processed import read_manifest
 
 SIZE = (1_000_000, 100_000, 30_000_000)
@@ -50,7 +50,10 @@ class Saves:
     def longest_gap(self, wall_seconds: float) -> float:
         """The longest time without a checkpoint of a trial that ran for `wall_seconds` and was saved when it ended."""
         times = sorted(self.times)
-        return max(later - earlier for earlier, later in itertools.pairwise([times[-1] - wall_seconds, *times]))
+        return max(
+            later - earlier
+            for earlier, later in itertools.pairwise([times[-1] - wall_seconds, *times])
+        )
 
 
 def measure() -> Iterator[Row]:
@@ -59,8 +62,20 @@ def measure() -> Iterator[Row]:
         folder = Path(root)
         bare = spread(in_a_process(write_interactions, folder / "interactions"))
         (folder / "space.yaml").write_text(SPACE)
-        settings = [part for path, value in SETTINGS.items() for part in ("--set", f"{path}={value}")]
-        flags = ["--data", str(folder / "interactions"), "--name", "large", "--trials", "1", "--max-epochs", "1", *settings]
+        settings = [
+            part for path, value in SETTINGS.items() for part in ("--set", f"{path}={value}")
+        ]
+        flags = [
+            "--data",
+            str(folder / "interactions"),
+            "--name",
+            "large",
+            "--trials",
+            "1",
+            "--max-epochs",
+            "1",
+            *settings,
+        ]
         saves = Saves(folder / "studies" / "large" / "trials")
         answer = tune(folder, folder / "space.yaml", *flags, look=saves.look)
         yield _describe(folder, answer, bare, saves)
@@ -79,15 +94,25 @@ def write_interactions(folder: Path) -> list[float]:
         pq.write_table(table.slice(start, PART_ROWS), folder / f"part-{number:04d}.parquet")
     torch.set_num_threads(1)
     data = make_interactions(index, N_POSITIVES, 1)
-    return in_turns({"bare loop": bare_loop(replace_values(Config(), SETTINGS), data, BARE_STEPS)}, REPEATS)["bare loop"]
+    return in_turns(
+        {"bare loop": bare_loop(replace_values(Config(), SETTINGS), data, BARE_STEPS)}, REPEATS
+    )["bare loop"]
 
 
 def _describe(folder: Path, answer: Answer, bare: Spread, saves: Saves) -> Row:
     """What the study's record, the manifest of the data and the watching of the processes tell."""
-    (trial,) = optuna.load_study(study_name="study", storage=f"sqlite:///{folder / 'studies' / 'large' / 'optuna.db'}").trials
-    manifests = [read_manifest(path.parent) for path in (folder / "processed").glob("*/manifest.json")]
+    (trial,) = optuna.load_study(
+        study_name="study", storage=f"sqlite:///{folder / 'studies' / 'large' / 'optuna.db'}"
+    ).trials
+    manifests = [
+        read_manifest(path.parent) for path in (folder / "processed").glob("*/manifest.json")
+    ]
     (prepared,) = (manifest.seconds for manifest in manifests if manifest is not None)
-    metrics, wall, total = trial.user_attrs["metrics"], answer.told["wall_seconds"], answer.told["total_seconds"]
+    metrics, wall, total = (
+        trial.user_attrs["metrics"],
+        answer.told["wall_seconds"],
+        answer.told["total_seconds"],
+    )
     speed, reports = metrics["samples_per_second"] / 1e6, len(trial.intermediate_values)
     gap = saves.longest_gap(wall)
     values = {
@@ -108,7 +133,10 @@ def _describe(folder: Path, answer: Answer, bare: Spread, saves: Saves) -> Row:
     }
     spreads = {name: spread([value]) for name, value in values.items()}
     spreads |= {"bare loop, M samples/s": bare, "of the bare loop": spread([speed / bare.median])}
-    bounds = {"taken from the machine, MB": MACHINE_MEGABYTES, "most seconds without a checkpoint": LOST_SECONDS}
+    bounds = {
+        "taken from the machine, MB": MACHINE_MEGABYTES,
+        "most seconds without a checkpoint": LOST_SECONDS,
+    }
     targets = [Target(name, spreads[name], bound, at_least=False) for name, bound in bounds.items()]
     targets.append(Target("reports", spreads["reports"], 2))
     return Row(f"{SIZE[2]:,} interactions", spreads, targets)

@@ -12,7 +12,9 @@ LIBRARIES = ("torch", "ray", "optuna", "mlflow", "numpy", "pandas", "pyarrow", "
 def describe_machine() -> dict[str, str]:
     """Processor, cores, memory, versions and the day, each by its name."""
     processors = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    models = {line.partition(":")[2].strip() for line in processors if line.startswith("model name")}
+    models = {
+        line.partition(":")[2].strip() for line in processors if line.startswith("model name")
+    }
     gibibytes = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1024**3
     return {
         "day": f"{datetime.now(UTC):%Y-%m-%d}",

@@ -84,7 +84,9 @@ def ratios(numerators: Sequence[float], denominators: Sequence[float]) -> Spread
     return spread([a / b for a, b in zip(numerators, denominators, strict=True)])
 
 
-def in_turns(measurements: Mapping[str, Callable[[], float]], repeats: int) -> dict[str, list[float]]:
+def in_turns(
+    measurements: Mapping[str, Callable[[], float]], repeats: int
+) -> dict[str, list[float]]:
     """Call all, again and again, after one call each that does not count: name -> what each of its calls returned."""
     results: dict[str, list[float]] = {name: [] for name in measurements}
     for repeat in range(repeats + 1):
@@ -110,7 +112,9 @@ def rate(work: Callable[[], object], amount: float) -> Callable[[], float]:
 def run(subject: str, measure: Callable[[], Iterable[Row]]) -> None:
     """Measure and print each row as soon as it is there; with --json one object at the end, the rows on standard error."""
     parser = argparse.ArgumentParser(prog=f"python -m benchmarks.{subject}")
-    parser.add_argument("--json", action="store_true", help="print one JSON object on standard output")
+    parser.add_argument(
+        "--json", action="store_true", help="print one JSON object on standard output"
+    )
     as_json = parser.parse_args().json
     rows = []
     start = time.perf_counter()
@@ -131,7 +135,10 @@ def read_result(text: str) -> Result:
         Row(
             case=row["case"],
             values={name: Spread(**value) for name, value in row["values"].items()},
-            targets=[Target(each["name"], Spread(**each["value"]), each["bound"], each["at_least"]) for each in row["targets"]],
+            targets=[
+                Target(each["name"], Spread(**each["value"]), each["bound"], each["at_least"])
+                for each in row["targets"]
+            ],
             at=row["at"],
         )
         for row in told["rows"]
@@ -155,5 +162,7 @@ def _describe(result: Result) -> dict[str, Any]:
 def _print(row: Row, file: TextIO) -> None:
     values = ", ".join(f"{name} {value}" for name, value in row.values.items())
     file.write(f"{row.case}: {values}\n")
-    file.writelines(f"  {'holds ' if target.holds else 'MISSED'} {target}\n" for target in row.targets)
+    file.writelines(
+        f"  {'holds ' if target.holds else 'MISSED'} {target}\n" for target in row.targets
+    )
     file.flush()

@@ -20,7 +20,9 @@ def rise_megabytes(work: Callable[[], object]) -> float:
     # Memory that was freed and kept for later would hide the rise.
     ctypes.CDLL(None).malloc_trim(0)
     before = _megabytes(_status(_PROC / "self"), "VmRSS")
-    (_PROC / "self" / "clear_refs").write_text("5", encoding="ascii")  # the peak is counted from here
+    (_PROC / "self" / "clear_refs").write_text(
+        "5", encoding="ascii"
+    )  # the peak is counted from here
     work()
     return peak_megabytes() - before
 
@@ -41,7 +43,12 @@ def tree_megabytes(root: int) -> Iterator[tuple[int, str, float, float]]:
     for number in found & processes.keys():
         status = processes[number]
         if "VmHWM" in status:
-            yield int(number), status["Name"], _megabytes(status, "VmHWM"), _megabytes(status, "RssAnon")
+            yield (
+                int(number),
+                status["Name"],
+                _megabytes(status, "VmHWM"),
+                _megabytes(status, "RssAnon"),
+            )
 
 
 def _status(process: Path) -> dict[str, str]:
@@ -52,7 +59,10 @@ def _status(process: Path) -> dict[str, str]:
 
 
 def _fields(text: str) -> dict[str, str]:
-    return {name: value.strip() for name, _, value in (line.partition(":") for line in text.splitlines())}
+    return {
+        name: value.strip()
+        for name, _, value in (line.partition(":") for line in text.splitlines())
+    }
 
 
 def _megabytes(fields: dict[str, str], name: str) -> float:

@@ -10,10 +10,10 @@ from optuna.trial import TrialState
 from ray.tune.search.optuna import OptunaSearch
 
 from recsys import tune
-from recsys.search import study
-from recsys.search.record import StudyRecord
-from recsys.search.searcher import StudySearcher
-from recsys.search.study_storage import SAMPLERS
+from recsys.search.record.record import StudyRecord
+from recsys.search.record.study_storage import SAMPLERS
+from recsys.search.tuning import run
+from recsys.search.tuning.searcher import StudySearcher
 
 
 class OptunaSearchProposals(StudySearcher):
@@ -22,13 +22,18 @@ class OptunaSearchProposals(StudySearcher):
     def __init__(self, record: StudyRecord, limit: int | None) -> None:
         super().__init__(record, limit)
         self._optuna_study, base, space = record._study, record._base, record._space
-        metric, first_points = f"metrics/{base.metric_name}", [space.by_name(p) for p in (space.point(base), *space.warm_start)]
+        metric, first_points = (
+            f"metrics/{base.metric_name}",
+            [space.by_name(p) for p in (space.point(base), *space.warm_start)],
+        )
         sampler = SAMPLERS[base.study.sampler](seed=base.study.seed)
 
         def define(trial: Any) -> None:
             space.suggest(trial)
 
-        self._proposals = OptunaSearch(define, metric=metric, mode="max", points_to_evaluate=first_points, sampler=sampler)
+        self._proposals = OptunaSearch(
+            define, metric=metric, mode="max", points_to_evaluate=first_points, sampler=sampler
+        )
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:  # type: ignore[override]
         """What OptunaSearch proposes, one trial at a time, so that the two studies stay in step."""
@@ -36,7 +41,9 @@ class OptunaSearchProposals(StudySearcher):
             return None
         point = self._proposals.suggest(trial_id)
         assert point is not None
-        if not self._optuna_study.get_trials(deepcopy=False, states=(TrialState.WAITING,)):  # the first points wait already
+        if not self._optuna_study.get_trials(
+            deepcopy=False, states=(TrialState.WAITING,)
+        ):  # the first points wait already
             self._optuna_study.enqueue_trial(point)
         return super().suggest(trial_id)
 
@@ -45,7 +52,9 @@ class OptunaSearchProposals(StudySearcher):
         if self._proposals.metric in result:
             self._proposals.on_trial_result(trial_id, result)
 
-    def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
+    def on_trial_complete(
+        self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
+    ) -> None:
         """End the trial in both."""
         diverged = "diverged" in (result or {})
         self._proposals.on_trial_complete(trial_id, result, error or diverged)
@@ -53,5 +62,5 @@ class OptunaSearchProposals(StudySearcher):
 
 
 if __name__ == "__main__":
-    study.StudySearcher = OptunaSearchProposals  # type: ignore[misc,attr-defined]
+    run.StudySearcher = OptunaSearchProposals  # type: ignore[misc,attr-defined]
     sys.exit(tune.main())

@@ -12,7 +12,13 @@ from benchmarks.measure import Row
 
 # Text stays text, and the same figures give the same file.
 matplotlib.rcParams.update(
-    {"svg.fonttype": "none", "svg.hashsalt": "recsys", "font.size": 9, "axes.grid": True, "grid.alpha": 0.3}
+    {
+        "svg.fonttype": "none",
+        "svg.hashsalt": "recsys",
+        "font.size": 9,
+        "axes.grid": True,
+        "grid.alpha": 0.3,
+    }
 )
 
 STYLES = ("-", "--", ":")
@@ -59,7 +65,9 @@ def plot_bars(unit: str, rows: Sequence[Row]) -> Figure:
             value, height = row.values[name], -(place * (len(names) + 0.7) + offset)
             around = [[value.median - value.minimum], [value.maximum - value.median]]
             label = name.removesuffix(unit) if place == 0 else None
-            panel.barh(height, value.median, height=0.9, color=f"C{offset}", xerr=around, label=label)
+            panel.barh(
+                height, value.median, height=0.9, color=f"C{offset}", xerr=around, label=label
+            )
         labels.append((height + (len(names) - 1) / 2, row.case))
     panel.set_yticks([height for height, _ in labels], [case for _, case in labels])
     panel.set_xlabel(unit.lstrip(", "))
@@ -71,7 +79,11 @@ def plot_bars(unit: str, rows: Sequence[Row]) -> Figure:
 def plot_parts(unit: str, rows: Sequence[Row]) -> Figure:
     """A case's quantities of a unit, a bar each."""
     (row,) = rows
-    parts = {name.removesuffix(unit): value.median for name, value in row.values.items() if name.endswith(unit)}
+    parts = {
+        name.removesuffix(unit): value.median
+        for name, value in row.values.items()
+        if name.endswith(unit)
+    }
     plot = Figure(figsize=(9, 0.8 + 0.3 * len(parts)), layout="constrained")
     panel = plot.subplots()
     panel.barh(list(parts)[::-1], list(parts.values())[::-1])
@@ -84,9 +96,15 @@ PLOTS: dict[str, Callable[[Sequence[Row]], Figure]] = {
     "ranking": partial(plot_bars, ", users/s"),
     "sampling": partial(plot_bars, ", M/s"),
     "preprocessing": partial(
-        plot_by_size, "ratings", {"seconds": ["seconds", "polars, seconds"], "driver's peak, MB": ["driver MB"]}
+        plot_by_size,
+        "ratings",
+        {"seconds": ["seconds", "polars, seconds"], "driver's peak, MB": ["driver MB"]},
     ),
-    "scale": partial(plot_by_size, "trials", {"seconds a trial": ["seconds a trial"], "driver's peak, MB": ["driver MB"]}),
+    "scale": partial(
+        plot_by_size,
+        "trials",
+        {"seconds a trial": ["seconds a trial"], "driver's peak, MB": ["driver MB"]},
+    ),
     "large": partial(plot_parts, ", seconds"),
 }
 
@@ -96,14 +114,22 @@ def _panels(n: int) -> tuple[Figure, list[Axes]]:
     return plot, list(plot.subplots(1, n, squeeze=False)[0])
 
 
-def _draw_lines(panel: Axes, rows: Sequence[Row], axis: str, names: Sequence[str], series: str | None) -> None:
+def _draw_lines(
+    panel: Axes, rows: Sequence[Row], axis: str, names: Sequence[str], series: str | None
+) -> None:
     """A line for each quantity, and for each value of `series` among the rows where there is one."""
     found = sorted({str(row.at[series]) for row in rows}) if series else [""]
     for color, wanted in enumerate(found):
-        points = sorted((row for row in rows if not series or row.at[series] == wanted), key=lambda row: float(row.at[axis]))
+        points = sorted(
+            (row for row in rows if not series or row.at[series] == wanted),
+            key=lambda row: float(row.at[axis]),
+        )
         for number, (name, style) in enumerate(zip(names, STYLES, strict=False)):
             values = [row.values[name] for row in points]
-            around = [[v.median - v.minimum for v in values], [v.maximum - v.median for v in values]]
+            around = [
+                [v.median - v.minimum for v in values],
+                [v.maximum - v.median for v in values],
+            ]
             label = f"{wanted} {name.partition(',')[0]}".strip()
             panel.errorbar(
                 [float(row.at[axis]) for row in points],

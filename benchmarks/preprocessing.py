@@ -17,10 +17,10 @@ import pyarrow.parquet as pq
 
 from benchmarks.measure import Row, Target, ratios, run, seconds, spread
 from benchmarks.memory import peak_megabytes
-from recsys.config import Config, replace_values
-from recsys.data import pipeline
-from recsys.data.connection import connect
+from recsys.cluster.connection import connect
+from recsys.config.schema import Config, replace_values
 from recsys.data.negatives import NegativeSampler, index_pairs
+from recsys.data.preprocessing import pipeline
 
 PART_ROWS = 1_000_000
 Result = TypeVar("Result")
@@ -56,19 +56,31 @@ def prepare_with_polars(source: Path, target: Path) -> None:
         codes = pl.DataFrame({f"{name}_id": ids, name: np.arange(len(ids), dtype=np.int32)})
         rows = rows.join(codes, on=f"{name}_id", how="left").drop(f"{name}_id")
         sizes.append(len(ids))
-    rows = rows.with_columns(positive=pl.col("rating") >= 4.0).drop("rating").sort("user", "item", "timestamp")
-    repeated = (pl.col("user") == pl.col("user").shift(-1)) & (pl.col("item") == pl.col("item").shift(-1))
+    rows = (
+        rows.with_columns(positive=pl.col("rating") >= 4.0)
+        .drop("rating")
+        .sort("user", "item", "timestamp")
+    )
+    repeated = (pl.col("user") == pl.col("user").shift(-1)) & (
+        pl.col("item") == pl.col("item").shift(-1)
+    )
     rows = rows.filter(~repeated.fill_null(False))
     # A sort by user and time and a place in it take a tenth of the time of `rank().over("user")`.
     positives = rows.filter("positive").sort("user", "timestamp", maintain_order=True)
     n_of_user, place = pl.len().over("user").cast(pl.Int64), pl.int_range(pl.len()).over("user")
     part = pl.when(n_of_user < 3).then(0).otherwise(pl.max_horizontal(0, place - n_of_user + 3))
     positives = positives.with_columns(part=part).sort("user", "item")
-    train, validation, test = (positives.filter(pl.col("part") == part).select("user", "item") for part in range(3))
+    train, validation, test = (
+        positives.filter(pl.col("part") == part).select("user", "item") for part in range(3)
+    )
     low = rows.filter(~pl.col("positive")).select("user", "item")
     known = pl.concat([train, low])
-    sampler = NegativeSampler(index_pairs(known["user"].to_numpy(), known["item"].to_numpy(), *sizes))
-    negatives = sampler.sample_numpy(train["user"].to_numpy().astype(np.int64), 4, np.random.default_rng(0)).astype(np.int32)
+    sampler = NegativeSampler(
+        index_pairs(known["user"].to_numpy(), known["item"].to_numpy(), *sizes)
+    )
+    negatives = sampler.sample_numpy(
+        train["user"].to_numpy().astype(np.int64), 4, np.random.default_rng(0)
+    ).astype(np.int32)
     target.mkdir(parents=True)
     train = train.with_columns(negatives=pl.Series(negatives))
     for name, frame in {"train": train, "validation": validation, "test": test, "low": low}.items():
@@ -84,7 +96,11 @@ def measure() -> Iterator[Row]:
         peaks[n_rows] = row.values["driver MB"].maximum
         yield row
     growth = spread([peaks[50_000_000] / peaks[10_000_000]])
-    yield Row("driver memory, 50 M over 10 M", {"ratio": growth}, [Target("ratio", growth, SAME_MEMORY, at_least=False)])
+    yield Row(
+        "driver memory, 50 M over 10 M",
+        {"ratio": growth},
+        [Target("ratio", growth, SAME_MEMORY, at_least=False)],
+    )
 
 
 def _measure_size(root: Path, n_rows: int, repeats: int) -> Row:
@@ -97,12 +113,21 @@ def _measure_size(root: Path, n_rows: int, repeats: int) -> Row:
         again.append(second)
         peaks.append(peak)
         theirs.append(in_a_process(_time_polars, source, root / f"polars-{repeat}"))
-    values = {"seconds": ours, "polars, seconds": theirs, "a second run, seconds": again, "driver MB": peaks}
+    values = {
+        "seconds": ours,
+        "polars, seconds": theirs,
+        "a second run, seconds": again,
+        "driver MB": peaks,
+    }
     spreads = {name: spread(numbers) for name, numbers in values.items()}
-    return Row(f"{n_rows:,} ratings", spreads, _targets(n_rows, ours, theirs, again), {"ratings": n_rows})
+    return Row(
+        f"{n_rows:,} ratings", spreads, _targets(n_rows, ours, theirs, again), {"ratings": n_rows}
+    )
 
 
-def _targets(n_rows: int, ours: list[float], theirs: list[float], again: list[float]) -> list[Target]:
+def _targets(
+    n_rows: int, ours: list[float], theirs: list[float], again: list[float]
+) -> list[Target]:
     targets = [Target("a second run, seconds", spread(again), 0.5, at_least=False)]
     if n_rows == 100_000:
         targets.append(Target("seconds", spread(ours), 8.0, at_least=False))

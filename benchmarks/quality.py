@@ -59,7 +59,9 @@ def searches(minutes: float, variant_minutes: float) -> list[Search]:
         for seed in SEEDS
         for system, (module, settings) in SYSTEMS.items()
     ]
-    return found + [Search(name, SPACES / f"{name}.yaml", 0, variant_minutes, trains=True) for name in VARIANTS]
+    return found + [
+        Search(name, SPACES / f"{name}.yaml", 0, variant_minutes, trains=True) for name in VARIANTS
+    ]
 
 
 def run(search: Search, folder: Path, data: Path, core: int) -> None:
@@ -68,15 +70,30 @@ def run(search: Search, folder: Path, data: Path, core: int) -> None:
     if told.exists():
         return
     shutil.rmtree(work, ignore_errors=True)
-    shutil.copytree(folder / "prepared", work)  # a folder each, as they are apart; the data are prepared once
+    shutil.copytree(
+        folder / "prepared", work
+    )  # a folder each, as they are apart; the data are prepared once
     flags = ["--data", str(data), "--dir", str(work), "--json"]
     settings = [f"study.seed={search.seed}", *search.settings]
     sets = [part for setting in settings for part in ("--set", setting)]
     budget = f"{search.minutes * 60:.0f}s"
-    tune = ["--space", str(search.space), "--name", "s", "--concurrent", "1", "--time-budget", budget, *sets, *flags]
+    tune = [
+        "--space",
+        str(search.space),
+        "--name",
+        "s",
+        "--concurrent",
+        "1",
+        "--time-budget",
+        budget,
+        *sets,
+        *flags,
+    ]
     answer = {"tune": _command(core, folder / f"{search.name}.log", search.module, *tune)}
     if search.trains:
-        answer["train"] = _command(core, folder / f"{search.name}.log", "recsys.train", "--best-of", "s", *flags)
+        answer["train"] = _command(
+            core, folder / f"{search.name}.log", "recsys.train", "--best-of", "s", *flags
+        )
     told.write_text(json.dumps(answer), encoding="utf-8")
 
 
@@ -85,7 +102,9 @@ def _command(core: int, log: Path, module: str, *flags: str) -> Any:
     environment = {**os.environ, "RAY_worker_niceness": "0"}
     with log.open("a") as errors:
         command = ["taskset", "-c", str(core), sys.executable, "-m", module, *flags]
-        done = subprocess.run(command, stdout=subprocess.PIPE, stderr=errors, check=True, text=True, env=environment)
+        done = subprocess.run(
+            command, stdout=subprocess.PIPE, stderr=errors, check=True, text=True, env=environment
+        )
     return json.loads(done.stdout)
 
 
@@ -94,12 +113,25 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--dir", type=Path, required=True, dest="folder")
-    parser.add_argument("--minutes", type=float, default=10, help="budget of the searches that are compared part by part")
+    parser.add_argument(
+        "--minutes",
+        type=float,
+        default=10,
+        help="budget of the searches that are compared part by part",
+    )
     parser.add_argument("--variant-minutes", type=float, default=15, help="budget of a variant")
     options = parser.parse_args()
     folder: Path = options.folder
     folder.mkdir(parents=True, exist_ok=True)
-    prepare = [sys.executable, "-m", "recsys.preprocess", "--data", str(options.data), "--dir", str(folder / "prepared")]
+    prepare = [
+        sys.executable,
+        "-m",
+        "recsys.preprocess",
+        "--data",
+        str(options.data),
+        "--dir",
+        str(folder / "prepared"),
+    ]
     subprocess.run(prepare, check=True)
     free: SimpleQueue[int] = SimpleQueue()
     for core in CORES:

@@ -17,7 +17,7 @@ from matplotlib.figure import Figure
 
 from benchmarks.plots import save_plot
 from benchmarks.quality import SEEDS, SYSTEMS, VARIANTS, study_name
-from recsys.search.study_storage import load_study
+from recsys.search.record.study_storage import load_study
 
 TOLD_AT = (60, 120, 300, 600)
 """Seconds at which the table has the best value so far."""
@@ -47,10 +47,22 @@ def compare_systems(folder: Path, plot: Path) -> Iterator[str]:
         names = [study_name(system, seed) for seed in SEEDS]
         curves = np.array([best_so_far(folder / "work" / name, seconds) for name in names])
         panel.plot(seconds / 60, np.median(curves, axis=0), color=f"C{color}", label=system)
-        panel.fill_between(seconds / 60, curves.min(axis=0), curves.max(axis=0), color=f"C{color}", alpha=0.15, linewidth=0)
+        panel.fill_between(
+            seconds / 60,
+            curves.min(axis=0),
+            curves.max(axis=0),
+            color=f"C{color}",
+            alpha=0.15,
+            linewidth=0,
+        )
         told = [_told(folder, name)["tune"]["trials"] for name in names]
         cells = [_spread(curves[:, int(np.searchsorted(seconds, at))]) for at in TOLD_AT]
-        yield _row(system, *cells, _counts([len(t) for t in told]), _counts([sum(x["epochs"] for x in t) for t in told]))
+        yield _row(
+            system,
+            *cells,
+            _counts([len(t) for t in told]),
+            _counts([sum(x["epochs"] for x in t) for t in told]),
+        )
     panel.set(xlabel="minutes on one core", ylabel="best validation NDCG@10", ylim=(0.56, None))
     panel.legend(loc="upper left")
     save_plot(figure, plot)
@@ -64,8 +76,17 @@ def compare_variants(folder: Path) -> Iterator[str]:
         told = _told(folder, study_name(name, 0))
         best, test = told["tune"]["best"], told["train"]["test"]
         trials = str(len(told["tune"]["trials"]))
-        config = ", ".join(f"{path.partition('.')[2]} {_short(value)}" for path, value in best["params"].items())
-        yield _row(name, trials, f"{best['value']:.4f}", f"{test['hit_rate_at_10']:.4f}", f"{test['ndcg_at_10']:.4f}", config)
+        config = ", ".join(
+            f"{path.partition('.')[2]} {_short(value)}" for path, value in best["params"].items()
+        )
+        yield _row(
+            name,
+            trials,
+            f"{best['value']:.4f}",
+            f"{test['hit_rate_at_10']:.4f}",
+            f"{test['ndcg_at_10']:.4f}",
+            config,
+        )
     yield ""
     yield _row("study", "loss", "trials", "best NDCG@10", "importances")
     yield _row(*["---"] * 5)
@@ -78,7 +99,9 @@ def importances(name: str, study: Path) -> Iterator[str]:
 
     A trial counts with its best value, a stopped one too: to leave those out would leave the bad values of a parameter out.
     """
-    trials = [trial for trial in load_study(study).get_trials(deepcopy=False) if trial.intermediate_values]
+    trials = [
+        trial for trial in load_study(study).get_trials(deepcopy=False) if trial.intermediate_values
+    ]
     by_loss: dict[str, list[optuna.trial.FrozenTrial]] = {}
     for trial in trials:
         params = {path.partition(" ")[0]: value for path, value in trial.params.items()}
@@ -92,11 +115,15 @@ def importances(name: str, study: Path) -> Iterator[str]:
 def _importances(trials: Sequence[optuna.trial.FrozenTrial]) -> str:
     study = optuna.create_study(direction="maximize")
     for trial in trials:
-        copy = optuna.trial.create_trial(params=trial.params, distributions=trial.distributions, value=_best(trial))
+        copy = optuna.trial.create_trial(
+            params=trial.params, distributions=trial.distributions, value=_best(trial)
+        )
         study.add_trial(copy)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # that parameters with one value are left out
-        found = optuna.importance.get_param_importances(study, evaluator=optuna.importance.FanovaImportanceEvaluator(seed=0))
+        found = optuna.importance.get_param_importances(
+            study, evaluator=optuna.importance.FanovaImportanceEvaluator(seed=0)
+        )
     named = {re.sub(r" \[.*", "", path).partition(".")[2]: share for path, share in found.items()}
     return ", ".join(f"{path} {share:.2f}" for path, share in named.items() if share >= 0.01)
 
@@ -131,7 +158,11 @@ def main() -> None:
     parser.add_argument("--dir", type=Path, required=True, dest="folder")
     parser.add_argument("--plot", type=Path, required=True, help="SVG file of the curves")
     options = parser.parse_args()
-    for line in (*compare_systems(options.folder, options.plot), "", *compare_variants(options.folder)):
+    for line in (
+        *compare_systems(options.folder, options.plot),
+        "",
+        *compare_variants(options.folder),
+    ):
         sys.stdout.write(f"{line}\n")
 
 

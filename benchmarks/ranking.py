@@ -14,14 +14,19 @@ import torch
 from benchmarks.interactions import SIZES, draw_index, make_interactions
 from benchmarks.measure import Row, Target, in_turns, rate, ratios, run, spread
 from benchmarks.memory import rise_megabytes
-from recsys.config import ModelConfig
+from recsys.config.schema import ModelConfig
 from recsys.data.interactions import Interactions
+from recsys.evaluation.ranking import ModelScorer, rank_all
 from recsys.models import Model, build_model
-from recsys.training.ranking import ModelScorer, rank_all
 
 DATA = {"671 x 9,066": (671, 9_066, 50_000), "138,493 x 26,744": SIZES["138,493 x 26,744"]}
 """Users, items and interactions: the embedded data set's, and MovieLens-20M's."""
-MODELS = {("neumf", 16): 0.15, ("neumf", 32): 0.30, ("neumf", 64): 0.45, ("inner_product", 64): None}
+MODELS = {
+    ("neumf", 16): 0.15,
+    ("neumf", 32): 0.30,
+    ("neumf", 64): 0.45,
+    ("inner_product", 64): None,
+}
 """Names and embedding widths, with the share of the matrix product's speed that must be reached."""
 N_USERS = 256
 """Users that are ranked; for the memory, the same with twice as many."""
@@ -45,7 +50,13 @@ def measure() -> Iterator[Row]:
             yield replace(row, at={"model": f"{name} d={dim}", "items": numbers[1]})
 
 
-def _measure_case(case: str, model: Model, flops: int, data: tuple[Interactions, Interactions], share: float | None) -> Row:
+def _measure_case(
+    case: str,
+    model: Model,
+    flops: int,
+    data: tuple[Interactions, Interactions],
+    share: float | None,
+) -> Row:
     single, double = data
     measured = in_turns(
         {
@@ -69,8 +80,15 @@ def _measure_case(case: str, model: Model, flops: int, data: tuple[Interactions,
     growth = ratios(memory["peak for twice the users, MB"], memory["peak, MB"])
     targets = [Target("peak for twice the users, of the peak", growth, SAME_MEMORY, at_least=False)]
     if share is None:
-        return Row(case, values | {"of the matrix product": of_matrix, "of the plain block": speed_up}, targets)
-    targets += [Target("of the matrix product", of_matrix, share), Target("of the plain block", speed_up, 3)]
+        return Row(
+            case,
+            values | {"of the matrix product": of_matrix, "of the plain block": speed_up},
+            targets,
+        )
+    targets += [
+        Target("of the matrix product", of_matrix, share),
+        Target("of the plain block", speed_up, 3),
+    ]
     return Row(case, values, targets)
 
 
@@ -82,7 +100,9 @@ def _rank(model: Model, data: Interactions) -> None:
 @torch.inference_mode()
 def _rank_plainly(model: Model, data: Interactions) -> None:
     assert data.held_out is not None
-    users, targets = (torch.from_numpy(ids).long() for ids in (data.held_out.user, data.held_out.item))
+    users, targets = (
+        torch.from_numpy(ids).long() for ids in (data.held_out.user, data.held_out.item)
+    )
     items = torch.arange(data.n_items)
     for first in range(0, len(users), PLAIN_BLOCK):
         block = slice(first, first + PLAIN_BLOCK)

@@ -31,7 +31,10 @@ taken turn by turn. MB are millions of bytes.
 
 def write_report(results: Sequence[Result], docs: Path) -> None:
     """Write `docs`/benchmarks.md and its plots."""
-    sections = [HEAD, _table(["measured on", ""], [[name, text] for name, text in describe_machine().items()])]
+    sections = [
+        HEAD,
+        _table(["measured on", ""], [[name, text] for name, text in describe_machine().items()]),
+    ]
     sections += ["## Targets\n", _targets(results), "## How the cost grows\n", _growth(results)]
     for result in results:
         sections += [f"## {result.subject.capitalize()}\n", _intro(result.subject)]
@@ -39,7 +42,9 @@ def write_report(results: Sequence[Result], docs: Path) -> None:
             sections.append(f"No figures: the benchmark {result.error}.\n")
             continue
         if result.subject in PLOTS:
-            save_plot(PLOTS[result.subject](result.rows), docs / "benchmarks" / f"{result.subject}.svg")
+            save_plot(
+                PLOTS[result.subject](result.rows), docs / "benchmarks" / f"{result.subject}.svg"
+            )
             sections.append(f"![{result.subject}](benchmarks/{result.subject}.svg)\n")
         sections += _tables(result.rows)
     (docs / "benchmarks.md").write_text("\n".join(sections), encoding="utf-8")
@@ -74,36 +79,55 @@ def _targets(results: Sequence[Result]) -> str:
         n_held = sum(target.holds for _, target in held)
         outcome = [result.error, ""] if result.error else [str(n_held), str(len(held) - n_held)]
         rows.append([result.subject, *outcome, f"{result.seconds / 60:.1f}"])
-        missed += [f"- {result.subject}, {case}: {target}" for case, target in held if not target.holds]
+        missed += [
+            f"- {result.subject}, {case}: {target}" for case, target in held if not target.holds
+        ]
     told = ["Missed:\n", *missed, ""] if missed else ["None is missed.\n"]
     return "\n".join([_table(["subject", "targets that hold", "missed", "minutes"], rows), *told])
 
 
 def _growth(results: Sequence[Result]) -> str:
-    parts = ["From the smallest to the largest size that was measured, with the factor between the two in brackets.\n"]
+    parts = [
+        "From the smallest to the largest size that was measured, with the factor between the two in brackets.\n"
+    ]
     for result in results:
         axis = GROWS_WITH.get(result.subject, "")
         rows = [row for row in result.rows if axis in row.at]
         # Quantities as the rows have them: a table for each set.
         for names in dict.fromkeys(tuple(row.values) for row in rows):
-            parts.append(_growth_table(result.subject, axis, names, [row for row in rows if tuple(row.values) == names]))
+            parts.append(
+                _growth_table(
+                    result.subject, axis, names, [row for row in rows if tuple(row.values) == names]
+                )
+            )
     return "\n".join(parts)
 
 
 def _growth_table(subject: str, axis: str, names: Sequence[str], rows: Sequence[Row]) -> str:
     lines = []
     for beside in dict.fromkeys(_beside(row, axis) for row in rows):
-        series = sorted((row for row in rows if _beside(row, axis) == beside), key=lambda row: float(row.at[axis]))
+        series = sorted(
+            (row for row in rows if _beside(row, axis) == beside),
+            key=lambda row: float(row.at[axis]),
+        )
         first, last = series[0], series[-1]
         changes = [_change(first.values[name].median, last.values[name].median) for name in names]
-        lines.append([f"{subject} {beside}".strip(), _change(float(first.at[axis]), float(last.at[axis])), *changes])
+        lines.append(
+            [
+                f"{subject} {beside}".strip(),
+                _change(float(first.at[axis]), float(last.at[axis])),
+                *changes,
+            ]
+        )
     return _table(["", axis, *names], lines)
 
 
 def _beside(row: Row, axis: str) -> str:
     """What else sets the case apart, as text."""
     return ", ".join(
-        f"{name} {value}" if isinstance(value, int) else str(value) for name, value in row.at.items() if name != axis
+        f"{name} {value}" if isinstance(value, int) else str(value)
+        for name, value in row.at.items()
+        if name != axis
     )
 
 
@@ -121,10 +145,14 @@ def _tables(rows: Sequence[Row]) -> Iterator[str]:
                 f"{figure(target.value.median)}, {'holds' if target.holds else '**missed**'}"
                 for target in row.targets
             ]
-            lines.append([row.case, *(str(row.values[name]) for name in names), "<br>".join(targets)])
+            lines.append(
+                [row.case, *(str(row.values[name]) for name in names), "<br>".join(targets)]
+            )
         head = ["case", *names, "must reach"]
         yield (
-            _table(head, lines) if len(lines) > 1 else _table([head[0], lines[0][0]], [*zip(head[1:], lines[0][1:], strict=True)])
+            _table(head, lines)
+            if len(lines) > 1
+            else _table([head[0], lines[0][0]], [*zip(head[1:], lines[0][1:], strict=True)])
         )
 
 

@@ -10,7 +10,7 @@ import torch
 
 from benchmarks.interactions import SIZES, draw_index, make_interactions
 from benchmarks.measure import Row, Target, in_turns, rate, ratios, run, spread
-from recsys.config import Config
+from recsys.config.schema import Config
 from recsys.data.negatives import NegativeSampler, popularity_weights
 from recsys.training.batches import SLICE, STRETCH
 
@@ -29,21 +29,39 @@ def measure() -> Iterator[Row]:
         generator = torch.Generator().manual_seed(0)
         in_order = torch.from_numpy(make_interactions(index, STRETCH, 1).user).long()
         shuffled = in_order[torch.randperm(STRETCH, generator=generator)]
-        for kind, weights in {"uniform": None, "popularity": popularity_weights(index.items, index.n_items, alpha)}.items():
+        for kind, weights in {
+            "uniform": None,
+            "popularity": popularity_weights(index.items, index.n_items, alpha),
+        }.items():
             sampler = NegativeSampler(index, weights).to("cpu")
             for order, users in {"in order": in_order, "shuffled": shuffled}.items():
-                row = _measure_case(f"{kind}, users {order}, {size}", sampler, users, generator, len(index.items))
-                yield replace(row, at={"draws": f"{kind}, users {order}", "known interactions": len(index.items)})
+                row = _measure_case(
+                    f"{kind}, users {order}, {size}", sampler, users, generator, len(index.items)
+                )
+                yield replace(
+                    row,
+                    at={"draws": f"{kind}, users {order}", "known interactions": len(index.items)},
+                )
 
 
-def _measure_case(case: str, sampler: NegativeSampler, users: torch.Tensor, generator: torch.Generator, n_known: int) -> Row:
+def _measure_case(
+    case: str,
+    sampler: NegativeSampler,
+    users: torch.Tensor,
+    generator: torch.Generator,
+    n_known: int,
+) -> Row:
     n_draws = len(users) * N_NEGATIVES
     table = torch.arange(n_known)
     places = torch.randint(len(table), (n_draws,), generator=generator)
     measured = in_turns(
         {
             "sampler": rate(
-                lambda: [sampler.sample(part, N_NEGATIVES, generator) for part in torch.split(users, SLICE)], n_draws / 1e6
+                lambda: [
+                    sampler.sample(part, N_NEGATIVES, generator)
+                    for part in torch.split(users, SLICE)
+                ],
+                n_draws / 1e6,
             ),
             "gather": rate(lambda: table.index_select(0, places), n_draws / 1e6),
         },

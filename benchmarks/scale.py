@@ -39,10 +39,21 @@ def _concurrency(folder: Path) -> Row:
     for _ in range(REPEATS):
         for concurrent, seconds in walls.items():
             flags = ["--trials", "8", "--max-epochs", "10", "--concurrent", str(concurrent)]
-            settings = ["--set", "study.grace_period=100", "--set", "training.batch_size=256", "--set", "study.sampler=random"]
+            settings = [
+                "--set",
+                "study.grace_period=100",
+                "--set",
+                "training.batch_size=256",
+                "--set",
+                "study.sampler=random",
+            ]
             seconds.append(tune(folder, space, *flags, *settings).told["wall_seconds"])
     speedup = ratios(walls[1], walls[2])
-    values = {"wall seconds, 1 at a time": spread(walls[1]), "2 at a time": spread(walls[2]), "speed-up": speedup}
+    values = {
+        "wall seconds, 1 at a time": spread(walls[1]),
+        "2 at a time": spread(walls[2]),
+        "speed-up": speedup,
+    }
     return Row("1 to 2 trials at a time", values, [Target("speed-up", speedup, 1.8)])
 
 
@@ -51,21 +62,28 @@ def _many_trials(folder: Path) -> Iterator[Row]:
     space.write_text(TRIVIAL_TRIALS)
     random = np.random.default_rng(0)
     items = np.concatenate([random.choice(80, 15, replace=False) for _ in range(60)])
-    pd.DataFrame({"user_id": np.repeat(np.arange(60), 15), "item_id": items, "timestamp": np.arange(900)}).to_csv(
-        data, index=False
-    )
+    pd.DataFrame(
+        {"user_id": np.repeat(np.arange(60), 15), "item_id": items, "timestamp": np.arange(900)}
+    ).to_csv(data, index=False)
     a_trial, peaks = {}, {}
     for n_trials in (64, 512, 1_000):
         flags = ["--data", str(data), "--trials", str(n_trials), "--max-epochs", "1"]
         answer = tune(folder, space, *flags)
         a_trial[n_trials], peaks[n_trials] = answer.told["wall_seconds"] / n_trials, answer.own
-        values = {"seconds a trial": spread([a_trial[n_trials]]), "driver MB": spread([peaks[n_trials]])}
+        values = {
+            "seconds a trial": spread([a_trial[n_trials]]),
+            "driver MB": spread([peaks[n_trials]]),
+        }
         yield Row(f"{n_trials:,} trivial trials", values, at={"trials": n_trials})
     growth = {
         "seconds a trial": spread([a_trial[1_000] / a_trial[64]]),
         "driver MB": spread([peaks[1_000] / peaks[64]]),
     }
-    yield Row("1,000 over 64 trials", growth, [Target(name, value, 1.2, at_least=False) for name, value in growth.items()])
+    yield Row(
+        "1,000 over 64 trials",
+        growth,
+        [Target(name, value, 1.2, at_least=False) for name, value in growth.items()],
+    )
 
 
 if __name__ == "__main__":

@@ -24,11 +24,22 @@ def measure() -> Iterator[Row]:
         walls, limits, rates, firsts, totals = [], [], [], [], []
         for repeat in range(REPEATS):
             began = time.time()
-            flags = ["--trials", "32", "--max-epochs", "8", "--concurrent", "2", "--set", f"study.seed={repeat}"]
+            flags = [
+                "--trials",
+                "32",
+                "--max-epochs",
+                "8",
+                "--concurrent",
+                "2",
+                "--set",
+                f"study.seed={repeat}",
+            ]
             answer = tune(folder, SPACE, *flags).told
             walls.append(answer["wall_seconds"])
             limits.append(answer["busy_seconds"] / answer["concurrency"])
-            rates.append(sum(trial["epochs"] for trial in answer["trials"]) / answer["wall_seconds"])
+            rates.append(
+                sum(trial["epochs"] for trial in answer["trials"]) / answer["wall_seconds"]
+            )
             totals.append(answer["total_seconds"])
             firsts.append(_first_epoch(folder / "mlflow.db", began) - began)
         yield Row(

@@ -40,7 +40,12 @@ parameters:
   model.embedding_dim: {low: 4, high: 16}
   training.learning_rate: {low: 1e-3, high: 3e-1, log: true}
 """
-SETTINGS = {"model.name": "inner_product", "training.batch_size": 32, "training.max_epochs": EPOCHS, "study.max_concurrent": 2}
+SETTINGS = {
+    "model.name": "inner_product",
+    "training.batch_size": 32,
+    "training.max_epochs": EPOCHS,
+    "study.max_concurrent": 2,
+}
 
 
 @dataclass(frozen=True)
@@ -72,9 +77,27 @@ class Soak:
 
 def recsys_command(folder: Path, trials: int) -> list[str]:
     """The command, the same each time."""
-    places = ["--name", "soak", "--space", str(folder / "space.yaml"), "--data", str(folder / "tiny.csv"), "--dir", str(folder)]
+    places = [
+        "--name",
+        "soak",
+        "--space",
+        str(folder / "space.yaml"),
+        "--data",
+        str(folder / "tiny.csv"),
+        "--dir",
+        str(folder),
+    ]
     settings = [part for path, value in SETTINGS.items() for part in ("--set", f"{path}={value}")]
-    return [sys.executable, "-m", "recsys.tune", *places, "--trials", str(trials), "--resume-auto", *settings]
+    return [
+        sys.executable,
+        "-m",
+        "recsys.tune",
+        *places,
+        "--trials",
+        str(trials),
+        "--resume-auto",
+        *settings,
+    ]
 
 
 def ray_command(folder: Path, trials: int) -> list[str]:
@@ -95,12 +118,18 @@ def soak(name: str, folder: Path, trials: int, seed: int) -> Soak:
     known: list[Ended] = []
     began = time.monotonic()
     with (folder / "log.txt").open("w") as log:
-        while result.ended_by_error < _GIVE_UP_ERRORS and time.monotonic() < began + _GIVE_UP_SECONDS:
+        while (
+            result.ended_by_error < _GIVE_UP_ERRORS and time.monotonic() < began + _GIVE_UP_SECONDS
+        ):
             result.starts += 1
-            process = subprocess.Popen(side.command(folder, trials), stdout=log, stderr=log, start_new_session=True)
+            process = subprocess.Popen(
+                side.command(folder, trials), stdout=log, stderr=log, start_new_session=True
+            )
             code = _live(process, folder, result, draw)
             known.append(side.ended(folder))
-            sys.stderr.write(f"start {result.starts}: exit code {code}, {len(known[-1])} trials ended\n")
+            sys.stderr.write(
+                f"start {result.starts}: exit code {code}, {len(known[-1])} trials ended\n"
+            )
             if code == 0:
                 break
             result.ended_by_error += code != -signal.SIGKILL
@@ -158,7 +187,11 @@ def _disk(folder: Path) -> float:
 def tiny_ratings() -> str:
     """60 users with 15 of 80 items each, as CSV."""
     draw = random.Random(0)
-    rows = [f"{user},{item},{time}" for user in range(60) for time, item in enumerate(draw.sample(range(80), 15))]
+    rows = [
+        f"{user},{item},{time}"
+        for user in range(60)
+        for time, item in enumerate(draw.sample(range(80), 15))
+    ]
     return "\n".join(["user_id,item_id,timestamp", *rows]) + "\n"
 
 

@@ -29,9 +29,14 @@ def ended_of_ray(folder: Path) -> Ended:
     """By the result of Ray Tune once there is one, until then by the runs that MLflow has as finished."""
     path = folder / "result.json"
     if path.exists():
-        return {name: tuple(range(1, epochs + 1)) for name, epochs in json.loads(path.read_text()).items()}
+        return {
+            name: tuple(range(1, epochs + 1))
+            for name, epochs in json.loads(path.read_text()).items()
+        }
     logged = _logged(folder)
-    steps: dict[str, list[int]] = {name: [] for name, status in _runs(folder, "ray") if status == "FINISHED"}
+    steps: dict[str, list[int]] = {
+        name: [] for name, status in _runs(folder, "ray") if status == "FINISHED"
+    }
     for name, step in logged:
         if name in steps:
             steps[name].append(step)
@@ -53,7 +58,9 @@ def check(side: str, folder: Path, known: Sequence[Ended]) -> dict[str, int]:
     told = {(name, epoch) for name, epochs in final.items() for epoch in epochs}
     return {
         "trials ended": len(final),
-        "ended trials lost or changed": len({name for name, epochs in before if final.get(name) != epochs}),
+        "ended trials lost or changed": len(
+            {name for name, epochs in before if final.get(name) != epochs}
+        ),
         "trials without a run": len(final.keys() - names.keys()),
         "runs of no trial": len(names.keys() - final.keys()),
         "runs too many": sum(count - 1 for count in names.values()),
@@ -83,5 +90,7 @@ def _ask(folder: Path, query: str, tag: str) -> list[tuple[str, ...]]:
     if not path.exists():
         return []
     with closing(sqlite3.connect(path, timeout=60)) as connection:
-        has_tables = connection.execute("SELECT COUNT(*) FROM sqlite_master WHERE name = 'tags'").fetchone()[0]
+        has_tables = connection.execute(
+            "SELECT COUNT(*) FROM sqlite_master WHERE name = 'tags'"
+        ).fetchone()[0]
         return connection.execute(query, (tag,)).fetchall() if has_tables else []

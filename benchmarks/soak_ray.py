@@ -12,10 +12,10 @@ from ray.tune.schedulers import ASHAScheduler
 from ray.tune.search.optuna import OptunaSearch
 
 from benchmarks.soak import EPOCHS, SETTINGS
-from recsys.config import Config, replace_values
-from recsys.data.connection import connect
+from recsys.cluster.connection import connect
+from recsys.config.schema import Config, replace_values
 from recsys.data.interactions import Interactions
-from recsys.data.pipeline import prepare
+from recsys.data.preprocessing.pipeline import prepare
 from recsys.data.processed import load
 from recsys.training.fit import fit
 
@@ -34,21 +34,32 @@ def main(folder: Path, trials: int) -> int:
     processed = prepare(base, folder)
     connect(base)
     data = load(processed, "validation", negatives=False)
-    trainable = tune.with_resources(tune.with_parameters(train, base=base.model_dump_json(), data=data), {"cpu": 1})
+    trainable = tune.with_resources(
+        tune.with_parameters(train, base=base.model_dump_json(), data=data), {"cpu": 1}
+    )
     place = folder / "ray" / "soak"
-    if any(place.glob("experiment_state-*.json")):  # before there is one `can_restore` says yes, and `restore` fails
+    if any(
+        place.glob("experiment_state-*.json")
+    ):  # before there is one `can_restore` says yes, and `restore` fails
         tuner = tune.Tuner.restore(str(place), trainable, resume_unfinished=True)
     else:
         tuner = new_tuner(trainable, folder, trials)
     results = tuner.fit()
-    epochs = {f"train_{result.metrics['trial_id']}": result.metrics["training_iteration"] for result in results if result.metrics}
+    epochs = {
+        f"train_{result.metrics['trial_id']}": result.metrics["training_iteration"]
+        for result in results
+        if result.metrics
+    }
     (folder / "result.json").write_text(json.dumps(epochs))
     return 0
 
 
 def new_tuner(trainable: Any, folder: Path, trials: int) -> tune.Tuner:
     """The search from its start."""
-    space = {"model.embedding_dim": tune.randint(4, 17), "training.learning_rate": tune.loguniform(1e-3, 3e-1)}
+    space = {
+        "model.embedding_dim": tune.randint(4, 17),
+        "training.learning_rate": tune.loguniform(1e-3, 3e-1),
+    }
     return tune.Tuner(
         trainable,
         param_space=space,
@@ -64,7 +75,9 @@ def new_tuner(trainable: Any, folder: Path, trials: int) -> tune.Tuner:
         run_config=tune.RunConfig(
             name="soak",
             storage_path=str(folder / "ray"),
-            callbacks=[MLflowLoggerCallback(f"sqlite:///{folder / 'mlflow.db'}", experiment_name="soak")],
+            callbacks=[
+                MLflowLoggerCallback(f"sqlite:///{folder / 'mlflow.db'}", experiment_name="soak")
+            ],
             failure_config=tune.FailureConfig(max_failures=3),
             verbose=0,
         ),

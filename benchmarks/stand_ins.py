@@ -5,7 +5,14 @@ from typing import Any
 
 from ray import tune
 
-METRICS = ("val_ndcg_at_10", "val_hit_rate_at_10", "val_mrr_at_10", "val_recall_at_10", "train_loss", "samples_per_second")
+METRICS = (
+    "val_ndcg_at_10",
+    "val_hit_rate_at_10",
+    "val_mrr_at_10",
+    "val_recall_at_10",
+    "train_loss",
+    "samples_per_second",
+)
 
 
 class TrivialRunner(tune.Trainable):
@@ -21,7 +28,7 @@ class TrivialRunner(tune.Trainable):
         return True
 
     def step(self) -> dict[str, Any]:
-        """What a trial of `recsys.search.trial` tells of an epoch."""
+        """What a trial of `recsys.search.tuning.trainable` tells of an epoch."""
         self._epoch += 1
         value = (self._number * 37 % 101 + self._epoch) / 200
         metrics = dict.fromkeys(METRICS, value) | {"train_seconds": 0.01, "rank_seconds": 0.01}
@@ -38,11 +45,17 @@ class Workers:
     def call(self, number: int, name: str, *arguments: Any, **named: Any) -> Any:
         """Do what the worker would."""
         if name == "__init__":
-            self._trials[number] = TrivialRunner(**named | {"config": named["config"] | {"epochs": self._n_epochs}})
+            self._trials[number] = TrivialRunner(
+                **named | {"config": named["config"] | {"epochs": self._n_epochs}}
+            )
             return None
         if name == "reset":
             arguments = (arguments[0] | {"epochs": self._n_epochs}, *arguments[1:])
-        return getattr(self._trials[number], name)(*arguments, **named) if not name.startswith("__ray_") else None
+        return (
+            getattr(self._trials[number], name)(*arguments, **named)
+            if not name.startswith("__ray_")
+            else None
+        )
 
 
 class StandIn:

@@ -14,7 +14,7 @@ import torch
 
 from benchmarks.interactions import SIZES, draw_index, make_interactions, make_tastes, read_embedded
 from benchmarks.measure import Row, Target, in_turns, rate, ratios, run, spread
-from recsys.config import Config
+from recsys.config.schema import Config
 from recsys.data.interactions import Interactions
 from recsys.models import build_model
 from recsys.training import optimiser
@@ -43,10 +43,22 @@ def measure() -> Iterator[Row]:
         data = make_interactions(draw_index(*numbers), N_POSITIVES, 1)
         for (name, dim, n_negatives), batch_size in itertools.product(MODELS, BATCHES):
             training = {"batch_size": batch_size, "n_negatives": n_negatives, "max_epochs": 1000}
-            config = Config.model_validate({"model": {"name": name, "embedding_dim": dim}, "training": training})
+            config = Config.model_validate(
+                {"model": {"name": name, "embedding_dim": dim}, "training": training}
+            )
             row = _measure_case(f"{name} d={dim}, batch {batch_size}, {size}", config, data)
-            yield replace(row, at={"model": f"{name} d={dim}", "batch": batch_size, "users and items": sum(numbers[:2])})
-    for source, data in {"ml-latest-small": read_embedded(), "synthetic tastes": make_tastes(3000, 5000, 90_000)}.items():
+            yield replace(
+                row,
+                at={
+                    "model": f"{name} d={dim}",
+                    "batch": batch_size,
+                    "users and items": sum(numbers[:2]),
+                },
+            )
+    for source, data in {
+        "ml-latest-small": read_embedded(),
+        "synthetic tastes": make_tastes(3000, 5000, 90_000),
+    }.items():
         yield _measure_quality(source, data)
 
 
@@ -54,13 +66,23 @@ def _measure_case(case: str, config: Config, data: Interactions) -> Row:
     epochs = fit(config, data, 0, rank=False)
     steps = BARE_STEPS if data.n_users < 100_000 else BARE_STEPS // 16
     results = in_turns(
-        {"fit": lambda: next(epochs).metrics["samples_per_second"] / 1e6, "bare loop": bare_loop(config, data, steps)}, REPEATS
+        {
+            "fit": lambda: next(epochs).metrics["samples_per_second"] / 1e6,
+            "bare loop": bare_loop(config, data, steps),
+        },
+        REPEATS,
     )
     share = ratios(results["fit"], results["bare loop"])
     targets = [Target("of the bare loop", share, 0.9 if config.model.embedding_dim == 64 else 0.8)]
-    if config.model.name == "neumf" and config.model.embedding_dim == 64 and config.training.batch_size == 256:
+    if (
+        config.model.name == "neumf"
+        and config.model.embedding_dim == 64
+        and config.training.batch_size == 256
+    ):
         targets += [Target("of dense fused Adam", share, 5)] if data.n_users > 100_000 else []
-    return Row(case, {f"{name}, M samples/s": spread(values) for name, values in results.items()}, targets)
+    return Row(
+        case, {f"{name}, M samples/s": spread(values) for name, values in results.items()}, targets
+    )
 
 
 def _measure_quality(source: str, data: Interactions) -> Row:
@@ -70,12 +92,17 @@ def _measure_quality(source: str, data: Interactions) -> Row:
     chosen = optimiser.MIN_VALUES
     for way, least in {"by rows": -math.inf, "whole tables": math.inf}.items():
         optimiser.MIN_VALUES = least
-        values[way] = [max(epoch.metrics["val_ndcg_at_10"] for epoch in fit(config, data, seed)) for seed in range(SEEDS)]
+        values[way] = [
+            max(epoch.metrics["val_ndcg_at_10"] for epoch in fit(config, data, seed))
+            for seed in range(SEEDS)
+        ]
     optimiser.MIN_VALUES = chosen
     by_rows, whole = (statistics.mean(ndcg) for ndcg in values.values())
     same = Target("mean by rows, of that by whole tables", spread([by_rows / whole]), SAME_QUALITY)
     return Row(
-        f"NDCG@10 (full), best epoch, {SEEDS} seeds, {source}", {way: spread(ndcg) for way, ndcg in values.items()}, [same]
+        f"NDCG@10 (full), best epoch, {SEEDS} seeds, {source}",
+        {way: spread(ndcg) for way, ndcg in values.items()},
+        [same],
     )
 
 

@@ -21,15 +21,15 @@ from typing import Any
 import click
 from rich.console import Console, RenderableType
 
-from recsys.config import Config
-from recsys.config_files import load_config
-from recsys.credentials import hide_passwords_of, without_passwords
+from recsys.config.files import load_config
+from recsys.config.schema import Config
+from recsys.config.yaml_text import parse_yaml
+from recsys.console.streams import open_streams, output_apart, result_stream
+from recsys.console.verbosity import NORMAL, QUIET, VERBOSE, set_verbosity
 from recsys.errors import InputError
-from recsys.object_store import as_shown, open_folder
-from recsys.streams import open_streams, output_apart, result_stream
-from recsys.surroundings import refusal
-from recsys.verbosity import NORMAL, QUIET, VERBOSE, set_verbosity
-from recsys.yaml_text import parse_yaml
+from recsys.storage.credentials import hide_passwords_of, without_passwords
+from recsys.storage.s3 import as_shown, open_folder
+from recsys.storage.surroundings import refusal
 
 INTERRUPTED = 130
 PLAIN_WIDTH = 200
@@ -37,7 +37,9 @@ DEFAULT_FOLDER = Path("experiments")
 
 
 def _folder(context: click.Context, option: click.Parameter, place: str) -> Path:
-    local: Path = click.Path(file_okay=False, path_type=Path).convert(open_folder(place), option, context)
+    local: Path = click.Path(file_okay=False, path_type=Path).convert(
+        open_folder(place), option, context
+    )
     return local
 
 
@@ -46,9 +48,19 @@ def model_path(_context: click.Context, _option: click.Parameter, place: str | N
     return None if place is None else open_folder(place)
 
 
-config_option = click.option("--config", "config_file", type=Path, metavar="FILE", help="Config file (YAML).")
-data_option = click.option("--data", metavar="NAME|PATH", help="Data set of the catalog, or a path (data.source).")
-set_option = click.option("--set", "settings", multiple=True, metavar="PATH=VALUE", help="Set one config path; may be repeated.")
+config_option = click.option(
+    "--config", "config_file", type=Path, metavar="FILE", help="Config file (YAML)."
+)
+data_option = click.option(
+    "--data", metavar="NAME|PATH", help="Data set of the catalog, or a path (data.source)."
+)
+set_option = click.option(
+    "--set",
+    "settings",
+    multiple=True,
+    metavar="PATH=VALUE",
+    help="Set one config path; may be repeated.",
+)
 dir_option = click.option(
     "--dir",
     "folder",
@@ -58,7 +70,9 @@ dir_option = click.option(
     show_default=True,
     help="Data, studies, models, runs.",
 )
-json_option = click.option("--json", "as_json", is_flag=True, help="Print the result as one JSON object.")
+json_option = click.option(
+    "--json", "as_json", is_flag=True, help="Print the result as one JSON object."
+)
 TRACEBACK = "RECSYS_TRACEBACK"
 """Environment variable that does what `--traceback` does."""
 
@@ -69,7 +83,11 @@ def _ask_for_traceback(context: click.Context, _option: click.Parameter, given: 
 
 
 traceback_option = click.option(
-    "--traceback", is_flag=True, expose_value=False, callback=_ask_for_traceback, help="Show the traceback of any error."
+    "--traceback",
+    is_flag=True,
+    expose_value=False,
+    callback=_ask_for_traceback,
+    help="Show the traceback of any error.",
 )
 
 
@@ -82,10 +100,18 @@ def _verbosity(level: int) -> Callable[[click.Context, click.Parameter, bool], N
 
 
 verbose_option = click.option(
-    *("-v", "--verbose"), is_flag=True, expose_value=False, callback=_verbosity(VERBOSE), help="Print each step of the work."
+    *("-v", "--verbose"),
+    is_flag=True,
+    expose_value=False,
+    callback=_verbosity(VERBOSE),
+    help="Print each step of the work.",
 )
 quiet_option = click.option(
-    *("-q", "--quiet"), is_flag=True, expose_value=False, callback=_verbosity(QUIET), help="Print the result and errors alone."
+    *("-q", "--quiet"),
+    is_flag=True,
+    expose_value=False,
+    callback=_verbosity(QUIET),
+    help="Print the result and errors alone.",
 )
 
 
@@ -114,7 +140,9 @@ def run(command: click.Command, argv: Sequence[str] | None) -> int:
         print(as_told(f"error: {_usage_mistake(error)}"), file=sys.stderr)
         return 2
     except Exception as error:
-        asked = bool(os.environ.get(TRACEBACK)) or (context is not None and TRACEBACK in context.meta)
+        asked = bool(os.environ.get(TRACEBACK)) or (
+            context is not None and TRACEBACK in context.meta
+        )
         return tell(error, None if context is None else context.params.get("folder"), asked)
 
 
@@ -162,15 +190,24 @@ def read_config(
     for path, (flag, text) in (flags or {}).items():
         if text is not None:
             given[path] = (flag, parse_yaml(text, flag))
-    return load_config(base, settings, given), {*given, *(setting.partition("=")[0] for setting in settings)}
+    return load_config(base, settings, given), {
+        *given,
+        *(setting.partition("=")[0] for setting in settings),
+    }
 
 
 def given_storage(settings: Sequence[str]) -> str | None:
     """The database of a study's record that `--set` or the environment names, None where neither does; raises a mistake in it."""
-    return load_config(None, [setting for setting in settings if setting.startswith("study.storage=")]).study.storage
+    return load_config(
+        None, [setting for setting in settings if setting.startswith("study.storage=")]
+    ).study.storage
 
 
-def print_result(answer: Mapping[str, Any], as_json: bool, describe: Callable[[Mapping[str, Any]], RenderableType]) -> None:
+def print_result(
+    answer: Mapping[str, Any],
+    as_json: bool,
+    describe: Callable[[Mapping[str, Any]], RenderableType],
+) -> None:
     """Print the result of a command on standard output: one JSON object, or what `describe` makes of it.
 
     No text of the data controls a terminal. JSON has the same values all the same, as it reads the escapes.
@@ -182,7 +219,9 @@ def print_result(answer: Mapping[str, Any], as_json: bool, describe: Callable[[M
             print(told, file=stream, flush=True)
         else:
             width = None if stream.isatty() else PLAIN_WIDTH
-            console = Console(file=stream, width=width, highlight=False, markup=False, emoji=False, soft_wrap=True)
+            console = Console(
+                file=stream, width=width, highlight=False, markup=False, emoji=False, soft_wrap=True
+            )
             console.print(describe(_with_texts_escaped(json.loads(told))))
     except OSError as error:
         raise OSError(error.errno, error.strerror, "/dev/stdout") from None
@@ -204,7 +243,9 @@ _CONTROLS = re.compile("[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udf
 
 def escaped(text: str, keep: str = "") -> str:
     """Return the text with the characters that control a terminal, but for those in `keep`, as JSON escapes them."""
-    return _CONTROLS.sub(lambda found: found[0] if found[0] in keep else f"\\u{ord(found[0]):04x}", text)
+    return _CONTROLS.sub(
+        lambda found: found[0] if found[0] in keep else f"\\u{ord(found[0]):04x}", text
+    )
 
 
 def _with_texts_escaped(value: Any) -> Any:
@@ -213,7 +254,11 @@ def _with_texts_escaped(value: Any) -> Any:
         return escaped(value)
     if isinstance(value, list):
         return [_with_texts_escaped(one) for one in value]
-    return {name: _with_texts_escaped(one) for name, one in value.items()} if isinstance(value, dict) else value
+    return (
+        {name: _with_texts_escaped(one) for name, one in value.items()}
+        if isinstance(value, dict)
+        else value
+    )
 
 
 class _Told(logging.Formatter):
@@ -238,9 +283,15 @@ def _usage_mistake(error: click.UsageError) -> str:
     """A mistake on the command line as `PLACE: rule, but got value. remedy`."""
     help_hint = "See --help."
     if isinstance(error, click.NoSuchOption):
-        remedy = f"Did you mean {', '.join(error.possibilities)}?" if error.possibilities else help_hint
+        remedy = (
+            f"Did you mean {', '.join(error.possibilities)}?" if error.possibilities else help_hint
+        )
         return f"{error.option_name}: must be an option of this command, but got an unknown one. {remedy}"
-    place = error.param.opts[0] if isinstance(error, click.BadParameter) and error.param else "command line"
+    place = (
+        error.param.opts[0]
+        if isinstance(error, click.BadParameter) and error.param
+        else "command line"
+    )
     if isinstance(error, click.MissingParameter):
         return f"{place}: must be given, but got nothing. {help_hint}"
     return f"{place}: must follow the usage, but got: {error.message.rstrip('.')}. {help_hint}"

@@ -13,7 +13,13 @@ from recsys import command_line
 
 
 @click.command(help="Score a saved model on test.")
-@click.option("--model", callback=command_line.model_path, required=True, metavar="MODEL", help="Folder of a trained model.")
+@click.option(
+    "--model",
+    callback=command_line.model_path,
+    required=True,
+    metavar="MODEL",
+    help="Folder of a trained model.",
+)
 @command_line.dir_option
 @command_line.verbose_option
 @command_line.quiet_option
@@ -21,7 +27,7 @@ from recsys import command_line
 @command_line.json_option
 def evaluate(*, model: Path, folder: Path, as_json: bool) -> int:
     """Parse, evaluate, print; returns the exit code."""
-    from recsys.search.final_training import evaluate_model
+    from recsys.final.run import evaluate_model
 
     command_line.print_result(evaluate_model(model, folder), as_json, _text)
     return 0

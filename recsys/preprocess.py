@@ -20,10 +20,17 @@ from recsys import command_line
 @command_line.quiet_option
 @command_line.traceback_option
 @command_line.json_option
-def preprocess(*, data: str | None, config_file: Path | None, settings: tuple[str, ...], folder: Path, as_json: bool) -> int:
+def preprocess(
+    *,
+    data: str | None,
+    config_file: Path | None,
+    settings: tuple[str, ...],
+    folder: Path,
+    as_json: bool,
+) -> int:
     """Parse, preprocess, print; returns the exit code."""
     config, _ = command_line.read_config(config_file, data, settings)
-    from recsys.data import pipeline
+    from recsys.data.preprocessing import pipeline
     from recsys.data.processed import resolve
 
     processed = pipeline.prepare(config, folder)

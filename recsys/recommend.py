@@ -10,53 +10,82 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 
 from recsys import command_line
+from recsys.console.verbosity import note, progress
 from recsys.errors import InputError, naming
-from recsys.verbosity import note, progress
 
 
 @click.command(help="Recommend the best unseen items to some users, or to all.")
-@click.option("--model", callback=command_line.model_path, required=True, metavar="MODEL", help="Folder of a trained model.")
-@click.option("--user", "users", multiple=True, metavar="ID", help="A user by its own id; may be repeated.")
+@click.option(
+    "--model",
+    callback=command_line.model_path,
+    required=True,
+    metavar="MODEL",
+    help="Folder of a trained model.",
+)
+@click.option(
+    "--user", "users", multiple=True, metavar="ID", help="A user by its own id; may be repeated."
+)
 @click.option("--all-users", is_flag=True, help="Recommend to every user.")
 @click.option("-k", type=click.IntRange(min=1), default=10, show_default=True, help="Items a user.")
-@click.option("--output", type=Path, metavar="FILE", help="Write a Parquet file instead of printing.")
+@click.option(
+    "--output", type=Path, metavar="FILE", help="Write a Parquet file instead of printing."
+)
 @command_line.dir_option
 @command_line.verbose_option
 @command_line.quiet_option
 @command_line.traceback_option
 @command_line.json_option
 def recommend(
-    *, model: Path, users: tuple[str, ...], all_users: bool, k: int, output: Path | None, folder: Path, as_json: bool
+    *,
+    model: Path,
+    users: tuple[str, ...],
+    all_users: bool,
+    k: int,
+    output: Path | None,
+    folder: Path,
+    as_json: bool,
 ) -> int:
     """Parse, recommend, print or write; returns the exit code."""
     if bool(users) == all_users:
         got = "both" if users else "neither"
-        raise InputError("command line", "must have --user or --all-users", got, "Give exactly one.")
+        raise InputError(
+            "command line", "must have --user or --all-users", got, "Give exactly one."
+        )
     if output is not None and output.suffix != ".parquet":
         raise InputError("--output", "must end in .parquet", output, "Rename it.")
     import numpy as np
     import pyarrow.parquet as pq
 
-    from recsys.storage import write_atomically
-    from recsys.training import saved_model
-    from recsys.training.recommending import find_users, recommend_to
+    from recsys.serving import saved_model
+    from recsys.serving.recommend import find_users, recommend_to
+    from recsys.storage.files import write_atomically
 
     saved = saved_model.load(saved_model.find(model, folder))
     with progress("Recommending"), naming({"k": "-k", "user_id": "--user"}):
-        table = recommend_to(saved, np.flatnonzero(saved.is_trained) if all_users else find_users(saved, users), k)
+        table = recommend_to(
+            saved, np.flatnonzero(saved.is_trained) if all_users else find_users(saved, users), k
+        )
     if all_users and (n_untrained := int(np.count_nonzero(~saved.is_trained))):
         note(f"{n_untrained:,} users without a positive in the training data are left out.")
     if output is not None:
         with write_atomically(output) as file:
             pq.write_table(table, file)
-        answer: dict[str, Any] = {"output": str(output), "users": len(table.column("user_id").unique()), "rows": len(table)}
+        answer: dict[str, Any] = {
+            "output": str(output),
+            "users": len(table.column("user_id").unique()),
+            "rows": len(table),
+        }
         command_line.print_result(
-            answer, as_json, lambda told: f"{told['rows']:,} rows of {told['users']:,} users: {told['output']}"
+            answer,
+            as_json,
+            lambda told: f"{told['rows']:,} rows of {told['users']:,} users: {told['output']}",
         )
         return 0
     answer = {}
     for row in table.to_pylist():
-        answer.setdefault(str(row["user_id"]), []).append({name: row[name] for name in ("item_id", "score", "title")})
+        answer.setdefault(str(row["user_id"]), []).append(
+            {name: row[name] for name in ("item_id", "score", "title")}
+        )
     command_line.print_result(answer, as_json, _text)
     return 0
 
@@ -72,7 +101,9 @@ def _text(answer: Mapping[str, Any]) -> RenderableType:
             title_justify="left",
         )
         for rank, item in enumerate(items, start=1):
-            table.add_row(str(rank), str(item["item_id"]), f"{item['score']:.3f}", item["title"] or "")
+            table.add_row(
+                str(rank), str(item["item_id"]), f"{item['score']:.3f}", item["title"] or ""
+            )
         tables.append(table)
     return Group(*tables)
 

@@ -15,16 +15,30 @@ from recsys import command_line
 from recsys.errors import InputError
 
 
-@click.command(help="Train the best trial of a study, a named trial, or one config, and score it on test.")
+@click.command(
+    help="Train the best trial of a study, a named trial, or one config, and score it on test."
+)
 @click.option("--best-of", metavar="STUDY", help="Train the best trial of this study.")
 @click.option("--trial", metavar="STUDY/TRIAL", help="Train this trial.")
 @command_line.config_option
 @command_line.data_option
 @command_line.set_option
-@click.option("--seeds", metavar="N", type=click.IntRange(min=1), default=1, show_default=True, help="Repeat with N seeds.")
-@click.option("--validate", is_flag=True, help="Train on train alone and report validation; test is not read.")
 @click.option(
-    "--out", callback=command_line.model_path, metavar="MODEL", help="Folder of the model.  [default: DIR/models/<name>]"
+    "--seeds",
+    metavar="N",
+    type=click.IntRange(min=1),
+    default=1,
+    show_default=True,
+    help="Repeat with N seeds.",
+)
+@click.option(
+    "--validate", is_flag=True, help="Train on train alone and report validation; test is not read."
+)
+@click.option(
+    "--out",
+    callback=command_line.model_path,
+    metavar="MODEL",
+    help="Folder of the model.  [default: DIR/models/<name>]",
 )
 @command_line.dir_option
 @command_line.verbose_option
@@ -49,22 +63,25 @@ def train(
     given = [flag for flag, value in sources.items() if value is not None]
     if len(given) != 1:
         raise InputError(
-            "command line", f"must have one of {', '.join(sources)}", f"{' and '.join(given) or 'none'}", "Give exactly one."
+            "command line",
+            f"must have one of {', '.join(sources)}",
+            f"{' and '.join(given) or 'none'}",
+            "Give exactly one.",
         )
-    from recsys.search import choice, final_training
+    from recsys.final import choose, run
 
     if config_file is not None:
         config, _ = command_line.read_config(config_file, data, settings)
-        chosen = choice.Choice(config_file.stem, config, None, config.study.seed, None, None)
+        chosen = choose.Choice(config_file.stem, config, None, config.study.seed, None, None)
     else:
         storage = command_line.given_storage(settings)
         if best_of is not None:
-            chosen = choice.choose_best(folder, best_of, storage)
+            chosen = choose.choose_best(folder, best_of, storage)
         else:
-            chosen = choice.choose_trial(folder, trial or "", storage)
+            chosen = choose.choose_trial(folder, trial or "", storage)
         config, _ = command_line.read_config(chosen.config, data, settings)
         chosen = replace(chosen, config=config)
-    answer = final_training.train(chosen, folder, out, n_seeds=seeds, validate=validate)
+    answer = run.train(chosen, folder, out, n_seeds=seeds, validate=validate)
     command_line.print_result(answer, as_json, _text)
     return 0
 
@@ -72,12 +89,22 @@ def train(
 def _text(answer: Mapping[str, Any]) -> RenderableType:
     part = "test" if "test" in answer else "validation"
     scores, baselines = answer[part], answer["baselines"]
-    table = Table(f"{part} ({answer['protocol']})", "model", *baselines, box=None, header_style="bold")
+    table = Table(
+        f"{part} ({answer['protocol']})", "model", *baselines, box=None, header_style="bold"
+    )
     for name, value in scores.items():
-        table.add_row(name, f"{value:.4f}", *(f"{b[name]:.4f}" if name in b else "" for b in baselines.values()))
-    lines = [f"Trained {answer['epochs']} epochs with {len(answer['seeds'])} seed(s): {answer['model']}"]
+        table.add_row(
+            name,
+            f"{value:.4f}",
+            *(f"{b[name]:.4f}" if name in b else "" for b in baselines.values()),
+        )
+    lines = [
+        f"Trained {answer['epochs']} epochs with {len(answer['seeds'])} seed(s): {answer['model']}"
+    ]
     if part == "test":
-        lines.append(f"Recommend:      python -m recsys.recommend --model {answer['model']} --user ID")
+        lines.append(
+            f"Recommend:      python -m recsys.recommend --model {answer['model']} --user ID"
+        )
     return Group(table, Text("\n".join(lines)))
 
 

@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING
 import click
 
 from recsys import command_line
+from recsys.console.verbosity import note
 from recsys.errors import InputError
-from recsys.verbosity import note
 
 if TYPE_CHECKING:
-    from recsys.config import Config
+    from recsys.config.schema import Config
 
 _FLAGS = {
     "trials": "study.n_trials",
@@ -31,13 +31,25 @@ _FLAGS = {
 
 
 @click.command(help="Search for the best model on a data set.")
-@click.option("--space", "space_file", type=Path, metavar="FILE", help="Search space (YAML); with --resume the study's own.")
+@click.option(
+    "--space",
+    "space_file",
+    type=Path,
+    metavar="FILE",
+    help="Search space (YAML); with --resume the study's own.",
+)
 @command_line.config_option
 @command_line.data_option
-@click.option("--name", metavar="STUDY", help="Name of the study.  [default: <space file>-<UTC time>]")
+@click.option(
+    "--name", metavar="STUDY", help="Name of the study.  [default: <space file>-<UTC time>]"
+)
 @click.option("--trials", metavar="N", help="Trials of the study (study.n_trials).")
 @click.option("--max-epochs", metavar="N", help="Epochs of a trial at most (training.max_epochs).")
-@click.option("--time-budget", metavar="TIME", help="End the search after this time, such as 10m (study.time_budget).")
+@click.option(
+    "--time-budget",
+    metavar="TIME",
+    help="End the search after this time, such as 10m (study.time_budget).",
+)
 @click.option("--cpu", metavar="X", help="CPUs of a trial (resources.cpu).")
 @click.option("--gpu", metavar="X", help="GPUs of a trial (resources.gpu).")
 @click.option("--concurrent", metavar="N", help="Trials at the same time (study.max_concurrent).")
@@ -46,7 +58,9 @@ _FLAGS = {
 @click.option("--resume", is_flag=True, help="Go on with the study --name.")
 @click.option("--resume-auto", is_flag=True, help="Go on with the study --name, or start it.")
 @click.option("--warm-start", metavar="STUDY", help="Try the best configs of another study first.")
-@click.option("--dry-run", is_flag=True, help="Check everything, show what would run, train nothing.")
+@click.option(
+    "--dry-run", is_flag=True, help="Check everything, show what would run, train nothing."
+)
 @command_line.verbose_option
 @command_line.quiet_option
 @command_line.traceback_option
@@ -69,26 +83,35 @@ def tune(
     """Parse, search, print; returns the exit code."""
     began = time.monotonic()
     given = {path: (f"--{flag.replace('_', '-')}", flags[flag]) for flag, path in _FLAGS.items()}
-    from recsys.data import pipeline
-    from recsys.search import study_files
+    from recsys.data.preprocessing import pipeline
+    from recsys.search.record import study_files
     from recsys.tracking.places import require_place
 
     if warm_start is not None and resume:
         raise InputError(
-            "--warm-start", "must begin a new study", f"{warm_start} with --resume", "Leave it out, or choose another --name."
+            "--warm-start",
+            "must begin a new study",
+            f"{warm_start} with --resume",
+            "Leave it out, or choose another --name.",
         )
     if name is None and (resume or resume_auto):
         flag = "--resume" if resume else "--resume-auto"
-        raise InputError("--name", f"must be given with {flag}", "nothing", "Name the study to go on with.")
+        raise InputError(
+            "--name", f"must be given with {flag}", "nothing", "Name the study to go on with."
+        )
     name = name or f"{space_file.stem if space_file else 'study'}-{datetime.now(UTC):%Y%m%d-%H%M%S}"
     study = study_files.find_study(folder, name)
     goes_on = resume or (resume_auto and study.exists())
     with _told_how_to_go_on(study, folder):
         base = study_files.started_config(study) if goes_on and config_file is None else config_file
         config, decided = command_line.read_config(base, data, settings, given)
-        space, decided = study_files.read_start_space(study, space_file, config, decided, goes_on=goes_on)
+        space, decided = study_files.read_start_space(
+            study, space_file, config, decided, goes_on=goes_on
+        )
         if warm_start and not goes_on:
-            space = study_files.with_best_of(space, study_files.find_study(folder, warm_start), config.study.storage)
+            space = study_files.with_best_of(
+                space, study_files.find_study(folder, warm_start), config.study.storage
+            )
         require_place(config, folder)
         processed = pipeline.prepare(config, folder, _join)
         with ThreadPoolExecutor(1) as importer:
@@ -99,26 +122,33 @@ def tune(
         from recsys.search import session
         from recsys.search.texts import plan_text, result_text
 
-        plan = session.make_plan(config, space, name, folder, processed, decided=decided, goes_on=goes_on)
+        plan = session.make_plan(
+            config, space, name, folder, processed, decided=decided, goes_on=goes_on
+        )
         if dry_run:
             command_line.print_result(session.describe_plan(plan), as_json, plan_text)
             return 0
         result = session.run(plan, partial(_print_what_goes_on, study, folder))
     answer = {**result.answer, "total_seconds": time.monotonic() - began}
     dir_flag = command_line.dir_flag(folder)
-    command_line.print_result(answer, as_json, partial(result_text, plan, result.summaries, dir_flag=dir_flag))
+    command_line.print_result(
+        answer, as_json, partial(result_text, plan, result.summaries, dir_flag=dir_flag)
+    )
     if result.interrupted:
         _print_interrupted(study, folder)
         return command_line.INTERRUPTED
     if answer["best"] is None:
-        print(f"No trial of {name} reached a value; the errors stand above and in MLflow.", file=sys.stderr)
+        print(
+            f"No trial of {name} reached a value; the errors stand above and in MLflow.",
+            file=sys.stderr,
+        )
         return 1
     return 0
 
 
 def _join(config: "Config") -> None:
     """Import what joins the cluster when it is joined: Ray takes seconds, and a mistake in the data is told before."""
-    from recsys.search.resources import join
+    from recsys.cluster.resources import join
 
     join(config)
 

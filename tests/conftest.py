@@ -10,10 +10,9 @@ from typing import Any
 import pytest
 from hypothesis import settings
 
-from recsys.config import Config
-from recsys.config_files import dump_yaml
-
-from .small_search import SPACE, ratings_csv
+from recsys.config.files import dump_yaml
+from recsys.config.schema import Config
+from tests.small_search import SPACE, ratings_csv
 
 # The same examples in each run, however slow the machine; `make fuzz` looks for new ones.
 settings.register_profile("tests", derandomize=True, deadline=None, max_examples=100)
@@ -43,7 +42,7 @@ def ray_here() -> Iterator[None]:
     """Ray on this machine, started once for all tests that need it."""
     import ray
 
-    from recsys.data.connection import connect
+    from recsys.cluster.connection import connect
 
     connect(Config())
     yield
@@ -80,10 +79,14 @@ def tuned(ratings: Path, tmp_path_factory: pytest.TempPathFactory) -> Tuned:
     """One real search for many tests: 7 trials of at most 4 epochs, 2 at a time."""
     folder = tmp_path_factory.mktemp("tuned")
     (folder / "space.yaml").write_text(dump_yaml(SPACE))
-    flags = "--name first --trials 7 --max-epochs 4 --concurrent 2 --set training.batch_size=128 --json"
+    flags = (
+        "--name first --trials 7 --max-epochs 4 --concurrent 2 --set training.batch_size=128 --json"
+    )
     places = ["--space", str(folder / "space.yaml"), "--data", str(ratings), "--dir", str(folder)]
     command = [sys.executable, "-m", "recsys.tune", *places, *flags.split()]
     env = {name: value for name, value in os.environ.items() if name not in PLACES}
-    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=120, check=False)
+    done = subprocess.run(
+        command, env=env, capture_output=True, text=True, timeout=120, check=False
+    )
     assert done.returncode == 0, done.stderr
     return Tuned(folder, json.loads(done.stdout), done.stderr)

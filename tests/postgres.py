@@ -18,7 +18,8 @@ UNESCAPED = "'/ "
 """Characters of the password that the URL has as they are, as SQLAlchemy allows."""
 _SERVER = next(iter(sorted(Path("/usr/lib/postgresql").glob("*/bin/pg_ctl"), reverse=True)), None)
 needs_postgres = pytest.mark.skipif(
-    _SERVER is None and shutil.which("pg_ctl") is None, reason="PostgreSQL's server is not installed (apt-get install postgresql)"
+    _SERVER is None and shutil.which("pg_ctl") is None,
+    reason="PostgreSQL's server is not installed (apt-get install postgresql)",
 )
 
 
@@ -26,7 +27,9 @@ needs_postgres = pytest.mark.skipif(
 def running_postgres(*databases: str) -> Iterator[dict[str, str]]:
     """A server with these databases, which asks for a password; yields the URL of each, the password in it."""
     programs = _SERVER.parent if _SERVER is not None else Path(shutil.which("pg_ctl") or "").parent
-    folder = Path(tempfile.mkdtemp(prefix="postgres-"))  # short, as it holds a socket, and not within a folder of root's
+    folder = Path(
+        tempfile.mkdtemp(prefix="postgres-")
+    )  # short, as it holds a socket, and not within a folder of root's
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -42,16 +45,46 @@ def running_postgres(*databases: str) -> Iterator[dict[str, str]]:
         with (folder / "output").open("a") as output:
             environment = {**os.environ, **variables}
             subprocess.run(
-                [*prefix, *command], check=True, timeout=300, stdout=output, stderr=output, env=environment, cwd=folder
+                [*prefix, *command],
+                check=True,
+                timeout=300,
+                stdout=output,
+                stderr=output,
+                env=environment,
+                cwd=folder,
             )
 
     try:
-        run("initdb", "-D", folder / "data", "-U", USER, "--auth=scram-sha-256", f"--pwfile={folder / 'password'}", "--no-sync")
+        run(
+            "initdb",
+            "-D",
+            folder / "data",
+            "-U",
+            USER,
+            "--auth=scram-sha-256",
+            f"--pwfile={folder / 'password'}",
+            "--no-sync",
+        )
         options = f"-p {port} -k {folder} -c listen_addresses=127.0.0.1 -c fsync=off"
-        run("pg_ctl", "-D", folder / "data", "-w", "-t", 200, "-o", options, "-l", folder / "log", "start")
+        run(
+            "pg_ctl",
+            "-D",
+            folder / "data",
+            "-w",
+            "-t",
+            200,
+            "-o",
+            options,
+            "-l",
+            folder / "log",
+            "start",
+        )
         for name in databases:
             run("createdb", "-h", "127.0.0.1", "-p", port, "-U", USER, name, PGPASSWORD=PASSWORD)
-        yield {name: f"postgresql://{USER}:{quote(PASSWORD, safe=UNESCAPED)}@127.0.0.1:{port}/{name}" for name in databases}
+        yield {
+            name: f"postgresql://{USER}:{quote(PASSWORD, safe=UNESCAPED)}@127.0.0.1:{port}/{name}"
+            for name in databases
+        }
     finally:
         if (folder / "data" / "postmaster.pid").exists():
             run("pg_ctl", "-D", folder / "data", "-w", "-m", "immediate", "stop")

@@ -66,7 +66,11 @@ def _listens(port: int) -> bool:
 def _make_bucket(endpoint: str) -> None:
     import boto3
 
-    keys = {"aws_access_key_id": "id", "aws_secret_access_key": "secret", "region_name": "us-east-1"}
+    keys = {
+        "aws_access_key_id": "id",
+        "aws_secret_access_key": "secret",
+        "region_name": "us-east-1",
+    }
     boto3.client("s3", endpoint_url=endpoint, **keys).create_bucket(Bucket=BUCKET)
 
 

@@ -13,15 +13,16 @@ from mlflow.tracking import MlflowClient
 from ray.tune import Callback
 from ray.tune.experiment import Trial
 
-from recsys.config import Config, replace_values
-from recsys.data.pipeline import prepare
+from recsys.config.schema import Config, replace_values
+from recsys.data.preprocessing.pipeline import prepare
 from recsys.data.processed import load
-from recsys.search import session, study
-from recsys.search.record import StudyRecord
-from recsys.search.space_file import parse_space
-from recsys.search.study_files import make_study, reopen, require_new, study_folder
-from recsys.search.study_storage import Start
-from recsys.search.summaries import TrialSummary
+from recsys.search import session
+from recsys.search.record.record import StudyRecord
+from recsys.search.record.study_files import make_study, reopen, require_new, study_folder
+from recsys.search.record.study_storage import Start
+from recsys.search.record.summaries import TrialSummary
+from recsys.search.space.file import parse_space
+from recsys.search.tuning import run
 from recsys.tracking.callback import StudyCallback
 from recsys.tracking.runs import open_tracking
 from recsys.tracking.study_runs import open_study_runs
@@ -34,7 +35,9 @@ SPACE = {
         "model.n_layers": {"low": 1, "high": 2, "when": {"model.name": ["mlp"]}},
         "training.learning_rate": {"low": 1e-3, "high": 3e-1, "log": True},
     },
-    "warm_start": [{"model.name": "inner_product", "model.embedding_dim": 12, "training.learning_rate": 0.05}],
+    "warm_start": [
+        {"model.name": "inner_product", "model.embedding_dim": 12, "training.learning_rate": 0.05}
+    ],
 }
 
 
@@ -45,9 +48,13 @@ def ratings_csv() -> str:
     for user in range(N_USERS):
         liked = generator.sample(range(user % 4, N_ITEMS, 4), 10)
         others = generator.sample([item for item in range(N_ITEMS) if item % 4 != user % 4], 4)
-        rated = [(item, 5) for item in liked] + [(item, generator.choice([2, 4])) for item in others]
+        rated = [(item, 5) for item in liked] + [
+            (item, generator.choice([2, 4])) for item in others
+        ]
         generator.shuffle(rated)
-        lines += [f"{user},{item},{rating},{1000 + time}" for time, (item, rating) in enumerate(rated)]
+        lines += [
+            f"{user},{item},{rating},{1000 + time}" for time, (item, rating) in enumerate(rated)
+        ]
     return "\n".join(lines) + "\n"
 
 
@@ -58,7 +65,7 @@ class Searched:
     folder: Path
     config: Config
     record: StudyRecord
-    outcome: study.Outcome
+    outcome: run.Outcome
 
     @property
     def trials(self) -> dict[int, TrialSummary]:
@@ -78,10 +85,17 @@ def search(
 
     With `tracked`, its trials are logged to the folder's own MLflow database, in the experiment `recsys`.
     """
-    base = {"data.source": str(ratings), "training.max_epochs": 3, "training.batch_size": 128, "study.max_concurrent": 2}
+    base = {
+        "data.source": str(ratings),
+        "training.max_epochs": 3,
+        "training.batch_size": 128,
+        "study.max_concurrent": 2,
+    }
     config = replace_values(Config(), {**base, **values})
     require_new(study_folder(folder, "s"))
-    plan = session.make_plan(config, parse_space(space, "space.yaml"), "s", folder, prepare(config, folder))
+    plan = session.make_plan(
+        config, parse_space(space, "space.yaml"), "s", folder, prepare(config, folder)
+    )
     make_study(plan.study_folder, plan.config, plan.space, Start())
     record = reopen(plan.study_folder, plan.config, plan.space)
     data = ray.put(load(plan.processed, "validation", negatives=False))
@@ -91,7 +105,9 @@ def search(
         runs = open_study_runs(Config(), folder, plan.study_folder, tracking, record.attach_run)
         runs.start({}, {})
         listeners.append(StudyCallback(runs, record))
-    outcome = study.search(plan.study_folder, record, plan.config, data, listeners, slots=slots, gpu_device="cpu")
+    outcome = run.search(
+        plan.study_folder, record, plan.config, data, listeners, slots=slots, gpu_device="cpu"
+    )
     if tracking:
         runs.close()
     return Searched(plan.study_folder, plan.config, record, outcome)
@@ -107,18 +123,26 @@ def logged_trials(uri: str, experiment: str) -> list[Run]:
     client = MlflowClient(tracking_uri=uri)
     found = client.get_experiment_by_name(experiment)
     assert found is not None
-    return sorted(client.search_runs([found.experiment_id], "tags.kind = 'trial'"), key=lambda run: int(run.data.tags["trial"]))
+    return sorted(
+        client.search_runs([found.experiment_id], "tags.kind = 'trial'"),
+        key=lambda run: int(run.data.tags["trial"]),
+    )
 
 
 def logged_steps(uri: str, run: Run, metric: str) -> list[int]:
     """The steps of a metric's history, in order."""
-    return sorted(entry.step for entry in MlflowClient(tracking_uri=uri).get_metric_history(run.info.run_id, metric))
+    return sorted(
+        entry.step
+        for entry in MlflowClient(tracking_uri=uri).get_metric_history(run.info.run_id, metric)
+    )
 
 
 def violated(study_folder: Path) -> set[int]:
     """Numbers of the trials that have a constraint above 0 in the storage."""
     trials = open_optuna(study_folder).trials
-    return {trial.number for trial in trials if any(value > 0 for value in trial.constraints.values())}
+    return {
+        trial.number for trial in trials if any(value > 0 for value in trial.constraints.values())
+    }
 
 
 class Results(Callback):
@@ -127,7 +151,14 @@ class Results(Callback):
     def __init__(self) -> None:
         self.seen: list[tuple[int, int, int]] = []
 
-    def on_trial_result(self, iteration: int, trials: list[Trial], trial: Trial, result: dict[str, Any], **_info: Any) -> None:  # noqa: ARG002
+    def on_trial_result(
+        self,
+        iteration: int,
+        trials: list[Trial],
+        trial: Trial,
+        result: dict[str, Any],
+        **_info: Any,
+    ) -> None:
         self.seen.append((trial.config["number"], result.get("epoch", 0), result["pid"]))
 
     @property

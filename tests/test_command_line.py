@@ -11,9 +11,18 @@ import numpy as np
 import pytest
 from rich.text import Text
 
-from recsys.command_line import DEFAULT_FOLDER, dir_flag, given_storage, print_result, read_config, run, tell, traceback_option
-from recsys.config import Config
-from recsys.data.scan import Summary, merge
+from recsys.command_line import (
+    DEFAULT_FOLDER,
+    dir_flag,
+    given_storage,
+    print_result,
+    read_config,
+    run,
+    tell,
+    traceback_option,
+)
+from recsys.config.schema import Config
+from recsys.data.preprocessing.scan import Summary, merge
 from recsys.errors import DivergenceError, InputError
 
 RECSYS = Path(sys.modules["recsys.command_line"].__file__ or "").parent
@@ -53,7 +62,7 @@ def read() -> click.Command:
     @click.option("--all-users", is_flag=True)
     @click.option("--set", "settings", multiple=True)
     @traceback_option
-    def read(*, space: str, k: int, all_users: bool, settings: tuple[str, ...]) -> None:  # noqa: ARG001
+    def read(*, space: str, k: int, all_users: bool, settings: tuple[str, ...]) -> None:
         read_config(None, None, settings)
 
     return read
@@ -66,14 +75,21 @@ def test_what_the_command_returns_is_the_exit_code(capfd: pytest.CaptureFixture[
     assert capfd.readouterr() == ("", "")
 
 
-def test_a_users_mistake_is_one_line_and_2(read: click.Command, capfd: pytest.CaptureFixture[str]) -> None:
+def test_a_users_mistake_is_one_line_and_2(
+    read: click.Command, capfd: pytest.CaptureFixture[str]
+) -> None:
     assert run(read, ["--space", "x", "--set", "model.embeding_dim=8"]) == 2
     message = "--set: model.embeding_dim: must be a config path, but got an unknown name. Did you mean model.embedding_dim?"
     assert capfd.readouterr() == ("", f"error: {message}\n")
 
 
-def test_several_mistakes_are_a_headline_and_a_line_each(read: click.Command, capfd: pytest.CaptureFixture[str]) -> None:
-    assert run(read, ["--space", "x", "--set", "model.embedding_dim=0", "--set", "model.dropout=1"]) == 2
+def test_several_mistakes_are_a_headline_and_a_line_each(
+    read: click.Command, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert (
+        run(read, ["--space", "x", "--set", "model.embedding_dim=0", "--set", "model.dropout=1"])
+        == 2
+    )
     assert capfd.readouterr().err.splitlines() == [
         "error: --set: 2 mistakes",
         "  model.embedding_dim: must be at least 1, but got 0. The default is 16.",
@@ -81,10 +97,15 @@ def test_several_mistakes_are_a_headline_and_a_line_each(read: click.Command, ca
     ]
 
 
-def test_a_missing_file_is_a_users_mistake(capfd: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+def test_a_missing_file_is_a_users_mistake(
+    capfd: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
     file = tmp_path / "c.yaml"
     assert run_callback(lambda: read_config(file, None, ())) == 2
-    assert capfd.readouterr().err == f"error: {file}: must be a YAML file, but got no such file. Check the path.\n"
+    assert (
+        capfd.readouterr().err
+        == f"error: {file}: must be a YAML file, but got no such file. Check the path.\n"
+    )
 
 
 BUGS = [
@@ -98,10 +119,26 @@ BUGS = [
     "int('x')",
     "open('no/such/file')",
     "1.0 / 0",
-    *(f"raise {kind}('x')" for kind in ("ValueError", "FileNotFoundError", "ConnectionError", "FloatingPointError", "KeyError")),
     *(
         f"raise {kind}('x')"
-        for kind in ("IndexError", "TypeError", "RuntimeError", "AttributeError", "AssertionError", "OSError")
+        for kind in (
+            "ValueError",
+            "FileNotFoundError",
+            "ConnectionError",
+            "FloatingPointError",
+            "KeyError",
+        )
+    ),
+    *(
+        f"raise {kind}('x')"
+        for kind in (
+            "IndexError",
+            "TypeError",
+            "RuntimeError",
+            "AttributeError",
+            "AssertionError",
+            "OSError",
+        )
     ),
 ]
 
@@ -123,27 +160,41 @@ def test_a_bug_in_recsys_is_a_traceback_and_1(bug: str, capfd: pytest.CaptureFix
 
 @pytest.mark.parametrize("ask", ["flag", "variable"])
 def test_the_traceback_of_a_users_mistake_is_shown_where_asked_for(
-    ask: str, read: click.Command, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    ask: str,
+    read: click.Command,
+    capfd: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     if ask == "variable":
         monkeypatch.setenv("RECSYS_TRACEBACK", "1")
-    assert run(read, ["--space", "x", "--set", "x", *(["--traceback"] if ask == "flag" else [])]) == 2
+    assert (
+        run(read, ["--space", "x", "--set", "x", *(["--traceback"] if ask == "flag" else [])]) == 2
+    )
     err = capfd.readouterr().err
     assert err.startswith("Traceback (most recent call last):\n")
-    assert err.endswith("\nerror: --set: must be PATH=VALUE, but got 'x'. Write it as --set training.batch_size=512.\n")
+    assert err.endswith(
+        "\nerror: --set: must be PATH=VALUE, but got 'x'. Write it as --set training.batch_size=512.\n"
+    )
 
 
 def test_an_input_error_has_its_parts_and_survives_pickling() -> None:
     for error in (
         InputError("study.n_trials", "must be at least 1", 0, "Raise it."),
         InputError("a.csv", "must hold rows", found="is empty", remedy="Add some."),
-        InputError.listing("c.yaml", ["x: must be 1, but got 2. Set it.", "y: must be 3, but got 4. Set it."]),
+        InputError.listing(
+            "c.yaml", ["x: must be 1, but got 2. Set it.", "y: must be 3, but got 4. Set it."]
+        ),
         DivergenceError("train_loss", "must be finite", float("inf"), "Lower it."),
     ):
         again = pickle.loads(pickle.dumps(error))
         assert (type(again), str(again), vars(again)) == (type(error), str(error), vars(error))
     error = InputError("study.n_trials", "must be at least 1", 0, "Raise it.")
-    assert (error.place, error.rule, error.value, error.remedy) == ("study.n_trials", "must be at least 1", 0, "Raise it.")
+    assert (error.place, error.rule, error.value, error.remedy) == (
+        "study.n_trials",
+        "must be at least 1",
+        0,
+        "Raise it.",
+    )
     assert str(error) == "study.n_trials: must be at least 1, but got 0. Raise it."
     assert str(InputError("a.csv", "must hold rows", found="is empty", remedy="Add some.")) == (
         "a.csv: must hold rows, but is empty. Add some."
@@ -155,7 +206,9 @@ def raise_no_room() -> None:
 
 
 def raise_no_room_elsewhere() -> None:
-    raise InputError("tracking.uri", "must be reachable", "y (database or disk is full)", "Free some.")
+    raise InputError(
+        "tracking.uri", "must be reachable", "y (database or disk is full)", "Free some."
+    )
 
 
 @pytest.mark.parametrize(
@@ -166,7 +219,10 @@ def raise_no_room_elsewhere() -> None:
             "/nowhere/x.db: must have room to be written, but got [Errno 28] No space left on device: '/nowhere/x.db'. "
             "Free some.",
         ),
-        (raise_no_room_elsewhere, "tracking.uri: must be reachable, but got y (database or disk is full). Free some."),
+        (
+            raise_no_room_elsewhere,
+            "tracking.uri: must be reachable, but got y (database or disk is full). Free some.",
+        ),
     ],
 )
 def test_a_full_disk_is_no_mistake_and_one_line(
@@ -187,12 +243,27 @@ def test_an_interrupt_is_130(interrupt: type[BaseException]) -> None:
 @pytest.mark.parametrize(
     ("argv", "expected"),
     [
-        (["--spac", "x"], "--spac: must be an option of this command, but got an unknown one. Did you mean --space?"),
-        (["--zzzzzzz"], "--zzzzzzz: must be an option of this command, but got an unknown one. See --help."),
+        (
+            ["--spac", "x"],
+            "--spac: must be an option of this command, but got an unknown one. Did you mean --space?",
+        ),
+        (
+            ["--zzzzzzz"],
+            "--zzzzzzz: must be an option of this command, but got an unknown one. See --help.",
+        ),
         ([], "--space: must be given, but got nothing. See --help."),
-        (["--space"], "command line: must follow the usage, but got: Option '--space' requires an argument. See --help."),
-        (["--space", "x", "y"], "command line: must follow the usage, but got: Got unexpected extra argument (y). See --help."),
-        (["--space", "x", "-k", "0"], "-k: must follow the usage, but got: 0 is not in the range x>=1. See --help."),
+        (
+            ["--space"],
+            "command line: must follow the usage, but got: Option '--space' requires an argument. See --help.",
+        ),
+        (
+            ["--space", "x", "y"],
+            "command line: must follow the usage, but got: Got unexpected extra argument (y). See --help.",
+        ),
+        (
+            ["--space", "x", "-k", "0"],
+            "-k: must follow the usage, but got: 0 is not in the range x>=1. See --help.",
+        ),
         (
             ["--space", "x", "--all-users=3"],
             "command line: must follow the usage, but got: Option '--all-users' does not take a value. See --help.",
@@ -214,7 +285,9 @@ def test_help_is_on_standard_output(read: click.Command, capfd: pytest.CaptureFi
 
 
 @pytest.mark.parametrize(("argv", "result"), [([], "name is é"), (["--json"], '{"name": "é"}')])
-def test_standard_output_holds_the_result_alone(argv: list[str], result: str, tmp_path: Path) -> None:
+def test_standard_output_holds_the_result_alone(
+    argv: list[str], result: str, tmp_path: Path
+) -> None:
     script = tmp_path / "chatty.py"
     script.write_text(SCRIPT, encoding="utf-8")
     command = [sys.executable, "-X", "utf8", str(script), *argv]
@@ -236,7 +309,9 @@ def test_standard_output_is_given_back(capfd: pytest.CaptureFixture[str]) -> Non
 
 
 def test_a_result_is_wrapped_and_coloured_by_nobody(capsys: pytest.CaptureFixture[str]) -> None:
-    print_result({"word": "[bold]" + "x" * 300}, as_json=False, describe=lambda answer: Text(answer["word"]))
+    print_result(
+        {"word": "[bold]" + "x" * 300}, as_json=False, describe=lambda answer: Text(answer["word"])
+    )
     assert capsys.readouterr().out == "[bold]" + "x" * 300 + "\n"
 
 
@@ -251,7 +326,11 @@ def test_read_config_tells_which_paths_were_decided(tmp_path: Path) -> None:
     flags = {"training.max_epochs": ("--max-epochs", "7"), "study.n_trials": ("--trials", None)}
     config, decided = read_config(file, "no", ["training.learning_rate=1e-4"], flags)
     assert decided == {"data.source", "training.max_epochs", "training.learning_rate"}
-    assert (config.data.source, config.training.max_epochs, config.training.learning_rate) == ("no", 7, 1e-4)
+    assert (config.data.source, config.training.max_epochs, config.training.learning_rate) == (
+        "no",
+        7,
+        1e-4,
+    )
     assert (config.model.name, config.study.n_trials) == ("gmf", None)
 
 
@@ -259,7 +338,10 @@ def test_read_config_tells_which_paths_were_decided(tmp_path: Path) -> None:
 def test_a_flag_is_named_by_its_mistake(text: str, shown: str) -> None:
     with pytest.raises(ValueError, match="--trials") as caught:
         read_config(None, None, [], {"study.n_trials": ("--trials", text)})
-    assert str(caught.value) == f"--trials: study.n_trials: must be a whole number, but got {shown}. The default is null."
+    assert (
+        str(caught.value)
+        == f"--trials: study.n_trials: must be a whole number, but got {shown}. The default is null."
+    )
 
 
 def test_a_path_to_data_is_text_whatever_it_looks_like() -> None:
@@ -268,14 +350,19 @@ def test_a_path_to_data_is_text_whatever_it_looks_like() -> None:
 
 
 @pytest.mark.parametrize(
-    ("folder", "expected"), [(DEFAULT_FOLDER, ""), (Path("/x/y"), " --dir /x/y"), (Path("my runs"), " --dir 'my runs'")]
+    ("folder", "expected"),
+    [(DEFAULT_FOLDER, ""), (Path("/x/y"), " --dir /x/y"), (Path("my runs"), " --dir 'my runs'")],
 )
 def test_suggested_commands_find_the_same_folder(folder: Path, expected: str) -> None:
     assert dir_flag(folder) == expected
 
 
 def test_a_result_is_exact_but_for_folders_in_s3(capfd: pytest.CaptureFixture[str]) -> None:
-    answer = {"title": "ftp://me:you@home", "model": "/tmp/recsys-x1/s3:/bucket/p/models/m", "score": 0.1 + 0.2}
+    answer = {
+        "title": "ftp://me:you@home",
+        "model": "/tmp/recsys-x1/s3:/bucket/p/models/m",
+        "score": 0.1 + 0.2,
+    }
     expected = {"title": "ftp://me:you@home", "model": "s3://bucket/p/models/m", "score": 0.1 + 0.2}
     print_result(answer, True, lambda _: Text())
     assert json.loads(capfd.readouterr().out) == expected
@@ -293,13 +380,19 @@ def test_no_password_is_told(capfd: pytest.CaptureFixture[str]) -> None:
 
 def test_nothing_that_is_reported_controls_the_terminal(capfd: pytest.CaptureFixture[str]) -> None:
     assert tell(RuntimeError("a\tb\nc \x1b[31m \x07 \x9b \ud800 ü \u202e")) == 1
-    assert capfd.readouterr().err.endswith("RuntimeError: a\tb\nc \\u001b[31m \\u0007 \\u009b \\ud800 ü \\u202e\n")
+    assert capfd.readouterr().err.endswith(
+        "RuntimeError: a\tb\nc \\u001b[31m \\u0007 \\u009b \\ud800 ü \\u202e\n"
+    )
     print_result({"path": "a\nb\x1b"}, False, lambda told: Text(told["path"]))
     assert capfd.readouterr().out == "a\\u000ab\\u001b\n"
 
 
 def test_the_storage_that_a_command_is_given(monkeypatch: pytest.MonkeyPatch) -> None:
-    both = ["study.storage=mysql://h/a", "training.loss=squared", "study.storage='mysql://u:pass@h/b'"]
+    both = [
+        "study.storage=mysql://h/a",
+        "training.loss=squared",
+        "study.storage='mysql://u:pass@h/b'",
+    ]
     assert given_storage(both) == "mysql://u@h/b"
     assert given_storage(["training.loss=squared"]) is None
     monkeypatch.setenv("RECSYS_STUDY_STORAGE", "mysql://u@h/c")
@@ -307,9 +400,16 @@ def test_the_storage_that_a_command_is_given(monkeypatch: pytest.MonkeyPatch) ->
     assert given_storage(both) == "mysql://u@h/b"
 
 
-def test_a_mistake_shows_no_password(capfd: pytest.CaptureFixture[str], read: click.Command) -> None:
+def test_a_mistake_shows_no_password(
+    capfd: pytest.CaptureFixture[str], read: click.Command
+) -> None:
     url = "http://bob:it's a very long M4RK that is cut off in the middle, after sixty characters@h"
-    for setting in (f"tracking.uri=[{url!r}]", f"tracking.uri:{url}", f"tracking.url={url}", f"data.files={url!r}"):
+    for setting in (
+        f"tracking.uri=[{url!r}]",
+        f"tracking.uri:{url}",
+        f"tracking.url={url}",
+        f"data.files={url!r}",
+    ):
         assert run(read, ["--space", "x", "--set", setting]) == 2
         told = capfd.readouterr().err
         assert told.startswith("error: ")

@@ -2,16 +2,20 @@ from pathlib import Path
 
 import pytest
 
-from recsys.config import Config
-from recsys.config_files import load_config
-from recsys.data.catalog import CATALOG, EMBEDDED
-from recsys.search.space import Domain
-from recsys.search.space_file import read_space
+from recsys.config.files import load_config
+from recsys.config.schema import Config
+from recsys.data.sources.catalog import CATALOG, EMBEDDED
+from recsys.search.space.file import read_space
+from recsys.search.space.space import Domain
 
 ROOT = Path(__file__).parent.parent
 CONFIGS = sorted((ROOT / "configs").glob("*.yaml"))
 SPACES = sorted((ROOT / "search_spaces").glob("*.yaml"))
-VARIANTS = {"nn_inner_product": "inner_product", "nn_colab_filter_linear": "gmf", "nn_colab_filter_non_linear": "mlp"}
+VARIANTS = {
+    "nn_inner_product": "inner_product",
+    "nn_colab_filter_linear": "gmf",
+    "nn_colab_filter_non_linear": "mlp",
+}
 
 
 @pytest.mark.parametrize("file", CONFIGS, ids=lambda file: file.stem)
@@ -41,14 +45,22 @@ def test_a_variants_space_is_the_whole_one_restricted_to_it(variant: str) -> Non
     space = read_space(ROOT / "search_spaces" / f"{variant}.yaml")
     for parent in ("model.name", "training.loss", "training.negative_sampling"):
         # Of several domains of a path, the first that applies.
-        applying = [domain.choices for domain in whole.domains if domain.path == parent and _applies(domain, variant)][:1]
+        applying = [
+            domain.choices
+            for domain in whole.domains
+            if domain.path == parent and _applies(domain, variant)
+        ][:1]
         expected = [(variant,)] if parent == "model.name" else applying
         assert [domain.choices for domain in space.domains if domain.path == parent] == expected
     others = {"model.name", "training.loss", "training.negative_sampling"}
     edges = {(d.path, d.edges, d.log) for d in space.domains if d.path not in others}
     assert edges <= {(d.path, d.edges, d.log) for d in whole.domains if _applies(d, variant)}
-    assert {d.path for d in space.domains} == {d.path for d in whole.domains if _applies(d, variant)}
-    assert space.warm_start == tuple(point for point in whole.warm_start if point.get("model.name") == variant)
+    assert {d.path for d in space.domains} == {
+        d.path for d in whole.domains if _applies(d, variant)
+    }
+    assert space.warm_start == tuple(
+        point for point in whole.warm_start if point.get("model.name") == variant
+    )
 
 
 def _applies(domain: Domain, variant: str) -> bool:

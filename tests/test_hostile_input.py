@@ -14,15 +14,14 @@ import pytest
 import ray.data.extensions
 
 from recsys import evaluate, preprocess, recommend, train, tune
-from recsys.config_files import dump_yaml
-from recsys.data.files import DataFile
+from recsys.config.files import dump_yaml
+from recsys.config.yaml_text import parse_yaml
 from recsys.data.processed import Processed, item_ids, read_manifest
-from recsys.data.titles import read_titles
-from recsys.search.study_files import started_config, started_space
-from recsys.yaml_text import parse_yaml
-
-from .commands.in_process import answer, run
-from .small_search import SPACE, open_optuna, ratings_csv
+from recsys.data.readers.titles import read_titles
+from recsys.data.sources.files import DataFile
+from recsys.search.record.study_files import started_config, started_space
+from tests.commands.in_process import answer, run
+from tests.small_search import SPACE, open_optuna, ratings_csv
 
 ROOT = Path(__file__).parents[1]
 
@@ -54,7 +53,9 @@ def payload(mark: Path) -> bytes:
 
 def pickled_column(payload: bytes, n: int) -> pa.Array:
     """A column of the type by which Ray Data stores objects."""
-    return pa.ExtensionArray.from_storage(ray.data.extensions.ArrowPythonObjectType(), pa.array([payload] * n, pa.large_binary()))
+    return pa.ExtensionArray.from_storage(
+        ray.data.extensions.ArrowPythonObjectType(), pa.array([payload] * n, pa.large_binary())
+    )
 
 
 def nested_column(payload: bytes, n: int) -> pa.Array:
@@ -67,71 +68,122 @@ NUMBERS = pa.array(range(40))
 @pytest.mark.parametrize("column", ["user", "item", "rating", "timestamp", "title"])
 @pytest.mark.parametrize("make", [pickled_column, nested_column])
 def test_a_column_of_pickles(
-    ray_here: None,  # noqa: ARG001
+    ray_here: None,
     tmp_path: Path,
     mark: Path,
     payload: bytes,
     column: str,
     make: Callable[[bytes, int], pa.Array],
 ) -> None:
-    columns = {"user": NUMBERS, "item": NUMBERS, "rating": NUMBERS, "timestamp": NUMBERS, column: make(payload, 40)}
+    columns = {
+        "user": NUMBERS,
+        "item": NUMBERS,
+        "rating": NUMBERS,
+        "timestamp": NUMBERS,
+        column: make(payload, 40),
+    }
     pq.write_table(pa.table(columns), tmp_path / "data.parquet")
-    code, out, err = run(preprocess.main, "--data", tmp_path / "data.parquet", "--dir", tmp_path / "exp")
+    code, out, err = run(
+        preprocess.main, "--data", tmp_path / "data.parquet", "--dir", tmp_path / "exp"
+    )
     assert (code, out) == (2, "")
     assert f"error: data.parquet, column {column}: must hold plain values, but holds " in err
     assert not mark.exists()
 
 
 def test_titles_of_pickles(tmp_path: Path, mark: Path, payload: bytes) -> None:
-    pq.write_table(pa.table({"item": NUMBERS, "title": pickled_column(payload, 40)}), tmp_path / "movies.parquet")
+    pq.write_table(
+        pa.table({"item": NUMBERS, "title": pickled_column(payload, 40)}),
+        tmp_path / "movies.parquet",
+    )
     with pytest.raises(ValueError, match=r"movies\.parquet, column title: must hold plain values"):
         read_titles(DataFile(str(tmp_path / "movies.parquet")))
     assert not mark.exists()
 
 
 @pytest.mark.parametrize("name", ["data.csv", "data.parquet", "data.csv.gz", "data.zip", "u.data"])
-def test_a_pickle_in_the_place_of_data(tmp_path: Path, mark: Path, payload: bytes, name: str) -> None:
+def test_a_pickle_in_the_place_of_data(
+    tmp_path: Path, mark: Path, payload: bytes, name: str
+) -> None:
     (tmp_path / name).write_bytes(payload)
     code, out, err = run(preprocess.main, "--data", tmp_path / name, "--dir", tmp_path / "exp")
     assert (code, out) == (2, "")
-    assert err.startswith(f"error: {name}: must be CSV, TSV, gzip, zip or Parquet, but it is binary.")
+    assert err.startswith(
+        f"error: {name}: must be CSV, TSV, gzip, zip or Parquet, but it is binary."
+    )
     assert not mark.exists()
 
 
 @pytest.fixture(scope="module")
-def home(ray_here: None, tmp_path_factory: pytest.TempPathFactory) -> Path:  # noqa: ARG001
+def home(ray_here: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a small study `s`, its data and a model `c`."""
     folder = tmp_path_factory.mktemp("hostile")
     (folder / "ratings.csv").write_text(ratings_csv())
     (folder / "space.yaml").write_text(dump_yaml(SPACE))
-    (folder / "c.yaml").write_text("{training: {max_epochs: 1}, model: {name: gmf, embedding_dim: 4}}")
+    (folder / "c.yaml").write_text(
+        "{training: {max_epochs: 1}, model: {name: gmf, embedding_dim: 4}}"
+    )
     places = ["--data", folder / "ratings.csv", "--dir", folder]
-    answer(tune.main, "--space", folder / "space.yaml", *places, "--name", "s", "--trials", 2, "--max-epochs", 1)
+    answer(
+        tune.main,
+        "--space",
+        folder / "space.yaml",
+        *places,
+        "--name",
+        "s",
+        "--trials",
+        2,
+        "--max-epochs",
+        1,
+    )
     answer(train.main, "--config", folder / "c.yaml", *places)
     return folder
 
 
 def test_a_study_full_of_pickles(home: Path, mark: Path, payload: bytes) -> None:
     study = home / "studies" / "s"
-    foreign = ("tuner.pkl", "trainable.pkl", "searcher-state-1.pkl", "experiment_state-1.json", ".tmp_generator", "sampler.pkl")
-    for name in (*foreign, "best.yaml", "trials.parquet", "trials/2/checkpoint.safetensors", "trials/tuner.pkl"):
+    foreign = (
+        "tuner.pkl",
+        "trainable.pkl",
+        "searcher-state-1.pkl",
+        "experiment_state-1.json",
+        ".tmp_generator",
+        "sampler.pkl",
+    )
+    for name in (
+        *foreign,
+        "best.yaml",
+        "trials.parquet",
+        "trials/2/checkpoint.safetensors",
+        "trials/tuner.pkl",
+    ):
         (study / name).parent.mkdir(exist_ok=True)
         (study / name).write_bytes(payload)
     code, _, err = run(tune.main, "--name", "s", "--resume", "--trials", 4, "--dir", home)
     # The third trial finds a pickle for a checkpoint and fails alone; what the search writes itself is written anew.
     assert code == 0, err
-    assert [trial.state.name for trial in open_optuna(study).trials] == ["COMPLETE", "COMPLETE", "FAIL", "COMPLETE"]
+    assert [trial.state.name for trial in open_optuna(study).trials] == [
+        "COMPLETE",
+        "COMPLETE",
+        "FAIL",
+        "COMPLETE",
+    ]
     assert parse_yaml((study / "best.yaml").read_text(), "best.yaml")["training"]["max_epochs"] == 1
     assert not mark.exists()
 
 
 @pytest.mark.parametrize("file", ["config.yaml", "space.yaml"])
-@pytest.mark.parametrize("tag", ["!!python/object/apply:os.mknod [{mark}]", "!!python/name:os.mknod", "!mine {{a: 1}}"])
+@pytest.mark.parametrize(
+    "tag", ["!!python/object/apply:os.mknod [{mark}]", "!!python/name:os.mknod", "!mine {{a: 1}}"]
+)
 def test_tags_in_a_study(home: Path, tmp_path: Path, mark: Path, file: str, tag: str) -> None:
     study = tmp_path / "studies" / "s"
     shutil.copytree(home / "studies" / "s", study)
     (study / file).write_text(f"model: {tag.format(mark=mark)}\n")
-    with pytest.raises(ValueError, match=rf"{file}, line 1, column 8: must be valid YAML, but got could not determine a constr"):
+    with pytest.raises(
+        ValueError,
+        match=rf"{file}, line 1, column 8: must be valid YAML, but got could not determine a constr",
+    ):
         (started_config if file == "config.yaml" else started_space)(study)
     assert not mark.exists()
 
@@ -143,7 +195,9 @@ def test_processed_data_of_pickles(home: Path, tmp_path: Path, mark: Path, paylo
     manifest = read_manifest(path)
     assert manifest is not None
     table = pq.read_table(path / "items.parquet")
-    table = table.set_column(table.column_names.index("item_id"), "item_id", pickled_column(payload, len(table)))
+    table = table.set_column(
+        table.column_names.index("item_id"), "item_id", pickled_column(payload, len(table))
+    )
     pq.write_table(table, path / "items.parquet")
     with pytest.raises(ValueError, match=r"items\.parquet, column item_id: must hold plain values"):
         item_ids(Processed(path, path.name, manifest)).to_pylist()
@@ -152,12 +206,16 @@ def test_processed_data_of_pickles(home: Path, tmp_path: Path, mark: Path, paylo
 
 def pickled_users(model: Path, payload: bytes) -> None:
     table = pq.read_table(model / "users.parquet")
-    pq.write_table(table.set_column(1, "user_id", pickled_column(payload, len(table))), model / "users.parquet")
+    pq.write_table(
+        table.set_column(1, "user_id", pickled_column(payload, len(table))), model / "users.parquet"
+    )
 
 
 def foreign_first_column(model: Path, payload: bytes) -> None:
     table = pq.read_table(model / "items.parquet")
-    pq.write_table(table.add_column(0, "first", pickled_column(payload, len(table))), model / "items.parquet")
+    pq.write_table(
+        table.add_column(0, "first", pickled_column(payload, len(table))), model / "items.parquet"
+    )
 
 
 def overwrite(name: str) -> Callable[[Path, bytes], None]:
@@ -174,14 +232,29 @@ def lead_out(model: Path, _payload: bytes) -> None:
 
 
 MODELS: dict[str, tuple[Callable[[Path, bytes], None], str]] = {
-    "pickled weights": (overwrite("model.safetensors"), "model.safetensors: must be whole and of this model"),
+    "pickled weights": (
+        overwrite("model.safetensors"),
+        "model.safetensors: must be whole and of this model",
+    ),
     "pickled config": (overwrite("config.yaml"), "config.yaml: must be UTF-8 text"),
     "pickled metrics": (overwrite("metrics.json"), "metrics.json: must be whole and of this model"),
     "pickled items": (overwrite("items.parquet"), "items.parquet: must be whole and of this model"),
-    "users of pickles": (pickled_users, "users.parquet: must be whole and of this model, but got no column user_id of type"),
-    "foreign pickle": (overwrite("python_model.pkl"), "m: must hold a model's own files alone, but got python_model.pkl."),
-    "foreign weights": (overwrite("pytorch_model.bin"), "m: must hold a model's own files alone, but got pytorch_model.bin."),
-    "link that leads out": (lead_out, "m: must hold a model's own files alone, but got metrics.json."),
+    "users of pickles": (
+        pickled_users,
+        "users.parquet: must be whole and of this model, but got no column user_id of type",
+    ),
+    "foreign pickle": (
+        overwrite("python_model.pkl"),
+        "m: must hold a model's own files alone, but got python_model.pkl.",
+    ),
+    "foreign weights": (
+        overwrite("pytorch_model.bin"),
+        "m: must hold a model's own files alone, but got pytorch_model.bin.",
+    ),
+    "link that leads out": (
+        lead_out,
+        "m: must hold a model's own files alone, but got metrics.json.",
+    ),
 }
 
 
@@ -190,7 +263,10 @@ def test_a_hostile_model(home: Path, tmp_path: Path, mark: Path, payload: bytes,
     spoil, message = MODELS[name]
     shutil.copytree(home / "models" / "c", tmp_path / "m")
     spoil(tmp_path / "m", payload)
-    asked: list[tuple[Callable[[list[str]], int], list[Any]]] = [(evaluate.main, []), (recommend.main, ["--all-users"])]
+    asked: list[tuple[Callable[[list[str]], int], list[Any]]] = [
+        (evaluate.main, []),
+        (recommend.main, ["--all-users"]),
+    ]
     for main, argv in asked:
         code, out, err = run(main, "--model", tmp_path / "m", "--dir", home, *argv)
         assert (code, out) == (2, "")
@@ -199,7 +275,9 @@ def test_a_hostile_model(home: Path, tmp_path: Path, mark: Path, payload: bytes,
     assert not mark.exists()
 
 
-def test_a_foreign_column_is_not_read(home: Path, tmp_path: Path, mark: Path, payload: bytes) -> None:
+def test_a_foreign_column_is_not_read(
+    home: Path, tmp_path: Path, mark: Path, payload: bytes
+) -> None:
     shutil.copytree(home / "models" / "c", tmp_path / "m")
     foreign_first_column(tmp_path / "m", payload)
     assert "1" in answer(recommend.main, "--model", tmp_path / "m", "--user", 1, "--dir", home)
@@ -207,8 +285,12 @@ def test_a_foreign_column_is_not_read(home: Path, tmp_path: Path, mark: Path, pa
 
 
 def test_recsys_itself_unpickles_nothing() -> None:
-    unpickling = re.compile(r"\b(pickle|cloudpickle|dill|joblib|marshal|shelve|torch\.load|np\.load|allow_pickle|read_pickle)\b")
+    unpickling = re.compile(
+        r"\b(pickle|cloudpickle|dill|joblib|marshal|shelve|torch\.load|np\.load|allow_pickle|read_pickle)\b"
+    )
     assert unpickling.search("state = torch.load(path)")
-    sources = {path.name: path.read_text(encoding="utf-8") for path in (ROOT / "recsys").rglob("*.py")}
+    sources = {
+        path.name: path.read_text(encoding="utf-8") for path in (ROOT / "recsys").rglob("*.py")
+    }
     assert "saved_model.py" in sources
     assert [name for name, source in sources.items() if unpickling.search(source)] == []

@@ -21,31 +21,55 @@ chmod +x .venv/bin/python .venv/bin/uv
 """
 
 
-def make(folder: Path, *, uv_exit_code: int, torch_backend: str | None = None) -> tuple[int, list[str], str]:
+def make(
+    folder: Path, *, uv_exit_code: int, torch_backend: str | None = None
+) -> tuple[int, list[str], str]:
     """Return the exit code of `make .venv/installed`, the installs that it asked for, and its standard error."""
     for name in ("Makefile", "pyproject.toml", "constraints.txt"):
         shutil.copy(ROOT / name, folder)
     python = folder / "python"
     python.write_text(PYTHON.format(uv_exit_code=uv_exit_code), encoding="utf-8")
     python.chmod(0o755)
-    variables = [f"PYTHON={python}", *([] if torch_backend is None else [f"TORCH_BACKEND={torch_backend}"])]
-    surroundings = {name: value for name, value in os.environ.items() if name not in {"MAKEFLAGS", "TORCH_BACKEND"}}
+    variables = [
+        f"PYTHON={python}",
+        *([] if torch_backend is None else [f"TORCH_BACKEND={torch_backend}"]),
+    ]
+    surroundings = {
+        name: value
+        for name, value in os.environ.items()
+        if name not in {"MAKEFLAGS", "TORCH_BACKEND"}
+    }
     made = subprocess.run(
-        ["make", ".venv/installed", *variables], cwd=folder, env=surroundings, capture_output=True, text=True, check=False
+        ["make", ".venv/installed", *variables],
+        cwd=folder,
+        env=surroundings,
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert made.returncode in {0, 2}
     assert (folder / ".venv/installed").exists() == (made.returncode == 0)
-    return made.returncode, (folder / "installs").read_text(encoding="utf-8").splitlines(), made.stderr
+    return (
+        made.returncode,
+        (folder / "installs").read_text(encoding="utf-8").splitlines(),
+        made.stderr,
+    )
 
 
 UV = "-m pip install --quiet --constraint constraints.txt uv"
-TORCH_BY_UV = "uv pip install --python .venv/bin/python --constraint constraints.txt --torch-backend {} torch"
+TORCH_BY_UV = (
+    "uv pip install --python .venv/bin/python --constraint constraints.txt --torch-backend {} torch"
+)
 TORCH_BY_PIP = "-m pip install --quiet --constraint constraints.txt torch"
 PROJECT = "-m pip install --quiet --constraint constraints.txt --editable .[dev]"
 
 
-@pytest.mark.parametrize(("asked", "backend"), [(None, "cpu"), ("auto", "auto"), ("cu130", "cu130")])
-def test_make_installs_the_build_of_torch_before_the_project(tmp_path: Path, asked: str | None, backend: str) -> None:
+@pytest.mark.parametrize(
+    ("asked", "backend"), [(None, "cpu"), ("auto", "auto"), ("cu130", "cu130")]
+)
+def test_make_installs_the_build_of_torch_before_the_project(
+    tmp_path: Path, asked: str | None, backend: str
+) -> None:
     code, installs, errors = make(tmp_path, uv_exit_code=0, torch_backend=asked)
     assert (code, installs) == (0, [UV, TORCH_BY_UV.format(backend), PROJECT])
     assert "CUDA" not in errors
@@ -54,7 +78,9 @@ def test_make_installs_the_build_of_torch_before_the_project(tmp_path: Path, ask
 def test_make_says_what_pip_fetches_where_uv_finds_no_cpu_build(tmp_path: Path) -> None:
     code, installs, errors = make(tmp_path, uv_exit_code=2)
     assert (code, installs) == (0, [UV, TORCH_BY_UV.format("cpu"), TORCH_BY_PIP, PROJECT])
-    assert "pip installs the build of the package index, on Linux several gigabytes for CUDA" in errors
+    assert (
+        "pip installs the build of the package index, on Linux several gigabytes for CUDA" in errors
+    )
 
 
 def test_make_replaces_no_build_that_was_asked_for_by_another(tmp_path: Path) -> None:
@@ -63,15 +89,23 @@ def test_make_replaces_no_build_that_was_asked_for_by_another(tmp_path: Path) ->
 
 
 def test_uv_has_one_version() -> None:
-    (version,) = re.findall(r"^uv==(.+)$", (ROOT / "constraints.txt").read_text(encoding="utf-8"), re.MULTILINE)
+    (version,) = re.findall(
+        r"^uv==(.+)$", (ROOT / "constraints.txt").read_text(encoding="utf-8"), re.MULTILINE
+    )
     for file in [ROOT / "Dockerfile", *CLUSTERS]:
-        assert set(re.findall(r"\buv==([\d.]+)", file.read_text(encoding="utf-8"))) == {version}, file.name
+        assert set(re.findall(r"\buv==([\d.]+)", file.read_text(encoding="utf-8"))) == {version}, (
+            file.name
+        )
 
 
-@pytest.mark.parametrize("file", [ROOT / "Dockerfile", *CLUSTERS, *GUIDES], ids=lambda file: file.name)
+@pytest.mark.parametrize(
+    "file", [ROOT / "Dockerfile", *CLUSTERS, *GUIDES], ids=lambda file: file.name
+)
 def test_installs_by_uv_choose_the_build_of_torch(file: Path) -> None:
     """Installs by pip add uv, or an extra in an environment that has torch."""
     by_uv = re.findall(r"uv pip install [^`\n]+", file.read_text(encoding="utf-8"))
     assert by_uv
     for command in by_uv:
-        assert re.search(r'--torch-backend (cpu|auto|cu130|"\$TORCH_BACKEND") -c constraints\.txt -e ', command), command
+        assert re.search(
+            r'--torch-backend (cpu|auto|cu130|"\$TORCH_BACKEND") -c constraints\.txt -e ', command
+        ), command

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Literal, get_args, get_origin
 
-from recsys.config import Config, config_paths, get_value
+from recsys.config.schema import Config, config_paths, get_value
 
 README = Path(__file__).parents[1] / "README.md"
 BEGIN, END = "<!-- config paths: begin -->\n", "<!-- config paths: end -->"
@@ -29,7 +29,9 @@ def make_table() -> str:
         section, name = path.split(".")
         field = type(getattr(Config(), section)).model_fields[name]
         default = get_value(Config(), path)
-        others = ", ".join(str(choice) for choice in choices_of(field.annotation) if choice != default)
+        others = ", ".join(
+            str(choice) for choice in choices_of(field.annotation) if choice != default
+        )
         lines.append(
             f"| `{path}` | {show(default)}{f' ({others})' if others else ''} | {' '.join((field.description or '').split())} |"
         )

@@ -53,7 +53,9 @@ def test_the_terms_of_the_data_lie_beside_them_unabridged(wheel: ZipFile) -> Non
 
 
 def test_the_wheel_has_every_file_of_the_package_and_nothing_else(wheel: ZipFile) -> None:
-    package = {path.relative_to(ROOT).as_posix() for path in (ROOT / "recsys").rglob("*") if path.is_file()}
+    package = {
+        path.relative_to(ROOT).as_posix() for path in (ROOT / "recsys").rglob("*") if path.is_file()
+    }
     assert {name for name in wheel.namelist() if ".dist-info/" not in name} == {
         name for name in package if "__pycache__" not in name
     }

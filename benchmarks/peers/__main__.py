@@ -41,9 +41,13 @@ def measure() -> Iterator[Row]:
         installed = [peer for peer in PEERS if peer.python.exists()]
         for peer in PEERS:
             if peer not in installed:
-                yield Row(f"{peer.name} skipped: not installed, no {peer.python.relative_to(ROOT)}", {})
+                yield Row(
+                    f"{peer.name} skipped: not installed, no {peer.python.relative_to(ROOT)}", {}
+                )
         yield from _measure_speeds(installed, data, Path(root))
-        yield from _measure_searches([peer for peer in installed if "search" in peer.measures], data, Path(root))
+        yield from _measure_searches(
+            [peer for peer in installed if "search" in peer.measures], data, Path(root)
+        )
 
 
 def _measure_speeds(peers: list[Peer], data: Path, root: Path) -> Iterator[Row]:
@@ -53,22 +57,37 @@ def _measure_speeds(peers: list[Peer], data: Path, root: Path) -> Iterator[Row]:
             measured = _ask_in_turns(sides, 1e6, "training", positives=positives)
             case = f"training, NeuMF d=16, {positives} positives a step, one core"
             yield _compare(case, "M samples/s", measured, bound)
-        yield _compare("ranking all items, NeuMF d=16, one core", "users/s", _ask_in_turns(sides, 1, "ranking"), None)
-        yield _compare("drawing negatives, one core", "M/s", _ask_in_turns(sides, 1e6, "negatives"), None)
+        yield _compare(
+            "ranking all items, NeuMF d=16, one core",
+            "users/s",
+            _ask_in_turns(sides, 1, "ranking"),
+            None,
+        )
+        yield _compare(
+            "drawing negatives, one core", "M/s", _ask_in_turns(sides, 1e6, "negatives"), None
+        )
 
 
-def _ask_in_turns(sides: list[Side], scale: float, measure: str, **values: int) -> dict[str, list[float]]:
+def _ask_in_turns(
+    sides: list[Side], scale: float, measure: str, **values: int
+) -> dict[str, list[float]]:
     """What those who can do it reach a second, by the peer's name, in units of `scale`."""
 
     def asking(side: Side) -> Callable[[], float]:
         return lambda: side.ask(measure, **values)["per_second"] / scale
 
-    return in_turns({side.peer.name: asking(side) for side in sides if measure in side.peer.measures}, REPEATS)
+    return in_turns(
+        {side.peer.name: asking(side) for side in sides if measure in side.peer.measures}, REPEATS
+    )
 
 
 def _compare(case: str, unit: str, measured: Mapping[str, list[float]], bound: float | None) -> Row:
     """All speeds, and recsys' as a multiple of each peer's."""
-    multiples = {name: ratios(measured[RECSYS.name], rates) for name, rates in measured.items() if name != RECSYS.name}
+    multiples = {
+        name: ratios(measured[RECSYS.name], rates)
+        for name, rates in measured.items()
+        if name != RECSYS.name
+    }
     values = {f"{name}, {unit}": spread(rates) for name, rates in measured.items()}
     values |= {f"recsys / {name}": multiple for name, multiple in multiples.items()}
     if bound is None or RECBOLE.name not in multiples:
@@ -84,7 +103,9 @@ def _measure_searches(peers: list[Peer], data: Path, root: Path) -> Iterator[Row
         first.append(run_search(RECSYS, data, folder))
         again.append(run_search(RECSYS, data, folder))
         for peer in others[turn : turn + 1]:
-            yield _describe(peer.name, [run_search(peer, data, root / f"search-{peer.adapter}")], None)
+            yield _describe(
+                peer.name, [run_search(peer, data, root / f"search-{peer.adapter}")], None
+            )
     yield _describe("recsys, data to prepare", first, EPOCH_SECONDS)
     yield _describe("recsys, data prepared before", again, EPOCH_SECONDS)
 
@@ -93,11 +114,17 @@ def _describe(name: str, found: list[Mapping[str, float]], bound: float | None) 
     total = spread([search["total"] / search["epochs"] for search in found])
     values = {
         "whole command, seconds an epoch": total,
-        "search alone, seconds an epoch": spread([search["seconds"] / search["epochs"] for search in found]),
+        "search alone, seconds an epoch": spread(
+            [search["seconds"] / search["epochs"] for search in found]
+        ),
         "epochs": spread([search["epochs"] for search in found]),
         "whole command, seconds": spread([search["total"] for search in found]),
     }
-    targets = [] if bound is None else [Target("whole command, seconds an epoch", total, bound, at_least=False)]
+    targets = (
+        []
+        if bound is None
+        else [Target("whole command, seconds an epoch", total, bound, at_least=False)]
+    )
     return Row(f"search, 12 trials of at most 8 epochs, both cores, {name}", values, targets)
 
 

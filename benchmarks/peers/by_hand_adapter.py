@@ -74,7 +74,9 @@ class NeuMF(nn.Module):
 
     def forward(self, user: Tensor, item: Tensor) -> Tensor:
         """(B,), (B,) -> logits (B,)."""
-        user_gmf, item_gmf, user_mlp, item_mlp = (table(ids) for table, ids in zip(self.tables, (user, item) * 2, strict=True))
+        user_gmf, item_gmf, user_mlp, item_mlp = (
+            table(ids) for table, ids in zip(self.tables, (user, item) * 2, strict=True)
+        )
         tower = self.tower(torch.cat([user_mlp, item_mlp], -1))
         logits: Tensor = self.join(torch.cat([user_gmf * item_gmf, tower], -1)).squeeze(-1)
         return logits
@@ -112,9 +114,13 @@ def search() -> Answer:
 
     def objective(trial: optuna.Trial) -> float:
         nonlocal n_epochs
-        model = MODELS[trial.suggest_categorical("model", list(MODELS))](trial.suggest_categorical("dim", task.DIMS))
+        model = MODELS[trial.suggest_categorical("model", list(MODELS))](
+            trial.suggest_categorical("dim", task.DIMS)
+        )
         best = 0.0
-        epochs = _epochs(model, task.POSITIVES, trial.suggest_float("learning_rate", low, high, log=True))
+        epochs = _epochs(
+            model, task.POSITIVES, trial.suggest_float("learning_rate", low, high, log=True)
+        )
         for epoch in range(1, task.EPOCHS + 1):
             next(epochs)
             n_epochs += 1

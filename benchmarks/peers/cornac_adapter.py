@@ -30,14 +30,19 @@ def rank() -> Answer:
     torch.set_num_threads(1)
     parts = _parts()
     model = _model(task.POSITIVES).fit(parts["train"])
-    return rate(lambda: ranking_eval(model, [NDCG(k=10)], parts["train"], parts["validation"]), parts["validation"].num_ratings)
+    return rate(
+        lambda: ranking_eval(model, [NDCG(k=10)], parts["train"], parts["validation"]),
+        parts["validation"].num_ratings,
+    )
 
 
 def draw() -> Answer:
     """Negatives a second of the iterator that training goes over."""
     rows = _parts()["train"]
     return rate(
-        lambda: deque(rows.uir_iter(task.POSITIVES, binary=True, num_zeros=task.N_NEGATIVES), maxlen=0),
+        lambda: deque(
+            rows.uir_iter(task.POSITIVES, binary=True, num_zeros=task.N_NEGATIVES), maxlen=0
+        ),
         rows.num_ratings * task.N_NEGATIVES,
     )
 
@@ -63,10 +68,16 @@ def _parts() -> dict[str, Any]:
     from cornac.data import Dataset
 
     pairs = {part: list(zip(*read_pairs(part), strict=True)) for part in task.PARTS}
-    users, items = ({pair[place]: None for rows in pairs.values() for pair in rows} for place in (0, 1))
+    users, items = (
+        {pair[place]: None for rows in pairs.values() for pair in rows} for place in (0, 1)
+    )
     maps = [{name: index for index, name in enumerate(names)} for names in (users, items)]
     return {
-        part: Dataset.build([(user, item, 1.0) for user, item in rows], global_uid_map=maps[0], global_iid_map=maps[1])
+        part: Dataset.build(
+            [(user, item, 1.0) for user, item in rows],
+            global_uid_map=maps[0],
+            global_iid_map=maps[1],
+        )
         for part, rows in pairs.items()
     }
 

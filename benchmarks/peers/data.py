@@ -9,14 +9,16 @@ import pyarrow.csv
 import pyarrow.parquet as pq
 
 from benchmarks.peers.task import PARTS
-from recsys.data.splits import leave_one_out
+from recsys.data.preprocessing.splits import leave_one_out
 
 THRESHOLD = 4.0
 
 
 def write_parts(folder: Path) -> None:
     """Write each part's positives as PART.csv with contiguous user_id and item_id, sorted by both."""
-    with resources.as_file(resources.files("recsys.data") / "ml-latest-small" / "ratings.parquet") as path:
+    with resources.as_file(
+        resources.files("recsys.data") / "ml-latest-small" / "ratings.parquet"
+    ) as path:
         user, item, rating, time = (column.to_numpy() for column in pq.read_table(path).columns)
     positive = rating >= THRESHOLD
     user, item = (np.unique(ids[positive], return_inverse=True)[1] for ids in (user, item))
@@ -25,4 +27,6 @@ def write_parts(folder: Path) -> None:
     part = leave_one_out(user, np.ones(len(user), dtype=bool), time, order)
     for code, name in enumerate(PARTS):
         rows = part == code
-        pa.csv.write_csv(pa.table({"user_id": user[rows], "item_id": item[rows]}), folder / f"{name}.csv")
+        pa.csv.write_csv(
+            pa.table({"user_id": user[rows], "item_id": item[rows]}), folder / f"{name}.csv"
+        )

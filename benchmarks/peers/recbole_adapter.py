@@ -28,7 +28,10 @@ def train(positives: int) -> Answer:
 def rank() -> Answer:
     """Users a second, all items ranked."""
     trainer, (_, validation, _) = _trainer(task.POSITIVES)
-    return rate(lambda: trainer.evaluate(validation, load_best_model=False), len(read_pairs("validation")[0]))
+    return rate(
+        lambda: trainer.evaluate(validation, load_best_model=False),
+        len(read_pairs("validation")[0]),
+    )
 
 
 def draw() -> Answer:
@@ -36,7 +39,10 @@ def draw() -> Answer:
     _, (rows, _, _) = _trainer(task.POSITIVES)
     feature = rows._dataset.inter_feat
     user, item = (feature[name].numpy() for name in ("user_id", "item_id"))
-    return rate(lambda: rows._sampler.sample_by_user_ids(user, item, task.N_NEGATIVES), len(user) * task.N_NEGATIVES)
+    return rate(
+        lambda: rows._sampler.sample_by_user_ids(user, item, task.N_NEGATIVES),
+        len(user) * task.N_NEGATIVES,
+    )
 
 
 def search() -> Answer:
@@ -121,7 +127,9 @@ def _write_dataset() -> None:
     folder.mkdir(exist_ok=True)
     for part in task.PARTS:
         rows = (f"{user}\t{item}\n" for user, item in zip(*read_pairs(part), strict=True))
-        (folder / f"{DATASET}.{part}.inter").write_text("user_id:token\titem_id:token\n" + "".join(rows), encoding="utf-8")
+        (folder / f"{DATASET}.{part}.inter").write_text(
+            "user_id:token\titem_id:token\n" + "".join(rows), encoding="utf-8"
+        )
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ from benchmarks.peers import task
 from benchmarks.peers.answering import Answer, answer, data_file, rate, read_pairs
 
 if TYPE_CHECKING:
-    from recsys.config import Config
+    from recsys.config.schema import Config
     from recsys.data.interactions import Interactions
     from recsys.training.fit import Epoch
 
@@ -27,15 +27,19 @@ def rank() -> Answer:
     """Users a second, all items ranked."""
     import torch
 
+    from recsys.evaluation.evaluate import evaluate
+    from recsys.evaluation.ranking import ModelScorer
     from recsys.models import build_model
-    from recsys.training.evaluation import evaluate
-    from recsys.training.ranking import ModelScorer
 
     torch.set_num_threads(1)
     data, config = _data(), _config(task.POSITIVES)
     assert data.held_out is not None
-    model = build_model(config.model, data.n_users, data.n_items, torch.Generator().manual_seed(0)).eval()
-    return rate(lambda: evaluate(ModelScorer(model, data.n_items), data, config), len(data.held_out.user))
+    model = build_model(
+        config.model, data.n_users, data.n_items, torch.Generator().manual_seed(0)
+    ).eval()
+    return rate(
+        lambda: evaluate(ModelScorer(model, data.n_items), data, config), len(data.held_out.user)
+    )
 
 
 def draw() -> Answer:
@@ -47,7 +51,9 @@ def draw() -> Answer:
     torch.set_num_threads(1)
     data, generator = _data(), torch.Generator().manual_seed(0)
     sampler, user = NegativeSampler(data.known).to("cpu"), torch.from_numpy(data.user).long()
-    return rate(lambda: sampler.sample(user, task.N_NEGATIVES, generator), len(user) * task.N_NEGATIVES)
+    return rate(
+        lambda: sampler.sample(user, task.N_NEGATIVES, generator), len(user) * task.N_NEGATIVES
+    )
 
 
 def search() -> Answer:
@@ -60,12 +66,43 @@ def search() -> Answer:
     }
     Path("space.yaml").write_text(json.dumps({"parameters": space}), encoding="utf-8")
     files = {part: str(data_file(part)) for part in task.PARTS}
-    settings = {"data.files": files, "training.batch_size": task.POSITIVES, "training.n_negatives": task.N_NEGATIVES}
-    flags = [flag for path, value in settings.items() for flag in ("--set", f"{path}={json.dumps(value)}")]
-    limits = ["--trials", str(task.TRIALS), "--max-epochs", str(task.EPOCHS), "--concurrent", str(task.CONCURRENT)]
-    command = [sys.executable, "-m", "recsys.tune", "--space", "space.yaml", "--dir", "experiments", "--json", *limits, *flags]
-    found = json.loads(subprocess.run(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, check=True).stdout)
-    return {"epochs": sum(trial["epochs"] for trial in found["trials"]), "seconds": found["wall_seconds"]}
+    settings = {
+        "data.files": files,
+        "training.batch_size": task.POSITIVES,
+        "training.n_negatives": task.N_NEGATIVES,
+    }
+    flags = [
+        flag
+        for path, value in settings.items()
+        for flag in ("--set", f"{path}={json.dumps(value)}")
+    ]
+    limits = [
+        "--trials",
+        str(task.TRIALS),
+        "--max-epochs",
+        str(task.EPOCHS),
+        "--concurrent",
+        str(task.CONCURRENT),
+    ]
+    command = [
+        sys.executable,
+        "-m",
+        "recsys.tune",
+        "--space",
+        "space.yaml",
+        "--dir",
+        "experiments",
+        "--json",
+        *limits,
+        *flags,
+    ]
+    found = json.loads(
+        subprocess.run(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, check=True).stdout
+    )
+    return {
+        "epochs": sum(trial["epochs"] for trial in found["trials"]),
+        "seconds": found["wall_seconds"],
+    }
 
 
 @functools.cache
@@ -79,7 +116,7 @@ def _epochs(positives: int) -> Iterator["Epoch"]:
 
 
 def _config(positives: int) -> "Config":
-    from recsys.config import Config
+    from recsys.config.schema import Config
 
     model = {"name": "neumf", "embedding_dim": task.DIM, "n_layers": len(task.TOWER)}
     training = {"batch_size": positives, "n_negatives": task.N_NEGATIVES, "max_epochs": 100_000}

@@ -30,7 +30,11 @@ class Peer:
     @property
     def python(self) -> Path:
         """The interpreter that its adapter runs under."""
-        return Path(sys.executable) if self.environment is None else ENVIRONMENTS / self.environment / "bin" / "python"
+        return (
+            Path(sys.executable)
+            if self.environment is None
+            else ENVIRONMENTS / self.environment / "bin" / "python"
+        )
 
 
 class Side:
@@ -63,14 +67,21 @@ class Side:
         self.process.stdin.flush()
         line = self.process.stdout.readline()
         if not line:
-            raise RuntimeError(f"{self.peer.name}: {measure} failed:\n{self.log.read_text(encoding='utf-8')[-2000:]}")
+            raise RuntimeError(
+                f"{self.peer.name}: {measure} failed:\n{self.log.read_text(encoding='utf-8')[-2000:]}"
+            )
         answer: dict[str, float] = json.loads(line)
         return answer
 
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
         self.process.communicate()
 
 

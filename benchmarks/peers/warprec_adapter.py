@@ -23,10 +23,17 @@ def train(positives: int) -> Answer:
     torch.set_num_threads(1)
     dataset, model, _ = _parts(positives)
     model.set_optimization_parameters(optimizer_config=None, lr_scheduler_config=None)
-    rows = model.get_dataloader(interactions=dataset.train_set, sessions=dataset.train_session, num_workers=0, seed=0)
+    rows = model.get_dataloader(
+        interactions=dataset.train_set, sessions=dataset.train_session, num_workers=0, seed=0
+    )
     clock = _make_clock()
     lightning.Trainer(
-        max_epochs=1, accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False, callbacks=[clock]
+        max_epochs=1,
+        accelerator="cpu",
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        callbacks=[clock],
     ).fit(model.train(), train_dataloaders=rows)
     return {"per_second": len(rows.dataset) / clock.seconds}
 
@@ -35,17 +42,28 @@ def rank() -> Answer:
     """Users a second, all items ranked."""
     import torch
     from warprec.evaluation import build_evaluator
-    from warprec.utils.helpers import build_evaluation_dataloader_kwargs, retrieve_evaluation_dataloader
+    from warprec.utils.helpers import (
+        build_evaluation_dataloader_kwargs,
+        retrieve_evaluation_dataloader,
+    )
 
     torch.set_num_threads(1)
     dataset, model, config = _parts(task.POSITIVES)
     evaluator = build_evaluator(config.evaluation, dataset, None)
     settings = build_evaluation_dataloader_kwargs(num_workers=0, device="cpu", reuse_loader=True)
-    loader = retrieve_evaluation_dataloader(dataset=dataset, model=model, strategy="full", **settings)
+    loader = retrieve_evaluation_dataloader(
+        dataset=dataset, model=model, strategy="full", **settings
+    )
 
     def evaluate() -> None:
         with torch.inference_mode():
-            evaluator.evaluate(model=model.eval(), dataloader=loader, strategy="full", dataset=dataset, device="cpu")
+            evaluator.evaluate(
+                model=model.eval(),
+                dataloader=loader,
+                strategy="full",
+                dataset=dataset,
+                device="cpu",
+            )
         evaluator.compute_results()
 
     return rate(evaluate, len(read_pairs("validation")[0]))
@@ -54,7 +72,9 @@ def rank() -> Answer:
 def draw() -> Answer:
     """Negatives a second of its sampler, which draws one at a time."""
     dataset, model, _ = _parts(task.POSITIVES)
-    rows = model.get_dataloader(interactions=dataset.train_set, sessions=dataset.train_session, num_workers=0, seed=0).dataset
+    rows = model.get_dataloader(
+        interactions=dataset.train_set, sessions=dataset.train_session, num_workers=0, seed=0
+    ).dataset
     users = [user for user in rows.user_ids.tolist() for _ in range(task.N_NEGATIVES)]
     return rate(lambda: [rows.sampler.sample(user) for user in users], len(users))
 
@@ -68,7 +88,11 @@ def search() -> Answer:
     train_pipeline(str(path))
     seconds = time.perf_counter() - start
     # A line of Tune's own record of a trial is an epoch that was trained and scored.
-    reports = [line for file in RESULTS.rglob("result.json") for line in file.read_text(encoding="utf-8").splitlines()]
+    reports = [
+        line
+        for file in RESULTS.rglob("result.json")
+        for line in file.read_text(encoding="utf-8").splitlines()
+    ]
     return {"epochs": len(reports), "seconds": seconds}
 
 
@@ -80,7 +104,9 @@ def _parts(positives: int) -> tuple[Any, Any, Any]:
     from warprec.utils.config import load_design_configuration
     from warprec.utils.registry import model_registry
 
-    config = load_design_configuration(str(_write_config(f"training-{positives}", positives, task.DIM)))
+    config = load_design_configuration(
+        str(_write_config(f"training-{positives}", positives, task.DIM))
+    )
     reader = ReaderFactory.get_reader(config=config)
     dataset, _, _ = initialize_datasets(reader=reader, callback=WarpRecCallback(), config=config)
     model = model_registry.get(
@@ -126,10 +152,16 @@ def _write_config(name: str, positives: int, dim: int | None) -> Path:
             "rating_type": "implicit",
             "split": {"local_path": str(folder)},
         },
-        "writer": {"dataset_name": name, "writing_method": "local", "local_experiment_path": str(RESULTS)},
+        "writer": {
+            "dataset_name": name,
+            "writing_method": "local",
+            "local_experiment_path": str(RESULTS),
+        },
         "evaluation": {"top_k": [10], "metrics": ["nDCG"], "validation_metric": "nDCG@10"},
         "general": {"ray_address": "local"},
-        "models": _search_models(positives) if dim is None else {"NeuMF": _neumf(positives) | _widths(dim)},
+        "models": _search_models(positives)
+        if dim is None
+        else {"NeuMF": _neumf(positives) | _widths(dim)},
     }
     path = Path(f"{name}.yaml")
     path.write_text(json.dumps(config), encoding="utf-8")
@@ -168,7 +200,11 @@ def _search_models(positives: int) -> dict[str, Any]:
             "properties": {"max_t": task.EPOCHS, "grace_period": 1, "reduction_factor": 3},
         },
     }
-    neumf = _neumf(positives) | {"mlp_hidden_size": [list(task.TOWER)], "mf_embedding_size": dims, "mlp_embedding_size": dims}
+    neumf = _neumf(positives) | {
+        "mlp_hidden_size": [list(task.TOWER)],
+        "mf_embedding_size": dims,
+        "mlp_embedding_size": dims,
+    }
     return {
         "NeuMF": neumf | common,
         "BPR": {"embedding_size": dims, "reg_weight": 0.0, "batch_size": positives} | common,

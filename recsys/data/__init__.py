@@ -1,1 +1,1 @@
-"""From ratings to interactions, splits and negatives."""
+"""Data: interactions, their processed form and the negatives of each user."""

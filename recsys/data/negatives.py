@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from recsys.data.cells import Cells, cut_into_cells
+from recsys.kernels.cells import Cells, cut_into_cells
 
 if TYPE_CHECKING:
     import torch
@@ -86,9 +86,13 @@ class NegativeSampler:
             length = weights[known.items].astype(np.int64)
             cumulative = np.cumsum(weights, dtype=np.int64)
             total = int(cumulative[-1])
-        mass_before = np.concatenate([np.zeros(1, dtype=np.int64), np.cumsum(length)])  # (n_pairs + 1,)
+        mass_before = np.concatenate(
+            [np.zeros(1, dtype=np.int64), np.cumsum(length)]
+        )  # (n_pairs + 1,)
         known_mass = mass_before[offsets[1:]] - mass_before[offsets[:-1]]
-        start = known.items.astype(np.int64) if cumulative is None else cumulative[known.items] - length
+        start = (
+            known.items.astype(np.int64) if cumulative is None else cumulative[known.items] - length
+        )
         user = known.users().astype(np.int64)
         self.stride = total
         keys = user * total + start - (mass_before[:-1] - mass_before[offsets[:-1]][user])
@@ -114,7 +118,9 @@ class NegativeSampler:
         # Elsewhere a search is as fast as a look-up, and picking out the keys for another round would wait for the device.
         if torch.device(device).type == "cpu":
             users = np.repeat(np.arange(len(self.free_mass)), np.diff(self.offsets))
-            moved.cells = cut_into_cells(self.keys - users * self.stride, self.offsets, self.free_mass, self.stride)
+            moved.cells = cut_into_cells(
+                self.keys - users * self.stride, self.offsets, self.free_mass, self.stride
+            )
             moved.keys = None
             if self.cumulative is not None:
                 # All items on one line, for the way back from a position to its item.
@@ -126,7 +132,10 @@ class NegativeSampler:
         """The free item at `point` (B, n) of each user's line, 0 <= point < free_mass[user]; `user` (B,), result (B, n)."""
         first = self.offsets[user][:, None]
         if self.cells is None:
-            count = self._searchsorted(self.keys, user[:, None] * self.stride + point, side="right") - first
+            count = (
+                self._searchsorted(self.keys, user[:, None] * self.stride + point, side="right")
+                - first
+            )
         else:
             count = self.cells.count_keys(user, point)
         if self.mass_before is None:
@@ -147,10 +156,14 @@ class NegativeSampler:
 
         mass = self.free_mass.index_select(0, user)[:, None]
         if self.cells is None or self.stride > MAX_32_BIT:
-            uniform = torch.rand((len(user), n), generator=generator, device=user.device, dtype=torch.float64)
+            uniform = torch.rand(
+                (len(user), n), generator=generator, device=user.device, dtype=torch.float64
+            )
             return torch.minimum(uniform.mul_(mass).long(), mass - 1)
         # Two draws of 32 bits from each random number.
-        words = torch.empty((len(user) * n + 1) // 2, dtype=torch.int64).random_(_LEAST, None, generator=generator)
+        words = torch.empty((len(user) * n + 1) // 2, dtype=torch.int64).random_(
+            _LEAST, None, generator=generator
+        )
         bits = words.view(torch.int32)[: len(user) * n].view(-1, n)
         return bits.double().add_(2.0**31).mul_(mass * 2.0**-32).int()
 

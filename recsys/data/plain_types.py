@@ -21,7 +21,10 @@ def require_plain(schema: pa.Schema, names: Iterable[str], place: str) -> None:
         for kind in (field.type for field in schema if field.name == name):
             if not _is_plain(kind):
                 raise InputError(
-                    f"{place}, column {name}", "must hold plain values", found=f"holds {kind}", remedy="Do not trust this file."
+                    f"{place}, column {name}",
+                    "must hold plain values",
+                    found=f"holds {kind}",
+                    remedy="Do not trust this file.",
                 )
 
 

@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from recsys.config import Config, replace_values
+from recsys.config.schema import Config, replace_values
 from recsys.data.interactions import HeldOut, Interactions
 from recsys.data.negatives import IntArray, UserItemIndex, index_pairs
 from recsys.data.plain_types import require_plain
@@ -78,7 +78,11 @@ class Manifest(BaseModel):
 
     def counts(self) -> dict[str, int]:
         """Every count by its name, such as `n_users`."""
-        return {name: value for name, value in self.model_dump().items() if name.startswith("n_") and value is not None}
+        return {
+            name: value
+            for name, value in self.model_dump().items()
+            if name.startswith("n_") and value is not None
+        }
 
 
 @dataclass(frozen=True)
@@ -102,7 +106,9 @@ def read_manifest(path: Path) -> Manifest | None:
 
 def uses_candidates(config: Config, given: bool) -> bool:
     """Return whether held-out items are ranked among candidates; `given`: whether the data bring their own."""
-    return given if config.evaluation.protocol == "auto" else config.evaluation.protocol == "sampled"
+    return (
+        given if config.evaluation.protocol == "auto" else config.evaluation.protocol == "sampled"
+    )
 
 
 def resolve(config: Config, manifest: Manifest) -> Config:
@@ -114,12 +120,28 @@ def resolve(config: Config, manifest: Manifest) -> Config:
     given = manifest.n_candidates_given
     longest = max(config.evaluation.k)
     if longest > manifest.n_items:
-        raise InputError("evaluation.k", f"must be at most the number of items, {manifest.n_items}", longest, "Lower it.")
+        raise InputError(
+            "evaluation.k",
+            f"must be at most the number of items, {manifest.n_items}",
+            longest,
+            "Lower it.",
+        )
     if not uses_candidates(config, given is not None):
         return replace_values(config, {"evaluation.protocol": "full"})
-    n_ranked = min(given if given is not None else config.evaluation.n_candidates, config.evaluation.n_candidates) + 1
+    n_ranked = (
+        min(
+            given if given is not None else config.evaluation.n_candidates,
+            config.evaluation.n_candidates,
+        )
+        + 1
+    )
     if longest > n_ranked:
-        raise InputError("evaluation.k", f"must be at most the ranked candidates, {n_ranked}", longest, "Lower it.")
+        raise InputError(
+            "evaluation.k",
+            f"must be at most the ranked candidates, {n_ranked}",
+            longest,
+            "Lower it.",
+        )
     return replace_values(config, {"evaluation.protocol": "sampled"})
 
 
@@ -172,7 +194,11 @@ def load(processed: Processed, part: Part, negatives: bool) -> Interactions:
 
 def all_pairs(processed: Processed) -> UserItemIndex:
     """Return all that each user has interacted with: positives and low ratings of every part."""
-    kinds = ["train", "train_low", *(f"{part}{kind}" for part in ("validation", "test") for kind in ("", "_low", "_cold"))]
+    kinds = [
+        "train",
+        "train_low",
+        *(f"{part}{kind}" for part in ("validation", "test") for kind in ("", "_low", "_cold")),
+    ]
     user, item = _pairs(_read(processed, kinds))
     return index_pairs(user, item, processed.manifest.n_users, processed.manifest.n_items)
 
@@ -199,17 +225,29 @@ def _column(processed: Processed, name: str, column: str) -> pa.Array:
 def _read(processed: Processed, kinds: Sequence[str], all_columns: bool = False) -> pa.Table:
     """Return the rows of some kinds of files, bucket by bucket of each kind: users and items, or all columns."""
     columns = None if all_columns else list(_PAIR.names)
-    names = [name for kind in kinds for name in sorted(processed.manifest.files) if name.startswith(f"{kind}-")]
-    return pa.concat_tables([_read_file(processed.path / name, columns) for name in names] or [_PAIR.empty_table()])
+    names = [
+        name
+        for kind in kinds
+        for name in sorted(processed.manifest.files)
+        if name.startswith(f"{kind}-")
+    ]
+    return pa.concat_tables(
+        [_read_file(processed.path / name, columns) for name in names] or [_PAIR.empty_table()]
+    )
 
 
 def _read_file(path: Path, columns: list[str] | None) -> pa.Table:
     try:
-        table = pq.read_table(path, columns=columns, page_checksum_verification=True, partitioning=None)
+        table = pq.read_table(
+            path, columns=columns, page_checksum_verification=True, partitioning=None
+        )
     except (OSError, pa.ArrowException) as error:
         reason = str(error).splitlines()[0]
         raise InputError(
-            path, "must be a whole Parquet file", found=f"is damaged ({reason})", remedy="Delete its folder to make it anew."
+            path,
+            "must be a whole Parquet file",
+            found=f"is damaged ({reason})",
+            remedy="Delete its folder to make it anew.",
         ) from None
     require_plain(table.schema, table.column_names, str(path))
     return table

@@ -10,7 +10,7 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from recsys.models.lookup import Lookup, rows_of
+from recsys.kernels.lookup import Lookup, rows_of
 
 SideName = Literal["user", "item"]
 
@@ -30,22 +30,35 @@ class Side(NamedTuple):
     def rows(self, rows: slice) -> "Side":
         """Return the sides of some of the ids along the first axis, as views."""
         bias = None if self.bias is None else self.bias[rows]
-        embeddings, factors = (tuple(rows_of(part)[rows] for part in parts) for parts in (self.embeddings, self.factors))
+        embeddings, factors = (
+            tuple(rows_of(part)[rows] for part in parts)
+            for parts in (self.embeddings, self.factors)
+        )
         return Side(embeddings, factors, bias)
 
     def split(self, first: int) -> tuple["Side", "Side"]:
         """Return the sides of the first ids and of the others; one backward step joins their gradients."""
         biases = (None, None) if self.bias is None else _split_tensor(self.bias, first)
-        embeddings, factors = ([_split(part, first) for part in parts] for parts in (self.embeddings, self.factors))
+        embeddings, factors = (
+            [_split(part, first) for part in parts] for parts in (self.embeddings, self.factors)
+        )
         head, tail = (
-            Side(tuple(part[end] for part in embeddings), tuple(part[end] for part in factors), biases[end]) for end in (0, 1)
+            Side(
+                tuple(part[end] for part in embeddings),
+                tuple(part[end] for part in factors),
+                biases[end],
+            )
+            for end in (0, 1)
         )
         return head, tail
 
     def unflatten(self, width: int) -> "Side":
         """Return the sides of a flat list of ids as rows of `width` (n, width, ...)."""
         bias = None if self.bias is None else self.bias.view(-1, width)
-        embeddings, factors = (tuple(_unflatten(part, width) for part in parts) for parts in (self.embeddings, self.factors))
+        embeddings, factors = (
+            tuple(_unflatten(part, width) for part in parts)
+            for parts in (self.embeddings, self.factors)
+        )
         return Side(embeddings, factors, bias)
 
 

@@ -3,10 +3,10 @@
 import torch
 from torch import Tensor, nn
 
-from recsys.config import ModelConfig
+from recsys.config.schema import ModelConfig
+from recsys.kernels.lookup import inner_product
 from recsys.models.contract import Model, Side
 from recsys.models.layers import Biases, Embedding, add_biases
-from recsys.models.lookup import inner_product
 
 
 class GMF(Model):
@@ -17,7 +17,9 @@ class GMF(Model):
     Source: He et al. 2017, arXiv:1708.05031, eq. 9.
     """
 
-    def __init__(self, config: ModelConfig, n_users: int, n_items: int, generator: torch.Generator) -> None:
+    def __init__(
+        self, config: ModelConfig, n_users: int, n_items: int, generator: torch.Generator
+    ) -> None:
         super().__init__()
         self.users = Embedding("user", n_users, config.embedding_dim, config.init_std, generator)
         self.items = Embedding("item", n_items, config.embedding_dim, config.init_std, generator)
@@ -36,4 +38,6 @@ class GMF(Model):
 
     def score(self, user_side: Side, item_side: Side) -> Tensor:
         """Sides of (B,) users and (B, n) or (n,) items -> logits (B, n)."""
-        return add_biases(inner_product(user_side.factors[0], item_side.factors[0]), user_side, item_side)
+        return add_biases(
+            inner_product(user_side.factors[0], item_side.factors[0]), user_side, item_side
+        )

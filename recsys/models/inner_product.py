@@ -3,16 +3,18 @@
 import torch
 from torch import Tensor
 
-from recsys.config import ModelConfig
+from recsys.config.schema import ModelConfig
+from recsys.kernels.lookup import inner_product
 from recsys.models.contract import Model, Side
 from recsys.models.layers import Biases, Embedding, add_biases
-from recsys.models.lookup import inner_product
 
 
 class InnerProduct(Model):
     """logit = <u, i> + biases. Source: Koren et al. 2009, Computer 42(8), eq. 4."""
 
-    def __init__(self, config: ModelConfig, n_users: int, n_items: int, generator: torch.Generator) -> None:
+    def __init__(
+        self, config: ModelConfig, n_users: int, n_items: int, generator: torch.Generator
+    ) -> None:
         super().__init__()
         self.users = Embedding("user", n_users, config.embedding_dim, config.init_std, generator)
         self.items = Embedding("item", n_items, config.embedding_dim, config.init_std, generator)
@@ -30,4 +32,6 @@ class InnerProduct(Model):
 
     def score(self, user_side: Side, item_side: Side) -> Tensor:
         """Sides of (B,) users and (B, n) or (n,) items -> logits (B, n)."""
-        return add_biases(inner_product(user_side.factors[0], item_side.factors[0]), user_side, item_side)
+        return add_biases(
+            inner_product(user_side.factors[0], item_side.factors[0]), user_side, item_side
+        )

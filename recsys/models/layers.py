@@ -5,14 +5,16 @@ import itertools
 import torch
 from torch import Tensor, nn
 
+from recsys.kernels.lookup import Lookup, rows_of
 from recsys.models.contract import RowParameters, Side, SideName
-from recsys.models.lookup import Lookup, rows_of
 
 
 class Embedding(RowParameters):
     """Rows (n, d) of users or of items, drawn from N(0, std) and looked up by id."""
 
-    def __init__(self, side: SideName, n: int, dim: int, std: float, generator: torch.Generator) -> None:
+    def __init__(
+        self, side: SideName, n: int, dim: int, std: float, generator: torch.Generator
+    ) -> None:
         super().__init__()
         self.sides = {"weight": side}
         self.weight = nn.Parameter(torch.empty(n, dim).normal_(0.0, std, generator=generator))
@@ -50,7 +52,11 @@ class Biases(RowParameters):
         """Items (...,), None for all -> their biases (...,)."""
         if not self.wanted:
             return None
-        return self.item if item is None else self.item.index_select(0, item.reshape(-1)).view(item.shape)
+        return (
+            self.item
+            if item is None
+            else self.item.index_select(0, item.reshape(-1)).view(item.shape)
+        )
 
 
 class Tower(nn.Module):
@@ -66,7 +72,9 @@ class Tower(nn.Module):
         first = _weight(2 * dim, widths[0], generator)
         self.of_user = nn.Parameter(first[:, :dim].clone())
         self.of_item = nn.Parameter(first[:, dim:].clone())
-        self.weights = nn.ParameterList(_weight(n, m, generator) for n, m in itertools.pairwise(widths))
+        self.weights = nn.ParameterList(
+            _weight(n, m, generator) for n, m in itertools.pairwise(widths)
+        )
         self.biases = nn.ParameterList(torch.zeros(width) for width in widths)
         self.dropout = nn.Dropout(dropout)
         self.width = widths[-1]
@@ -82,7 +90,11 @@ class Tower(nn.Module):
     def forward(self, user_share: Tensor, item_share: Tensor) -> Tensor:
         """Shares (B, 2d) and (B, n, 2d) or (n, 2d) -> the last hidden layer (B, n, width)."""
         hidden: Tensor = self.dropout((user_share.unsqueeze(1) + item_share).relu_())
-        layer = _layer_of_all_items if item_share.ndim == 2 and item_share.device.type == "cpu" else nn.functional.linear
+        layer = (
+            _layer_of_all_items
+            if item_share.ndim == 2 and item_share.device.type == "cpu"
+            else nn.functional.linear
+        )
         for weight, bias in zip(self.weights, self.biases[1:], strict=True):
             hidden = self.dropout(layer(hidden, weight, bias).relu_())
         return hidden

@@ -3,16 +3,18 @@
 import torch
 from torch import Tensor, nn
 
-from recsys.config import ModelConfig
+from recsys.config.schema import ModelConfig
+from recsys.kernels.lookup import rows_of
 from recsys.models.contract import Model, Side
 from recsys.models.layers import Biases, Embedding, Tower, add_biases, output_weight
-from recsys.models.lookup import rows_of
 
 
 class MLP(Model):
     """logit = <h, tower([u; i])> + biases. Source: He et al. 2017, arXiv:1708.05031, eq. 10."""
 
-    def __init__(self, config: ModelConfig, n_users: int, n_items: int, generator: torch.Generator) -> None:
+    def __init__(
+        self, config: ModelConfig, n_users: int, n_items: int, generator: torch.Generator
+    ) -> None:
         super().__init__()
         self.users = Embedding("user", n_users, config.embedding_dim, config.init_std, generator)
         self.items = Embedding("item", n_items, config.embedding_dim, config.init_std, generator)
@@ -23,14 +25,20 @@ class MLP(Model):
     def user_side(self, user: Tensor) -> Side:
         """Users (B,) -> their share of the first layer."""
         embedding = self.users(user)
-        return Side((embedding,), (self.tower.user_share(embedding),), self.intercepts.of_user(user))
+        return Side(
+            (embedding,), (self.tower.user_share(embedding),), self.intercepts.of_user(user)
+        )
 
     def item_side(self, item: Tensor | None) -> Side:
         """Items (B, n) or (n,), None for all -> their share of the first layer."""
         embedding = self.items(item)
-        return Side((embedding,), (self.tower.item_share(embedding),), self.intercepts.of_item(item))
+        return Side(
+            (embedding,), (self.tower.item_share(embedding),), self.intercepts.of_item(item)
+        )
 
     def score(self, user_side: Side, item_side: Side) -> Tensor:
         """Sides of (B,) users and (B, n) or (n,) items -> logits (B, n)."""
-        hidden = self.tower(rows_of(user_side.factors[0]), rows_of(item_side.factors[0]))  # (B, n, width)
+        hidden = self.tower(
+            rows_of(user_side.factors[0]), rows_of(item_side.factors[0])
+        )  # (B, n, width)
         return add_biases(hidden @ self.output, user_side, item_side)

@@ -3,10 +3,10 @@
 import torch
 from torch import Tensor, nn
 
-from recsys.config import ModelConfig
+from recsys.config.schema import ModelConfig
+from recsys.kernels.lookup import inner_product, rows_of
 from recsys.models.contract import Model, Side
 from recsys.models.layers import Biases, Embedding, Tower, add_biases, output_weight
-from recsys.models.lookup import inner_product, rows_of
 
 
 class NeuMF(Model):
@@ -15,7 +15,9 @@ class NeuMF(Model):
     The product's part of h starts at 1, and L2 goes by h * u, as in GMF. Source: He et al. 2017, arXiv:1708.05031, eq. 12.
     """
 
-    def __init__(self, config: ModelConfig, n_users: int, n_items: int, generator: torch.Generator) -> None:
+    def __init__(
+        self, config: ModelConfig, n_users: int, n_items: int, generator: torch.Generator
+    ) -> None:
         super().__init__()
         dim, std = config.embedding_dim, config.init_std
         self.product_users = Embedding("user", n_users, dim, std, generator)
@@ -30,15 +32,21 @@ class NeuMF(Model):
     def user_side(self, user: Tensor) -> Side:
         """Users (B,) -> h * u and the share of the tower's first layer."""
         product, tower = self.product_users(user) * self.product_output, self.tower_users(user)
-        return Side((product, tower), (product, self.tower.user_share(tower)), self.intercepts.of_user(user))
+        return Side(
+            (product, tower), (product, self.tower.user_share(tower)), self.intercepts.of_user(user)
+        )
 
     def item_side(self, item: Tensor | None) -> Side:
         """Items (B, n) or (n,), None for all -> i and the share of the tower's first layer."""
         product, tower = self.product_items.lookup(item), self.tower_items(item)
-        return Side((product, tower), (product, self.tower.item_share(tower)), self.intercepts.of_item(item))
+        return Side(
+            (product, tower), (product, self.tower.item_share(tower)), self.intercepts.of_item(item)
+        )
 
     def score(self, user_side: Side, item_side: Side) -> Tensor:
         """Sides of (B,) users and (B, n) or (n,) items -> logits (B, n)."""
         product = inner_product(user_side.factors[0], item_side.factors[0])
-        hidden = self.tower(rows_of(user_side.factors[1]), rows_of(item_side.factors[1]))  # (B, n, width)
+        hidden = self.tower(
+            rows_of(user_side.factors[1]), rows_of(item_side.factors[1])
+        )  # (B, n, width)
         return add_biases(product + hidden @ self.tower_output, user_side, item_side)

@@ -1,1 +1,1 @@
-"""The hyperparameter search: space, searcher, scheduler, trials and study."""
+"""The hyperparameter search."""

@@ -12,21 +12,28 @@ import optuna
 import ray
 from ray.tune import Callback
 
-from recsys.config import Config
-from recsys.config_files import config_yaml, dump_yaml
-from recsys.data.nodes import require_seen_by_all
+from recsys.cluster.resources import Slots
+from recsys.cluster.visibility import require_seen_by_all
+from recsys.config.files import config_yaml, dump_yaml
+from recsys.config.schema import Config
 from recsys.data.processed import Processed, load, resolve
 from recsys.errors import InputError
-from recsys.object_store import url_of
-from recsys.search import study
-from recsys.search.lease import hold
-from recsys.search.record import StudyRecord, trial_seed
-from recsys.search.resources import Slots
-from recsys.search.space import SearchSpace
-from recsys.search.study_files import leaderboard_row, make_study, reopen, require_same, study_folder, write_results
-from recsys.search.study_storage import Start
-from recsys.search.summaries import TrialSummary, best_trial, count_states, ranked
-from recsys.search.uploads import Uploads
+from recsys.search.record.lease import hold
+from recsys.search.record.record import StudyRecord, trial_seed
+from recsys.search.record.study_files import (
+    leaderboard_row,
+    make_study,
+    reopen,
+    require_same,
+    study_folder,
+    write_results,
+)
+from recsys.search.record.study_storage import Start
+from recsys.search.record.summaries import TrialSummary, best_trial, count_states, ranked
+from recsys.search.record.uploads import Uploads
+from recsys.search.space.space import SearchSpace
+from recsys.search.tuning.run import Outcome, search
+from recsys.storage.s3 import url_of
 from recsys.tracking.callback import StudyCallback
 from recsys.tracking.places import tracking_uri
 from recsys.tracking.runs import Tracking, open_tracking
@@ -78,7 +85,9 @@ def make_plan(
     """
     config = resolve(config, processed.manifest)
     require_seen_by_all("--dir", folder.absolute())
-    start = Start(processed.fingerprint, parts_of_epoch(processed.manifest.n_train), tuple(sorted(decided)))
+    start = Start(
+        processed.fingerprint, parts_of_epoch(processed.manifest.n_train), tuple(sorted(decided))
+    )
     if goes_on:
         require_same(study_folder(folder, name), config, space, start)
     return Plan(name, folder, config, space, processed, start, Slots(config), goes_on)
@@ -122,8 +131,14 @@ def _run(plan: Plan, data: Any, tracking: Tracking | None) -> Result:
     with Uploads(plan.study_folder, runs) as uploads:
         _start_runs(runs, plan, record, uploads)
         callbacks: list[Callback] = [StudyCallback(runs, record)]
-        outcome = study.search(
-            plan.study_folder, record, plan.config, data, callbacks, slots=plan.slots, after_upload=uploads.after_next
+        outcome = search(
+            plan.study_folder,
+            record,
+            plan.config,
+            data,
+            callbacks,
+            slots=plan.slots,
+            after_upload=uploads.after_next,
         )
         limit = _INTERRUPTED_SECONDS if outcome.interrupted else None
         uploads.now()
@@ -133,7 +148,9 @@ def _run(plan: Plan, data: Any, tracking: Tracking | None) -> Result:
         _end_runs(runs, outcome)
         uploads.now()
         runs.close(limit if answered else 0.0)  # a server is waited for once
-    return Result(_answer(plan, outcome, runs.run_id), ranked(outcome.summaries), outcome.interrupted)
+    return Result(
+        _answer(plan, outcome, runs.run_id), ranked(outcome.summaries), outcome.interrupted
+    )
 
 
 def _start_runs(runs: StudyRuns, plan: Plan, record: StudyRecord, uploads: Uploads) -> None:
@@ -142,11 +159,16 @@ def _start_runs(runs: StudyRuns, plan: Plan, record: StudyRecord, uploads: Uploa
     Raises:
         InputError: if it is required and cannot be made.
     """
-    counts = {f"data.{name}": str(count) for name, count in plan.processed.manifest.counts().items()}
+    counts = {
+        f"data.{name}": str(count) for name, count in plan.processed.manifest.counts().items()
+    }
     texts = {"config": config_yaml(plan.config), "space": dump_yaml(plan.space.tree())}
     tags = {"dataset": plan.config.data.source, "data.fingerprint": plan.processed.fingerprint}
     if runs.is_new:
-        runs.start({**tags, **counts, **version_tags(), **texts}, {f"{name}.yaml": text for name, text in texts.items()})
+        runs.start(
+            {**tags, **counts, **version_tags(), **texts},
+            {f"{name}.yaml": text for name, text in texts.items()},
+        )
     else:
         runs.resume()
     _tell_what_was_not_told(runs, plan.config, record, in_s3=url_of(plan.study_folder) is not None)
@@ -161,7 +183,9 @@ def _start_runs(runs: StudyRuns, plan: Plan, record: StudyRecord, uploads: Uploa
         ) from runs.away
 
 
-def _tell_what_was_not_told(runs: StudyRuns, config: Config, record: StudyRecord, *, in_s3: bool = False) -> None:
+def _tell_what_was_not_told(
+    runs: StudyRuns, config: Config, record: StudyRecord, *, in_s3: bool = False
+) -> None:
     """What the record has and a process that was killed did not live to tell MLflow.
 
     A trial that goes on from its checkpoint tells by itself what came after it. What came before may be missing in S3 alone,
@@ -174,31 +198,44 @@ def _tell_what_was_not_told(runs: StudyRuns, config: Config, record: StudyRecord
         runs.start_trial(number, record.config_of(number), trial_seed(config.study.seed, number))
         for step, value in record.values_of(number).items():
             epoch, part = divmod(step, record.parts)
-            metrics = summary.metrics if part == 0 and epoch == summary.epoch else {config.metric_name: value}
+            metrics = (
+                summary.metrics
+                if part == 0 and epoch == summary.epoch
+                else {config.metric_name: value}
+            )
             runs.log_step(number, step, epoch, part == 0, metrics)
         if summary.state != "unfinished":
             runs.end_trial(number, summary.state)
 
 
-def _end_runs(runs: StudyRuns, outcome: study.Outcome) -> None:
+def _end_runs(runs: StudyRuns, outcome: Outcome) -> None:
     for summary in outcome.summaries:
         if summary.state == "unfinished":
             runs.end_trial(summary.number, summary.state)
     best = best_trial(outcome.summaries)
     runs.end(
         "interrupted" if outcome.interrupted else "complete",
-        None if best is None else {"trial": best.number, "epoch": best.epoch, "metrics": best.metrics},
+        None
+        if best is None
+        else {"trial": best.number, "epoch": best.epoch, "metrics": best.metrics},
         [leaderboard_row(summary) for summary in ranked(outcome.summaries)],
     )
 
 
-def _answer(plan: Plan, outcome: study.Outcome, run_id: str | None) -> dict[str, Any]:
+def _answer(plan: Plan, outcome: Outcome, run_id: str | None) -> dict[str, Any]:
     best = best_trial(outcome.summaries)
     return {
         "study": plan.name,
         "counts": count_states(outcome.summaries),
         "trials": [
-            {"id": str(s.number), "state": s.state, "epochs": s.epochs, "value": s.value, "params": s.params, "nodes": s.nodes}
+            {
+                "id": str(s.number),
+                "state": s.state,
+                "epochs": s.epochs,
+                "value": s.value,
+                "params": s.params,
+                "nodes": s.nodes,
+            }
             for s in outcome.summaries
         ],
         "best": best
@@ -223,7 +260,9 @@ def _answer(plan: Plan, outcome: study.Outcome, run_id: str | None) -> dict[str,
 
 def describe_plan(plan: Plan) -> dict[str, Any]:
     """What a dry run shows: the effective config, sample trials, resources and the size of the data."""
-    sampled = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=plan.config.study.seed))
+    sampled = optuna.create_study(
+        sampler=optuna.samplers.RandomSampler(seed=plan.config.study.seed)
+    )
     record = StudyRecord(sampled, plan.config, plan.space)
     record.enqueue_first_points()
     counts = plan.processed.manifest.counts()
@@ -237,5 +276,9 @@ def describe_plan(plan: Plan) -> dict[str, Any]:
             "trial": {"cpu": plan.config.resources.cpu, "gpu": plan.config.resources.gpu},
             "concurrency": plan.slots.most,
         },
-        "data": {"users": counts["n_users"], "items": counts["n_items"], "interactions": counts["n_interactions"]},
+        "data": {
+            "users": counts["n_users"],
+            "items": counts["n_items"],
+            "interactions": counts["n_interactions"],
+        },
     }

@@ -10,10 +10,10 @@ from typing import Any
 from rich.console import Group
 from rich.text import Text
 
-from recsys.config_files import dump_yaml
-from recsys.search.progress import add_trial, show_params, trial_table
+from recsys.config.files import dump_yaml
+from recsys.search.record.summaries import TrialSummary
 from recsys.search.session import Plan
-from recsys.search.summaries import TrialSummary
+from recsys.search.tuning.progress import add_trial, show_params, trial_table
 
 _SHOWN_TRIALS = 10
 
@@ -34,7 +34,9 @@ def plan_text(plan: Mapping[str, Any]) -> Text:
     return Text("\n".join(lines))
 
 
-def result_text(plan: Plan, ranked: Sequence[TrialSummary], answer: Mapping[str, Any], *, dir_flag: str) -> Group:
+def result_text(
+    plan: Plan, ranked: Sequence[TrialSummary], answer: Mapping[str, Any], *, dir_flag: str
+) -> Group:
     """The leaderboard, and the commands that follow a search; `dir_flag` is what they need to find its folder."""
     table = trial_table(plan.config)
     for trial in ranked[:_SHOWN_TRIALS]:
@@ -44,5 +46,7 @@ def result_text(plan: Plan, ranked: Sequence[TrialSummary], answer: Mapping[str,
         lines += [f"Best config:    {answer['best']['config']}"]
         lines += [f"Final training: python -m recsys.train --best-of {plan.name}{dir_flag}"]
     if answer["mlflow"]:
-        lines += [f"Compare trials: mlflow ui --backend-store-uri {shlex.quote(answer['mlflow']['tracking_uri'])}"]
+        lines += [
+            f"Compare trials: mlflow ui --backend-store-uri {shlex.quote(answer['mlflow']['tracking_uri'])}"
+        ]
     return Group(table, Text("\n".join(lines)))

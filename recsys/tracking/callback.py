@@ -12,7 +12,7 @@ from typing import Any, Protocol
 from ray.air.integrations.mlflow import MLflowLoggerCallback
 from ray.tune.experiment import Trial
 
-from recsys.config import Config
+from recsys.config.schema import Config
 from recsys.tracking.study_runs import StudyRuns
 
 _COLOURS = re.compile(r"\x1b\[[0-9;]*m")
@@ -42,13 +42,19 @@ class StudyCallback(MLflowLoggerCallback):
         config = Config.model_validate_json(trial.config["config"])
         self._runs.start_trial(trial.config["number"], config, trial.config["seed"])
 
-    def log_trial_result(self, iteration: int, trial: Trial, result: dict[str, Any]) -> None:  # noqa: ARG002 (Tune's signature)
+    def log_trial_result(self, iteration: int, trial: Trial, result: dict[str, Any]) -> None:
         """Log an epoch or a part of one; what a retried trial repeats is not logged again, and divergence tells no metrics.
 
         The run of a trial that this result ended is ended here: Tune takes what is raised later for a failure of the trial.
         """
         if "metrics" in result:
-            self._runs.log_step(trial.config["number"], result["step"], result["epoch"], result["whole"], result["metrics"])
+            self._runs.log_step(
+                trial.config["number"],
+                result["step"],
+                result["epoch"],
+                result["whole"],
+                result["metrics"],
+            )
         if result.get("done"):
             self.log_trial_end(trial)
 

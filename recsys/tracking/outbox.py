@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from recsys.storage import no_room
+from recsys.storage.files import no_room
 from recsys.tracking.outbox_file import Kept, Note, Operation, append_entries, read_outbox
 
 Send = Callable[[Operation, bool], Note]
@@ -35,7 +35,9 @@ class StartOver(Exception):  # noqa: N818 (nothing is wrong with the operation)
 class Outbox:
     """Keeps operations in a file and sends them."""
 
-    def __init__(self, path: Path, kept: Sequence[Kept], send: Send, place: str, *, held: bool = False) -> None:
+    def __init__(
+        self, path: Path, kept: Sequence[Kept], send: Send, place: str, *, held: bool = False
+    ) -> None:
         """Begin to send.
 
         Args:
@@ -133,7 +135,9 @@ class Outbox:
     def _next(self) -> tuple[Operation, bool] | None:
         """The first operation that is not sent, once there is one; None when the outbox is closed."""
         with self._changed:
-            self._changed.wait_for(lambda: self._closed or (self._pending and self._n_sent < self._n_released))
+            self._changed.wait_for(
+                lambda: self._closed or (self._pending and self._n_sent < self._n_released)
+            )
             return None if self._closed else self._pending[0]
 
     def _deliver(self, operation: Operation, doubtful: bool) -> None:
@@ -191,4 +195,6 @@ class Outbox:
         if isinstance(self._failure, OSError):
             raise self._failure
         if self._failure is not None:
-            raise RuntimeError(f"{self._path}: sending to MLflow came to an end.") from self._failure
+            raise RuntimeError(
+                f"{self._path}: sending to MLflow came to an end."
+            ) from self._failure

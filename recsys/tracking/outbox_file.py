@@ -60,7 +60,10 @@ def read_outbox(path: Path) -> list[Kept]:
             notes[n_sent] = entry
         else:
             operations.append(entry)
-    return [Kept(operation, notes.get(n), n <= n_sent) for n, operation in enumerate(operations, start=1)]
+    return [
+        Kept(operation, notes.get(n), n <= n_sent)
+        for n, operation in enumerate(operations, start=1)
+    ]
 
 
 def append_entries(path: Path, *entries: Operation | Note) -> None:
@@ -80,4 +83,6 @@ def append_entries(path: Path, *entries: Operation | Note) -> None:
         if written != len(lines):
             # A torn line may only be the last, and more are to follow once there is room.
             file.truncate(size)
-            raise OSError(f"{path}: must be written whole, but got {reason}. Make room on its disk.")
+            raise OSError(
+                f"{path}: must be written whole, but got {reason}. Make room on its disk."
+            )

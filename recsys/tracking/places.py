@@ -9,12 +9,12 @@ from urllib.parse import unquote, urlsplit
 
 import requests
 
-from recsys.config import Config
-from recsys.credentials import keep_password
-from recsys.databases import is_shared_database, knock
+from recsys.config.schema import Config
 from recsys.errors import InputError
-from recsys.object_store import url_of
-from recsys.storage import network_file_system
+from recsys.storage.credentials import keep_password
+from recsys.storage.databases import is_shared_database, knock
+from recsys.storage.files import network_file_system
+from recsys.storage.s3 import url_of
 
 _USER, _PASSWORD = "MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD"
 _ANSWER_SECONDS = 5.0
@@ -47,7 +47,9 @@ def require_place(config: Config, folder: Path) -> None:
     if uri is None and config.tracking.required:
         raise InputError(
             "tracking.uri",
-            (f"must be a server or a database where --dir is {_takes_no_database(folder)}, as SQLite must not lie there"),
+            (
+                f"must be a server or a database where --dir is {_takes_no_database(folder)}, as SQLite must not lie there"
+            ),
             "nothing",
             "Give http://HOST:PORT or postgresql://USER@HOST/NAME, or --set tracking.required=false.",
         )
@@ -73,7 +75,10 @@ def log_in(uri: str) -> str:
     parts = urlsplit(uri)
     if parts.scheme not in ("http", "https") or parts.username is None:
         return uri
-    os.environ[_USER], os.environ[_PASSWORD] = unquote(parts.username), unquote(parts.password or "")
+    os.environ[_USER], os.environ[_PASSWORD] = (
+        unquote(parts.username),
+        unquote(parts.password or ""),
+    )
     return keep_password(uri)
 
 
@@ -87,7 +92,9 @@ def require_answer(uri: str) -> None:
         knock(uri)
     elif urlsplit(uri).scheme in ("http", "https"):
         login = (os.environ[_USER], os.environ.get(_PASSWORD, "")) if _USER in os.environ else None
-        requests.get(f"{uri.rstrip('/')}/health", auth=login, timeout=_ANSWER_SECONDS).raise_for_status()
+        requests.get(
+            f"{uri.rstrip('/')}/health", auth=login, timeout=_ANSWER_SECONDS
+        ).raise_for_status()
 
 
 def _takes_no_database(folder: Path) -> str | None:

@@ -25,14 +25,20 @@ from mlflow.utils.mlflow_tags import MLFLOW_LOGGED_ARTIFACTS, MLFLOW_PARENT_RUN_
 from mlflow.utils.validation import MAX_TAG_VAL_LENGTH
 from sqlalchemy.exc import DatabaseError
 
-from recsys.config import Config, config_paths, get_value
-from recsys.credentials import with_password, without_passwords
+from recsys.config.schema import Config, config_paths, get_value
 from recsys.errors import InputError
-from recsys.storage import no_room, one_at_a_time, write_atomically
-from recsys.tracking.places import artifact_location, log_in, require_answer, require_place, tracking_uri
+from recsys.serving import saved_model
+from recsys.serving.recommend import recommend
+from recsys.storage.credentials import with_password, without_passwords
+from recsys.storage.files import no_room, one_at_a_time, write_atomically
+from recsys.tracking.places import (
+    artifact_location,
+    log_in,
+    require_answer,
+    require_place,
+    tracking_uri,
+)
 from recsys.tracking.served_code import copied_code, requirements
-from recsys.training import saved_model
-from recsys.training.recommending import recommend
 
 _log = logging.getLogger(__name__)
 
@@ -64,7 +70,9 @@ def open_tracking(config: Config, folder: Path) -> "Tracking | None":
                     "tracking.required=false."
                 ),
             ) from error
-    _log.warning("MLflow at %s cannot be reached (%s): the command goes on without it.", uri, reason)
+    _log.warning(
+        "MLflow at %s cannot be reached (%s): the command goes on without it.", uri, reason
+    )
     return None
 
 
@@ -77,7 +85,9 @@ def connect(config: Config, folder: Path) -> "Tracking":
     """
     uri = tracking_uri(config, folder)
     if uri is None:
-        raise ConnectionError("there is no place for it: tracking.uri is not set, and --dir takes no database")
+        raise ConnectionError(
+            "there is no place for it: tracking.uri is not set, and --dir takes no database"
+        )
     uri = log_in(with_password(uri))
     require_answer(uri)
     folder.mkdir(parents=True, exist_ok=True)
@@ -86,7 +96,9 @@ def connect(config: Config, folder: Path) -> "Tracking":
     try:
         return Tracking(uri, config.tracking.experiment, artifact_location(uri, folder))
     except CommandError as error:
-        raise ConnectionError(f"it has the tables of another version or of another program, {error}") from error
+        raise ConnectionError(
+            f"it has the tables of another version or of another program, {error}"
+        ) from error
     except DatabaseError as error:
         raise ConnectionError(f"it is damaged, or cannot be used: {error.orig}") from error
 
@@ -123,13 +135,21 @@ class Tracking:
                 raise
             return found
 
-    def start_run(self, name: str, tags: Mapping[str, object], params: Mapping[str, object], parent: str | None = None) -> str:
+    def start_run(
+        self,
+        name: str,
+        tags: Mapping[str, object],
+        params: Mapping[str, object],
+        parent: str | None = None,
+    ) -> str:
         """Begin a run with its parameters, nested under `parent` if given, and return its id."""
         run_id = self.create_run(name, tags, parent)
         self.log_params(run_id, params)
         return run_id
 
-    def create_run(self, name: str, tags: Mapping[str, object], parent: str | None, began: int | None = None) -> str:
+    def create_run(
+        self, name: str, tags: Mapping[str, object], parent: str | None, began: int | None = None
+    ) -> str:
         """Begin a run at `began` (Unix milliseconds; now where absent), nested under `parent` if given, and return its id."""
         nesting = {MLFLOW_PARENT_RUN_ID: parent} if parent else {}
         texts = {key: str(value)[:MAX_TAG_VAL_LENGTH] for key, value in {**tags, **nesting}.items()}
@@ -138,19 +158,27 @@ class Tracking:
 
     def log_params(self, run_id: str, params: Mapping[str, object]) -> None:
         """Log parameters in one request."""
-        self._client.log_batch(run_id, params=[Param(key, str(value)) for key, value in params.items()])
+        self._client.log_batch(
+            run_id, params=[Param(key, str(value)) for key, value in params.items()]
+        )
 
-    def log_metrics(self, run_id: str, metrics: Mapping[str, float], step: int = 0, now: int | None = None) -> None:
+    def log_metrics(
+        self, run_id: str, metrics: Mapping[str, float], step: int = 0, now: int | None = None
+    ) -> None:
         """Log metrics of one step at `now` (Unix milliseconds; the present where absent) in one request.
 
         MLflow stores a metric once that has the same step, time and value.
         """
         now = int(time.time() * 1000) if now is None else now
-        self._client.log_batch(run_id, metrics=[Metric(key, float(value), now, step) for key, value in metrics.items()])
+        self._client.log_batch(
+            run_id, metrics=[Metric(key, float(value), now, step) for key, value in metrics.items()]
+        )
 
     def set_tags(self, run_id: str, tags: Mapping[str, object]) -> None:
         """Set tags in one request."""
-        self._client.log_batch(run_id, tags=[RunTag(key, str(value)) for key, value in tags.items()])
+        self._client.log_batch(
+            run_id, tags=[RunTag(key, str(value)) for key, value in tags.items()]
+        )
 
     def log_text(self, run_id: str, text: str, file: str) -> None:
         """Store a text as an artifact, in the place of one of this name."""
@@ -162,7 +190,9 @@ class Tracking:
         MLflow's own `log_table` would append the rows to those of an earlier time.
         """
         self.log_text(run_id, pd.DataFrame(list(rows)).to_json(orient="split", index=False), file)
-        self.set_tags(run_id, {MLFLOW_LOGGED_ARTIFACTS: json.dumps([{"path": file, "type": "table"}])})
+        self.set_tags(
+            run_id, {MLFLOW_LOGGED_ARTIFACTS: json.dumps([{"path": file, "type": "table"}])}
+        )
 
     def end_run(self, run_id: str, status: str = "FINISHED", now: int | None = None) -> None:
         """End a run at `now` (Unix milliseconds; the present where absent) as FINISHED, FAILED or KILLED."""
@@ -181,7 +211,9 @@ class Tracking:
         if self._client.get_experiment(self.experiment_id).lifecycle_stage == "active":
             return False
         self._client.restore_experiment(self.experiment_id)
-        _log.warning("MLflow's experiment %s was deleted: it is restored with its runs.", self.experiment)
+        _log.warning(
+            "MLflow's experiment %s was deleted: it is restored with its runs.", self.experiment
+        )
         return True
 
     def restore_run(self, run_id: str) -> None:
@@ -204,11 +236,17 @@ class Tracking:
             return None
         return stage
 
-    def find_runs(self, tags: Mapping[str, object], parent: str | None, view: int = ViewType.ALL) -> list[str]:
+    def find_runs(
+        self, tags: Mapping[str, object], parent: str | None, view: int = ViewType.ALL
+    ) -> list[str]:
         """Return the ids of the runs, deleted or not unless `view` says else, with all these tags, below `parent` if given."""
         nesting = {MLFLOW_PARENT_RUN_ID: parent} if parent else {}
-        wanted = " and ".join(f"tags.`{name}` = '{value}'" for name, value in {**tags, **nesting}.items())
-        found = self._client.search_runs([self.experiment_id], wanted, view, SEARCH_MAX_RESULTS_THRESHOLD)
+        wanted = " and ".join(
+            f"tags.`{name}` = '{value}'" for name, value in {**tags, **nesting}.items()
+        )
+        found = self._client.search_runs(
+            [self.experiment_id], wanted, view, SEARCH_MAX_RESULTS_THRESHOLD
+        )
         return [run.info.run_id for run in found]
 
     def log_model(self, run_id: str, model: Path) -> None:
@@ -216,7 +254,12 @@ class Tracking:
         saved = saved_model.load(model)
         asked = pd.DataFrame({"user_id": saved.user_ids.slice(0, 1).to_pandas()})
         answered = recommend(saved, asked["user_id"].tolist(), 1).to_pandas()
-        with copied_code() as code, _store_of_process(self.uri), mlflow.start_run(run_id=run_id), warnings.catch_warnings():
+        with (
+            copied_code() as code,
+            _store_of_process(self.uri),
+            mlflow.start_run(run_id=run_id),
+            warnings.catch_warnings(),
+        ):
             # Hints on integer columns and examples, which are as they should be.
             warnings.simplefilter("ignore", UserWarning)
             mlflow.pyfunc.log_model(
@@ -242,4 +285,8 @@ def _store_of_process(uri: str) -> Iterator[None]:
 
 def trial_params(config: Config) -> dict[str, object]:
     """What sets a trial apart, flat: every value of the model and of its training, by config path."""
-    return {path: get_value(config, path) for path in config_paths() if path.startswith(("model.", "training."))}
+    return {
+        path: get_value(config, path)
+        for path in config_paths()
+        if path.startswith(("model.", "training."))
+    }

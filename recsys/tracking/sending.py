@@ -11,15 +11,17 @@ from collections.abc import Callable, Mapping
 import requests
 from mlflow.exceptions import MlflowException
 
-from recsys.credentials import without_passwords
-from recsys.storage import no_room
+from recsys.storage.credentials import without_passwords
+from recsys.storage.files import no_room
 from recsys.tracking.outbox import StartOver
 from recsys.tracking.outbox_file import Note, Operation
 from recsys.tracking.runs import Tracking
 
 SENDERS: dict[str, Callable[[Tracking, str, Operation], None]] = {
     "params": lambda tracking, run_id, o: tracking.log_params(run_id, o["params"]),
-    "metrics": lambda tracking, run_id, o: tracking.log_metrics(run_id, o["metrics"], o["step"], o["time"]),
+    "metrics": lambda tracking, run_id, o: tracking.log_metrics(
+        run_id, o["metrics"], o["step"], o["time"]
+    ),
     "tags": lambda tracking, run_id, o: tracking.set_tags(run_id, o["tags"]),
     "text": lambda tracking, run_id, o: tracking.log_text(run_id, o["text"], o["file"]),
     "table": lambda tracking, run_id, o: tracking.log_table(run_id, o["rows"], o["file"]),
@@ -28,7 +30,12 @@ SENDERS: dict[str, Callable[[Tracking, str, Operation], None]] = {
 }
 """The operations on a run that there is; `start` makes one."""
 
-_REFUSALS = {"BAD_REQUEST", "INVALID_PARAMETER_VALUE", "RESOURCE_ALREADY_EXISTS", "RESOURCE_DOES_NOT_EXIST"}
+_REFUSALS = {
+    "BAD_REQUEST",
+    "INVALID_PARAMETER_VALUE",
+    "RESOURCE_ALREADY_EXISTS",
+    "RESOURCE_DOES_NOT_EXIST",
+}
 _REFUSAL_STATUSES = {400, 404, 413, 422}
 """Of the artifact store, which answers by HTTP statuses. A login that has run out (401, 403) refuses no single operation."""
 _REASON_LENGTH = 300
@@ -91,7 +98,11 @@ class RunSender:
                 raise ConnectionError(reason) from error
             if is_start:
                 self._run_ids.pop(run, None)
-            left_out = f"{_name(run)}, and all that belongs to it," if is_start else f"{operation['do']} of {_name(run)}"
+            left_out = (
+                f"{_name(run)}, and all that belongs to it,"
+                if is_start
+                else f"{operation['do']} of {_name(run)}"
+            )
             _log.warning("MLflow refused %s (%s): it is left out.", left_out, reason)
             return {"refused": reason}
         self._run_ids[run] = run_id
@@ -134,7 +145,9 @@ class RunSender:
             parent = self._run_ids[None]
         found = set(tracking.find_runs(unique, parent)) if doubtful else set()
         if not found:
-            made = tracking.create_run(operation["name"], operation["tags"] | unique, parent, operation["time"])
+            made = tracking.create_run(
+                operation["name"], operation["tags"] | unique, parent, operation["time"]
+            )
             # MLflow repeats a request by itself that was not answered, so that there may be two by now.
             found = {made, *tracking.find_runs(unique, parent)}
         first, *doubled = sorted(found)

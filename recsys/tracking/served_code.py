@@ -11,7 +11,16 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 _PACKAGE = Path(__file__).parents[1]
-_NEEDED = ("mlflow", "numpy", "pandas", "pyarrow", "pydantic", "ruamel.yaml", "safetensors", "torch")
+_NEEDED = (
+    "mlflow",
+    "numpy",
+    "pandas",
+    "pyarrow",
+    "pydantic",
+    "ruamel.yaml",
+    "safetensors",
+    "torch",
+)
 """What `served_model` and what it imports of recsys import."""
 
 

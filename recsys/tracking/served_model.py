@@ -9,8 +9,8 @@ from typing import Any
 import mlflow
 import pandas as pd
 
-from recsys.training import saved_model
-from recsys.training.recommending import recommend
+from recsys.serving import saved_model
+from recsys.serving.recommend import recommend
 
 
 class ServedModel(mlflow.pyfunc.PythonModel):  # type: ignore[name-defined, misc]
@@ -20,9 +20,16 @@ class ServedModel(mlflow.pyfunc.PythonModel):  # type: ignore[name-defined, misc
         """Read the saved model."""
         self.saved = saved_model.load(Path(context.artifacts["model"]))
 
-    def predict(self, context: Any, model_input: pd.DataFrame, params: dict[str, Any] | None = None) -> pd.DataFrame:  # noqa: ARG002
+    def predict(
+        self,
+        context: Any,
+        model_input: pd.DataFrame,
+        params: dict[str, Any] | None = None,
+    ) -> pd.DataFrame:
         """Each user's best items: `user_id`, `rank` from 1, `item_id`, `score`, `title`; `params["k"]` says how many (10)."""
-        best: pd.DataFrame = recommend(self.saved, model_input["user_id"].tolist(), (params or {}).get("k", 10)).to_pandas()
+        best: pd.DataFrame = recommend(
+            self.saved, model_input["user_id"].tolist(), (params or {}).get("k", 10)
+        ).to_pandas()
         return best
 
 

@@ -12,8 +12,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from recsys.config import Config
-from recsys.object_store import url_of
+from recsys.config.schema import Config
+from recsys.storage.s3 import url_of
 from recsys.tracking.outbox import Outbox
 from recsys.tracking.outbox_file import Operation, read_outbox
 from recsys.tracking.places import tracking_uri
@@ -21,7 +21,13 @@ from recsys.tracking.runs import Tracking, connect, trial_params
 from recsys.tracking.sending import RunSender
 
 OUTBOX = "mlflow-outbox.jsonl"
-STATUSES = {"complete": "FINISHED", "pruned": "FINISHED", "failed": "FAILED", "diverged": "FAILED", "unfinished": "KILLED"}
+STATUSES = {
+    "complete": "FINISHED",
+    "pruned": "FINISHED",
+    "failed": "FAILED",
+    "diverged": "FAILED",
+    "unfinished": "KILLED",
+}
 
 
 @dataclass
@@ -35,7 +41,9 @@ class _Told:
 class StudyRuns:
     """Tells MLflow of a study; nothing here waits for a request but `flush` and `close`."""
 
-    def __init__(self, outbox: Outbox, sender: RunSender, study: str, told: Sequence[Operation]) -> None:
+    def __init__(
+        self, outbox: Outbox, sender: RunSender, study: str, told: Sequence[Operation]
+    ) -> None:
         """Begin or go on.
 
         Args:
@@ -84,7 +92,9 @@ class StudyRuns:
         """Let the study's own run go on."""
         self._put(*_go_on(None))
 
-    def end(self, state: str, best: Mapping[str, Any] | None, rows: Sequence[Mapping[str, Any]]) -> None:
+    def end(
+        self, state: str, best: Mapping[str, Any] | None, rows: Sequence[Mapping[str, Any]]
+    ) -> None:
         """End the study's own run.
 
         Args:
@@ -100,14 +110,23 @@ class StudyRuns:
             self._put(_metrics(None, best["metrics"], best["epoch"]))
         self._put(
             _operation("tags", None, tags={"state": state}),
-            _operation("end", None, status="KILLED" if state == "interrupted" else "FINISHED", time=_now()),
+            _operation(
+                "end", None, status="KILLED" if state == "interrupted" else "FINISHED", time=_now()
+            ),
         )
 
     def start_trial(self, number: int, config: Config, seed: int) -> None:
         """Begin a trial's run, or let it go on if an earlier process ended it."""
         if number not in self._trials:
-            tags = {"study": self._study, "state": "running", "model": config.model.name, "dataset": config.data.source}
-            params = {name: str(value) for name, value in {**trial_params(config), "seed": seed}.items()}
+            tags = {
+                "study": self._study,
+                "state": "running",
+                "model": config.model.name,
+                "dataset": config.data.source,
+            }
+            params = {
+                name: str(value) for name, value in {**trial_params(config), "seed": seed}.items()
+            }
             self._put(
                 _start(number, f"{self._study}/{number}", tags, {"kind": "trial", "trial": number}),
                 _operation("params", number, params=params),
@@ -115,10 +134,14 @@ class StudyRuns:
         elif self._trials[number].status is not None:
             self._put(*_go_on(number))
 
-    def log_step(self, number: int, step: int, epoch: int, whole: bool, metrics: Mapping[str, float]) -> None:
+    def log_step(
+        self, number: int, step: int, epoch: int, whole: bool, metrics: Mapping[str, float]
+    ) -> None:
         """Log a step of a trial, once: an epoch by its own number, a part of one as `partial/...` by the number of the step."""
         if step > self._trials[number].last_step:
-            named = metrics if whole else {f"partial/{name}": value for name, value in metrics.items()}
+            named = (
+                metrics if whole else {f"partial/{name}": value for name, value in metrics.items()}
+            )
             self._put({**_metrics(number, named, epoch if whole else step), "reached": step})
 
     def end_trial(self, number: int, state: str, error: str | None = None) -> None:
@@ -175,7 +198,11 @@ class StudyRuns:
 
 
 def open_study_runs(
-    config: Config, folder: Path, study_folder: Path, tracking: Tracking | None, attach: Callable[[int | None, str], None]
+    config: Config,
+    folder: Path,
+    study_folder: Path,
+    tracking: Tracking | None,
+    attach: Callable[[int | None, str], None],
 ) -> StudyRuns:
     """The runs of the study in `study_folder`, which is begun or goes on; what its outbox still holds is sent.
 
@@ -191,9 +218,19 @@ def open_study_runs(
     """
     path = study_folder / OUTBOX
     kept = read_outbox(path)
-    run_ids = {entry.operation["run"]: entry.note["run_id"] for entry in kept if entry.note and "run_id" in entry.note}
+    run_ids = {
+        entry.operation["run"]: entry.note["run_id"]
+        for entry in kept
+        if entry.note and "run_id" in entry.note
+    }
     sender = RunSender(partial(connect, config, folder), tracking, run_ids, attach)
-    outbox = Outbox(path, kept, sender.send, tracking_uri(config, folder) or "no place", held=url_of(study_folder) is not None)
+    outbox = Outbox(
+        path,
+        kept,
+        sender.send,
+        tracking_uri(config, folder) or "no place",
+        held=url_of(study_folder) is not None,
+    )
     return StudyRuns(outbox, sender, study_folder.name, [entry.operation for entry in kept])
 
 
@@ -201,14 +238,29 @@ def _operation(do: str, run: int | None, **values: Any) -> Operation:
     return {"do": do, "run": run, **values}
 
 
-def _start(run: int | None, name: str, tags: Mapping[str, object], unique: Mapping[str, object]) -> Operation:
+def _start(
+    run: int | None, name: str, tags: Mapping[str, object], unique: Mapping[str, object]
+) -> Operation:
     """`unique`: the tags that, below the study's run, no other run has."""
     told = {key: str(value) for key, value in tags.items()}
-    return _operation("start", run, name=name, tags=told, unique={key: str(value) for key, value in unique.items()}, time=_now())
+    return _operation(
+        "start",
+        run,
+        name=name,
+        tags=told,
+        unique={key: str(value) for key, value in unique.items()},
+        time=_now(),
+    )
 
 
 def _metrics(run: int | None, metrics: Mapping[str, float], step: int) -> Operation:
-    return _operation("metrics", run, metrics={name: float(value) for name, value in metrics.items()}, step=step, time=_now())
+    return _operation(
+        "metrics",
+        run,
+        metrics={name: float(value) for name, value in metrics.items()},
+        step=step,
+        time=_now(),
+    )
 
 
 def _go_on(run: int | None) -> tuple[Operation, ...]:

@@ -11,7 +11,9 @@ _GIT_SECONDS = 5.0
 
 def version_tags() -> dict[str, str]:
     """Return the versions that a result depends on, with the git commit where recsys runs from a checkout of its own."""
-    tags = {f"version.{name}": version(name) for name in ("recsys", "ray", "torch", "optuna", "mlflow")}
+    tags = {
+        f"version.{name}": version(name) for name in ("recsys", "ray", "torch", "optuna", "mlflow")
+    }
     commit = git_commit(Path(__file__).parents[2])
     return tags if commit is None else {**tags, "git_commit": commit}
 
@@ -22,12 +24,27 @@ def git_commit(folder: Path) -> str | None:
     A package may lie within another repository: its owner installed it into an environment there, or copied it.
     """
     project = folder / "pyproject.toml"
-    if not project.is_file() or tomllib.loads(project.read_text(encoding="utf-8")).get("project", {}).get("name") != "recsys":
+    if (
+        not project.is_file()
+        or tomllib.loads(project.read_text(encoding="utf-8")).get("project", {}).get("name")
+        != "recsys"
+    ):
         return None
     command = ["git", "-C", str(folder), "rev-parse", "--show-toplevel", "HEAD"]
-    variables = {name: value for name, value in os.environ.items() if name not in ("GIT_DIR", "GIT_WORK_TREE")}
+    variables = {
+        name: value
+        for name, value in os.environ.items()
+        if name not in ("GIT_DIR", "GIT_WORK_TREE")
+    }
     try:
-        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=_GIT_SECONDS, env=variables)
+        done = subprocess.run(
+            command,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=_GIT_SECONDS,
+            env=variables,
+        )
     except FileNotFoundError:  # no git on this machine, so no commit to log
         return None
     if done.returncode != 0:

@@ -1,1 +1,1 @@
-"""The training loop, its losses, the ranking of items and the metrics of ranks."""
+"""Training: the training loop, its optimisers and its losses."""

@@ -6,7 +6,6 @@ and travels apart from the others, so that nothing is computed for draws that it
 """
 
 import math
-import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Self
@@ -15,10 +14,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from recsys.config import Config, TrainingConfig
+from recsys.config.schema import Config, TrainingConfig
 from recsys.data.interactions import Interactions
-from recsys.data.negatives import IntArray, NegativeSampler, popularity_weights
+from recsys.data.negatives import NegativeSampler, popularity_weights
 from recsys.errors import InputError
+from recsys.kernels.tensors import as_tensor
 from recsys.models import Model, SideName
 from recsys.training.contract import Relabel
 from recsys.training.losses import LOSSES, explicit_negative_bce, l2_penalty, row_loss_of
@@ -52,7 +52,10 @@ class Batch:
 
     def relabel(self, user: Relabel, item: Relabel) -> Self:
         """The same with other ids for the users and the items."""
-        (users, low_users), (items, low_items) = user(self.user, self.low_user), item(self.item, self.low_item)
+        (users, low_users), (items, low_items) = (
+            user(self.user, self.low_user),
+            item(self.item, self.low_item),
+        )
         return replace(self, user=users, low_user=low_users, item=items, low_item=low_items)
 
     def loss(self, model: Model, training: TrainingConfig) -> Tensor:
@@ -62,15 +65,28 @@ class Batch:
             user, item = model.user_side(self.user), model.item_side(self.item)
             logits = model.score(user, item)  # (B, 1 + n)
             losses = row_loss(logits if self.log_weights is None else logits - self.log_weights)
-            return (losses + training.l2 * l2_penalty(user, item)).mean() if training.l2 else losses.mean()
+            return (
+                (losses + training.l2 * l2_penalty(user, item)).mean()
+                if training.l2
+                else losses.mean()
+            )
         # Both kinds of rows are looked up at once, so that each table gets one gradient.
         n_rows, width = self.item.shape
         user, low_user = model.user_side(torch.cat([self.user, self.low_user])).split(n_rows)
-        item, low_item = model.item_side(torch.cat([self.item.reshape(-1), self.low_item])).split(n_rows * width)
+        item, low_item = model.item_side(torch.cat([self.item.reshape(-1), self.low_item])).split(
+            n_rows * width
+        )
         item, low_item = item.unflatten(width), low_item.unflatten(1)
-        losses = torch.cat([row_loss(model.score(user, item)), explicit_negative_bce(model.score(low_user, low_item))])
+        losses = torch.cat(
+            [
+                row_loss(model.score(user, item)),
+                explicit_negative_bce(model.score(low_user, low_item)),
+            ]
+        )
         if training.l2:
-            losses = losses + training.l2 * torch.cat([l2_penalty(user, item), l2_penalty(low_user, low_item)])
+            losses = losses + training.l2 * torch.cat(
+                [l2_penalty(user, item), l2_penalty(low_user, low_item)]
+            )
         return losses.mean()
 
 
@@ -121,7 +137,9 @@ class TrainingRows:
     @property
     def n_lookups(self) -> dict[SideName, int]:
         """Users and items of a batch at most, repeated ones included."""
-        n_rows, n_low = (math.ceil(len(user) / self.n_batches) for user in (self.user, self.low_user))
+        n_rows, n_low = (
+            math.ceil(len(user) / self.n_batches) for user in (self.user, self.low_user)
+        )
         return {"user": n_rows + n_low, "item": n_rows * (1 + self.n_negatives) + n_low}
 
     def shuffle(self, generator: torch.Generator) -> tuple[Tensor, Tensor]:
@@ -130,7 +148,9 @@ class TrainingRows:
         order = torch.randperm(n_rows, generator=generator, device=device)
         return order, torch.randperm(n_low, generator=generator, device=device)
 
-    def batches(self, order: tuple[Tensor, Tensor], part: int, generator: torch.Generator) -> Iterator[Batch]:
+    def batches(
+        self, order: tuple[Tensor, Tensor], part: int, generator: torch.Generator
+    ) -> Iterator[Batch]:
         """The batches of one part of an epoch, from 0, of equal size but for one row; all parts hold every row once."""
         n_batches, (order_of_rows, order_of_low) = self.n_batches, order
         begin, end = (part * n_batches // self.n_parts for part in (part, part + 1))
@@ -139,21 +159,35 @@ class TrainingRows:
         step = max(1, STRETCH // self.batch_size)
         for first in range(begin, end, step):
             last = min(first + step, end)
-            user, item, shuffle = self._stretch(order_of_rows[bounds[first] : bounds[last]], generator)
+            user, item, shuffle = self._stretch(
+                order_of_rows[bounds[first] : bounds[last]], generator
+            )
             low = order_of_low[low_bounds[first] : low_bounds[last]]
             low_user, low_item = self.low_user[low].long(), self.low_item[low].long()
             for batch in range(first, last):
                 rows = shuffle[bounds[batch] - bounds[first] : bounds[batch + 1] - bounds[first]]
-                low_rows = slice(low_bounds[batch] - low_bounds[first], low_bounds[batch + 1] - low_bounds[first])
+                low_rows = slice(
+                    low_bounds[batch] - low_bounds[first], low_bounds[batch + 1] - low_bounds[first]
+                )
                 items = item.index_select(0, rows).long()
                 log_weights = None if self.log_weights is None else self.log_weights[items]
-                yield Batch(user.index_select(0, rows), items, low_user[low_rows], low_item[low_rows], log_weights)
+                yield Batch(
+                    user.index_select(0, rows),
+                    items,
+                    low_user[low_rows],
+                    low_item[low_rows],
+                    log_weights,
+                )
 
-    def _stretch(self, positions: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
+    def _stretch(
+        self, positions: Tensor, generator: torch.Generator
+    ) -> tuple[Tensor, Tensor, Tensor]:
         """Users (S,) int64 and items (S, 1 + n) int32 at `positions` (S,) of the positives, put in order; a new order (S,)."""
         positions = positions.sort().values
         user = self.user.index_select(0, positions).long()
-        item = torch.empty(len(positions), 1 + self.n_negatives, dtype=torch.int32, device=user.device)
+        item = torch.empty(
+            len(positions), 1 + self.n_negatives, dtype=torch.int32, device=user.device
+        )
         item[:, 0] = self.item.index_select(0, positions)
         if self.negatives is not None:
             item[:, 1:] = self.negatives.index_select(0, positions)
@@ -162,7 +196,11 @@ class TrainingRows:
             for first in range(0, len(positions), SLICE):
                 rows = slice(first, first + SLICE)
                 item[rows, 1:] = self.sampler.sample(user[rows], self.n_negatives, generator)
-        return user, item, torch.randperm(len(positions), generator=generator, device=positions.device)
+        return (
+            user,
+            item,
+            torch.randperm(len(positions), generator=generator, device=positions.device),
+        )
 
 
 def parts_of_epoch(n_positives: int) -> int:
@@ -187,7 +225,10 @@ def training_rows(config: Config, data: Interactions, device: str | torch.device
         sampler = NegativeSampler(data.known, weights).to(device)
     elif data.negatives is None:
         raise InputError(
-            "training.resample_negatives", "must be true", "false for data without fixed negatives", "Set it to true."
+            "training.resample_negatives",
+            "must be true",
+            "false for data without fixed negatives",
+            "Set it to true.",
         )
     else:
         negatives = as_tensor(data.negatives, device)[:, : training.n_negatives]
@@ -196,13 +237,13 @@ def training_rows(config: Config, data: Interactions, device: str | torch.device
     arrays = (data.user, data.item, data.low_user[low], data.low_item[low])
     user, item, low_user, low_item = (as_tensor(array, device) for array in arrays)
     return TrainingRows(
-        user, item, low_user, low_item, negatives, sampler, log_weights, training.n_negatives, training.batch_size
+        user,
+        item,
+        low_user,
+        low_item,
+        negatives,
+        sampler,
+        log_weights,
+        training.n_negatives,
+        training.batch_size,
     )
-
-
-def as_tensor(array: IntArray, device: str | torch.device) -> Tensor:
-    """The array as a tensor on `device`, on the CPU a view of it."""
-    with warnings.catch_warnings():
-        # Arrays from Ray's object store are read-only. torch has no such tensors and warns; nothing here writes to one.
-        warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
-        return torch.from_numpy(array).to(device)

@@ -14,15 +14,15 @@ from dataclasses import dataclass
 
 import torch
 
-from recsys.config import Config, TrainingConfig
+from recsys.config.schema import Config, TrainingConfig
 from recsys.data.interactions import Interactions
 from recsys.errors import DivergenceError, InputError
+from recsys.evaluation.evaluate import evaluate, sample_users
+from recsys.evaluation.ranking import ModelScorer
+from recsys.training.checkpoint import TrainingState, start_training
 from recsys.training.contract import Trainer
-from recsys.training.descent import Descent
-from recsys.training.evaluation import evaluate, sample_users
+from recsys.training.gradient_descent import Descent
 from recsys.training.least_squares import LeastSquares
-from recsys.training.ranking import ModelScorer
-from recsys.training.state import TrainingState, start_training
 
 PART_USERS = 4096
 """Users that are ranked within an epoch at most."""
@@ -68,7 +68,12 @@ def fit(
         DivergenceError: if the loss or a score stops being finite.
     """
     if len(data.user) == 0:
-        raise InputError("training", "must have at least one positive interaction", "0", "Lower data.positive_threshold.")
+        raise InputError(
+            "training",
+            "must have at least one positive interaction",
+            "0",
+            "Lower data.positive_threshold.",
+        )
     state = state or start_training(config, data.n_users, data.n_items, seed, device)
     if config.training.loss == "squared":
         trainer: Trainer = LeastSquares(config, data, state, device)
@@ -95,10 +100,14 @@ def fit(
 def _report(state: TrainingState, n_parts: int, config: Config, last: int) -> Epoch:
     is_whole, step = state.parts == 0, state.epoch * n_parts + state.parts
     is_last = is_whole and _has_ended(state, config.training, last)
-    return Epoch(state.epoch if is_whole else state.epoch + 1, step, is_whole, state.metrics, state, is_last)
+    return Epoch(
+        state.epoch if is_whole else state.epoch + 1, step, is_whole, state.metrics, state, is_last
+    )
 
 
-def _rank(config: Config, data: Interactions, state: TrainingState, n_users: int | None) -> dict[str, float]:
+def _rank(
+    config: Config, data: Interactions, state: TrainingState, n_users: int | None
+) -> dict[str, float]:
     """Rank the held-out positives, those of at most `n_users` users where it is given."""
     start = time.perf_counter()
     limits = [limit for limit in (config.evaluation.max_users, n_users) if limit is not None]
@@ -114,18 +123,37 @@ def _has_ended(state: TrainingState, training: TrainingConfig, last: int) -> boo
     """Whether a training that has just completed an epoch, or not begun, goes no further."""
     if state.epoch >= last:
         return True
-    return training.patience is not None and state.best_epoch is not None and state.epoch - state.best_epoch >= training.patience
+    return (
+        training.patience is not None
+        and state.best_epoch is not None
+        and state.epoch - state.best_epoch >= training.patience
+    )
 
 
-def _metrics_so_far(trainer: Trainer, state: TrainingState, loss: float, seconds: float) -> dict[str, float]:
+def _metrics_so_far(
+    trainer: Trainer, state: TrainingState, loss: float, seconds: float
+) -> dict[str, float]:
     """The metrics of the epoch in progress after one more part of `loss`, the sum over its rows.
 
     Raises:
         DivergenceError: if the loss is not finite.
     """
-    so_far, n_before, n_rows = state.metrics_so_far, trainer.n_rows(state.parts), trainer.n_rows(state.parts + 1)
+    so_far, n_before, n_rows = (
+        state.metrics_so_far,
+        trainer.n_rows(state.parts),
+        trainer.n_rows(state.parts + 1),
+    )
     mean = (so_far.get("train_loss", 0.0) * n_before + loss) / n_rows
     if not math.isfinite(mean):
-        raise DivergenceError(f"train_loss, epoch {state.epoch + 1}", "must be finite", mean, "Lower training.learning_rate.")
+        raise DivergenceError(
+            f"train_loss, epoch {state.epoch + 1}",
+            "must be finite",
+            mean,
+            "Lower training.learning_rate.",
+        )
     seconds += so_far.get("train_seconds", 0.0)
-    return {"train_loss": mean, "train_seconds": seconds, "samples_per_second": trainer.n_samples(state.parts + 1) / seconds}
+    return {
+        "train_loss": mean,
+        "train_seconds": seconds,
+        "samples_per_second": trainer.n_samples(state.parts + 1) / seconds,
+    }

@@ -21,12 +21,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from recsys.config import Config
+from recsys.config.schema import Config
 from recsys.data.interactions import Interactions
 from recsys.data.negatives import IntArray
 from recsys.errors import DivergenceError
-from recsys.training.batches import as_tensor, parts_of_epoch
-from recsys.training.state import TrainingState
+from recsys.kernels.tensors import as_tensor
+from recsys.training.batches import parts_of_epoch
+from recsys.training.checkpoint import TrainingState
 
 COLUMNS = 64
 """Columns that are solved at a time: the work goes with them and the width, not with the width squared."""
@@ -40,22 +41,38 @@ class LeastSquares:
     `n_parts`: parts of an epoch, which solve some of the rows each.
     """
 
-    def __init__(self, config: Config, data: Interactions, state: TrainingState, device: str | torch.device) -> None:
+    def __init__(
+        self, config: Config, data: Interactions, state: TrainingState, device: str | torch.device
+    ) -> None:
         n_users, n_items, n_negatives = data.n_users, data.n_items, config.training.n_negatives
         self.n_parts = parts_of_epoch(len(data.user))
         self._n_positives, self._n_pairs = len(data.user), n_users * n_items
-        self._users, self._items = (state.model.get_parameter(f"{side}.weight").data for side in ("users", "items"))
+        self._users, self._items = (
+            state.model.get_parameter(f"{side}.weight").data for side in ("users", "items")
+        )
         self._weight = n_negatives * len(data.user) / self._n_pairs
         self._l2 = config.training.l2 / (1 + n_negatives)
-        user, item = (np.concatenate(pairs) for pairs in ((data.user, data.low_user), (data.item, data.low_item)))
+        user, item = (
+            np.concatenate(pairs)
+            for pairs in ((data.user, data.low_user), (data.item, data.low_item))
+        )
         self._by_user, self._by_item = (
             _group(rows, others, sizes, len(data.user), device)
-            for rows, others, sizes in ((user, item, (n_users, n_items)), (item, user, (n_items, n_users)))
+            for rows, others, sizes in (
+                (user, item, (n_users, n_items)),
+                (item, user, (n_items, n_users)),
+            )
         )
         dim = min(COLUMNS, self._users.shape[1])
-        self._of_items = [(self._items, self._users, self._by_item, block) for block in self._by_item.blocks(dim)]
-        self._of_users = [(self._users, self._items, self._by_user, block) for block in self._by_user.blocks(dim)]
-        self._positive_user, self._positive_item = (as_tensor(ids, device) for ids in (data.user, data.item))
+        self._of_items = [
+            (self._items, self._users, self._by_item, block) for block in self._by_item.blocks(dim)
+        ]
+        self._of_users = [
+            (self._users, self._items, self._by_user, block) for block in self._by_user.blocks(dim)
+        ]
+        self._positive_user, self._positive_item = (
+            as_tensor(ids, device) for ids in (data.user, data.item)
+        )
 
     def train(self, epoch: int, part: int) -> float:
         """Solve the rows of a part of an epoch, both from 1; the loss that results, as the sum over the part's positives.
@@ -102,11 +119,15 @@ class LeastSquares:
                 some = vectors[other]  # (R, w, c)
                 weights = torch.where(share > 0, share, share * self._weight)
                 left.baddbmm_((some * weights.unsqueeze(2)).transpose(1, 2), some)
-                right += torch.bmm((share.clamp(min=0) - weights * score).unsqueeze(1), some).squeeze(1)
+                right += torch.bmm(
+                    (share.clamp(min=0) - weights * score).unsqueeze(1), some
+                ).squeeze(1)
             left.diagonal(dim1=1, dim2=2).add_(l2)
             factor, info = torch.linalg.cholesky_ex(left)
             if bool(info.any()):
-                raise DivergenceError("loss squared", "must have a single solution", "none", "Raise training.l2.")
+                raise DivergenceError(
+                    "loss squared", "must have a single solution", "none", "Raise training.l2."
+                )
             change = torch.cholesky_solve(right.unsqueeze(2), factor).squeeze(2)
             own[:, columns] += change
             if columns.stop < own.shape[1]:
@@ -141,7 +162,11 @@ class _Given:
 def _give(others: Tensor) -> _Given:
     dim = others.shape[1]
     slices = [slice(first, min(first + COLUMNS, dim)) for first in range(0, dim, COLUMNS)]
-    return _Given(others.T @ others, [(columns, others[:, columns].contiguous()) for columns in slices], min(COLUMNS, dim))
+    return _Given(
+        others.T @ others,
+        [(columns, others[:, columns].contiguous()) for columns in slices],
+        min(COLUMNS, dim),
+    )
 
 
 @dataclass(frozen=True)
@@ -181,13 +206,21 @@ class _Pairs:
             yield self.others[entry].long(), self.shares[entry] * (place < counts)
 
 
-def _add_scores(scores: list[Tensor], known: list[tuple[Tensor, Tensor]], vectors: Tensor, own: Tensor) -> None:
+def _add_scores(
+    scores: list[Tensor], known: list[tuple[Tensor, Tensor]], vectors: Tensor, own: Tensor
+) -> None:
     """Add to the scores (R, w) of known pairs what columns `own` (R, c) and those of the others, `vectors` (m, c), give."""
     for (other, _), score in zip(known, scores, strict=True):
         score.add_(torch.bmm(vectors[other], own.unsqueeze(2)).squeeze(2))
 
 
-def _group(rows: IntArray, others: IntArray, sizes: tuple[int, int], n_positives: int, device: str | torch.device) -> _Pairs:
+def _group(
+    rows: IntArray,
+    others: IntArray,
+    sizes: tuple[int, int],
+    n_positives: int,
+    device: str | torch.device,
+) -> _Pairs:
     """The interactions (N,), the first `n_positives` of them positives, by their row; `sizes`: how many rows and others exist."""
     order, (n_rows, n_others) = np.argsort(rows, kind="stable"), sizes
     counts = np.bincount(rows, minlength=n_rows)

@@ -14,9 +14,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from recsys.config import TrainingConfig
+from recsys.config.schema import TrainingConfig
+from recsys.kernels.lookup import square_norms
 from recsys.models import Side
-from recsys.models.lookup import square_norms
 
 
 def bce(logits: Tensor, positive_weight: float = 1.0) -> Tensor:
@@ -91,7 +91,9 @@ def l2_penalty(user_side: Side, item_side: Side) -> Tensor:
     return (users + items).sum(0)
 
 
-def softmax_of_all(logits: Tensor, row: Tensor, column: Tensor, known: Tensor, shift: Tensor) -> Tensor:
+def softmax_of_all(
+    logits: Tensor, row: Tensor, column: Tensor, known: Tensor, shift: Tensor
+) -> Tensor:
     """Cross-entropy of each positive against all free items of its user, weighed as if some were drawn: (R, W) -> (P,).
 
     softplus(log sum over free items exp(logit) + shift - logit of the positive): the sampled softmax with the mean of its draws

@@ -19,9 +19,9 @@ from typing import TypeVar
 import torch
 from torch import Tensor, nn
 
-from recsys.config import ModelConfig
+from recsys.config.schema import ModelConfig
+from recsys.kernels.adam import BETA1, BETA2, EPS, Adam
 from recsys.models import Model, SideName, build_model
-from recsys.training.adam import BETA1, BETA2, EPS, Adam
 from recsys.training.contract import Batch
 
 _B = TypeVar("_B", bound=Batch)
@@ -43,7 +43,9 @@ class Optimiser:
     `adam` holds the moments of every parameter of the model, and the learning rate, which may change after a settling.
     """
 
-    def __init__(self, config: ModelConfig, model: Model, adam: Adam, n_lookups: Mapping[SideName, int]) -> None:
+    def __init__(
+        self, config: ModelConfig, model: Model, adam: Adam, n_lookups: Mapping[SideName, int]
+    ) -> None:
         """Choose between rows and whole tables for `user` and `item`, of which a batch looks up `n_lookups`.
 
         Raises:
@@ -73,7 +75,10 @@ class Optimiser:
     def prepare(self, batch: _B) -> _B:
         """Clear the gradients and bring the batch's rows up to date; the batch's ids as `model` counts them."""
         self._adam.zero_grad()
-        user, item = (self._sides[side].gather if side in self._sides else _as_they_are for side in ("user", "item"))
+        user, item = (
+            self._sides[side].gather if side in self._sides else _as_they_are
+            for side in ("user", "item")
+        )
         return batch.relabel(user, item)
 
     def step(self) -> None:
@@ -98,7 +103,9 @@ def _require_declared(model: Model, small: Model) -> None:
     declared = {*model.row_parameters("user"), *model.row_parameters("item")}
     for name, parameter in model.named_parameters():
         if name not in declared and parameter.shape != small.get_parameter(name).shape:
-            raise TypeError(f"{type(model).__name__}.{name}: has a row a user or an item, but no RowParameters declares it")
+            raise TypeError(
+                f"{type(model).__name__}.{name}: has a row a user or an item, but no RowParameters declares it"
+            )
 
 
 def _as_they_are(*ids: Tensor) -> tuple[Tensor, ...]:
@@ -169,7 +176,11 @@ class _Table:
 
     def __init__(self, small: Model, name: str, weight: nn.Parameter, adam: Adam) -> None:
         state = adam.moments[weight]
-        self.tensors: tuple[Tensor, Tensor, Tensor] = (weight.data, state["exp_avg"], state["exp_avg_sq"])
+        self.tensors: tuple[Tensor, Tensor, Tensor] = (
+            weight.data,
+            state["exp_avg"],
+            state["exp_avg_sq"],
+        )
         self.step: Tensor = state["step"]
         self._small, self._name = small, name
         self.part: nn.Parameter

@@ -19,7 +19,14 @@ from ray.autoscaler._private.util import prepare_config, validate_config
 from ray.scripts import scripts
 
 PROVIDER_KEYS = {
-    "aws": {"type", "region", "availability_zone", "cache_stopped_nodes", "use_internal_ips", "key_pair"},
+    "aws": {
+        "type",
+        "region",
+        "availability_zone",
+        "cache_stopped_nodes",
+        "use_internal_ips",
+        "key_pair",
+    },
     "local": {"type", "head_ip", "worker_ips"},
 }
 """What Ray reads of a provider, less what opens machines to everybody (`security_group`); its schema lets anything pass."""
@@ -37,10 +44,15 @@ def mistakes(tree: dict[str, Any], root: Path) -> list[str]:
         validate_config(ready)
     except jsonschema.ValidationError as error:
         return [f"{error.json_path.removeprefix('$.')}: {error.message}"]
-    except (SystemExit, ValueError) as error:  # Ray ends the process for some mistakes, having told them
+    except (
+        SystemExit,
+        ValueError,
+    ) as error:  # Ray ends the process for some mistakes, having told them
         return [f"the file: {error}"]
     provider = tree["provider"]
-    found = [f"provider.{key}: unknown" for key in provider.keys() - PROVIDER_KEYS[provider["type"]]]
+    found = [
+        f"provider.{key}: unknown" for key in provider.keys() - PROVIDER_KEYS[provider["type"]]
+    ]
     if provider["type"] == "aws":
         found += _of_aws(tree)
     found += _of_mounts(tree, root)
@@ -57,11 +69,18 @@ def _of_aws(tree: Mapping[str, Any]) -> Iterator[str]:
     for zone in filter(None, tree["provider"].get("availability_zone", "").split(",")):
         if not re.fullmatch(rf"{region}[a-z]", zone):
             yield f"provider.availability_zone: {zone!r} is not in {region}"
-    asks = botocore.session.get_session().get_service_model("ec2").operation_model("RunInstances").input_shape
+    asks = (
+        botocore.session.get_session()
+        .get_service_model("ec2")
+        .operation_model("RunInstances")
+        .input_shape
+    )
     for name, node_type in tree["available_node_types"].items():
         place, node = f"available_node_types.{name}", node_type["node_config"]
         report = ParamValidator().validate({"MinCount": 1, "MaxCount": 1, **node}, asks)
-        yield from (f"{place}.node_config: {line}" for line in report.generate_report().splitlines())
+        yield from (
+            f"{place}.node_config: {line}" for line in report.generate_report().splitlines()
+        )
         if node_type.get("min_workers", 0) > node_type.get("max_workers", tree["max_workers"]):
             yield f"{place}.min_workers: must be at most max_workers"
         if not node.get("SecurityGroupIds"):
@@ -72,14 +91,18 @@ def _of_aws(tree: Mapping[str, Any]) -> Iterator[str]:
 
 def _of_mounts(tree: Mapping[str, Any], root: Path) -> Iterator[str]:
     for remote, local in tree.get("file_mounts", {}).items():
-        if not local.startswith("~") and not (root / local).exists():  # the user's home is not this machine's
+        if (
+            not local.startswith("~") and not (root / local).exists()
+        ):  # the user's home is not this machine's
             yield f"file_mounts.{remote}: there is no {local}"
     if TOKEN not in tree.get("file_mounts", {}):
         yield f"file_mounts: must hand round {TOKEN}"
 
 
 def _of_command(command: str) -> Iterator[str]:
-    parsed = subprocess.run(["bash", "-n", "-c", command], capture_output=True, text=True, check=False)
+    parsed = subprocess.run(
+        ["bash", "-n", "-c", command], capture_output=True, text=True, check=False
+    )
     if parsed.returncode != 0:
         yield f"must be bash: {parsed.stderr.strip()}"
     for part in re.split(r"&&|\|\||;|\(|\)", command):
@@ -112,7 +135,9 @@ def _of_whole(tree: Mapping[str, Any]) -> Iterator[str]:
         yield "setup_commands: must install the project through constraints.txt"
     if "RAY_AUTH_MODE=token" not in setup or f"chmod 600 {TOKEN}" not in setup:
         yield "setup_commands: must turn the token on, and keep it to its owner"
-    head, worker = ("\n".join(tree.get(f"{kind}_start_ray_commands", [])) for kind in ("head", "worker"))
+    head, worker = (
+        "\n".join(tree.get(f"{kind}_start_ray_commands", [])) for kind in ("head", "worker")
+    )
     if "--head" not in head or "--autoscaling-config=~/ray_bootstrap_config.yaml" not in head:
         yield "head_start_ray_commands: must start the head with Ray's own file of the cluster"
     if "--address=$RAY_HEAD_IP:6379" not in worker:

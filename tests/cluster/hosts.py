@@ -71,8 +71,17 @@ class Host:
             "LogLevel=ERROR",
         )
         flags = [part for option in options for part in ("-o", option)]
-        told = ["ssh", "-i", str(self.key), *flags, f"root@{self.address}", f"bash -lc '. ~/.bashrc; {command}'"]
-        return subprocess.run(told, check=True, capture_output=True, text=True, timeout=timeout).stdout
+        told = [
+            "ssh",
+            "-i",
+            str(self.key),
+            *flags,
+            f"root@{self.address}",
+            f"bash -lc '. ~/.bashrc; {command}'",
+        ]
+        return subprocess.run(
+            told, check=True, capture_output=True, text=True, timeout=timeout
+        ).stdout
 
     def processes(self, name: str = "") -> list[int]:
         """Its processes, as this machine numbers them, of those whose command line holds `name`."""
@@ -83,7 +92,12 @@ class Host:
         for entry in Path("/proc").iterdir():
             with suppress(OSError):  # it may end while it is looked at
                 if entry.name.isdigit() and (entry / "ns/pid").readlink() == namespace:
-                    line = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+                    line = (
+                        (entry / "cmdline")
+                        .read_bytes()
+                        .replace(b"\0", b" ")
+                        .decode(errors="replace")
+                    )
                     found += [int(entry.name)] * (name in line)
         return found
 
@@ -105,7 +119,9 @@ class Host:
 
     def power_off(self) -> None:
         """Cut the cable, then kill all processes at once: nobody can say goodbye."""
-        _ip("link", "delete", self.cable)  # while it is there for certain: it goes with the host, at some moment
+        _ip(
+            "link", "delete", self.cable
+        )  # while it is there for certain: it goes with the host, at some moment
         self.process.kill()  # the kernel kills its child, the host's first process, and with it all others
         self.process.wait()
 
@@ -133,7 +149,18 @@ def hosts(folder: Path, names: Sequence[str], shares: Sequence[Path]) -> Iterato
             disk = _make_disk(folder / name, name, address, key)
             process = _start(disk, name, address, shares)
             host = running[name] = Host(name, address, f"{prefix}{name}", key, process)
-            _ip("link", "add", host.cable, "type", "veth", "peer", "name", "eth0", "netns", str(_init_of(process, disk)))
+            _ip(
+                "link",
+                "add",
+                host.cable,
+                "type",
+                "veth",
+                "peer",
+                "name",
+                "eth0",
+                "netns",
+                str(_init_of(process, disk)),
+            )
             _ip("link", "set", host.cable, "master", f"{prefix}-br", "up")
         for host in running.values():
             _wait_for_ssh(host, folder / host.name)
@@ -155,11 +182,14 @@ def _make_disk(disk: Path, name: str, address: str, key: Path) -> Path:
     login = "root:x:0:0:root:/root:"
     users = Path("/etc/passwd").read_text(encoding="utf-8").splitlines()
     (disk / "passwd").write_text(
-        "\n".join(f"root:x:0:0:root:{home}:/bin/bash" if u.startswith(login) else u for u in users) + "\n"
+        "\n".join(f"root:x:0:0:root:{home}:/bin/bash" if u.startswith(login) else u for u in users)
+        + "\n"
     )
     (disk / "hosts").write_text(f"127.0.0.1 localhost\n{address} {name}\n")
     shutil.copy(key.with_suffix(".pub"), disk / "authorized_keys")
-    subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", disk / "host_key"], check=True)
+    subprocess.run(
+        ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", disk / "host_key"], check=True
+    )
     settings = {
         "ListenAddress": address,
         "HostKey": disk / "host_key",
@@ -171,15 +201,30 @@ def _make_disk(disk: Path, name: str, address: str, key: Path) -> Path:
         "MaxStartups": "100",
         "MaxSessions": "100",
     }
-    (disk / "sshd_config").write_text("".join(f"{setting} {value}\n" for setting, value in settings.items()))
+    (disk / "sshd_config").write_text(
+        "".join(f"{setting} {value}\n" for setting, value in settings.items())
+    )
     return disk
 
 
 def _start(disk: Path, name: str, address: str, shares: Sequence[Path]) -> subprocess.Popen[bytes]:
     """The first process of a host, below one that stays outside and takes it along when it is killed."""
-    namespaces = ("--net", "--mount", "--pid", "--ipc", "--uts", "--fork", "--kill-child=SIGKILL", "--propagation", "private")
+    namespaces = (
+        "--net",
+        "--mount",
+        "--pid",
+        "--ipc",
+        "--uts",
+        "--fork",
+        "--kill-child=SIGKILL",
+        "--propagation",
+        "private",
+    )
     command = ["unshare", *namespaces, "bash", "-c", _INIT, "init", disk, address, name, *shares]
-    environment = {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "LANG": "C.UTF-8"}
+    environment = {
+        "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+        "LANG": "C.UTF-8",
+    }
     with (disk / "log").open("wb") as log:
         return subprocess.Popen(
             [str(part) for part in command],
@@ -193,7 +238,11 @@ def _start(disk: Path, name: str, address: str, shares: Sequence[Path]) -> subpr
 
 def _child(process: subprocess.Popen[bytes]) -> int | None:
     try:
-        children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text(encoding="ascii").split()
+        children = (
+            Path(f"/proc/{process.pid}/task/{process.pid}/children")
+            .read_text(encoding="ascii")
+            .split()
+        )
     except FileNotFoundError:
         return None
     return int(children[0]) if children else None
@@ -203,7 +252,9 @@ def _init_of(process: subprocess.Popen[bytes], disk: Path) -> int:
     deadline = time.monotonic() + GIVE_UP_SECONDS
     while (init := _child(process)) is None:
         if process.poll() is not None or time.monotonic() > deadline:
-            raise TimeoutError(f"{disk.name} did not start: {(disk / 'log').read_text(encoding='utf-8')}")
+            raise TimeoutError(
+                f"{disk.name} did not start: {(disk / 'log').read_text(encoding='utf-8')}"
+            )
         time.sleep(0.02)
     return init
 
@@ -216,7 +267,9 @@ def _wait_for_ssh(host: Host, disk: Path) -> None:
         except subprocess.CalledProcessError as error:
             if time.monotonic() > deadline:
                 log = (disk / "log").read_text(encoding="utf-8")
-                raise TimeoutError(f"{host.name} does not answer by ssh ({error.stderr}): {log}") from error
+                raise TimeoutError(
+                    f"{host.name} does not answer by ssh ({error.stderr}): {log}"
+                ) from error
             time.sleep(0.1)
         else:
             return

@@ -9,7 +9,7 @@ from typing import Any
 
 import kubernetes_validate
 
-from .cluster_files import options_refused
+from tests.cluster.cluster_files import options_refused
 
 KUBERNETES = "1.32"
 POD = "pod"
@@ -17,7 +17,11 @@ _CLUSTER: dict[str, Any] = {
     "rayVersion": str,
     "authOptions": {"mode": ("disabled", "token")},
     "enableInTreeAutoscaling": bool,
-    "autoscalerOptions": {"version": ("v1", "v2"), "idleTimeoutSeconds": int, "upscalingMode": ("Default", "Conservative")},
+    "autoscalerOptions": {
+        "version": ("v1", "v2"),
+        "idleTimeoutSeconds": int,
+        "upscalingMode": ("Default", "Conservative"),
+    },
     "headGroupSpec": {"rayStartParams": dict, "template": POD, "serviceType": str},
     "workerGroupSpecs": [
         {
@@ -53,13 +57,20 @@ def mistakes(document: dict[str, Any], ray_version: str) -> list[str]:
     if document.get("apiVersion") != "ray.io/v1":
         return [f"apiVersion: must be ray.io/v1, but is {document.get('apiVersion')}"]
     found = list(_of_fields(document["spec"], SPECS[kind], "spec"))
-    return found or list(_of_cluster(document["spec"].get("rayClusterSpec", document["spec"]), ray_version))
+    return found or list(
+        _of_cluster(document["spec"].get("rayClusterSpec", document["spec"]), ray_version)
+    )
 
 
 def _of_fields(value: Any, wanted: Any, place: str) -> Iterator[str]:
     """What is unknown, or of another type than `wanted`: a type, a tuple of choices, a mapping of fields, or a list of such."""
     if wanted == POD:
-        pod = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "pod", **value.get("metadata", {})}, "spec": value["spec"]}
+        pod = {
+            "apiVersion": "v1",
+            "kind": "Pod",
+            "metadata": {"name": "pod", **value.get("metadata", {})},
+            "spec": value["spec"],
+        }
         yield from _refused(pod, f"{place}.template")
     elif isinstance(wanted, list):
         for number, entry in enumerate(value):
@@ -93,7 +104,9 @@ def _of_cluster(spec: Mapping[str, Any], ray_version: str) -> Iterator[str]:
         yield "authOptions: must turn the token on"
     for group in (spec["headGroupSpec"], *spec["workerGroupSpecs"]):
         name = group.get("groupName", "head")
-        options = " ".join(f"--{option}={value}" for option, value in group["rayStartParams"].items())
+        options = " ".join(
+            f"--{option}={value}" for option, value in group["rayStartParams"].items()
+        )
         yield from (f"{name}.rayStartParams: {mistake}" for mistake in options_refused(options))
         if any(not isinstance(value, str) for value in group["rayStartParams"].values()):
             yield f"{name}.rayStartParams: must be texts"
@@ -103,8 +116,14 @@ def _of_cluster(spec: Mapping[str, Any], ray_version: str) -> Iterator[str]:
             resources = container.get("resources", {})
             if not resources.get("limits") or resources.get("limits") != resources.get("requests"):
                 yield f"{name}: must ask for its limits: Ray counts on what the limits say"
-            mounts = {mount["name"]: mount["mountPath"] for mount in container.get("volumeMounts", [])}
+            mounts = {
+                mount["name"]: mount["mountPath"] for mount in container.get("volumeMounts", [])
+            }
             if mounts.keys() - volumes or "/recsys/experiments" not in mounts.values():
                 yield f"{name}: must see the folder experiments"
-        if not group.get("minReplicas", 0) <= group.get("replicas", 0) <= group.get("maxReplicas", 0):
+        if (
+            not group.get("minReplicas", 0)
+            <= group.get("replicas", 0)
+            <= group.get("maxReplicas", 0)
+        ):
             yield f"{name}: must have minReplicas <= replicas <= maxReplicas"

@@ -15,9 +15,9 @@ from typing import Any
 import ray
 from ray.cluster_utils import Cluster
 
-from recsys.config import Config
-from recsys.data.connection import connect
-from recsys.search.trial import TrialRunner
+from recsys.cluster.connection import connect
+from recsys.config.schema import Config
+from recsys.search.tuning.trainable import TrialRunner
 
 GIVE_UP_SECONDS = 240.0
 STORE_BYTES = 100_000_000
@@ -29,7 +29,13 @@ def cluster_of(nodes: Mapping[str, Mapping[str, Any]]) -> Iterator[tuple[Cluster
     settings: dict[str, Any] = {"object_store_memory": STORE_BYTES, "include_dashboard": False}
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, **settings})
     try:
-        yield cluster, {name: cluster.add_node(**settings, **node, labels={"name": name}) for name, node in nodes.items()}
+        yield (
+            cluster,
+            {
+                name: cluster.add_node(**settings, **node, labels={"name": name})
+                for name, node in nodes.items()
+            },
+        )
     finally:
         cluster.shutdown()  # type: ignore[no-untyped-call]
 
@@ -78,7 +84,9 @@ class NotingRunner(TrialRunner):
         told = super().step()
         devices = ",".join(map(str, ray.get_gpu_ids()))
         with (self._folder.parent / "notes").open("a") as file:
-            file.write(f"{self.config['number']} {told['epoch']} {here()} {os.getpid()} {devices}\n")
+            file.write(
+                f"{self.config['number']} {told['epoch']} {here()} {os.getpid()} {devices}\n"
+            )
         return told
 
 
@@ -86,4 +94,7 @@ def notes(study_folder: Path) -> list[tuple[int, int, str, int, str]]:
     """What `NotingRunner` noted, in order."""
     lines = (study_folder / "notes").read_text(encoding="utf-8").splitlines()
     rows = [line.split(" ") for line in lines]
-    return [(int(number), int(epoch), node, int(pid), devices) for number, epoch, node, pid, devices in rows]
+    return [
+        (int(number), int(epoch), node, int(pid), devices)
+        for number, epoch, node, pid, devices in rows
+    ]

@@ -19,9 +19,8 @@ from typing import Any
 
 import yaml
 
-from recsys.config_files import dump_yaml
-
-from .hosts import Host, hosts
+from recsys.config.files import dump_yaml
+from tests.cluster.hosts import Host, hosts
 
 ROOT = Path(__file__).parents[2]
 README = ROOT / "README.md"
@@ -47,14 +46,22 @@ class Cluster:
     def run(self, command: list[str]) -> str:
         """Run a command on the user's machine to its end; what it prints."""
         done = subprocess.run(
-            command, cwd=ROOT, env=self.environment, capture_output=True, text=True, timeout=GIVE_UP_SECONDS, check=False
+            command,
+            cwd=ROOT,
+            env=self.environment,
+            capture_output=True,
+            text=True,
+            timeout=GIVE_UP_SECONDS,
+            check=False,
         )
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout
 
     def step(self, name: str, *replaced: tuple[str, str]) -> list[list[str]]:
         """The commands that the README has for a step, for this cluster's file, with some of their text replaced."""
-        (line,) = re.findall(rf"^\| {re.escape(name)} \| (.*) \|$", README.read_text(encoding="utf-8"), re.MULTILINE)
+        (line,) = re.findall(
+            rf"^\| {re.escape(name)} \| (.*) \|$", README.read_text(encoding="utf-8"), re.MULTILINE
+        )
         commands = []
         for command in re.findall("`(.*?)`", line):
             for old, new in (*replaced, ("cluster.yaml", str(self.file))):
@@ -68,7 +75,9 @@ class Cluster:
         user, terminal = pty.openpty()
         fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", 40, 200, 0, 0))
         environment = {**self.environment, "TERM": "xterm"}
-        with subprocess.Popen(command, cwd=ROOT, env=environment, stdin=terminal, stdout=terminal, stderr=terminal) as process:
+        with subprocess.Popen(
+            command, cwd=ROOT, env=environment, stdin=terminal, stdout=terminal, stderr=terminal
+        ) as process:
             os.close(terminal)
             shown = ""
             while text not in shown:
@@ -87,12 +96,21 @@ class Cluster:
     def begin(self, command: list[str], output: Path) -> subprocess.Popen[str]:
         """Start a command on the user's machine; what it prints goes to `output`."""
         with output.open("w") as stream:
-            return subprocess.Popen(command, cwd=ROOT, env=self.environment, stdout=stream, stderr=subprocess.STDOUT, text=True)
+            return subprocess.Popen(
+                command,
+                cwd=ROOT,
+                env=self.environment,
+                stdout=stream,
+                stderr=subprocess.STDOUT,
+                text=True,
+            )
 
     def alive(self) -> set[str]:
         """Addresses of the nodes that the head holds for alive, its own included."""
         look = 'import ray, json; ray.init(log_to_driver=False); print(json.dumps([n for n in ray.nodes() if n["Alive"]]))'
-        told = self.hosts["head"].run(f"python -c {json.dumps(look)} 2> /dev/null", timeout=GIVE_UP_SECONDS)
+        told = self.hosts["head"].run(
+            f"python -c {json.dumps(look)} 2> /dev/null", timeout=GIVE_UP_SECONDS
+        )
         return {node["NodeManagerAddress"] for node in json.loads(told.splitlines()[-1])}
 
 
@@ -106,11 +124,22 @@ def cluster_up(folder: Path, shared: Path) -> Iterator[Cluster]:
     """
     home = folder / "home"
     home.mkdir()
-    environment = {name: value for name, value in os.environ.items() if not name.startswith(("RAY_", "MLFLOW_"))}
-    environment |= {"HOME": str(home), "TMPDIR": str(home), "RAY_TMPDIR": str(home), "RAY_UP_enable_autoscaler_v2": "0"}
+    environment = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith(("RAY_", "MLFLOW_"))
+    }
+    environment |= {
+        "HOME": str(home),
+        "TMPDIR": str(home),
+        "RAY_TMPDIR": str(home),
+        "RAY_UP_enable_autoscaler_v2": "0",
+    }
     environment["PATH"] = f"{Path(sys.executable).parent}:{environment['PATH']}"
     with hosts(
-        folder, ["head", "w1", "w2", "w3", "w4"], [ROOT, Path(sys.prefix), Path(sys.base_prefix), folder, shared]
+        folder,
+        ["head", "w1", "w2", "w3", "w4"],
+        [ROOT, Path(sys.prefix), Path(sys.base_prefix), folder, shared],
     ) as running:
         file = folder / "cluster.yaml"
         file.write_text(dump_yaml(_on_these(running, home, shared, f"test-{os.getpid()}")))
@@ -126,20 +155,36 @@ def cluster_up(folder: Path, shared: Path) -> Iterator[Cluster]:
 
 def _on_these(running: dict[str, Host], home: Path, shared: Path, name: str) -> dict[str, Any]:
     """The on-premise file for these hosts; of its commands those that install are replaced by links to what is here."""
-    tree: dict[str, Any] = yaml.safe_load((ROOT / "configs/clusters/on_premise.yaml").read_text(encoding="utf-8"))
+    tree: dict[str, Any] = yaml.safe_load(
+        (ROOT / "configs/clusters/on_premise.yaml").read_text(encoding="utf-8")
+    )
     head, *workers = running.values()
     tree["cluster_name"] = name
-    tree["provider"] |= {"head_ip": head.address, "worker_ips": [worker.address for worker in workers]}
+    tree["provider"] |= {
+        "head_ip": head.address,
+        "worker_ips": [worker.address for worker in workers],
+    }
     tree["auth"] = {"ssh_user": "root", "ssh_private_key": str(head.key)}
     tree["file_mounts"]["~/.ray/auth_token"] = str(home / ".ray/auth_token")
     kept = [command for command in tree["setup_commands"] if "~/uv" not in command]
     kept = [command.replace("/srv/recsys", str(shared)) for command in kept]
     # Where S3 is, for a test that has one on the head: Ray's processes have it from their start.
-    place = {"ENDPOINT_URL": f"http://{head.address}:{S3_PORT}", "DEFAULT_REGION": "us-east-1", "EC2_METADATA_DISABLED": "true"}
+    place = {
+        "ENDPOINT_URL": f"http://{head.address}:{S3_PORT}",
+        "DEFAULT_REGION": "us-east-1",
+        "EC2_METADATA_DISABLED": "true",
+    }
     place |= {"ACCESS_KEY_ID": "id", "SECRET_ACCESS_KEY": "secret"}
     told = " ".join(f"AWS_{name}={value}" for name, value in place.items())
-    tree["setup_commands"] = [*kept, f"ln -sfn {sys.prefix} ~/venv", f"echo export {told} >> ~/.recsys-env"]
-    for commands, before, size in (("head_start_ray_commands", _SOONER, ""), ("worker_start_ray_commands", "", "--num-cpus=1")):
+    tree["setup_commands"] = [
+        *kept,
+        f"ln -sfn {sys.prefix} ~/venv",
+        f"echo export {told} >> ~/.recsys-env",
+    ]
+    for commands, before, size in (
+        ("head_start_ray_commands", _SOONER, ""),
+        ("worker_start_ray_commands", "", "--num-cpus=1"),
+    ):
         sized = f"{before} ray start {size} --object-store-memory={_STORE_BYTES}"
         tree[commands] = [command.replace("ray start", sized) for command in tree[commands]]
     return tree

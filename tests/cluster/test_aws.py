@@ -30,7 +30,12 @@ def tree(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[dict[str, 
     with moto.mock_aws():
         ec2 = boto3.client("ec2", found["provider"]["region"])
         group = ec2.create_security_group(GroupName="recsys", Description="recsys")["GroupId"]
-        ssh = {"IpProtocol": "tcp", "FromPort": 22, "ToPort": 22, "IpRanges": [{"CidrIp": MY_ADDRESS}]}
+        ssh = {
+            "IpProtocol": "tcp",
+            "FromPort": 22,
+            "ToPort": 22,
+            "IpRanges": [{"CidrIp": MY_ADDRESS}],
+        }
         among = {"IpProtocol": "-1", "UserIdGroupPairs": [{"GroupId": group}]}
         ec2.authorize_security_group_ingress(GroupId=group, IpPermissions=[ssh, among])
         for node_type in found["available_node_types"].values():
@@ -43,13 +48,19 @@ def launch(tree: dict[str, Any]) -> tuple[dict[str, Any], dict[str, dict[str, An
     ready = commands._bootstrap_config(tree, no_config_cache=True)
     provider = _get_node_provider(ready["provider"], ready["cluster_name"])
     for name, node_type in ready["available_node_types"].items():
-        of_head = ready["head_node"] if name == ready["head_node_type"] else {}  # the role that lets it start workers
-        provider.create_node({**of_head, **node_type["node_config"]}, {TAG_RAY_USER_NODE_TYPE: name}, 1)
+        of_head = (
+            ready["head_node"] if name == ready["head_node_type"] else {}
+        )  # the role that lets it start workers
+        provider.create_node(
+            {**of_head, **node_type["node_config"]}, {TAG_RAY_USER_NODE_TYPE: name}, 1
+        )
     ec2 = boto3.client("ec2", tree["provider"]["region"])
     machines = {}
     for reservation in ec2.describe_instances()["Reservations"]:
         for machine in reservation["Instances"]:
-            name = next(tag["Value"] for tag in machine["Tags"] if tag["Key"] == TAG_RAY_USER_NODE_TYPE)
+            name = next(
+                tag["Value"] for tag in machine["Tags"] if tag["Key"] == TAG_RAY_USER_NODE_TYPE
+            )
             machines[name] = machine
     return ready, machines
 
@@ -57,22 +68,37 @@ def launch(tree: dict[str, Any]) -> tuple[dict[str, Any], dict[str, dict[str, An
 def test_the_machines_that_are_asked_for(tree: dict[str, Any]) -> None:
     ready, machines = launch(tree)
     assert machines.keys() == {"head", "cpu_worker", "gpu_worker"}
-    assert {name for name, machine in machines.items() if machine.get("InstanceLifecycle") == "spot"} == {
+    assert {
+        name for name, machine in machines.items() if machine.get("InstanceLifecycle") == "spot"
+    } == {
         "cpu_worker",
         "gpu_worker",
     }
     ec2 = boto3.client("ec2", tree["provider"]["region"])
     for name, machine in machines.items():
         asked = tree["available_node_types"][name]["node_config"]
-        assert (machine["InstanceType"], machine["ImageId"]) == (asked["InstanceType"], asked["ImageId"])
+        assert (machine["InstanceType"], machine["ImageId"]) == (
+            asked["InstanceType"],
+            asked["ImageId"],
+        )
         (disk,) = machine["BlockDeviceMappings"]
         (volume,) = ec2.describe_volumes(VolumeIds=[disk["Ebs"]["VolumeId"]])["Volumes"]
         wanted = asked["BlockDeviceMappings"][0]["Ebs"]
-        assert (volume["Size"], volume["VolumeType"], volume["Encrypted"]) == (wanted["VolumeSize"], wanted["VolumeType"], True)
+        assert (volume["Size"], volume["VolumeType"], volume["Encrypted"]) == (
+            wanted["VolumeSize"],
+            wanted["VolumeType"],
+            True,
+        )
         assert machine["KeyName"] == Path(ready["auth"]["ssh_private_key"]).stem
-        assert machine["Placement"]["AvailabilityZone"] in tree["provider"]["availability_zone"].split(",")
-    assert {name for name, machine in machines.items() if "IamInstanceProfile" in machine} == {"head"}
-    resources = {name: node_type["resources"] for name, node_type in ready["available_node_types"].items()}
+        assert machine["Placement"]["AvailabilityZone"] in tree["provider"][
+            "availability_zone"
+        ].split(",")
+    assert {name for name, machine in machines.items() if "IamInstanceProfile" in machine} == {
+        "head"
+    }
+    resources = {
+        name: node_type["resources"] for name, node_type in ready["available_node_types"].items()
+    }
     assert resources["head"]["CPU"] == 0
     assert "GPU" not in resources["cpu_worker"]
     assert resources["gpu_worker"]["GPU"] >= 1
@@ -83,7 +109,9 @@ def test_the_machines_that_are_asked_for(tree: dict[str, Any]) -> None:
 def open_to(tree: dict[str, Any], machine: dict[str, Any]) -> set[tuple[str, int]]:
     """Who from outside reaches a machine, and at which port."""
     ec2 = boto3.client("ec2", tree["provider"]["region"])
-    groups = ec2.describe_security_groups(GroupIds=[group["GroupId"] for group in machine["SecurityGroups"]])["SecurityGroups"]
+    groups = ec2.describe_security_groups(
+        GroupIds=[group["GroupId"] for group in machine["SecurityGroups"]]
+    )["SecurityGroups"]
     rules = [rule for group in groups for rule in group["IpPermissions"]]
     return {(entry["CidrIp"], rule["FromPort"]) for rule in rules for entry in rule["IpRanges"]}
 
@@ -100,7 +128,14 @@ def test_a_file_without_security_groups_would_be_open_to_the_world(tree: dict[st
         del node_type["node_config"]["SecurityGroupIds"]
     tree["provider"]["security_group"] = {
         "GroupName": "made-by-ray",
-        "IpPermissions": [{"FromPort": 22, "ToPort": 22, "IpProtocol": "tcp", "IpRanges": [{"CidrIp": MY_ADDRESS}]}],
+        "IpPermissions": [
+            {
+                "FromPort": 22,
+                "ToPort": 22,
+                "IpProtocol": "tcp",
+                "IpRanges": [{"CidrIp": MY_ADDRESS}],
+            }
+        ],
     }
     _, machines = launch(tree)
     assert ("0.0.0.0/0", 22) in open_to(tree, machines["head"])

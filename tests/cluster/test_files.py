@@ -11,9 +11,9 @@ import requests
 import yaml
 from mlflow.cli import server as mlflow_server
 
-from ..tracking.server import running_server
-from . import kubernetes_files
-from .cluster_files import mistakes, pinned
+from tests.cluster import kubernetes_files
+from tests.cluster.cluster_files import mistakes, pinned
+from tests.tracking.server import running_server
 
 ROOT = Path(__file__).parents[2]
 CONSTRAINTS = (ROOT / "constraints.txt").read_text(encoding="utf-8")
@@ -32,7 +32,10 @@ def documents(file: Path) -> list[dict[str, Any]]:
 
 
 def test_every_file_is_checked() -> None:
-    assert {file.name for file in (ROOT / CONFIGS).iterdir()} == {"on_premise.yaml", *(file.name for file in MANIFESTS)}
+    assert {file.name for file in (ROOT / CONFIGS).iterdir()} == {
+        "on_premise.yaml",
+        *(file.name for file in MANIFESTS),
+    }
 
 
 @pytest.mark.parametrize("file", [Path("cluster.yaml"), CONFIGS / "on_premise.yaml"], ids=str)
@@ -49,21 +52,32 @@ def test_a_manifest_for_kubernetes(file: Path) -> None:
 
 
 def test_the_manifests_fit_together() -> None:
-    parts = {(part["kind"], part["metadata"]["name"]): part["spec"] for part in documents(MANIFESTS[0])}
+    parts = {
+        (part["kind"], part["metadata"]["name"]): part["spec"] for part in documents(MANIFESTS[0])
+    }
     assert set(parts) == {
         ("PersistentVolumeClaim", "recsys-experiments"), ("PersistentVolumeClaim", "recsys-mlflow"),
         ("Deployment", "recsys-mlflow"), ("Service", "recsys-mlflow"),
     }  # fmt: skip
-    service, server = parts["Service", "recsys-mlflow"], parts["Deployment", "recsys-mlflow"]["template"]
+    service, server = (
+        parts["Service", "recsys-mlflow"],
+        parts["Deployment", "recsys-mlflow"]["template"],
+    )
     assert service["selector"].items() <= server["metadata"]["labels"].items()
     (container,) = server["spec"]["containers"]
-    assert [port["targetPort"] for port in service["ports"]] == [port["containerPort"] for port in container["ports"]]
+    assert [port["targetPort"] for port in service["ports"]] == [
+        port["containerPort"] for port in container["ports"]
+    ]
     for cluster in (read(RAY_CLUSTER)["spec"], read(RAY_JOB)["spec"]["rayClusterSpec"]):
         groups = [cluster["headGroupSpec"], *cluster["workerGroupSpecs"]]
         volumes = [volume for group in groups for volume in group["template"]["spec"]["volumes"]]
-        assert {volume["persistentVolumeClaim"]["claimName"] for volume in volumes} == {"recsys-experiments"}
+        assert {volume["persistentVolumeClaim"]["claimName"] for volume in volumes} == {
+            "recsys-experiments"
+        }
         (head,) = cluster["headGroupSpec"]["template"]["spec"]["containers"]
-        assert head["env"] == [{"name": "MLFLOW_TRACKING_URI", "value": "http://recsys-mlflow:5000"}]
+        assert head["env"] == [
+            {"name": "MLFLOW_TRACKING_URI", "value": "http://recsys-mlflow:5000"}
+        ]
 
 
 def test_the_server_of_mlflow_answers_those_who_know_it_by_name(tmp_path: Path) -> None:
@@ -77,7 +91,10 @@ def test_the_server_of_mlflow_answers_those_who_know_it_by_name(tmp_path: Path) 
     with running_server(tmp_path, allowed) as server:
         runs = f"{server.uri}/api/2.0/mlflow/experiments/search?max_results=1"
         hosts = {"recsys-mlflow:5000": 200, "localhost:5000": 200, "elsewhere.example.com": 403}
-        assert {host: requests.get(runs, headers={"Host": host}, timeout=60).status_code for host in hosts} == hosts
+        assert {
+            host: requests.get(runs, headers={"Host": host}, timeout=60).status_code
+            for host in hosts
+        } == hosts
 
 
 def test_the_image_is_what_the_machines_of_ray_up_are() -> None:
@@ -89,7 +106,9 @@ def test_the_image_is_what_the_machines_of_ray_up_are() -> None:
 
 def test_workers_on_aws_come_and_go_by_need() -> None:
     tree = read(Path("cluster.yaml"))
-    head, cpu, gpu = (tree["available_node_types"][name] for name in ("head", "cpu_worker", "gpu_worker"))
+    head, cpu, gpu = (
+        tree["available_node_types"][name] for name in ("head", "cpu_worker", "gpu_worker")
+    )
     assert (head["max_workers"], head["resources"]) == (0, {"CPU": 0})
     assert "InstanceMarketOptions" not in head["node_config"]
     for worker in (cpu, gpu):
@@ -122,24 +141,63 @@ def node(tree: dict[str, Any]) -> dict[str, Any]:
         (lambda t: t.update(head_node_type="heads"), "the file: "),
         (lambda t: t["provider"].pop("region"), r"provider\.region"),
         (lambda t: t["provider"].update(region="us-west"), r"provider\.region"),
-        (lambda t: t["provider"].update(availability_zone="us-east-1a"), r"provider\.availability_zone: 'us-east-1a'"),
-        (lambda t: t["provider"].update(cache_stoped_nodes=False), r"provider\.cache_stoped_nodes: unknown"),
-        (lambda t: t["provider"].update(security_group={"GroupName": "recsys"}), r"provider\.security_group: unknown"),
-        (lambda t: t["available_node_types"]["cpu_worker"].update(min_worker=1), "available_node_types"),
-        (lambda t: t["available_node_types"]["cpu_worker"].update(min_workers=9), r"cpu_worker\.min_workers"),
-        (lambda t: node(t).update(InstanceTyp="c7i.2xlarge"), r"cpu_worker\.node_config: .*InstanceTyp"),
-        (lambda t: node(t)["BlockDeviceMappings"][0]["Ebs"].update(VolumeSize="60 GB"), "VolumeSize"),
+        (
+            lambda t: t["provider"].update(availability_zone="us-east-1a"),
+            r"provider\.availability_zone: 'us-east-1a'",
+        ),
+        (
+            lambda t: t["provider"].update(cache_stoped_nodes=False),
+            r"provider\.cache_stoped_nodes: unknown",
+        ),
+        (
+            lambda t: t["provider"].update(security_group={"GroupName": "recsys"}),
+            r"provider\.security_group: unknown",
+        ),
+        (
+            lambda t: t["available_node_types"]["cpu_worker"].update(min_worker=1),
+            "available_node_types",
+        ),
+        (
+            lambda t: t["available_node_types"]["cpu_worker"].update(min_workers=9),
+            r"cpu_worker\.min_workers",
+        ),
+        (
+            lambda t: node(t).update(InstanceTyp="c7i.2xlarge"),
+            r"cpu_worker\.node_config: .*InstanceTyp",
+        ),
+        (
+            lambda t: node(t)["BlockDeviceMappings"][0]["Ebs"].update(VolumeSize="60 GB"),
+            "VolumeSize",
+        ),
         (lambda t: node(t)["BlockDeviceMappings"][0]["Ebs"].update(Volumesize=60), "Volumesize"),
         (lambda t: node(t).update(InstanceMarketOptions={"Type": "spot"}), r"node_config: .*Type"),
         (lambda t: node(t).pop("SecurityGroupIds"), r"cpu_worker\.node_config\.SecurityGroupIds"),
-        (lambda t: node(t).pop("ImageId"), r"cpu_worker\.node_config: must have InstanceType and ImageId"),
-        (lambda t: t["file_mounts"].update({"~/data": "no-such-folder"}), "file_mounts.~/data: there is no no-such-folder"),
+        (
+            lambda t: node(t).pop("ImageId"),
+            r"cpu_worker\.node_config: must have InstanceType and ImageId",
+        ),
+        (
+            lambda t: t["file_mounts"].update({"~/data": "no-such-folder"}),
+            "file_mounts.~/data: there is no no-such-folder",
+        ),
         (lambda t: t["file_mounts"].pop("~/.ray/auth_token"), "file_mounts: must hand round"),
-        (replaced("setup_commands", "-c constraints.txt ", ""), "setup_commands: must install through constraints"),
-        (replaced("setup_commands", "uv==0.13.9", "uv"), "setup_commands: must install through constraints"),
+        (
+            replaced("setup_commands", "-c constraints.txt ", ""),
+            "setup_commands: must install through constraints",
+        ),
+        (
+            replaced("setup_commands", "uv==0.13.9", "uv"),
+            "setup_commands: must install through constraints",
+        ),
         (replaced("setup_commands", "3.11.14", "3.11"), "setup_commands: must fix Python"),
-        (replaced("setup_commands", "RAY_AUTH_MODE=token ", ""), "setup_commands: must turn the token on"),
-        (replaced("setup_commands", "~/.bashrc ||", "~/.bashrc || ("), "setup_commands: must be bash"),
+        (
+            replaced("setup_commands", "RAY_AUTH_MODE=token ", ""),
+            "setup_commands: must turn the token on",
+        ),
+        (
+            replaced("setup_commands", "~/.bashrc ||", "~/.bashrc || ("),
+            "setup_commands: must be bash",
+        ),
         (replaced("head_start_ray_commands", "127.0.0.1", "0.0.0.0"), "head_start.*: must keep"),
         (
             replaced("head_start_ray_commands", "--autoscaling-config", "--autoscaler-config"),
@@ -149,7 +207,10 @@ def node(tree: dict[str, Any]) -> dict[str, Any]:
             replaced("head_start_ray_commands", "~/ray_bootstrap_config.yaml", "~/cluster.yaml"),
             "head_start.*: must start",
         ),
-        (replaced("worker_start_ray_commands", "$RAY_HEAD_IP", "head"), "worker_start_ray_commands: must join"),
+        (
+            replaced("worker_start_ray_commands", "$RAY_HEAD_IP", "head"),
+            "worker_start_ray_commands: must join",
+        ),
     ],
 )
 def test_a_mistake_for_ray_up_is_found(change: Change, place: str) -> None:
@@ -176,17 +237,32 @@ def container(tree: dict[str, Any]) -> dict[str, Any]:
         (lambda t: t.update(apiVersion="ray.io/v1alpha1"), "apiVersion"),
         (lambda t: t["spec"].update(rayVersion="2.59.0"), "rayVersion: must be "),
         (lambda t: t["spec"].pop("authOptions"), "authOptions"),
-        (lambda t: t["spec"].update(enableInTreeAutoScaling=True), r"spec\.enableInTreeAutoScaling: unknown"),
+        (
+            lambda t: t["spec"].update(enableInTreeAutoScaling=True),
+            r"spec\.enableInTreeAutoScaling: unknown",
+        ),
         (
             lambda t: t["spec"]["autoscalerOptions"].update(version="2"),
             r"autoscalerOptions\.version: must be one of v1, v2",
         ),
-        (lambda t: worker(t).update(maxReplicas="8"), r"workerGroupSpecs\[0\]\.maxReplicas: must be int"),
+        (
+            lambda t: worker(t).update(maxReplicas="8"),
+            r"workerGroupSpecs\[0\]\.maxReplicas: must be int",
+        ),
         (lambda t: worker(t).update(minReplicas=9), "cpu: must have minReplicas"),
-        (lambda t: worker(t)["rayStartParams"].update({"num_cpus": "2"}), r"cpu\.rayStartParams: No such option"),
+        (
+            lambda t: worker(t)["rayStartParams"].update({"num_cpus": "2"}),
+            r"cpu\.rayStartParams: No such option",
+        ),
         (lambda t: container(t).update(volumeMount=[]), "volumeMount"),
-        (lambda t: container(t)["resources"]["limits"].update(cpu="16"), "cpu: must ask for its limits"),
-        (lambda t: worker(t)["template"]["spec"].pop("volumes"), "cpu: must see the folder experiments"),
+        (
+            lambda t: container(t)["resources"]["limits"].update(cpu="16"),
+            "cpu: must ask for its limits",
+        ),
+        (
+            lambda t: worker(t)["template"]["spec"].pop("volumes"),
+            "cpu: must see the folder experiments",
+        ),
         (lambda t: worker(t)["template"]["spec"].update(restartpolicy="Never"), "restartpolicy"),
     ],
 )

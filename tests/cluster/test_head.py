@@ -10,18 +10,19 @@ from typing import Any
 import pytest
 from ray.autoscaler._private.fake_multi_node.node_provider import FAKE_HEAD_NODE_ID
 
-from recsys.config_files import dump_yaml
-from recsys.search.autoscaling import HEAD_FILE
-
-from ..small_search import SPACE, open_optuna, ratings_csv
-from .hosts import Host, hosts, why_not
-from .on_hosts import GIVE_UP_SECONDS, ROOT, wait_until
+from recsys.cluster.autoscaling import HEAD_FILE
+from recsys.config.files import dump_yaml
+from tests.cluster.hosts import Host, hosts, why_not
+from tests.cluster.on_hosts import GIVE_UP_SECONDS, ROOT, wait_until
+from tests.small_search import SPACE, open_optuna, ratings_csv
 
 pytestmark = pytest.mark.skipif(why_not() is not None, reason=str(why_not()))
 
 START = "RAY_raylet_start_wait_time_s=200 ray start --head --object-store-memory=200000000"
 HEAD_TYPE = "ray.head.default"  # the stand-in provider knows the head by this name alone
-OTHER_VERSION = "import ray; ray.__version__ = '2.0.0'; from ray.scripts.scripts import main; main()"
+OTHER_VERSION = (
+    "import ray; ray.__version__ = '2.0.0'; from ray.scripts.scripts import main; main()"
+)
 
 
 @pytest.fixture
@@ -35,21 +36,24 @@ def folder(tmp_path: Path) -> Path:
 @pytest.fixture
 def head(tmp_path_factory: pytest.TempPathFactory, folder: Path) -> Iterator[Host]:
     disks = tmp_path_factory.mktemp("disks")
-    with hosts(disks, ["head"], [ROOT, Path(sys.prefix), Path(sys.base_prefix), disks, folder]) as running:
+    with hosts(
+        disks, ["head"], [ROOT, Path(sys.prefix), Path(sys.base_prefix), disks, folder]
+    ) as running:
         yield running["head"]
 
 
 def run(head: Host, command: str) -> str:
     """Run a command on the host with this project at hand; what it prints, both streams, and last its exit code."""
-    return head.run(f"cd {ROOT}; export PATH={Path(sys.executable).parent}:$PATH; ({command}) 2>&1; echo $?", GIVE_UP_SECONDS)
+    return head.run(
+        f"cd {ROOT}; export PATH={Path(sys.executable).parent}:$PATH; ({command}) 2>&1; echo $?",
+        GIVE_UP_SECONDS,
+    )
 
 
 def tune(folder: Path, name: str, *flags: str) -> str:
     """The command that searches with the ratings; its results go to the folder's `experiments`."""
     told = f"--space {folder}/space.yaml --data {folder}/ratings.csv --dir {folder}/experiments --name {name}"
-    return (
-        f"python -m recsys.tune {told} --max-epochs 20 --set training.batch_size=8 --set study.grace_period=20 {' '.join(flags)}"
-    )
+    return f"python -m recsys.tune {told} --max-epochs 20 --set training.batch_size=8 --set study.grace_period=20 {' '.join(flags)}"
 
 
 def test_another_version_of_ray_is_named(head: Host, folder: Path) -> None:
@@ -68,13 +72,32 @@ def autoscaling(n_workers: int) -> dict[str, Any]:
     """What `ray up` would leave on a head without CPUs that can add workers of one: further raylets on the head's own machine."""
     nodes = {
         HEAD_TYPE: {"resources": {"CPU": 0}, "node_config": {}, "max_workers": 0},
-        "worker": {"resources": {"CPU": 1, "object_store_memory": 10**8}, "node_config": {}, "max_workers": n_workers},
+        "worker": {
+            "resources": {"CPU": 1, "object_store_memory": 10**8},
+            "node_config": {},
+            "max_workers": n_workers,
+        },
     }
     # Nodes on one machine have one address, and nobody logs in to them to set them up.
-    alone = {"use_node_id_as_ip": True, "disable_node_updaters": True, "disable_launch_config_check": True}
+    alone = {
+        "use_node_id_as_ip": True,
+        "disable_node_updaters": True,
+        "disable_launch_config_check": True,
+    }
     provider = {"type": "fake_multinode", "head_node_id": FAKE_HEAD_NODE_ID, **alone}
-    lists = ("cluster_synced_files", "rsync_exclude", "rsync_filter", "initialization_commands", "setup_commands")
-    commands = ("head_setup_commands", "worker_setup_commands", "head_start_ray_commands", "worker_start_ray_commands")
+    lists = (
+        "cluster_synced_files",
+        "rsync_exclude",
+        "rsync_filter",
+        "initialization_commands",
+        "setup_commands",
+    )
+    commands = (
+        "head_setup_commands",
+        "worker_setup_commands",
+        "head_start_ray_commands",
+        "worker_start_ray_commands",
+    )
     return {
         "cluster_name": "grows",
         "max_workers": n_workers,
@@ -104,34 +127,50 @@ def test_the_cluster_grows_for_a_search_and_shrinks_after_it(head: Host, folder:
     *_, told, code = run(head, f"RAY_ADDRESS=auto {tune(folder, 'large', '--cpu 2')}").splitlines()
     assert "error: resources.cpu: must be at most what one node has, 1, but got 2." in told
     assert (code, n_workers()) == ("2", 0)
-    train = (
-        f"python -m recsys.train --config configs/nn_inner_product.yaml --data {folder}/ratings.csv --dir {folder}/experiments"
-    )
+    train = f"python -m recsys.train --config configs/nn_inner_product.yaml --data {folder}/ratings.csv --dir {folder}/experiments"
     *_, told, code = run(head, f"RAY_ADDRESS=auto {train} --set resources.gpu=1").splitlines()
     assert "error: resources.gpu: must be at most what one node has, 0, but got 1." in told
     assert (code, n_workers()) == ("2", 0)
 
     output = folder / "output.txt"
-    run(head, f"RAY_ADDRESS=auto nohup {tune(folder, 'grown', '--trials 6 --json')} > {output} 2>&1 &")
+    run(
+        head,
+        f"RAY_ADDRESS=auto nohup {tune(folder, 'grown', '--trials 6 --json')} > {output} 2>&1 &",
+    )
     wait_until(lambda: "this waits until the cluster has started one" in output.read_text())
     assert not list(folder.glob("experiments/processed/*/manifest.json"))
     wait_until(lambda: n_workers() == 2)
     wait_until(lambda: "\n{" in output.read_text())
-    answer = json.loads(next(line for line in output.read_text().splitlines() if line.startswith("{")))
+    answer = json.loads(
+        next(line for line in output.read_text().splitlines() if line.startswith("{"))
+    )
     assert [trial["state"] for trial in answer["trials"]] == ["complete"] * 6
     assert answer["concurrency"] == 2
     wait_until(lambda: n_workers() == 0)
 
 
-@pytest.mark.skipif(importlib.util.find_spec("aiohttp_cors") is None, reason="ray job submit needs the extra cluster")
+@pytest.mark.skipif(
+    importlib.util.find_spec("aiohttp_cors") is None,
+    reason="ray job submit needs the extra cluster",
+)
 def test_a_search_as_a_job_that_is_stopped_and_resumed(head: Host, folder: Path) -> None:
     run(head, f"RAY_JOB_STOP_WAIT_TIME_S=60 {START} --num-cpus=2")
-    study, flags = folder / "experiments/studies/job", "--trials 4 --max-epochs 60 --set study.grace_period=60 --json"
+    study, flags = (
+        folder / "experiments/studies/job",
+        "--trials 4 --max-epochs 60 --set study.grace_period=60 --json",
+    )
     run(head, f"ray job submit --no-wait --submission-id first -- {tune(folder, 'job', flags)}")
-    wait_until(lambda: study.exists() and any(trial.intermediate_values for trial in open_optuna(study).trials))
+    wait_until(
+        lambda: (
+            study.exists() and any(trial.intermediate_values for trial in open_optuna(study).trials)
+        )
+    )
     run(head, "ray job stop first")
     log = run(head, "ray job logs first")
-    assert "Interrupted. What was reported is kept; go on with: python -m recsys.tune --name job --resume" in log
+    assert (
+        "Interrupted. What was reported is kept; go on with: python -m recsys.tune --name job --resume"
+        in log
+    )
     assert "was stopped" in run(head, "ray job status first")
     resume = f"python -m recsys.tune --name job --resume --dir {folder}/experiments --max-epochs 60 --json"
     *log_lines, code = run(head, f"ray job submit -- {resume}").splitlines()

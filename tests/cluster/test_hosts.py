@@ -8,12 +8,19 @@ from typing import Any
 import optuna
 import pytest
 
-from recsys.config_files import dump_yaml
-from recsys.training import saved_model
-
-from ..small_search import N_ITEMS, N_USERS, SPACE, logged_steps, logged_trials, open_optuna, ratings_csv
-from .hosts import why_not
-from .on_hosts import GIVE_UP_SECONDS, S3_PORT, Cluster, cluster_up, wait_until
+from recsys.config.files import dump_yaml
+from recsys.serving import saved_model
+from tests.cluster.hosts import why_not
+from tests.cluster.on_hosts import GIVE_UP_SECONDS, S3_PORT, Cluster, cluster_up, wait_until
+from tests.small_search import (
+    N_ITEMS,
+    N_USERS,
+    SPACE,
+    logged_steps,
+    logged_trials,
+    open_optuna,
+    ratings_csv,
+)
 
 pytestmark = pytest.mark.skipif(why_not() is not None, reason=str(why_not()))
 
@@ -55,7 +62,9 @@ def check_whole(shared: Path, name: str) -> dict[str, Any]:
     """Every trial once in the answer, in the record and in MLflow, every epoch once, none left running; the answer."""
     answer: dict[str, Any] = json.loads((shared / f"{name}.json").read_text(encoding="utf-8"))
     trials, uri = trials_of(shared / "studies" / name), f"sqlite:///{shared / 'mlflow.db'}"
-    assert [trial["id"] for trial in answer["trials"]] == [str(number) for number in range(N_TRIALS)]
+    assert [trial["id"] for trial in answer["trials"]] == [
+        str(number) for number in range(N_TRIALS)
+    ]
     assert {trial["state"] for trial in answer["trials"]} <= {"complete", "pruned"}
     assert [trial.number for trial in trials] == list(range(N_TRIALS))
     runs = [run for run in logged_trials(uri, "recsys") if run.data.tags["study"] == name]
@@ -73,13 +82,18 @@ def test_a_folder_that_one_host_alone_has_is_refused(cluster: Cluster, shared: P
     data = "--space experiments/space.yaml --data experiments/ratings.csv"
     search = cluster.start(f"cd recsys && python -m recsys.tune {data} --dir /tmp/alone", output)
     assert search.wait(timeout=GIVE_UP_SECONDS) != 0
-    assert "error: --dir: must be seen by all nodes, but got /tmp/alone, which is not on w" in output.read_text()
+    assert (
+        "error: --dir: must be seen by all nodes, but got /tmp/alone, which is not on w"
+        in output.read_text()
+    )
     assert "studies" not in cluster.hosts["head"].run("ls /tmp/alone")
 
 
 def test_the_steps_of_the_readme(cluster: Cluster, shared: Path, tmp_path: Path) -> None:
     small = "--space experiments/space.yaml --data experiments/ratings.csv --trials 4"
-    (in_background,) = cluster.step("search in the background", ("--space search_spaces/ncf.yaml", small))
+    (in_background,) = cluster.step(
+        "search in the background", ("--space search_spaces/ncf.yaml", small)
+    )
     cluster.run(in_background)
     attach, status = cluster.step("watch the search")
     cluster.watch(attach, "/4 trials")
@@ -97,7 +111,9 @@ def test_the_steps_of_the_readme(cluster: Cluster, shared: Path, tmp_path: Path)
     tunnel = cluster.begin(see, tmp_path / "mlflow.txt")
     wait_until(lambda: "Application startup complete" in (tmp_path / "mlflow.txt").read_text())
     runs = logged_trials("http://localhost:5000", "recsys")
-    assert [(run.data.tags["study"], run.data.tags["trial"]) for run in runs] == [("first", str(number)) for number in range(4)]
+    assert [(run.data.tags["study"], run.data.tags["trial"]) for run in runs] == [
+        ("first", str(number)) for number in range(4)
+    ]
     cluster.hosts["head"].kill("mlflow ui")
     tunnel.wait(timeout=GIVE_UP_SECONDS)
 
@@ -112,21 +128,31 @@ print(*(one["Key"] for one in client.list_objects_v2(Bucket="team").get("Content
 
 
 def test_hosts_that_share_nothing_but_s3(cluster: Cluster, shared: Path, tmp_path: Path) -> None:
-    head, script, log, output = cluster.hosts["head"], shared / "s3.py", shared / "server.txt", shared / "s3.txt"
+    head, script, log, output = (
+        cluster.hosts["head"],
+        shared / "s3.py",
+        shared / "server.txt",
+        shared / "s3.txt",
+    )
     script.write_text(S3)
     cluster.start(f"python -m moto.server -H 0.0.0.0 -p {S3_PORT}", log)
     wait_until(lambda: "Running on" in log.read_text())
     head.run(f"python {script}")
-    flags = (
-        f"--space experiments/space.yaml --dir s3://team/ncf --set tracking.uri=sqlite:////tmp/runs.db --max-epochs {N_EPOCHS}"
-    )
+    flags = f"--space experiments/space.yaml --dir s3://team/ncf --set tracking.uri=sqlite:////tmp/runs.db --max-epochs {N_EPOCHS}"
     search = cluster.start(command("s3", flags, "--set study.grace_period=30"), output)
     assert search.wait(timeout=GIVE_UP_SECONDS) == 0, output.read_text()
 
-    cluster.ray("rsync-down", str(cluster.file), "~/recsys/experiments/s3.json", str(tmp_path / "answer.json"))
+    cluster.ray(
+        "rsync-down",
+        str(cluster.file),
+        "~/recsys/experiments/s3.json",
+        str(tmp_path / "answer.json"),
+    )
     answer = json.loads((tmp_path / "answer.json").read_text(encoding="utf-8"))
     assert answer["best"]["config"] == "s3://team/ncf/studies/s3/best.yaml"
-    assert [(trial["state"], trial["epochs"]) for trial in answer["trials"]] == [("complete", N_EPOCHS)] * N_TRIALS
+    assert [(trial["state"], trial["epochs"]) for trial in answer["trials"]] == [
+        ("complete", N_EPOCHS)
+    ] * N_TRIALS
     workers = {host.address for name, host in cluster.hosts.items() if name != "head"}
     assert {node for trial in answer["trials"] for node in trial["nodes"].values()} == workers
     stored = head.run(f"python {script}").splitlines()
@@ -169,7 +195,9 @@ def test_a_search_goes_on_after_its_driver_was_killed(cluster: Cluster, shared: 
     cluster.hosts["head"].kill("recsys.tune --data")
     assert search.wait(timeout=GIVE_UP_SECONDS) != 0
     before = trials_of(study)
-    assert cluster.start(command("driven", "--resume"), output).wait(timeout=GIVE_UP_SECONDS) == 0, output.read_text()
+    assert (
+        cluster.start(command("driven", "--resume"), output).wait(timeout=GIVE_UP_SECONDS) == 0
+    ), output.read_text()
     check_whole(shared, "driven")
     after = trials_of(study)
     for trial in before:

@@ -12,17 +12,28 @@ import ray
 import torch
 from ray._private.internal_api import node_stats
 
-from recsys.config import Config, replace_values
-from recsys.data import pipeline
+from recsys.config.schema import Config, replace_values
 from recsys.data.interactions import Interactions
+from recsys.data.preprocessing import pipeline
 from recsys.data.processed import load
-from recsys.search import final_runs, session, study
-from recsys.search.space_file import parse_space
-from recsys.search.trial import TrialRunner
-from recsys.training.final import Trained, train_for_test
-
-from ..small_search import SPACE, search
-from .nodes import GIVE_UP_SECONDS, STORE_BYTES, NotingRunner, cluster_of, drivers, here, names, notes, wait_until
+from recsys.final import placement
+from recsys.final.train import Trained, train_for_test
+from recsys.search import session
+from recsys.search.space.file import parse_space
+from recsys.search.tuning import run
+from recsys.search.tuning.trainable import TrialRunner
+from tests.cluster.nodes import (
+    GIVE_UP_SECONDS,
+    STORE_BYTES,
+    NotingRunner,
+    cluster_of,
+    drivers,
+    here,
+    names,
+    notes,
+    wait_until,
+)
+from tests.small_search import SPACE, search
 
 NODES: dict[str, dict[str, Any]] = {
     "a": {"num_cpus": 2, "resources": {"big": 1}},
@@ -37,20 +48,28 @@ def two_drivers() -> Iterator[ProcessPoolExecutor]:
         yield pool
 
 
-def search_on(runner: type[TrialRunner], ratings: Path, folder: Path, resources: dict[str, object]) -> tuple[list[str], Path]:
+def search_on(
+    runner: type[TrialRunner], ratings: Path, folder: Path, resources: dict[str, object]
+) -> tuple[list[str], Path]:
     """In a driver: search with these resources; the trials' states and the study's folder."""
-    study.TrialRunner = runner  # type: ignore[attr-defined]
+    run.TrialRunner = runner  # type: ignore[attr-defined]
     values = {f"resources.{name}": value for name, value in resources.items()}
     values |= {"study.n_trials": 4, "study.max_concurrent": None, "study.grace_period": 3}
     searched = search(ratings, folder, values)
     return [summary.state for summary in searched.outcome.summaries], searched.folder
 
 
-def test_trials_go_where_there_is_what_they_ask_for(two_drivers: ProcessPoolExecutor, ratings: Path, tmp_path: Path) -> None:
+def test_trials_go_where_there_is_what_they_ask_for(
+    two_drivers: ProcessPoolExecutor, ratings: Path, tmp_path: Path
+) -> None:
     asked: dict[str, object] = {"custom": {"big": 0.5, "name": "b"}}
-    states, study_folder = two_drivers.submit(search_on, NotingRunner, ratings, tmp_path, asked).result(GIVE_UP_SECONDS)
+    states, study_folder = two_drivers.submit(
+        search_on, NotingRunner, ratings, tmp_path, asked
+    ).result(GIVE_UP_SECONDS)
     assert states == ["complete"] * 4
-    assert {(number, node) for number, _, node, _, _ in notes(study_folder)} == {(number, "b") for number in range(4)}
+    assert {(number, node) for number, _, node, _, _ in notes(study_folder)} == {
+        (number, "b") for number in range(4)
+    }
 
 
 class MeetingRunner(NotingRunner):
@@ -59,18 +78,28 @@ class MeetingRunner(NotingRunner):
     def step(self) -> dict[str, Any]:
         meeting = self._folder.parents[3] / "meeting"
         (meeting / f"{self._folder.parents[2].name}-{self.config['number']}").touch()
-        wait_until(lambda: all(len(list(meeting.glob(f"{search}-*"))) >= 2 for search in ("gpus", "cpus")))
+        wait_until(
+            lambda: all(len(list(meeting.glob(f"{search}-*"))) >= 2 for search in ("gpus", "cpus"))
+        )
         return super().step()
 
 
-def test_a_search_on_gpus_beside_one_on_cpus(two_drivers: ProcessPoolExecutor, ratings: Path, tmp_path: Path) -> None:
+def test_a_search_on_gpus_beside_one_on_cpus(
+    two_drivers: ProcessPoolExecutor, ratings: Path, tmp_path: Path
+) -> None:
     (tmp_path / "meeting").mkdir()
-    on_gpus = two_drivers.submit(search_on, MeetingRunner, ratings, tmp_path / "gpus", {"cpu": 0.5, "gpu": 0.5})
-    on_cpus = two_drivers.submit(search_on, MeetingRunner, ratings, tmp_path / "cpus", {"custom": {"name": "a"}})
+    on_gpus = two_drivers.submit(
+        search_on, MeetingRunner, ratings, tmp_path / "gpus", {"cpu": 0.5, "gpu": 0.5}
+    )
+    on_cpus = two_drivers.submit(
+        search_on, MeetingRunner, ratings, tmp_path / "cpus", {"custom": {"name": "a"}}
+    )
     for searching, node, device in ((on_gpus, "c", "0"), (on_cpus, "a", "")):
         states, study_folder = searching.result(GIVE_UP_SECONDS)
         assert states == ["complete"] * 4
-        assert {(where, devices) for _, _, where, _, devices in notes(study_folder)} == {(node, device)}
+        assert {(where, devices) for _, _, where, _, devices in notes(study_folder)} == {
+            (node, device)
+        }
 
 
 class WaitingRunner(NotingRunner):
@@ -96,7 +125,12 @@ def test_a_search_takes_a_node_that_joins_it(ratings: Path, tmp_path: Path) -> N
     with cluster_of({"a": {"num_cpus": 1}}) as (cluster, _), drivers(cluster.address) as pool:
         searching = pool.submit(search_on, WaitingRunner, ratings, tmp_path / "grown", {})
         wait_until(lambda: list((tmp_path / "meeting").iterdir()) != [])
-        cluster.add_node(num_cpus=1, labels={"name": "b"}, object_store_memory=STORE_BYTES, include_dashboard=False)
+        cluster.add_node(
+            num_cpus=1,
+            labels={"name": "b"},
+            object_store_memory=STORE_BYTES,
+            include_dashboard=False,
+        )
         states, study_folder = searching.result(GIVE_UP_SECONDS)
     assert states == ["complete"] * 4
     assert {node for _, _, node, _, _ in notes(study_folder)} == {"a", "b"}
@@ -115,10 +149,14 @@ def train_two_seeds(ratings: Path, folder: Path) -> tuple[list[Trained], list[Tr
     source = folder / "ratings.csv"
     source.write_bytes(ratings.read_bytes())
     (folder / "seeds").mkdir()
-    values: dict[str, object] = {"data.source": str(source), "resources.custom": {"name": "b"}, "training.batch_size": 64}
+    values: dict[str, object] = {
+        "data.source": str(source),
+        "resources.custom": {"name": "b"},
+        "training.batch_size": 64,
+    }
     config = replace_values(Config(), values)
     data = load(pipeline.prepare(config, folder), "test", negatives=False)
-    there = list(final_runs.run(train_meeting, config, data, [4, 5], 3))
+    there = list(placement.run(train_meeting, config, data, [4, 5], 3))
     return there, [train_for_test(config, data, seed, 3) for seed in (4, 5)]
 
 
@@ -137,14 +175,16 @@ def made_bytes() -> dict[str, int]:
     """Bytes that each node's object store has ever taken in, those that came from other nodes included."""
     told = {}
     for node in ray.nodes():  # type: ignore[no-untyped-call]
-        stats = node_stats(node["NodeManagerAddress"], node["NodeManagerPort"], include_memory_info=False)  # type: ignore[no-untyped-call]
+        stats = node_stats(
+            node["NodeManagerAddress"], node["NodeManagerPort"], include_memory_info=False
+        )  # type: ignore[no-untyped-call]
         told[names()[node["NodeID"]]] = stats.store_stats.cumulative_created_bytes
     return told
 
 
 def search_with_much_data(ratings: Path, folder: Path) -> tuple[dict[str, int], int, Path]:
     """In a driver: 12 trials on three nodes; what their stores took in meanwhile, the size of the data, the study's folder."""
-    study.TrialRunner = WaitingForAllRunner  # type: ignore[attr-defined]
+    run.TrialRunner = WaitingForAllRunner  # type: ignore[attr-defined]
     values: dict[str, object] = {
         "data.source": str(ratings),
         "data.n_negatives": 5_000,
@@ -163,18 +203,26 @@ def search_with_much_data(ratings: Path, folder: Path) -> tuple[dict[str, int], 
     return taken_in, processed.manifest.n_train * 5_000 * 4, plan.study_folder
 
 
-def test_the_data_reach_each_node_once(two_drivers: ProcessPoolExecutor, ratings: Path, tmp_path: Path) -> None:
+def test_the_data_reach_each_node_once(
+    two_drivers: ProcessPoolExecutor, ratings: Path, tmp_path: Path
+) -> None:
     (tmp_path / "meeting").mkdir()
-    taken_in, size, study_folder = two_drivers.submit(search_with_much_data, ratings, tmp_path / "much").result(GIVE_UP_SECONDS)
+    taken_in, size, study_folder = two_drivers.submit(
+        search_with_much_data, ratings, tmp_path / "much"
+    ).result(GIVE_UP_SECONDS)
     trials = {(number, node) for number, _, node, _, _ in notes(study_folder)}
     assert len({number for number, _ in trials}) == 12
     assert {node for _, node in trials} == set(NODES)
-    assert {name: taken // size for name, taken in taken_in.items()} == dict.fromkeys(("head", *NODES), 1)
+    assert {name: taken // size for name, taken in taken_in.items()} == dict.fromkeys(
+        ("head", *NODES), 1
+    )
 
 
 def meet(ratings: Path, folder: Path) -> list[str]:
     """In a driver: after data were prepared, 6 tasks that wait for one another; the nodes they ran on."""
-    pipeline.prepare(replace_values(Config(), {"data.source": str(ratings)}), folder / "experiments")
+    pipeline.prepare(
+        replace_values(Config(), {"data.source": str(ratings)}), folder / "experiments"
+    )
     meeting = folder / "meeting"
     meeting.mkdir()
 
@@ -186,14 +234,18 @@ def meet(ratings: Path, folder: Path) -> list[str]:
     return pipeline._run(6, task)
 
 
-def test_preprocessing_runs_across_the_nodes(two_drivers: ProcessPoolExecutor, ratings: Path, tmp_path: Path) -> None:
+def test_preprocessing_runs_across_the_nodes(
+    two_drivers: ProcessPoolExecutor, ratings: Path, tmp_path: Path
+) -> None:
     nodes = two_drivers.submit(meet, ratings, tmp_path).result(GIVE_UP_SECONDS)
     assert Counter(nodes) == {"a": 2, "b": 2, "c": 2}
 
 
 def most_at_once(ratings: Path, folder: Path, n_cpus: int) -> int:
     """In a driver: how many of 6 tasks ran at a time, after data were prepared with this many CPUs."""
-    config = replace_values(Config(), {"data.source": str(ratings), "resources.preprocess_cpus": n_cpus})
+    config = replace_values(
+        Config(), {"data.source": str(ratings), "resources.preprocess_cpus": n_cpus}
+    )
     pipeline.prepare(config, folder / "experiments")
     begun, running = folder / "begun", folder / "running"
     begun.mkdir()
@@ -212,5 +264,7 @@ def most_at_once(ratings: Path, folder: Path, n_cpus: int) -> int:
     return max(seen)
 
 
-def test_preprocessing_keeps_to_its_cpus(two_drivers: ProcessPoolExecutor, ratings: Path, tmp_path: Path) -> None:
+def test_preprocessing_keeps_to_its_cpus(
+    two_drivers: ProcessPoolExecutor, ratings: Path, tmp_path: Path
+) -> None:
     assert two_drivers.submit(most_at_once, ratings, tmp_path, 2).result(GIVE_UP_SECONDS) == 2

@@ -11,11 +11,17 @@ from ray._private.node import Node
 from ray._raylet import GcsClient  # type: ignore[attr-defined]
 from ray.core.generated.autoscaler_pb2 import DrainNodeReason  # type: ignore[attr-defined]
 
-from recsys.search import study
-from recsys.search.summaries import TrialSummary
-
-from ..small_search import search
-from .nodes import GIVE_UP_SECONDS, NotingRunner, cluster_of, drivers, notes, wait_until
+from recsys.search.record.summaries import TrialSummary
+from recsys.search.tuning import run
+from tests.cluster.nodes import (
+    GIVE_UP_SECONDS,
+    NotingRunner,
+    cluster_of,
+    drivers,
+    notes,
+    wait_until,
+)
+from tests.small_search import search
 
 NODES: dict[str, dict[str, Any]] = {"taken": {"num_cpus": 1}, "kept": {"num_cpus": 1}}
 N_EPOCHS, SAVED_EPOCHS = 80, 10
@@ -38,8 +44,12 @@ def cluster() -> Iterator[tuple[Any, dict[str, Node], ProcessPoolExecutor]]:
 
 def search_with_saves(ratings: Path, folder: Path) -> list[TrialSummary]:
     """In a driver: 3 trials, a CPU each, which are tried again once."""
-    study.TrialRunner = SavingRunner  # type: ignore[attr-defined]
-    epochs = {"training.max_epochs": N_EPOCHS, "study.grace_period": N_EPOCHS, "training.batch_size": 8}
+    run.TrialRunner = SavingRunner  # type: ignore[attr-defined]
+    epochs = {
+        "training.max_epochs": N_EPOCHS,
+        "study.grace_period": N_EPOCHS,
+        "training.batch_size": 8,
+    }
     searched = search(ratings, folder, {"study.n_trials": 3, "resources.max_failures": 1, **epochs})
     return searched.outcome.summaries
 
@@ -51,23 +61,32 @@ def test_a_node_taken_back_costs_what_was_not_saved(
     study_folder = tmp_path / "studies" / "s"
     searching = pool.submit(search_with_saves, ratings, tmp_path)
     wait_until(
-        lambda: (study_folder / "notes").exists() and any(n[1:3] == (SAVED_EPOCHS + 2, "taken") for n in notes(study_folder))
+        lambda: (
+            (study_folder / "notes").exists()
+            and any(n[1:3] == (SAVED_EPOCHS + 2, "taken") for n in notes(study_folder))
+        )
     )
 
     # As a cloud does: the notice, with the time at which the power is cut.
     deadline = time.time() + NOTICE_SECONDS
     reason = DrainNodeReason.Value("DRAIN_NODE_REASON_PREEMPTION")
-    accepted, _ = GcsClient(address=whole.address).drain_node(nodes["taken"].node_id, reason, "spot", int(deadline * 1000))
+    accepted, _ = GcsClient(address=whole.address).drain_node(
+        nodes["taken"].node_id, reason, "spot", int(deadline * 1000)
+    )
     assert accepted
     wait_until(lambda: time.time() > deadline)
     whole.remove_node(nodes["taken"], allow_graceful=False)
 
     summaries = searching.result(GIVE_UP_SECONDS)
-    assert [(summary.state, summary.epochs) for summary in summaries] == [("complete", N_EPOCHS)] * 3
+    assert [(summary.state, summary.epochs) for summary in summaries] == [
+        ("complete", N_EPOCHS)
+    ] * 3
     epochs: dict[tuple[int, str], list[int]] = {}
     for number, epoch, node, _, _ in notes(study_folder):
         epochs.setdefault((number, node), []).append(epoch)
-    (moved,) = {number for number, node in epochs if node == "taken"} & {number for number, node in epochs if node == "kept"}
+    (moved,) = {number for number, node in epochs if node == "taken"} & {
+        number for number, node in epochs if node == "kept"
+    }
     before, after = epochs[moved, "taken"], epochs[moved, "kept"]
     # It goes on after what was saved last, which it tells again.
     assert after == list(range(after[0], N_EPOCHS + 1))

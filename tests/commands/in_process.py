@@ -17,7 +17,10 @@ class Run(NamedTuple):
 
 def run(main: Callable[[list[str]], int], *argv: object) -> Run:
     """Run a command; file descriptor 1 and `sys.stderr` are caught, unlike with pytest's own means in fixtures of all scopes."""
-    with tempfile.TemporaryFile("w+", encoding="utf-8") as out, tempfile.TemporaryFile("w+", encoding="utf-8") as err:
+    with (
+        tempfile.TemporaryFile("w+", encoding="utf-8") as out,
+        tempfile.TemporaryFile("w+", encoding="utf-8") as err,
+    ):
         sys.stdout.flush()
         kept = os.dup(1)
         os.dup2(out.fileno(), 1)

@@ -16,11 +16,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from recsys import evaluate, preprocess, recommend, train, tune
-from recsys.data import pipeline
-
-from ..conftest import Tuned
-from ..small_search import ratings_csv
-from .in_process import answer, run
+from recsys.data.preprocessing import pipeline
+from tests.commands.in_process import answer, run
+from tests.conftest import Tuned
+from tests.small_search import ratings_csv
 
 COMMANDS = {
     "tune": tune.main,
@@ -29,7 +28,9 @@ COMMANDS = {
     "recommend": recommend.main,
     "preprocess": preprocess.main,
 }
-SPACE = "parameters: {model.embedding_dim: {low: 4, high: 16}, model.dropout: {low: 0.0, high: 0.5}}\n"
+SPACE = (
+    "parameters: {model.embedding_dim: {low: 4, high: 16}, model.dropout: {low: 0.0, high: 0.5}}\n"
+)
 HEADER = "user_id,item_id,rating,timestamp\n"
 TUNE = "tune --space space.yaml --data ratings.csv --dir exp --name s --json"
 
@@ -78,10 +79,12 @@ EARLY = {
         "--set: model.n_layers: must be a whole number, but got 'two'. The default is 3.",
     ),
     "wrong type of a flag": Case(
-        f"{TUNE} --trials many", "--trials: study.n_trials: must be a whole number, but got 'many'. The default is null."
+        f"{TUNE} --trials many",
+        "--trials: study.n_trials: must be a whole number, but got 'many'. The default is null.",
     ),
     "out of bounds": Case(
-        f"{TUNE} --max-epochs 0", "--max-epochs: training.max_epochs: must be at least 1, but got 0. The default is 20."
+        f"{TUNE} --max-epochs 0",
+        "--max-epochs: training.max_epochs: must be at least 1, but got 0. The default is 20.",
     ),
     "wrong duration": Case(
         f"{TUNE} --time-budget soon",
@@ -159,7 +162,9 @@ EARLY = {
         {"space.yaml": "parameters: {model.name: ["},
     ),
     "binary space": Case(
-        TUNE, "space.yaml: must be UTF-8 text, but got other bytes. Save it as a YAML text file.", {"space.yaml": b"\x93\xff\x00"}
+        TUNE,
+        "space.yaml: must be UTF-8 text, but got other bytes. Save it as a YAML text file.",
+        {"space.yaml": b"\x93\xff\x00"},
     ),
     "empty space": Case(
         TUNE,
@@ -187,7 +192,8 @@ EARLY = {
         "--set: must be PATH=VALUE, but got 'model.name'. Write it as --set training.batch_size=512.",
     ),
     "resuming without a name": Case(
-        "tune --resume --dir exp", "--name: must be given with --resume, but got nothing. Name the study to go on with."
+        "tune --resume --dir exp",
+        "--name: must be given with --resume, but got nothing. Name the study to go on with.",
     ),
     "resuming no study": Case(
         "tune --name s --resume --dir exp",
@@ -265,9 +271,12 @@ EARLY = {
         f"{TUNE} --max-epoch 3",
         "--max-epoch: must be an option of this command, but got an unknown one. Did you mean --max-epochs?",
     ),
-    "no space": Case("tune --data ratings.csv", "--space: must be given, but got nothing. See --help."),
+    "no space": Case(
+        "tune --data ratings.csv", "--space: must be given, but got nothing. See --help."
+    ),
     "training nothing": Case(
-        "train --dir exp", "command line: must have one of --best-of, --trial, --config, but got none. Give exactly one."
+        "train --dir exp",
+        "command line: must have one of --best-of, --trial, --config, but got none. Give exactly one.",
     ),
     "training two things": Case(
         "train --best-of s --config c.yaml --dir exp",
@@ -282,7 +291,8 @@ EARLY = {
         "study name: must be at most 100 letters, digits, dots, dashes and underscores, but got '../s'. Rename it.",
     ),
     "trial without a number": Case(
-        "train --trial s --dir exp", "--trial: must be STUDY/TRIAL, but got 's'. Write it as --trial s/0."
+        "train --trial s --dir exp",
+        "--trial: must be STUDY/TRIAL, but got 's'. Write it as --trial s/0.",
     ),
     "GPU where torch sees none": Case(
         "train --config c.yaml --dir exp",
@@ -303,14 +313,16 @@ EARLY = {
         "m: must be a model's folder or a name in exp/models, but got no such folder. Train one with `python -m recsys.train`.",
     ),
     "recommending to nobody": Case(
-        "recommend --model m --dir exp", "command line: must have --user or --all-users, but got neither. Give exactly one."
+        "recommend --model m --dir exp",
+        "command line: must have --user or --all-users, but got neither. Give exactly one.",
     ),
     "no list": Case(
         "recommend --model m --dir exp --user 1 -k 0",
         "-k: must follow the usage, but got: 0 is not in the range x>=1. See --help.",
     ),
     "wrong output": Case(
-        "recommend --model m --dir exp --all-users --output x.csv", "--output: must end in .parquet, but got x.csv. Rename it."
+        "recommend --model m --dir exp --all-users --output x.csv",
+        "--output: must end in .parquet, but got x.csv. Rename it.",
     ),
 }
 
@@ -348,7 +360,8 @@ IN_THE_DATA = {
         "Lower them.",
     ),
     "k larger than the catalogue": Case(
-        f"{TUNE} --set evaluation.k=[5,81]", "evaluation.k: must be at most the number of items, 80, but got 81. Lower it."
+        f"{TUNE} --set evaluation.k=[5,81]",
+        "evaluation.k: must be at most the number of items, 80, but got 81. Lower it.",
     ),
     "no times": Case(
         TUNE,
@@ -409,19 +422,27 @@ def test_before_ray_starts(name: str, tmp_path: Path, monkeypatch: pytest.Monkey
 
 
 @pytest.mark.parametrize("name", IN_THE_DATA)
-def test_in_the_data_or_the_cluster(ray_here: None, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: ARG001
+def test_in_the_data_or_the_cluster(
+    ray_here: None, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     if name == "truncated Parquet":
-        pq.write_table(pa.table({"user": np.arange(1000), "item": np.arange(1000)}), tmp_path / "r.parquet")
+        pq.write_table(
+            pa.table({"user": np.arange(1000), "item": np.arange(1000)}), tmp_path / "r.parquet"
+        )
         (tmp_path / "r.parquet").write_bytes((tmp_path / "r.parquet").read_bytes()[:2000])
     ask(IN_THE_DATA[name], tmp_path, monkeypatch)
 
 
 @pytest.fixture(scope="module")
-def model(ray_here: None, tuned: Tuned, ratings: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:  # noqa: ARG001
+def model(
+    ray_here: None, tuned: Tuned, ratings: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
     folder = tmp_path_factory.mktemp("model")
     (folder / "c.yaml").write_text("{training: {max_epochs: 1}, model: {name: gmf}}")
     store = ["--set", f"tracking.uri={tuned.uri}", "--set", "tracking.experiment=damage"]
-    trained = answer(train.main, "--config", folder / "c.yaml", "--data", ratings, "--dir", folder, *store)
+    trained = answer(
+        train.main, "--config", folder / "c.yaml", "--data", ratings, "--dir", folder, *store
+    )
     return Path(trained["model"])
 
 
@@ -444,9 +465,17 @@ def overwrite(path: Path) -> None:
 
 
 DAMAGE = {
-    "no weights": ("model.safetensors", remove, "must be there, but got no such file. Train the model again."),
+    "no weights": (
+        "model.safetensors",
+        remove,
+        "must be there, but got no such file. Train the model again.",
+    ),
     "cut weights": ("model.safetensors", cut, "must be whole and of this model, but got "),
-    "flipped bit in the weights": ("model.safetensors", flip, "but got weights that do not match their checksum. Train"),
+    "flipped bit in the weights": (
+        "model.safetensors",
+        flip,
+        "but got weights that do not match their checksum. Train",
+    ),
     "no config": ("config.yaml", remove, "must be there, but got no such file"),
     "binary config": ("config.yaml", overwrite, "must be UTF-8 text, but got other bytes"),
     "no users": ("users.parquet", remove, "must be there, but got no such file"),
@@ -461,7 +490,10 @@ def test_a_damaged_model(model: Path, tmp_path: Path, name: str) -> None:
     file, damage, message = DAMAGE[name]
     shutil.copytree(model, tmp_path / "m")
     damage(tmp_path / "m" / file)
-    asked: list[tuple[Callable[[list[str]], int], list[str]]] = [(evaluate.main, []), (recommend.main, ["--user", "1"])]
+    asked: list[tuple[Callable[[list[str]], int], list[str]]] = [
+        (evaluate.main, []),
+        (recommend.main, ["--user", "1"]),
+    ]
     for main, argv in asked:
         code, out, err = run(main, "--model", tmp_path / "m", "--dir", model.parents[1], *argv)
         assert (code, out) == (2, "")
@@ -472,26 +504,41 @@ def test_a_damaged_model(model: Path, tmp_path: Path, name: str) -> None:
 
 def test_a_list_longer_than_the_catalogue(model: Path) -> None:
     told = run(recommend.main, "--model", model, "--user", "1", "-k", "81")
-    assert told == (2, "", "error: -k: must be from 1 to the number of items, 80, but got 81. Lower it.\n")
+    assert told == (
+        2,
+        "",
+        "error: -k: must be from 1 to the number of items, 80, but got 81. Lower it.\n",
+    )
 
 
-def test_other_data_than_the_model_was_trained_on(model: Path, ratings: Path, tmp_path: Path) -> None:
+def test_other_data_than_the_model_was_trained_on(
+    model: Path, ratings: Path, tmp_path: Path
+) -> None:
     text = ratings.read_text()
     shutil.copytree(model, tmp_path / "m")
     (tmp_path / "ratings.csv").write_text(text.replace("\n0,", "\n1000,"))
     config = (tmp_path / "m" / "config.yaml").read_text()
-    (tmp_path / "m" / "config.yaml").write_text(config.replace(str(ratings), str(tmp_path / "ratings.csv")))
+    (tmp_path / "m" / "config.yaml").write_text(
+        config.replace(str(ratings), str(tmp_path / "ratings.csv"))
+    )
     code, out, err = run(evaluate.main, "--model", tmp_path / "m", "--dir", tmp_path)
     assert (code, out) == (2, "")
-    assert err.startswith(f"error: {tmp_path / 'm'}: must be evaluated on the data it was trained on, but got others now at ")
+    assert err.startswith(
+        f"error: {tmp_path / 'm'}: must be evaluated on the data it was trained on, but got others now at "
+    )
 
 
 @pytest.mark.parametrize("ids", ["negative", "text"])
-def test_ids_of_any_kind(ray_here: None, ids: str, tmp_path: Path) -> None:  # noqa: ARG001
+def test_ids_of_any_kind(ray_here: None, ids: str, tmp_path: Path) -> None:
     lines = [line.split(",") for line in ratings_csv().splitlines()[1:]]
-    names: dict[str, Callable[[object], str]] = {"negative": lambda n: str(-int(str(n)) - 1), "text": lambda n: f"Ü {n}"}
+    names: dict[str, Callable[[object], str]] = {
+        "negative": lambda n: str(-int(str(n)) - 1),
+        "text": lambda n: f"Ü {n}",
+    }
     name = names[ids]
-    text = HEADER + "".join(f"{name(user)},{name(item)},{rating},{time}\n" for user, item, rating, time in lines)
+    text = HEADER + "".join(
+        f"{name(user)},{name(item)},{rating},{time}\n" for user, item, rating, time in lines
+    )
     (tmp_path / "ratings.csv").write_text(text)
     found = answer(preprocess.main, "--data", tmp_path / "ratings.csv", "--dir", tmp_path)
     assert (found["n_users"], found["n_items"], found["n_interactions"]) == (60, 80, 840)
@@ -499,7 +546,9 @@ def test_ids_of_any_kind(ray_here: None, ids: str, tmp_path: Path) -> None:  # n
     assert {str(user) for user in users} == {name(number) for number in range(60)}
 
 
-def test_processed_data_that_were_damaged_since(ray_here: None, ratings: Path, tuned: Tuned, tmp_path: Path) -> None:  # noqa: ARG001
+def test_processed_data_that_were_damaged_since(
+    ray_here: None, ratings: Path, tuned: Tuned, tmp_path: Path
+) -> None:
     prepared = answer(preprocess.main, "--data", ratings, "--dir", tmp_path)
     (damaged,) = Path(prepared["path"]).glob("train-*.parquet")
     content = bytearray(damaged.read_bytes())
@@ -507,7 +556,9 @@ def test_processed_data_that_were_damaged_since(ray_here: None, ratings: Path, t
     damaged.write_bytes(content)
     (tmp_path / "space.yaml").write_text("parameters: {model.embedding_dim: {low: 4, high: 8}}")
     store = ["--set", f"tracking.uri={tuned.uri}"]
-    code, out, err = run(tune.main, "--space", tmp_path / "space.yaml", "--data", ratings, "--dir", tmp_path, *store)
+    code, out, err = run(
+        tune.main, "--space", tmp_path / "space.yaml", "--data", ratings, "--dir", tmp_path, *store
+    )
     assert (code, out) == (2, "")
     assert f"error: {damaged}: must be a whole Parquet file, but is damaged (" in err
     assert "Delete its folder to make it anew." in err
@@ -520,19 +571,29 @@ def test_a_model_that_would_lie_below_a_file(tmp_path: Path) -> None:
     out = tmp_path / "notes" / "model"
     told = run(train.main, "--config", tmp_path / "c.yaml", "--out", out, "--dir", tmp_path)
     remedy = "Choose another folder."
-    assert told == (2, "", f"error: {out}: must lie in a folder, but got the file {tmp_path / 'notes'} above it. {remedy}\n")
+    assert told == (
+        2,
+        "",
+        f"error: {out}: must lie in a folder, but got the file {tmp_path / 'notes'} above it. {remedy}\n",
+    )
 
 
 CHANGES = {
-    "setting": (["--set", "training.batch_size=64"], "training.batch_size: must stay 128, but got 64."),
+    "setting": (
+        ["--set", "training.batch_size=64"],
+        "training.batch_size: must stay 128, but got 64.",
+    ),
     "data": (["--data", "other.csv"], "data (its fingerprint): must stay "),
-    "domain": (["--space", "other.yaml"], "search space, model.embedding_dim: must stay {'low': 4, "),
+    "domain": (
+        ["--space", "other.yaml"],
+        "search space, model.embedding_dim: must stay {'low': 4, ",
+    ),
 }
 
 
 @pytest.mark.parametrize("name", CHANGES)
 def test_a_study_that_would_go_on_otherwise(
-    ray_here: None,  # noqa: ARG001
+    ray_here: None,
     tuned: Tuned,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -541,9 +602,13 @@ def test_a_study_that_would_go_on_otherwise(
     monkeypatch.chdir(tmp_path)
     shutil.copytree(tuned.folder / "studies", "studies")
     Path("other.csv").write_text(ratings_csv().replace("\n0,", "\n1000,"))
-    Path("other.yaml").write_text((tuned.folder / "space.yaml").read_text().replace("low: 4", "low: 5"))
+    Path("other.yaml").write_text(
+        (tuned.folder / "space.yaml").read_text().replace("low: 4", "low: 5")
+    )
     flags, message = CHANGES[name]
-    code, out, err = run(tune.main, "--name", "first", "--resume", "--trials", 8, "--dir", ".", *flags)
+    code, out, err = run(
+        tune.main, "--name", "first", "--resume", "--trials", 8, "--dir", ".", *flags
+    )
     assert (code, out) == (2, "")
     assert err.startswith("error: --resume: ")
     assert message in err

@@ -9,10 +9,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from recsys import recommend
-from recsys.training import saved_model
-
-from ..training.test_saved_model import make_model
-from .in_process import run
+from recsys.serving import saved_model
+from tests.commands.in_process import run
+from tests.serving.test_saved_model import make_model
 
 TITLE = "\x1b[2J\x9b31m red \u202e and :smile: [bold]"
 SHOWN = "\\u001b[2J\\u009b31m red \\u202e and :smile: [bold]"
@@ -22,7 +21,9 @@ USER = "u\x1b]0;owned\x07"
 @pytest.fixture
 def model(tmp_path: Path) -> Path:
     made = make_model(n_users=3, text_ids=True)
-    made = dataclasses.replace(made, user_ids=pa.array([USER, "b", "c"]), titles=pa.array([TITLE] * 5))
+    made = dataclasses.replace(
+        made, user_ids=pa.array([USER, "b", "c"]), titles=pa.array([TITLE] * 5)
+    )
     saved_model.save(tmp_path / "model", made)
     return tmp_path / "model"
 
@@ -40,7 +41,20 @@ def test_recommendations_for_programs(model: Path, tmp_path: Path) -> None:
     assert code == 0
     assert not {"\x1b", "\x9b", "\x07", "\u202e"} & set(out)
     assert [item["title"] for item in json.loads(out)[USER]] == [TITLE]
-    assert run(recommend.main, "--model", model, "--user", USER, "-k", 1, "--output", tmp_path / "r.parquet").code == 0
+    assert (
+        run(
+            recommend.main,
+            "--model",
+            model,
+            "--user",
+            USER,
+            "-k",
+            1,
+            "--output",
+            tmp_path / "r.parquet",
+        ).code
+        == 0
+    )
     (row,) = pq.read_table(tmp_path / "r.parquet").to_pylist()
     assert (row["user_id"], row["title"]) == (USER, TITLE)
 

@@ -16,16 +16,15 @@ from optuna.trial import TrialState
 from ray.tune.experiment import Trial
 
 from recsys import train, tune
-from recsys.config import Config, config_paths, get_value, replace_values
-from recsys.config_files import load_config
+from recsys.config.files import load_config
+from recsys.config.schema import Config, config_paths, get_value, replace_values
+from recsys.config.yaml_text import parse_yaml
 from recsys.search import session
-from recsys.search.record import trial_seed
+from recsys.search.record.record import trial_seed
 from recsys.tracking.callback import StudyCallback
-from recsys.yaml_text import parse_yaml
-
-from ..conftest import Tuned
-from ..small_search import SPACE, logged_steps, logged_trials, open_optuna
-from . import in_process
+from tests.commands import in_process
+from tests.conftest import Tuned
+from tests.small_search import SPACE, logged_steps, logged_trials, open_optuna
 
 DEFAULTS = {"training.max_epochs": 4, "training.batch_size": 128}
 
@@ -37,7 +36,9 @@ def test_the_answer(tuned: Tuned) -> None:
     ]  # fmt: skip
     assert (answer["study"], answer["concurrency"]) == ("first", 2)
     assert list(answer["counts"]) == ["complete", "pruned", "failed", "diverged", "unfinished"]
-    assert [list(trial) for trial in answer["trials"]] == [["id", "state", "epochs", "value", "params", "nodes"]] * 7
+    assert [list(trial) for trial in answer["trials"]] == [
+        ["id", "state", "epochs", "value", "params", "nodes"]
+    ] * 7
     assert [trial["id"] for trial in answer["trials"]] == ["0", "1", "2", "3", "4", "5", "6"]
     found = Counter(trial["state"] for trial in answer["trials"])
     assert answer["counts"] == {state: found[state] for state in answer["counts"]}
@@ -60,7 +61,9 @@ def test_the_best_is_the_largest_value(tuned: Tuned) -> None:
     best, trials = tuned.answer["best"], tuned.answer["trials"]
     assert list(best) == ["trial", "value", "epoch", "params", "config"]
     assert best["value"] == max(trial["value"] for trial in trials)
-    assert (best["value"], best["params"]) == next((t["value"], t["params"]) for t in trials if t["id"] == best["trial"])
+    assert (best["value"], best["params"]) == next(
+        (t["value"], t["params"]) for t in trials if t["id"] == best["trial"]
+    )
     values = open_optuna(tuned.study_folder).trials[int(best["trial"])].intermediate_values
     assert values[best["epoch"]] == best["value"] == max(values.values())
 
@@ -73,13 +76,19 @@ def test_the_best_config_is_a_complete_config_file(tuned: Tuned) -> None:
     assert {name: get_value(config, name) for name in best["params"]} == best["params"]
     assert {name: get_value(config, name) for name in DEFAULTS} == DEFAULTS
     tree = parse_yaml(path.read_text(), "")
-    assert {f"{section}.{name}" for section, names in tree.items() for name in names} == set(config_paths())
+    assert {f"{section}.{name}" for section, names in tree.items() for name in names} == set(
+        config_paths()
+    )
 
 
 def test_the_default_and_the_warm_start_come_first(tuned: Tuned) -> None:
     default, warm = (trial["params"] for trial in tuned.answer["trials"][:2])
     # Of the default config, neumf is not in the space, and its first model takes the place; the width and the step size are.
-    assert default == {"model.name": "inner_product", "model.embedding_dim": 16, "training.learning_rate": 1e-3}
+    assert default == {
+        "model.name": "inner_product",
+        "model.embedding_dim": 16,
+        "training.learning_rate": 1e-3,
+    }
     assert warm == SPACE["warm_start"][0]  # type: ignore[index]
 
 
@@ -102,7 +111,10 @@ def test_the_study_in_optuna(tuned: Tuned) -> None:
     study = open_optuna(tuned.study_folder)
     assert study.direction.name == "MAXIMIZE"
     for found, told in zip(study.trials, tuned.answer["trials"], strict=True):
-        assert found.state == {"complete": TrialState.COMPLETE, "pruned": TrialState.PRUNED}[told["state"]]
+        assert (
+            found.state
+            == {"complete": TrialState.COMPLETE, "pruned": TrialState.PRUNED}[told["state"]]
+        )
         assert found.params == told["params"]
         assert list(found.intermediate_values) == list(range(1, told["epochs"] + 1))
         assert max(found.intermediate_values.values()) == told["value"]
@@ -124,13 +136,22 @@ def test_one_parent_run(tuned: Tuned, ratings: Path) -> None:
     assert {name: tags[f"data.{name}"] for name in ("n_users", "n_items", "n_interactions", "n_validation", "n_test")} == {
         "n_users": "60", "n_items": "80", "n_interactions": "840", "n_validation": "60", "n_test": "60",
     }  # fmt: skip
-    assert tags["data.fingerprint"] == next((tuned.folder / "processed").glob("*/manifest.json")).parent.name
+    assert (
+        tags["data.fingerprint"]
+        == next((tuned.folder / "processed").glob("*/manifest.json")).parent.name
+    )
     assert tags["version.ray"]
-    assert len(tags.get("git_commit", "")) == (40 if (Path(__file__).parents[2] / ".git").exists() else 0)
+    assert len(tags.get("git_commit", "")) == (
+        40 if (Path(__file__).parents[2] / ".git").exists() else 0
+    )
     assert set(parse_yaml(tags["space"], "")["parameters"]) == set(SPACE["parameters"])
     assert parse_yaml(tags["config"], "")["training"]["max_epochs"] == 4
     assert run.data.metrics["val_ndcg_at_10"] == tuned.answer["best"]["value"]
-    assert {file.path for file in client.list_artifacts(run.info.run_id)} == {"config.yaml", "space.yaml", "leaderboard.json"}
+    assert {file.path for file in client.list_artifacts(run.info.run_id)} == {
+        "config.yaml",
+        "space.yaml",
+        "leaderboard.json",
+    }
 
 
 def test_one_child_a_trial(tuned: Tuned, ratings: Path) -> None:
@@ -141,11 +162,22 @@ def test_one_child_a_trial(tuned: Tuned, ratings: Path) -> None:
         assert run.info.run_name == f"first/{trial['id']}"
         tags = run.data.tags
         assert tags["mlflow.parentRunId"] == tuned.answer["mlflow"]["parent_run_id"]
-        assert (tags["state"], tags["model"], tags["dataset"]) == (trial["state"], trial["params"]["model.name"], str(ratings))
+        assert (tags["state"], tags["model"], tags["dataset"]) == (
+            trial["state"],
+            trial["params"]["model.name"],
+            str(ratings),
+        )
         config = replace_values(Config(), {**DEFAULTS, **trial["params"]})
-        expected = {p: str(get_value(config, p)) for p in config_paths() if p.startswith(("model.", "training."))}
+        expected = {
+            p: str(get_value(config, p))
+            for p in config_paths()
+            if p.startswith(("model.", "training."))
+        }
         assert run.data.params == {**expected, "seed": str(trial_seed(0, int(trial["id"])))}
-        assert open_optuna(tuned.study_folder).user_attrs[f"mlflow_run_id:{trial['id']}"] == run.info.run_id
+        assert (
+            open_optuna(tuned.study_folder).user_attrs[f"mlflow_run_id:{trial['id']}"]
+            == run.info.run_id
+        )
 
 
 def test_every_epoch_is_logged_once(tuned: Tuned) -> None:
@@ -159,7 +191,9 @@ def test_every_epoch_is_logged_once(tuned: Tuned) -> None:
         assert set(run.data.metrics) == expected
         for name in expected:
             assert logged_steps(tuned.uri, run, name) == list(range(1, trial["epochs"] + 1))
-        logged = {m.step: m.value for m in client.get_metric_history(run.info.run_id, "val_ndcg_at_10")}
+        logged = {
+            m.step: m.value for m in client.get_metric_history(run.info.run_id, "val_ndcg_at_10")
+        }
         assert logged == study.trials[int(trial["id"])].intermediate_values
 
 
@@ -188,13 +222,21 @@ def run(capfd: pytest.CaptureFixture[str], *argv: str) -> tuple[int, str, str]:
 
 
 def test_a_dry_run_shows_everything_and_leaves_no_study(
-    ray_here: None,  # noqa: ARG001
+    ray_here: None,
     tuned: Tuned,
     ratings: Path,
     tmp_path: Path,
     capfd: pytest.CaptureFixture[str],
 ) -> None:
-    argv = ["--space", str(tuned.folder / "space.yaml"), "--data", str(ratings), "--dir", str(tmp_path), "--dry-run"]
+    argv = [
+        "--space",
+        str(tuned.folder / "space.yaml"),
+        "--data",
+        str(ratings),
+        "--dir",
+        str(tmp_path),
+        "--dry-run",
+    ]
     settings = ["--set", "model.embedding_dim=8", "--cpu", "0.5", "--concurrent", "3"]
     code, out, err = run(capfd, *argv, *settings, "--json")
     assert code == 0
@@ -219,7 +261,7 @@ def test_a_dry_run_shows_everything_and_leaves_no_study(
 
 
 def test_what_is_printed_at_the_end(
-    ray_here: None,  # noqa: ARG001
+    ray_here: None,
     tuned: Tuned,
     ratings: Path,
     tmp_path: Path,
@@ -228,8 +270,19 @@ def test_what_is_printed_at_the_end(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", tuned.uri)
-    argv = ["--space", str(tuned.folder / "space.yaml"), "--data", str(ratings), "--dir", "my dir", "--name", "s"]
-    code, out, _ = run(capfd, *argv, "--trials", "2", "--max-epochs", "1", "--set", "tracking.experiment=printed")
+    argv = [
+        "--space",
+        str(tuned.folder / "space.yaml"),
+        "--data",
+        str(ratings),
+        "--dir",
+        "my dir",
+        "--name",
+        "s",
+    ]
+    code, out, _ = run(
+        capfd, *argv, "--trials", "2", "--max-epochs", "1", "--set", "tracking.experiment=printed"
+    )
     assert code == 0
     lines = out.splitlines()
     assert lines[0].split() == ["trial", "state", "epochs", "NDCG@10", "(full)", "parameters"]
@@ -245,17 +298,37 @@ def test_what_is_printed_at_the_end(
 
 
 @pytest.mark.usefixtures("ray_here")
-def test_a_password_goes_nowhere(tuned: Tuned, ratings: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_password_goes_nowhere(
+    tuned: Tuned, ratings: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     uri = "http://bob:it's-M4RKED@127.0.0.1:9"
-    argv = ["--space", str(tuned.folder / "space.yaml"), "--data", str(ratings), "--dir", str(tmp_path), "--name", "s"]
+    argv = [
+        "--space",
+        str(tuned.folder / "space.yaml"),
+        "--data",
+        str(ratings),
+        "--dir",
+        str(tmp_path),
+        "--name",
+        "s",
+    ]
     away = ["--set", f"tracking.uri={uri}", "--set", "tracking.required=false"]
     searched = in_process.run(tune.main, *argv, *away, "--trials", "2", "--max-epochs", "1")
     trained = in_process.run(train.main, "--best-of", "s", "--dir", tmp_path, *away)
     assert (searched.code, trained.code) == (0, 0)
     assert "MLflow at http://127.0.0.1:9 cannot be reached (" in caplog.text
     told = [searched.out, searched.err, trained.out, trained.err, caplog.text]
-    files = {str(path.relative_to(tmp_path)): path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
-    written = {"studies/s/config.yaml", "studies/s/best.yaml", "studies/s/mlflow-outbox.jsonl", "models/s/model.safetensors"}
+    files = {
+        str(path.relative_to(tmp_path)): path.read_bytes()
+        for path in tmp_path.rglob("*")
+        if path.is_file()
+    }
+    written = {
+        "studies/s/config.yaml",
+        "studies/s/best.yaml",
+        "studies/s/mlflow-outbox.jsonl",
+        "models/s/model.safetensors",
+    }
     assert written < files.keys()
     assert b"uri: http://127.0.0.1:9\n" in files["studies/s/config.yaml"]
     assert [name for name, content in files.items() if b"M4RKED" in content] == []
@@ -263,28 +336,55 @@ def test_a_password_goes_nowhere(tuned: Tuned, ratings: Path, tmp_path: Path, ca
 
 
 def test_a_search_that_comes_to_nothing_is_no_success(
-    ray_here: None,  # noqa: ARG001
+    ray_here: None,
     tuned: Tuned,
     ratings: Path,
     tmp_path: Path,
     capfd: pytest.CaptureFixture[str],
 ) -> None:
-    (tmp_path / "space.yaml").write_text("parameters: {training.learning_rate: {choices: [1e30, 1e31]}}")
-    argv = ["--space", str(tmp_path / "space.yaml"), "--data", str(ratings), "--dir", str(tmp_path), "--name", "s", "--json"]
+    (tmp_path / "space.yaml").write_text(
+        "parameters: {training.learning_rate: {choices: [1e30, 1e31]}}"
+    )
+    argv = [
+        "--space",
+        str(tmp_path / "space.yaml"),
+        "--data",
+        str(ratings),
+        "--dir",
+        str(tmp_path),
+        "--name",
+        "s",
+        "--json",
+    ]
     store = ["--set", f"tracking.uri={tuned.uri}", "--set", "tracking.experiment=nothing"]
     code, out, err = run(capfd, *argv, *store, "--trials", "2", "--set", "model.name=inner_product")
     assert code == 1
     answer = json.loads(out)
-    assert answer["counts"] == {"complete": 0, "pruned": 0, "failed": 0, "diverged": 2, "unfinished": 0}
+    assert answer["counts"] == {
+        "complete": 0,
+        "pruned": 0,
+        "failed": 0,
+        "diverged": 2,
+        "unfinished": 0,
+    }
     assert answer["best"] is None
     assert "No trial of s reached a value" in err
     assert not (tmp_path / "studies" / "s" / "best.yaml").exists()
     runs = logged_trials(tuned.uri, "nothing")
-    assert [(r.info.status, r.data.tags["state"], r.data.metrics) for r in runs] == [("FAILED", "diverged", {})] * 2
+    assert [(r.info.status, r.data.tags["state"], r.data.metrics) for r in runs] == [
+        ("FAILED", "diverged", {})
+    ] * 2
 
 
 # The millionth epoch would be days away.
-ENDLESS = ["--max-epochs", "1000000", "--set", "study.grace_period=100000", "--set", "training.batch_size=128"]
+ENDLESS = [
+    "--max-epochs",
+    "1000000",
+    "--set",
+    "study.grace_period=100000",
+    "--set",
+    "training.batch_size=128",
+]
 
 
 def parent_of(tuned: Tuned, answer: dict[str, Any]) -> tuple[str, str]:
@@ -294,7 +394,7 @@ def parent_of(tuned: Tuned, answer: dict[str, Any]) -> tuple[str, str]:
 
 
 def test_a_time_budget_cuts_trials_off(
-    ray_here: None,  # noqa: ARG001
+    ray_here: None,
     tuned: Tuned,
     ratings: Path,
     tmp_path: Path,
@@ -310,16 +410,38 @@ def test_a_time_budget_cuts_trials_off(
 
     # Each of the two has been through an epoch, and then an hour is over.
     monkeypatch.setattr(session, "StudyCallback", Listening)
-    monkeypatch.setattr("recsys.search.study.time", SimpleNamespace(monotonic=lambda: 3600.0 * (len(reported) == 2)))
+    monkeypatch.setattr(
+        "recsys.search.tuning.run.time",
+        SimpleNamespace(monotonic=lambda: 3600.0 * (len(reported) == 2)),
+    )
     store = ["--set", f"tracking.uri={tuned.uri}", "--set", "tracking.experiment=budget"]
-    argv = ["--space", str(tuned.folder / "space.yaml"), "--data", str(ratings), "--dir", str(tmp_path), "--name", "s", "--json"]
+    argv = [
+        "--space",
+        str(tuned.folder / "space.yaml"),
+        "--data",
+        str(ratings),
+        "--dir",
+        str(tmp_path),
+        "--name",
+        "s",
+        "--json",
+    ]
     code, out, _ = run(capfd, *argv, *store, *ENDLESS, "--time-budget", "1h", "--concurrent", "2")
     answer = json.loads(out)
     assert code == 0
     # Without --trials as many as fit: the two that were never done. What they reached counts.
-    assert answer["counts"] == {"complete": 0, "pruned": 0, "failed": 0, "diverged": 0, "unfinished": 2}
+    assert answer["counts"] == {
+        "complete": 0,
+        "pruned": 0,
+        "failed": 0,
+        "diverged": 0,
+        "unfinished": 2,
+    }
     assert answer["best"]["value"] == max(trial["value"] for trial in answer["trials"])
-    assert [trial.state.name for trial in open_optuna(tmp_path / "studies" / "s").trials[:2]] == ["RUNNING", "RUNNING"]
+    assert [trial.state.name for trial in open_optuna(tmp_path / "studies" / "s").trials[:2]] == [
+        "RUNNING",
+        "RUNNING",
+    ]
     runs = logged_trials(tuned.uri, "budget")
     assert [(r.info.status, r.data.tags["state"]) for r in runs] == [("KILLED", "unfinished")] * 2
     assert parent_of(tuned, answer) == ("FINISHED", "complete")
@@ -334,7 +456,7 @@ class Interrupting(StudyCallback):
 
 
 def test_an_interrupt_ends_the_search_in_order(
-    ray_here: None,  # noqa: ARG001
+    ray_here: None,
     tuned: Tuned,
     ratings: Path,
     tmp_path: Path,
@@ -344,7 +466,17 @@ def test_an_interrupt_ends_the_search_in_order(
     monkeypatch.setattr(session, "StudyCallback", Interrupting)
     before = signal.getsignal(signal.SIGINT)
     store = ["--set", f"tracking.uri={tuned.uri}", "--set", "tracking.experiment=interrupt"]
-    argv = ["--space", str(tuned.folder / "space.yaml"), "--data", str(ratings), "--dir", str(tmp_path), "--name", "s", "--json"]
+    argv = [
+        "--space",
+        str(tuned.folder / "space.yaml"),
+        "--data",
+        str(ratings),
+        "--dir",
+        str(tmp_path),
+        "--name",
+        "s",
+        "--json",
+    ]
     code, out, err = run(capfd, *argv, *store, *ENDLESS, "--concurrent", "1")
     answer = json.loads(out)
     assert code == 130

@@ -3,15 +3,15 @@ from pathlib import Path
 
 import pytest
 
-from recsys.config import Config, replace_values
-from recsys.data.pipeline import prepare
+from recsys.config.schema import Config, replace_values
+from recsys.data.preprocessing.pipeline import prepare
 from recsys.data.processed import Processed
 
 Prepare = Callable[..., Processed]
 
 
 @pytest.fixture
-def prepared(ray_here: None, tmp_path: Path) -> Prepare:  # noqa: ARG001
+def prepared(ray_here: None, tmp_path: Path) -> Prepare:
     """Prepare a source in a folder of the test, with config values by path as in `{"data.split": "random"}`."""
 
     def run(source: Path | str | None, values: dict[str, object] | None = None) -> Processed:

@@ -7,12 +7,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from recsys.config import DataConfig
-from recsys.data.layouts import find_source
-from recsys.data.readers import describe_blanks, list_fragments
-from recsys.data.scan import merge, summarise
-
-from .conftest import Prepare
+from recsys.config.schema import DataConfig
+from recsys.data.preprocessing.scan import merge, summarise
+from recsys.data.readers.dispatch import describe_blanks, list_fragments
+from recsys.data.sources.layouts import find_source
+from tests.data.conftest import Prepare
 
 UNBROKEN = "c\u00a0"
 
@@ -25,7 +24,9 @@ def ids_of(path: Path) -> tuple[list[Any], list[Any], list[str]]:
     return users.to_pylist(), items.to_pylist(), describe_blanks(fragments, users, items)
 
 
-def of_text(tmp_path: Path, form: str, rows: list[tuple[object, object]]) -> tuple[list[Any], list[Any], list[str]]:
+def of_text(
+    tmp_path: Path, form: str, rows: list[tuple[object, object]]
+) -> tuple[list[Any], list[Any], list[str]]:
     text = "user,item,time\n" + "".join(f"{form.format(user, item, 7)}\n" for user, item in rows)
     (tmp_path / "data.csv").write_text(text, encoding="utf-8")
     return ids_of(tmp_path / "data.csv")
@@ -33,10 +34,15 @@ def of_text(tmp_path: Path, form: str, rows: list[tuple[object, object]]) -> tup
 
 @pytest.mark.parametrize("form", ["{},{},{}", '"{}","{}",{}'])
 def test_text_ids_are_exact(tmp_path: Path, form: str) -> None:
-    users, items, notes = of_text(tmp_path, form, [("x", 1), ("x ", "1 "), (" x", 2), (UNBROKEN, 10)])
+    users, items, notes = of_text(
+        tmp_path, form, [("x", 1), ("x ", "1 "), (" x", 2), (UNBROKEN, 10)]
+    )
     assert users == [" x", UNBROKEN, "x", "x "]
     assert items == ["1", "1 ", "10", "2"]
-    assert notes == ["blanks are part of user ids, as in ' x'", "blanks are part of item ids, as in '1 '"]
+    assert notes == [
+        "blanks are part of user ids, as in ' x'",
+        "blanks are part of item ids, as in '1 '",
+    ]
 
 
 @pytest.mark.parametrize(
@@ -53,7 +59,10 @@ def test_text_ids_are_exact(tmp_path: Path, form: str) -> None:
 def test_padding_is_left_out(tmp_path: Path, form: str, columns: list[str]) -> None:
     users, items, notes = of_text(tmp_path, form, [("a", 97), ("bc", 100), (UNBROKEN, 7)])
     assert (users, items) == (["a", "bc", UNBROKEN], [7, 97, 100])
-    expected = [f"blanks around {column} in data.csv fill up the column and are no part of the ids" for column in columns]
+    expected = [
+        f"blanks around {column} in data.csv fill up the column and are no part of the ids"
+        for column in columns
+    ]
     assert notes == [*expected, f"blanks are part of user ids, as in {UNBROKEN!r}"]
 
 
@@ -63,18 +72,28 @@ def test_more_than_the_first_rows_decide(tmp_path: Path) -> None:
     assert users == ["x", "x "]
 
 
-@pytest.mark.parametrize("kind", [pa.string(), pa.large_string(), pa.string_view(), pa.dictionary(pa.int32(), pa.string())])
+@pytest.mark.parametrize(
+    "kind",
+    [pa.string(), pa.large_string(), pa.string_view(), pa.dictionary(pa.int32(), pa.string())],
+)
 def test_parquet_ids_are_exact(tmp_path: Path, kind: Any) -> None:
     user, item = ["x", "x ", UNBROKEN, "7", "7 "], [" a", " b", " c", " d", " a"]
-    pq.write_table(pa.table({"user": pa.array(user).cast(kind), "item": item}), tmp_path / "data.parquet")
+    pq.write_table(
+        pa.table({"user": pa.array(user).cast(kind), "item": item}), tmp_path / "data.parquet"
+    )
     users, items, notes = ids_of(tmp_path / "data.parquet")
     assert (users, items) == (["7", "7 ", UNBROKEN, "x", "x "], [" a", " b", " c", " d"])
-    assert notes == ["blanks are part of user ids, as in '7 '", "blanks are part of item ids, as in ' a'"]
+    assert notes == [
+        "blanks are part of user ids, as in '7 '",
+        "blanks are part of item ids, as in ' a'",
+    ]
 
 
 def test_blank_ids_are_none(tmp_path: Path) -> None:
     pq.write_table(pa.table({"user": ["x", "\u00a0 "], "item": [1, 2]}), tmp_path / "data.parquet")
-    with pytest.raises(ValueError, match=r"data\.parquet, row 2, column user: must be an id, but got"):
+    with pytest.raises(
+        ValueError, match=r"data\.parquet, row 2, column user: must be an id, but got"
+    ):
         ids_of(tmp_path / "data.parquet")
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from recsys.data.catalog import CATALOG, find_download, find_embedded
+from recsys.data.sources.catalog import CATALOG, find_download, find_embedded
 from recsys.errors import InputError
 
 CONTENT = bytes(range(256)) * 4000
@@ -66,7 +66,9 @@ def test_a_download_is_kept(server: str, tmp_path: Path, monkeypatch: pytest.Mon
 def test_wrong_checksum(server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(CATALOG, "ml-1m", "0" * 32)
     message = failure("ml-1m", tmp_path / "cache")
-    assert message.startswith(f"{server}/good/ml-1m.zip: must be downloadable, but its MD5 is {hashlib.md5(CONTENT).hexdigest()}")
+    assert message.startswith(
+        f"{server}/good/ml-1m.zip: must be downloadable, but its MD5 is {hashlib.md5(CONTENT).hexdigest()}"
+    )
 
 
 def test_broken_transfer(server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,21 +11,25 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from recsys.config import DataConfig
-from recsys.data.layouts import find_source
-from recsys.data.readers import list_fragments, read
+from recsys.config.schema import DataConfig
+from recsys.data.readers.dispatch import list_fragments, read
+from recsys.data.sources.layouts import find_source
 from recsys.errors import InputError
+from tests.data.conftest import Prepare
 
-from .conftest import Prepare
-
-GOOD = "user,item,rating,timestamp\n" + "".join(f"{u},{i},5,{10 * u + i}\n" for u in range(1, 4) for i in range(u, u + 4))
+GOOD = "user,item,rating,timestamp\n" + "".join(
+    f"{u},{i},5,{10 * u + i}\n" for u in range(1, 4) for i in range(u, u + 4)
+)
 
 TEXTS = {
     "empty": ("", "data.csv: must hold interactions, but the file is empty."),
     "blank": ("\n\n", "data.csv: must hold interactions, but is empty."),
     "header alone": ("user,item\n", "data.csv: must hold interactions, but has a header alone."),
     "binary": ("a\0b\1\2", "data.csv: must be CSV, TSV, gzip, zip or Parquet, but it is binary."),
-    "one column": ("abc\ndef\n", "data.csv: must have a user and an item column, but has 1 column."),
+    "one column": (
+        "abc\ndef\n",
+        "data.csv: must have a user and an item column, but has 1 column.",
+    ),
     "no item column": (
         "user,rating\n1,5\n",
         "data.csv: must have a column with the item ids, but the columns are user, rating. Name it with data.columns.item.",
@@ -46,16 +50,40 @@ TEXTS = {
         "user,item,date\n1,1,2020-01-01\n1,2,2020-02-30\n",
         "data.csv, row 3, column date: must be an ISO date like the others, but got '2020-02-30'.",
     ),
-    "missing rating": (GOOD + "1,9,,3\n", "data.csv, row 14, column rating: must be a number, but got ''."),
-    "NaN rating": (GOOD + "1,9,NaN,3\n", "data.csv, row 14, column rating: must be a number, but got 'NaN'."),
-    "infinite rating": (GOOD + "1,9,inf,3\n", "data.csv, row 14, column rating: must be a number, but got 'inf'."),
-    "huge rating": (GOOD + "1,9,1e999,3\n", "data.csv, row 14, column rating: must be a number, but got '1e999'."),
-    "missing user": (GOOD + ",9,5,3\n", "data.csv, row 14, column user: must be an id, but is empty."),
-    "missing item": (GOOD + "1, ,5,3\n", "data.csv, row 14, column item: must be an id, but is empty."),
+    "missing rating": (
+        GOOD + "1,9,,3\n",
+        "data.csv, row 14, column rating: must be a number, but got ''.",
+    ),
+    "NaN rating": (
+        GOOD + "1,9,NaN,3\n",
+        "data.csv, row 14, column rating: must be a number, but got 'NaN'.",
+    ),
+    "infinite rating": (
+        GOOD + "1,9,inf,3\n",
+        "data.csv, row 14, column rating: must be a number, but got 'inf'.",
+    ),
+    "huge rating": (
+        GOOD + "1,9,1e999,3\n",
+        "data.csv, row 14, column rating: must be a number, but got '1e999'.",
+    ),
+    "missing user": (
+        GOOD + ",9,5,3\n",
+        "data.csv, row 14, column user: must be an id, but is empty.",
+    ),
+    "missing item": (
+        GOOD + "1, ,5,3\n",
+        "data.csv, row 14, column item: must be an id, but is empty.",
+    ),
     "too few fields": (GOOD + "1,9,5\n", "data.csv, row 14: must have 4 fields, but got 3."),
     "too many fields": (GOOD + "1,9,5,3,7\n", "data.csv, row 14: must have 4 fields, but got 5."),
-    "blank lines count": ("user,item\n\n1,1\n\n,2\n", "data.csv, row 5, column user: must be an id, but is empty."),
-    "quoted line end": ('user,item\n"a\nb",1\n,2\n', "data.csv, row 4, column user: must be an id, but is empty."),
+    "blank lines count": (
+        "user,item\n\n1,1\n\n,2\n",
+        "data.csv, row 5, column user: must be an id, but is empty.",
+    ),
+    "quoted line end": (
+        'user,item\n"a\nb",1\n,2\n',
+        "data.csv, row 4, column user: must be an id, but is empty.",
+    ),
     "double colons": (
         "1::2::5::9\n1::3::x::9\n",
         "data.csv, row 2, column rating: must be a number, but got 'x'. "
@@ -114,7 +142,10 @@ JSON = {
 def test_json_is_refused(tmp_path: Path, case: str, packed: bool) -> None:
     content = JSON[case].encode()
     (tmp_path / "data.json").write_bytes(gzip.compress(content) if packed else content)
-    with pytest.raises(ValueError, match=r"data\.json: must be CSV, TSV or Parquet, but is JSON\. Convert it to one of them\."):
+    with pytest.raises(
+        ValueError,
+        match=r"data\.json: must be CSV, TSV or Parquet, but is JSON\. Convert it to one of them\.",
+    ):
         list_fragments(find_source(DataConfig(source=str(tmp_path / "data.json"))), None)
 
 
@@ -130,46 +161,70 @@ def test_json_is_refused(tmp_path: Path, case: str, packed: bool) -> None:
 def test_brackets_alone_are_no_json(tmp_path: Path, text: str, users: list[object]) -> None:
     (tmp_path / "data.csv").write_text(text)
     fragments = list_fragments(find_source(DataConfig(source=str(tmp_path / "data.csv"))), None)
-    assert [user for fragment in fragments for batch in read(fragment, None) for user in batch.user.to_pylist()] == users
+    assert [
+        user
+        for fragment in fragments
+        for batch in read(fragment, None)
+        for user in batch.user.to_pylist()
+    ] == users
 
 
-def test_row_numbers_far_inside_a_big_file(prepared: Prepare, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_row_numbers_far_inside_a_big_file(
+    prepared: Prepare, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     # Pieces of 1,000 bytes: the bad row lies in one of the last, whose first line number nobody has counted.
-    monkeypatch.setattr("recsys.data.text_reader.CHUNK_BYTES", 1000)
+    monkeypatch.setattr("recsys.data.readers.text.CHUNK_BYTES", 1000)
     lines = [f"{row % 50},{row},5,{row}" for row in range(2000)]
     lines[1700] = "7,1700,five,1700"
     lines[1900] = "7,1900,six,1900"
     (tmp_path / "data.csv").write_text("user,item,rating,time\n" + "\n".join(lines))
-    with pytest.raises(ValueError, match=r"data\.csv, row 1702, column rating: must be a number, but got 'five'"):
+    with pytest.raises(
+        ValueError, match=r"data\.csv, row 1702, column rating: must be a number, but got 'five'"
+    ):
         prepared(tmp_path / "data.csv")
 
 
 def test_latin_1_ids(prepared: Prepare, tmp_path: Path) -> None:
     (tmp_path / "data.csv").write_bytes(b"user,item\na,1\nb\xe9,2\n")
-    with pytest.raises(ValueError, match=r"data\.csv, row 3, column user: must be UTF-8, but got .*Save the file as UTF-8"):
+    with pytest.raises(
+        ValueError,
+        match=r"data\.csv, row 3, column user: must be UTF-8, but got .*Save the file as UTF-8",
+    ):
         prepared(tmp_path / "data.csv")
 
 
 def test_missing_files_name_what_is_near(prepared: Prepare, tmp_path: Path) -> None:
     (tmp_path / "ratings.csv").write_text(GOOD)
-    with pytest.raises(InputError, match=r"but got '.*rating\.csv'\. Did you mean .*ratings\.csv\?"):
+    with pytest.raises(
+        InputError, match=r"but got '.*rating\.csv'\. Did you mean .*ratings\.csv\?"
+    ):
         prepared(tmp_path / "rating.csv")
     with pytest.raises(InputError, match=r"but got 'ml-1mm'\. Did you mean ml-1m\?"):
         prepared("ml-1mm")
-    with pytest.raises(InputError, match=r"but got 'nothing/like/it'\. Check the path, or choose one of ml-100k, ml-10m"):
+    with pytest.raises(
+        InputError,
+        match=r"but got 'nothing/like/it'\. Check the path, or choose one of ml-100k, ml-10m",
+    ):
         prepared("nothing/like/it")
     files = {"train": str(tmp_path / "ratings.csv"), "test": str(tmp_path / "x.csv")}
     with pytest.raises(InputError, match=r"data\.files\.test: must be a path that exists"):
         prepared(None, {"data.files": files})
 
 
-def test_unreadable_file(prepared: Prepare, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unreadable_file(
+    prepared: Prepare, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     path = tmp_path / "data.csv"
     path.write_text(GOOD)
     path.chmod(0)
     if os.access(path, os.R_OK):  # root reads everything: let the system refuse all the same
-        monkeypatch.setattr(Path, "open", lambda *_: (_ for _ in ()).throw(PermissionError(13, "Permission denied")))
-    with pytest.raises(InputError, match=r"data\.csv: must be readable, but permission is denied\. Change its permissions\."):
+        monkeypatch.setattr(
+            Path, "open", lambda *_: (_ for _ in ()).throw(PermissionError(13, "Permission denied"))
+        )
+    with pytest.raises(
+        InputError,
+        match=r"data\.csv: must be readable, but permission is denied\. Change its permissions\.",
+    ):
         prepared(path)
 
 
@@ -177,16 +232,23 @@ def test_cut_off_archives(prepared: Prepare, tmp_path: Path) -> None:
     text = "user,item\n" + "".join(f"{number},{number * 7919}\n" for number in range(100_000))
     whole = gzip.compress(text.encode())
     (tmp_path / "data.csv.gz").write_bytes(whole[: len(whole) - 1000])
-    with pytest.raises(ValueError, match=r"data\.csv\.gz: must be a whole gzip file, but it is cut off or damaged"):
+    with pytest.raises(
+        ValueError, match=r"data\.csv\.gz: must be a whole gzip file, but it is cut off or damaged"
+    ):
         prepared(tmp_path / "data.csv.gz")
     with zipfile.ZipFile(tmp_path / "data.zip", "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("ratings.csv", text)
     whole = (tmp_path / "data.zip").read_bytes()
     (tmp_path / "data.zip").write_bytes(whole[: len(whole) // 2])
-    with pytest.raises(ValueError, match=r"data\.zip: must be a whole zip file, but it is cut off or damaged"):
+    with pytest.raises(
+        ValueError, match=r"data\.zip: must be a whole zip file, but it is cut off or damaged"
+    ):
         prepared(tmp_path / "data.zip")
     (tmp_path / "data.zip").write_bytes(whole[:5000] + bytes(1000) + whole[6000:])
-    with pytest.raises(ValueError, match=r"data\.zip/ratings\.csv: must be a whole zip file, but it is cut off or damaged"):
+    with pytest.raises(
+        ValueError,
+        match=r"data\.zip/ratings\.csv: must be a whole zip file, but it is cut off or damaged",
+    ):
         prepared(tmp_path / "data.zip")
 
 
@@ -195,7 +257,10 @@ def test_cut_off_parquet(prepared: Prepare, tmp_path: Path) -> None:
     pq.write_table(pa.table({"user": np.arange(1000), "item": np.arange(1000)}), path)
     whole = path.read_bytes()
     path.write_bytes(whole[: len(whole) // 2])
-    with pytest.raises(ValueError, match=r"data\.parquet: must be a whole Parquet file, but it is cut off or damaged"):
+    with pytest.raises(
+        ValueError,
+        match=r"data\.parquet: must be a whole Parquet file, but it is cut off or damaged",
+    ):
         prepared(path)
 
 
@@ -203,7 +268,10 @@ def test_members_that_climb_out(prepared: Prepare, tmp_path: Path) -> None:
     with zipfile.ZipFile(tmp_path / "data.zip", "w") as archive:
         archive.writestr("ratings.csv", GOOD)
         archive.writestr("../../escaped.csv", GOOD)
-    with pytest.raises(ValueError, match=r"data\.zip: members must lie inside the archive, but got '\.\./\.\./escaped\.csv'"):
+    with pytest.raises(
+        ValueError,
+        match=r"data\.zip: members must lie inside the archive, but got '\.\./\.\./escaped\.csv'",
+    ):
         prepared(tmp_path / "data.zip")
     assert not (tmp_path.parent.parent / "escaped.csv").exists()
 
@@ -215,7 +283,9 @@ def test_folder_without_data(prepared: Prepare, tmp_path: Path) -> None:
         prepared(folder)
     (folder / "a.csv").write_text(GOOD)
     (folder / "b.csv").write_text(GOOD)
-    with pytest.raises(ValueError, match=r"but holds a\.csv, b\.csv\. Pass the file with the interactions"):
+    with pytest.raises(
+        ValueError, match=r"but holds a\.csv, b\.csv\. Pass the file with the interactions"
+    ):
         prepared(folder)
 
 
@@ -256,7 +326,10 @@ PARQUETS = {
         {"a": [1], "item": [1]},
         "data.parquet: must have a column with the user ids, but the columns are a, item.",
     ),
-    "no row": ({"user": pa.array([], pa.int64()), "item": pa.array([], pa.int64())}, "must hold interactions, but has no row"),
+    "no row": (
+        {"user": pa.array([], pa.int64()), "item": pa.array([], pa.int64())},
+        "must hold interactions, but has no row",
+    ),
 }
 
 
@@ -270,19 +343,26 @@ def test_parquet_files(prepared: Prepare, tmp_path: Path, case: str) -> None:
 
 
 def test_parquet_without_a_row_group(prepared: Prepare, tmp_path: Path) -> None:
-    with pq.ParquetWriter(tmp_path / "data.parquet", pa.schema({"user": pa.int64(), "item": pa.int64()})):
+    with pq.ParquetWriter(
+        tmp_path / "data.parquet", pa.schema({"user": pa.int64(), "item": pa.int64()})
+    ):
         pass
     with pytest.raises(ValueError, match=r"data\.parquet: must hold interactions, but has no row"):
         prepared(tmp_path / "data.parquet")
 
 
-def test_parquet_rows_count_over_row_groups(prepared: Prepare, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("recsys.data.parquet_reader.PIECE_ROWS", 100)
+def test_parquet_rows_count_over_row_groups(
+    prepared: Prepare, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("recsys.data.readers.parquet.PIECE_ROWS", 100)
     rating = np.full(1000, 5.0)
     rating[777] = np.inf
     table = pa.table({"user": np.arange(1000), "item": np.arange(1000), "rating": rating})
     pq.write_table(table, tmp_path / "data.parquet", row_group_size=50)
-    with pytest.raises(ValueError, match=r"data\.parquet, row 778, column rating: must be a finite number, but got inf"):
+    with pytest.raises(
+        ValueError,
+        match=r"data\.parquet, row 778, column rating: must be a finite number, but got inf",
+    ):
         prepared(tmp_path / "data.parquet")
 
 
@@ -290,16 +370,22 @@ def test_columns_that_are_not_there(prepared: Prepare, tmp_path: Path) -> None:
     path = tmp_path / "data.csv"
     path.write_text(GOOD)
     with pytest.raises(
-        ValueError, match=r"data\.columns\.user: must name a column of data\.csv, but got 'who'\. The columns are user, "
+        ValueError,
+        match=r"data\.columns\.user: must name a column of data\.csv, but got 'who'\. The columns are user, ",
     ):
         prepared(path, {"data.columns": {"user": "who"}})
-    with pytest.raises(ValueError, match=r"data\.columns\.item: must be a position from 0 to 3 in data\.csv, but got 4"):
+    with pytest.raises(
+        ValueError,
+        match=r"data\.columns\.item: must be a position from 0 to 3 in data\.csv, but got 4",
+    ):
         prepared(path, {"data.columns": {"item": 4}})
 
 
 def test_a_core_that_leaves_nothing(prepared: Prepare, tmp_path: Path) -> None:
     (tmp_path / "data.csv").write_text(GOOD)
-    message = "must leave at least 2 users and 1 item, but 5 and 1 leave 0 users and 0 items. Lower them."
+    message = (
+        "must leave at least 2 users and 1 item, but 5 and 1 leave 0 users and 0 items. Lower them."
+    )
     with pytest.raises(ValueError, match=message):
         prepared(tmp_path / "data.csv", {"data.min_user_interactions": 5})
 
@@ -311,18 +397,26 @@ def test_more_candidates_than_free_items(prepared: Prepare, tmp_path: Path) -> N
     message = r"evaluation\.n_candidates: must be at most the free items .* but 3 users \(1, 2, 3\) have fewer than 3\. Lower it"
     with pytest.raises(ValueError, match=message):
         prepared(tmp_path / "data.csv", sampled)
-    assert prepared(tmp_path / "data.csv", {**sampled, "evaluation.n_candidates": 2}).manifest.n_test == 3
+    assert (
+        prepared(tmp_path / "data.csv", {**sampled, "evaluation.n_candidates": 2}).manifest.n_test
+        == 3
+    )
 
 
 def test_longer_lists_than_items(prepared: Prepare, tmp_path: Path) -> None:
     (tmp_path / "data.csv").write_text(GOOD)
-    with pytest.raises(ValueError, match=r"evaluation\.k: must be at most the number of items, 6, but got 7\. Lower it"):
+    with pytest.raises(
+        ValueError,
+        match=r"evaluation\.k: must be at most the number of items, 6, but got 7\. Lower it",
+    ):
         prepared(tmp_path / "data.csv", {"evaluation.k": 7})
 
 
 def test_temporal_split_of_two_times(prepared: Prepare, tmp_path: Path) -> None:
     (tmp_path / "data.csv").write_text("1,1,5,1\n1,2,5,2\n2,2,5,1\n2,3,5,2\n")
-    with pytest.raises(ValueError, match=r"data\.split: temporal needs at least 3 different times, but got 2"):
+    with pytest.raises(
+        ValueError, match=r"data\.split: temporal needs at least 3 different times, but got 2"
+    ):
         prepared(tmp_path / "data.csv", {"data.split": "temporal"})
 
 

@@ -11,20 +11,19 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from recsys.baselines import Popularity
-from recsys.config import Config, replace_values
-from recsys.data.bucket_files import Plan, write_bucket
-from recsys.data.buckets import Bucket, Rows
+from recsys.config.schema import Config, replace_values
 from recsys.data.interactions import Interactions
 from recsys.data.negatives import IntArray
+from recsys.data.preprocessing.bucket_files import Plan, write_bucket
+from recsys.data.preprocessing.buckets import Bucket, Rows
+from recsys.data.preprocessing.splits import TEST, TRAIN, VALIDATION, random_split
 from recsys.data.processed import Manifest, Part, Processed, load
-from recsys.data.splits import TEST, TRAIN, VALIDATION, random_split
-from recsys.training.evaluation import evaluate, score_labelled
+from recsys.evaluation.baselines import Popularity
+from recsys.evaluation.evaluate import evaluate, score_labelled
+from recsys.evaluation.metrics import auc
+from recsys.evaluation.ranking import ModelScorer
 from recsys.training.fit import fit
-from recsys.training.metrics import auc
-from recsys.training.ranking import ModelScorer
-
-from .conftest import Prepare
+from tests.data.conftest import Prepare
 
 N_USERS, N_ITEMS, N_PAIRS = 5, 24, 5 * 24
 PLAN = Plan(
@@ -55,17 +54,29 @@ def table_of(split: str, last_code: int, seed: int, share: float) -> Table:
     return Table(there, there | added, part, random.random(N_PAIRS) < 0.6)
 
 
-def processed_of(table: Table, present: npt.NDArray[np.bool_], split: str, folder: Path, seed: int = 3) -> Processed:
+def processed_of(
+    table: Table, present: npt.NDArray[np.bool_], split: str, folder: Path, seed: int = 3
+) -> Processed:
     """One bucket, written as the pipeline writes it."""
     part = table.part[present]
     rows = Rows(
-        USER[present], ITEM[present], table.positive[present], part.astype(np.int64), np.arange(len(part)), part.astype(np.int8)
+        USER[present],
+        ITEM[present],
+        table.positive[present],
+        part.astype(np.int64),
+        np.arange(len(part)),
+        part.astype(np.int8),
     )
     nothing = rows.take(slice(0, 0))
     plan = dataclasses.replace(PLAN, split=split, seed=seed)  # type: ignore[arg-type]
     result = write_bucket(Bucket(rows, nothing, 0, 0), plan, folder, 0)
     assert [*result.saturated, *result.short, *result.unmatched] == []
-    fields = dict.fromkeys(Manifest.model_fields, 0) | {"source": "s", "checksum": "c", "settings": {}, "notes": []}
+    fields = dict.fromkeys(Manifest.model_fields, 0) | {
+        "source": "s",
+        "checksum": "c",
+        "settings": {},
+        "notes": [],
+    }
     files = {path.name: path.stat().st_size for path in folder.glob("*.parquet")}
     numbers = {**result.counts, "n_users": N_USERS, "n_items": N_ITEMS, "n_candidates_given": None}
     kept = {name: value for name, value in numbers.items() if name in Manifest.model_fields}
@@ -73,7 +84,9 @@ def processed_of(table: Table, present: npt.NDArray[np.bool_], split: str, folde
 
 
 def arrays_of(data: Interactions, with_held_out: bool) -> dict[str, list[object]]:
-    arrays = {name: getattr(data, name) for name in ("user", "item", "negatives", "low_user", "low_item")}
+    arrays = {
+        name: getattr(data, name) for name in ("user", "item", "negatives", "low_user", "low_item")
+    }
     arrays |= {"offsets": data.known.offsets, "known": data.known.items}
     if with_held_out:
         assert data.held_out is not None
@@ -94,12 +107,19 @@ def test_later_rows_change_nothing(
     table = table_of(split, added_after, seed, share)
     if not (table.before & table.positive & (table.part == TRAIN)).any():
         return
-    if not all((table.before & table.positive & (table.part == code)).any() for code in (VALIDATION, TEST)):
+    if not all(
+        (table.before & table.positive & (table.part == code)).any() for code in (VALIDATION, TEST)
+    ):
         return
     found = []
     for present in (table.before, table.after):
         with tempfile.TemporaryDirectory() as folder:
-            found.append(arrays_of(load(processed_of(table, present, split, Path(folder)), part, True), with_held_out))
+            found.append(
+                arrays_of(
+                    load(processed_of(table, present, split, Path(folder)), part, True),
+                    with_held_out,
+                )
+            )
     assert found[0] == found[1]
 
 
@@ -148,7 +168,11 @@ def test_draws_reach_all_that_their_part_may_not_know(tmp_path: Path) -> None:
 TRAINED: dict[str, dict[str, object]] = {
     "bce": {"training.loss": "bce"},
     "bce without low ratings": {"training.loss": "bce", "data.low_ratings": "ignore"},
-    "bce with fixed negatives": {"training.loss": "bce", "training.resample_negatives": False, "training.n_negatives": 3},
+    "bce with fixed negatives": {
+        "training.loss": "bce",
+        "training.resample_negatives": False,
+        "training.n_negatives": 3,
+    },
     "bpr": {"training.loss": "bpr", "training.negative_sampling": "popularity"},
     "softmax": {"training.loss": "softmax"},
     "softmax of all": {"training.loss": "softmax", "training.negative_sampling": "all"},
@@ -170,9 +194,15 @@ def test_no_loss_and_no_protocol_looks_ahead(loss: str, protocol: str, tmp_path:
     for place in ("before", "after"):
         table = table_of("random", VALIDATION, seed=1, share=0.4)
         (tmp_path / place).mkdir()
-        data = load(processed_of(table, getattr(table, place), "random", tmp_path / place), "validation", True)
+        data = load(
+            processed_of(table, getattr(table, place), "random", tmp_path / place),
+            "validation",
+            True,
+        )
         epochs = [dict(epoch.metrics) for epoch in fit(config, data, seed=5)]
-        reported.append([{name: v for name, v in epoch.items() if "second" not in name} for epoch in epochs])
+        reported.append(
+            [{name: v for name, v in epoch.items() if "second" not in name} for epoch in epochs]
+        )
     assert table_of("random", VALIDATION, seed=1, share=0.4).after.sum() > table.before.sum()
     assert len(reported[0]) == 2
     assert "val_auc" in reported[0][0]
@@ -187,26 +217,41 @@ def write_low_cases(folder: Path) -> dict[str, str]:
         "validation": [f"{user},{(user + 6) % 10},5" for user in range(6)],
         "test": [f"{user},{(user + 7) % 10},5" for user in range(6)],
     }
-    rows["test_with_lows"] = rows["test"] + [f"{user},{(user + step) % 10},1" for user in range(6) for step in (3, 4, 5, 8)]
+    rows["test_with_lows"] = rows["test"] + [
+        f"{user},{(user + step) % 10},1" for user in range(6) for step in (3, 4, 5, 8)
+    ]
     for name, lines in rows.items():
         (folder / f"{name}.csv").write_text(header + "\n".join(lines) + "\n")
     return {name: str(folder / f"{name}.csv") for name in rows}
 
 
-def test_low_ratings_of_test_are_items_like_any_other_in_validation(prepared: Prepare, tmp_path: Path) -> None:
+def test_low_ratings_of_test_are_items_like_any_other_in_validation(
+    prepared: Prepare, tmp_path: Path
+) -> None:
     files = write_low_cases(tmp_path)
     found = []
     for test in ("test", "test_with_lows"):
-        given_files = {"train": files["train"], "validation": files["validation"], "test": files[test]}
+        given_files = {
+            "train": files["train"],
+            "validation": files["validation"],
+            "test": files[test],
+        }
         processed = prepared(None, {"data.files": given_files})
         data = load(processed, "validation", True)
-        found.append((arrays_of(data, True), evaluate(Popularity(data), data, Config.model_validate({"evaluation": {"k": 3}}))))
+        found.append(
+            (
+                arrays_of(data, True),
+                evaluate(Popularity(data), data, Config.model_validate({"evaluation": {"k": 3}})),
+            )
+        )
     assert found[0] == found[1]
     # Each user has three free items with more positives in train than its target has.
     assert found[0][1]["hit_rate_at_3"] == 0.0
 
 
-def test_likes_and_dislikes_by_coin_flips_cannot_be_told_apart(prepared: Prepare, tmp_path: Path) -> None:
+def test_likes_and_dislikes_by_coin_flips_cannot_be_told_apart(
+    prepared: Prepare, tmp_path: Path
+) -> None:
     random = np.random.default_rng(0)
     rows = [
         f"{user},{item},{5 if random.random() < 0.5 else 1}"
@@ -214,14 +259,20 @@ def test_likes_and_dislikes_by_coin_flips_cannot_be_told_apart(prepared: Prepare
         for item in random.permutation(60)[:40].tolist()
     ]
     (tmp_path / "coin.csv").write_text("user_id,item_id,rating\n" + "\n".join(rows) + "\n")
-    values = {"data.source": str(tmp_path / "coin.csv"), "data.split": "random", "data.low_ratings": "ignore"}
+    values = {
+        "data.source": str(tmp_path / "coin.csv"),
+        "data.split": "random",
+        "data.low_ratings": "ignore",
+    }
     model = {"model.name": "inner_product", "model.embedding_dim": 32}
     training = {"training.max_epochs": 30, "training.learning_rate": 0.02}
     config = replace_values(Config(), {**values, **model, **training})
     data = load(prepared(tmp_path / "coin.csv", values), "test", False)
     *_, last = fit(config, data, seed=0, rank=False)
     assert data.held_out is not None
-    held_out = dataclasses.replace(data.held_out, negatives=np.empty((len(data.held_out.user), 0), dtype=np.int32))
+    held_out = dataclasses.replace(
+        data.held_out, negatives=np.empty((len(data.held_out.user), 0), dtype=np.int32)
+    )
     with torch.inference_mode():
         scores, labels = score_labelled(ModelScorer(last.state.model, data.n_items), held_out)
     n_likes, n_dislikes = int(labels.sum()), int((~labels).sum())

@@ -11,12 +11,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from recsys.config import DataConfig
-from recsys.data.layouts import find_source
+from recsys.config.schema import DataConfig
 from recsys.data.processed import Part, Processed, all_pairs, item_ids, item_titles, load, user_ids
-from recsys.data.readers import list_fragments, read
-
-from .conftest import Prepare
+from recsys.data.readers.dispatch import list_fragments, read
+from recsys.data.sources.layouts import find_source
+from tests.data.conftest import Prepare
 
 # Three users, five items; 3.5 is a low rating. The last positive of each by time: 30, 50, 40; the one before: 20, 40, 10.
 ROWS = [
@@ -45,7 +44,9 @@ def held_out(processed: Processed, part: Part) -> dict[object, object]:
 def pairs(processed: Processed) -> set[tuple[object, object]]:
     index = all_pairs(processed)
     users, items = user_ids(processed).to_pylist(), item_ids(processed).to_pylist()
-    return {(users[user], items[item]) for user, item in zip(index.users(), index.items, strict=True)}
+    return {
+        (users[user], items[item]) for user, item in zip(index.users(), index.items, strict=True)
+    }
 
 
 def check(processed: Processed) -> None:
@@ -68,12 +69,18 @@ def write_plain(name: str, content: str) -> Callable[[Path], Path]:
 
 
 def write_gzip(folder: Path) -> Path:
-    (folder / "data.csv.gz").write_bytes(gzip.compress(text(",", "userId,movieId,rating,timestamp\n").encode()))
+    (folder / "data.csv.gz").write_bytes(
+        gzip.compress(text(",", "userId,movieId,rating,timestamp\n").encode())
+    )
     return folder / "data.csv.gz"
 
 
 def table(rows: list[tuple[int, int, float, int]] = ROWS) -> pa.Table:
-    return pa.table(dict(zip(("user_id", "item_id", "rating", "timestamp"), zip(*rows, strict=True), strict=True)))
+    return pa.table(
+        dict(
+            zip(("user_id", "item_id", "rating", "timestamp"), zip(*rows, strict=True), strict=True)
+        )
+    )
 
 
 def write_parquet(folder: Path) -> Path:
@@ -90,7 +97,10 @@ def write_parquet_folder(folder: Path) -> Path:
 
 
 def write_dates(folder: Path) -> Path:
-    rows = [f"{user},{item},{rating},2020-01-01T00:{time // 60:02d}:{time % 60:02d}Z" for user, item, rating, time in ROWS]
+    rows = [
+        f"{user},{item},{rating},2020-01-01T00:{time // 60:02d}:{time % 60:02d}Z"
+        for user, item, rating, time in ROWS
+    ]
     (folder / "data.csv").write_text("user,item,score,date\n" + "\n".join(rows))
     return folder / "data.csv"
 
@@ -98,12 +108,16 @@ def write_dates(folder: Path) -> Path:
 def write_parquet_dates(folder: Path) -> Path:
     time = pa.array([row[3] * 1_000_000_000 for row in ROWS], pa.timestamp("ns", "Europe/Paris"))
     dates = table().drop_columns("timestamp").append_column("date", time)
-    text_ids = dates.set_column(0, "user_id", dates["user_id"].cast(pa.string()).dictionary_encode())
+    text_ids = dates.set_column(
+        0, "user_id", dates["user_id"].cast(pa.string()).dictionary_encode()
+    )
     pq.write_table(text_ids, folder / "data.parquet")
     return folder / "data.parquet"
 
 
-def with_movies(name: str, content: str, movies: str, lines: str, encoding: str) -> Callable[[Path], Path]:
+def with_movies(
+    name: str, content: str, movies: str, lines: str, encoding: str
+) -> Callable[[Path], Path]:
     def write(folder: Path) -> Path:
         (folder / "ml").mkdir()
         (folder / "ml" / name).write_text(content)
@@ -136,8 +150,12 @@ LAYOUTS = {
 }  # fmt: skip
 
 MOVIELENS = {
-    "u.data": with_movies("u.data", text("\t"), "u.item", movies("{}|{}|01-Jan-1995||http\n"), "latin-1"),
-    "ratings.dat": with_movies("ratings.dat", text("::"), "movies.dat", movies("{}::{}::Drama|War\n"), "latin-1"),
+    "u.data": with_movies(
+        "u.data", text("\t"), "u.item", movies("{}|{}|01-Jan-1995||http\n"), "latin-1"
+    ),
+    "ratings.dat": with_movies(
+        "ratings.dat", text("::"), "movies.dat", movies("{}::{}::Drama|War\n"), "latin-1"
+    ),
     "ratings.csv": with_movies(
         "ratings.csv",
         text(",", "userId,movieId,rating,timestamp\n"),
@@ -169,13 +187,16 @@ def test_movielens_layouts(prepared: Prepare, tmp_path: Path, layout: str, form:
 
 @pytest.mark.parametrize("kind", ["csv", "parquet"])
 def test_titles_in_a_column(prepared: Prepare, tmp_path: Path, kind: str) -> None:
-    titled = table().append_column("title", pa.array([TITLES.get(row[1]) for row in ROWS], pa.string()))
+    titled = table().append_column(
+        "title", pa.array([TITLES.get(row[1]) for row in ROWS], pa.string())
+    )
     path = tmp_path / f"data.{kind}"
     if kind == "parquet":
         pq.write_table(titled, path)
     else:
         path.write_text(
-            "user,item,rating,time,title\n" + "".join(f'{u},{i},{r},{t},"{TITLES.get(i, "")}"\n' for u, i, r, t in ROWS)
+            "user,item,rating,time,title\n"
+            + "".join(f'{u},{i},{r},{t},"{TITLES.get(i, "")}"\n' for u, i, r, t in ROWS)
         )
     processed = prepared(path)
     check(processed)
@@ -190,10 +211,18 @@ NOTE = "the column name may be the users' and gives no titles; data.columns.titl
 @pytest.mark.parametrize("whose", ["user", "item"])
 @pytest.mark.parametrize("pieces", [7, 1 << 25])
 def test_a_name_is_a_title_where_it_is_the_items(
-    prepared: Prepare, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str, whose: str, pieces: int
+    prepared: Prepare,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    kind: str,
+    whose: str,
+    pieces: int,
 ) -> None:
-    monkeypatch.setattr("recsys.data.text_reader.CHUNK_BYTES", pieces)
-    given = {name: number for number, name in enumerate(dict.fromkeys(row[whose == "item"] for row in sorted(ROWS)))}
+    monkeypatch.setattr("recsys.data.readers.text.CHUNK_BYTES", pieces)
+    given = {
+        name: number
+        for number, name in enumerate(dict.fromkeys(row[whose == "item"] for row in sorted(ROWS)))
+    }
     names = [NAMES[whose][given[row[whose == "item"]]] for row in ROWS]
     named = table().append_column("Name", pa.array(names))
     path = tmp_path / f"data.{kind}"
@@ -202,14 +231,20 @@ def test_a_name_is_a_title_where_it_is_the_items(
     else:
         named.to_pandas().to_csv(path, index=False)
     processed = prepared(path)
-    expected = [NAMES["item"][given[item]] for item in item_ids(processed).to_pylist()] if whose == "item" else [None] * 5
+    expected = (
+        [NAMES["item"][given[item]] for item in item_ids(processed).to_pylist()]
+        if whose == "item"
+        else [None] * 5
+    )
     assert item_titles(processed).to_pylist() == expected
     assert (NOTE in processed.manifest.notes) == (whose == "user")
 
 
 def test_names_of_users_and_items_alike_are_no_titles(prepared: Prepare, tmp_path: Path) -> None:
     # Each item has one row: its name could be the user's, who has one name too.
-    rows = "".join(f"{user},{user * 4 + step},Person {user},{step}\n" for user in range(3) for step in range(4))
+    rows = "".join(
+        f"{user},{user * 4 + step},Person {user},{step}\n" for user in range(3) for step in range(4)
+    )
     (tmp_path / "data.csv").write_text("user,item,name,time\n" + rows)
     processed = prepared(tmp_path / "data.csv")
     assert item_titles(processed).null_count == 12
@@ -217,8 +252,12 @@ def test_names_of_users_and_items_alike_are_no_titles(prepared: Prepare, tmp_pat
 
 
 def test_the_column_of_titles_is_chosen(prepared: Prepare, tmp_path: Path) -> None:
-    titled = [(user, item, time, f"Person {user}", TITLES.get(item, "")) for user, item, _, time in ROWS]
-    rows = "".join(f'{user},{item},{time},{name},"{title}"\n' for user, item, time, name, title in titled)
+    titled = [
+        (user, item, time, f"Person {user}", TITLES.get(item, "")) for user, item, _, time in ROWS
+    ]
+    rows = "".join(
+        f'{user},{item},{time},{name},"{title}"\n' for user, item, time, name, title in titled
+    )
     path = tmp_path / "ratings.csv"
     path.write_text("user,item,time,name,what\n" + rows)
     (tmp_path / "movies.csv").write_text("movieId,name\n10,Beside\n40,Dune\n")
@@ -234,12 +273,17 @@ def test_the_column_of_titles_is_chosen(prepared: Prepare, tmp_path: Path) -> No
         assert item_titles(found).to_pylist() == titles
         assert (NOTE in found.manifest.notes) == (title is None)
     (tmp_path / "bare.csv").write_text(rows)
-    bare = prepared(tmp_path / "bare.csv", {"data.columns": {"timestamp": 2, "rating": None, "title": 4}, "data.split": "random"})
+    bare = prepared(
+        tmp_path / "bare.csv",
+        {"data.columns": {"timestamp": 2, "rating": None, "title": 4}, "data.split": "random"},
+    )
     assert item_titles(bare).to_pylist() == ["Été", "Heat (1995)", "A, B: C", None, "Q"]
 
 
 def test_two_columns_have_no_ratings(prepared: Prepare, tmp_path: Path) -> None:
-    (tmp_path / "data.csv").write_text("".join(f"{user},{user + step}\n" for user in range(5) for step in range(4)))
+    (tmp_path / "data.csv").write_text(
+        "".join(f"{user},{user + step}\n" for user in range(5) for step in range(4))
+    )
     manifest = prepared(tmp_path / "data.csv", {"data.split": "random"}).manifest
     assert (manifest.n_positives, manifest.n_low) == (20, 0)
 
@@ -247,7 +291,12 @@ def test_two_columns_have_no_ratings(prepared: Prepare, tmp_path: Path) -> None:
 def test_chosen_columns(prepared: Prepare, tmp_path: Path) -> None:
     rows = "".join(f"{item},{time},{user},{rating}\n" for user, item, rating, time in ROWS)
     (tmp_path / "data.csv").write_text(rows)
-    check(prepared(tmp_path / "data.csv", {"data.columns": {"user": 2, "item": 0, "rating": 3, "timestamp": 1}}))
+    check(
+        prepared(
+            tmp_path / "data.csv",
+            {"data.columns": {"user": 2, "item": 0, "rating": 3, "timestamp": 1}},
+        )
+    )
     (tmp_path / "named.csv").write_text("what,when,who,how\n" + rows)
     names = {"user": "who", "item": "what", "rating": "how", "timestamp": "when"}
     check(prepared(tmp_path / "named.csv", {"data.columns": names}))
@@ -255,24 +304,34 @@ def test_chosen_columns(prepared: Prepare, tmp_path: Path) -> None:
     check(prepared(tmp_path / "mixed.csv", {"data.columns": {"user": 2, "item": "what"}}))
 
 
-def test_small_pieces_read_the_same(prepared: Prepare, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_small_pieces_read_the_same(
+    prepared: Prepare, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     # Pieces of every size cut lines at every place.
     for size in (7, 16, 17, 40):
-        monkeypatch.setattr("recsys.data.text_reader.CHUNK_BYTES", size)
+        monkeypatch.setattr("recsys.data.readers.text.CHUNK_BYTES", size)
         path = tmp_path / f"data-{size}.csv"
         path.write_text(text(",", "userId,movieId,rating,timestamp\n"))
         # The content is the same, so an earlier result would be found.
         check(prepared(path, {"data.split_seed": size}))
 
 
-def test_small_chunks_of_a_stream_read_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_small_chunks_of_a_stream_read_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     content = "user,note,item\n" + "".join(f'{u},"a ""b"",\n\nc",{i}\n' for u, i, _, _ in ROWS)
     (tmp_path / "data.csv.gz").write_bytes(gzip.compress(content.encode()))
     source = find_source(DataConfig(source=str(tmp_path / "data.csv.gz")))
     for size in (1, 5, 16, 40, 1000):
-        monkeypatch.setattr("recsys.data.text_reader.CHUNK_BYTES", size)
-        batches = [batch for fragment in list_fragments(source, None) for batch in read(fragment, None)]
-        found = [pair for batch in batches for pair in zip(batch.user.to_pylist(), batch.item.to_pylist(), strict=True)]
+        monkeypatch.setattr("recsys.data.readers.text.CHUNK_BYTES", size)
+        batches = [
+            batch for fragment in list_fragments(source, None) for batch in read(fragment, None)
+        ]
+        found = [
+            pair
+            for batch in batches
+            for pair in zip(batch.user.to_pylist(), batch.item.to_pylist(), strict=True)
+        ]
         assert found == [(user, item) for user, item, _, _ in ROWS]
         assert np.array_equal(np.concatenate([batch.order for batch in batches]), np.arange(10))
 
@@ -294,8 +353,18 @@ def test_ncf_layout(prepared: Prepare, tmp_path: Path) -> None:
     processed = prepared(write_ncf(tmp_path / "ncf"), {"evaluation.n_candidates": 2})
     manifest = processed.manifest
     # Every row is a positive though rated below 4. Item 6 stands among the candidates alone. User 2 has one training item: kept.
-    assert (manifest.n_users, manifest.n_items, manifest.n_positives, manifest.n_low) == (3, 7, 9, 0)
-    assert (manifest.n_train, manifest.n_validation, manifest.n_test, manifest.n_candidates_given) == (4, 2, 3, 3)
+    assert (manifest.n_users, manifest.n_items, manifest.n_positives, manifest.n_low) == (
+        3,
+        7,
+        9,
+        0,
+    )
+    assert (
+        manifest.n_train,
+        manifest.n_validation,
+        manifest.n_test,
+        manifest.n_candidates_given,
+    ) == (4, 2, 3, 3)
     test = load(processed, "test", negatives=False)
     assert test.held_out is not None
     assert test.held_out.candidates is not None
@@ -308,13 +377,17 @@ def test_ncf_layout(prepared: Prepare, tmp_path: Path) -> None:
     assert validation.held_out.user.tolist() == [0, 1]
     assert validation.held_out.candidates.shape == (2, 2)
     interacted = {0: {0, 1, 2}, 1: {3, 1}}  # as validation may know it: without test
-    for user, candidates in zip(validation.held_out.user.tolist(), validation.held_out.candidates, strict=True):
+    for user, candidates in zip(
+        validation.held_out.user.tolist(), validation.held_out.candidates, strict=True
+    ):
         assert len(set(candidates.tolist()) - interacted[user]) == 2
 
 
 def test_a_candidate_that_is_repeated_counts_once(prepared: Prepare, tmp_path: Path) -> None:
     folder = write_ncf(tmp_path / "ncf")
-    (folder / "toy.test.negative").write_text("(0,3)\t4\t4\t5\t4\n(1,5)\t0\t2\t0\t0\n(2,0)\t1\t2\t2\t1\n")
+    (folder / "toy.test.negative").write_text(
+        "(0,3)\t4\t4\t5\t4\n(1,5)\t0\t2\t0\t0\n(2,0)\t1\t2\t2\t1\n"
+    )
     processed = prepared(folder, {"evaluation.n_candidates": 2})
     assert processed.manifest.n_candidates_given == 2
     test = load(processed, "test", negatives=False)
@@ -326,14 +399,21 @@ def test_a_candidate_that_is_repeated_counts_once(prepared: Prepare, tmp_path: P
 def test_ncf_layout_with_a_line_missing(prepared: Prepare, tmp_path: Path) -> None:
     folder = write_ncf(tmp_path / "ncf")
     (folder / "toy.test.negative").write_text(NCF_NEGATIVE.replace("(1,5)", "(1,4)"))
-    with pytest.raises(ValueError, match=r"toy\.test\.negative: must have a line for each test pair, but 1 user \(1\) lack"):
+    with pytest.raises(
+        ValueError,
+        match=r"toy\.test\.negative: must have a line for each test pair, but 1 user \(1\) lack",
+    ):
         prepared(folder, {"evaluation.n_candidates": 2})
     (folder / "toy.test.negative").write_text(NCF_NEGATIVE.replace("(1,5)", "1"))
-    with pytest.raises(ValueError, match=r"toy\.test\.negative, row 2: must be \(user,item\) and candidates"):
+    with pytest.raises(
+        ValueError, match=r"toy\.test\.negative, row 2: must be \(user,item\) and candidates"
+    ):
         prepared(folder, {"evaluation.n_candidates": 2})
 
 
-def test_ncf_files_and_the_same_as_rated_files_are_other_data(prepared: Prepare, tmp_path: Path) -> None:
+def test_ncf_files_and_the_same_as_rated_files_are_other_data(
+    prepared: Prepare, tmp_path: Path
+) -> None:
     folder = write_ncf(tmp_path / "ncf")
     (folder / "toy.test.negative").unlink()
     (folder / "toy.train.rating").write_text(NCF_TRAIN.replace("\t1\t0", "\t5\t0"))
@@ -343,14 +423,23 @@ def test_ncf_files_and_the_same_as_rated_files_are_other_data(prepared: Prepare,
 
 
 def test_given_files(prepared: Prepare, tmp_path: Path) -> None:
-    (tmp_path / "train.csv").write_text("user,item,rating\n1,1,5\n1,2,5\n1,3,2\n2,1,5\n2,9,4\n3,5,1\n")
+    (tmp_path / "train.csv").write_text(
+        "user,item,rating\n1,1,5\n1,2,5\n1,3,2\n2,1,5\n2,9,4\n3,5,1\n"
+    )
     (tmp_path / "validation.tsv").write_text("1\t4\t5\n2\t4\t1\n3\t1\t5\n")
     pq.write_table(pa.table({"user": [1, 2, 2], "item": [5, 6, 9]}), tmp_path / "test.parquet")
-    files = {part: str(next(tmp_path.glob(f"{part}.*"))) for part in ("train", "validation", "test")}
+    files = {
+        part: str(next(tmp_path.glob(f"{part}.*"))) for part in ("train", "validation", "test")
+    }
     processed = prepared(None, {"data.files": files})
     manifest = processed.manifest
     # (2, 9) stands in train and test and stays in test alone. User 3 has a low rating in train alone: cold for the search.
-    assert (manifest.n_train, manifest.n_validation, manifest.n_test, manifest.n_low) == (3, 1, 3, 3)
+    assert (manifest.n_train, manifest.n_validation, manifest.n_test, manifest.n_low) == (
+        3,
+        1,
+        3,
+        3,
+    )
     assert (manifest.n_overlaps, manifest.n_duplicates) == (1, 0)
     assert (manifest.n_cold_validation_users, manifest.n_cold_users) == (1, 0)
     assert held_out(processed, "validation") == {1: 4}
@@ -360,7 +449,9 @@ def test_given_files(prepared: Prepare, tmp_path: Path) -> None:
     assert (3, 1) in pairs(processed)
 
 
-def test_a_user_of_validation_alone_is_trained_and_scored_in_the_end(prepared: Prepare, tmp_path: Path) -> None:
+def test_a_user_of_validation_alone_is_trained_and_scored_in_the_end(
+    prepared: Prepare, tmp_path: Path
+) -> None:
     rows = {
         "train": ["1,1,5", "1,2,5", "2,2,5", "2,3,5"],
         "validation": ["1,3,5", "new,4,5", "new,5,1", "2,9,1"],
@@ -368,7 +459,9 @@ def test_a_user_of_validation_alone_is_trained_and_scored_in_the_end(prepared: P
     }
     for part, lines in rows.items():
         (tmp_path / f"{part}.csv").write_text("user,item,rating\n" + "\n".join(lines) + "\n")
-    processed = prepared(None, {"data.files": {part: str(tmp_path / f"{part}.csv") for part in rows}})
+    processed = prepared(
+        None, {"data.files": {part: str(tmp_path / f"{part}.csv") for part in rows}}
+    )
     manifest = processed.manifest
     assert (manifest.n_validation, manifest.n_test) == (1, 2)
     assert (manifest.n_cold_validation_users, manifest.n_cold_users) == (1, 1)
@@ -379,8 +472,13 @@ def test_a_user_of_validation_alone_is_trained_and_scored_in_the_end(prepared: P
         data = load(processed, part, negatives=False)  # type: ignore[arg-type]
         assert data.held_out is not None
         pairs_by_kind = [(data.user, data.item), (data.low_user, data.low_item)]
-        pairs_by_kind += [(data.held_out.user, data.held_out.item), (data.held_out.low_user, data.held_out.low_item)]
-        found[part] = [[(users[u], items[i]) for u, i in zip(*pair, strict=True)] for pair in pairs_by_kind]
+        pairs_by_kind += [
+            (data.held_out.user, data.held_out.item),
+            (data.held_out.low_user, data.held_out.low_item),
+        ]
+        found[part] = [
+            [(users[u], items[i]) for u, i in zip(*pair, strict=True)] for pair in pairs_by_kind
+        ]
     trained = [("1", 1), ("1", 2), ("2", 2), ("2", 3)]
     assert found["validation"] == [trained, [], [("1", 3)], [("2", 9)]]
     trained = [("1", 1), ("1", 2), ("1", 3), ("2", 2), ("2", 3), ("new", 4)]
@@ -388,7 +486,9 @@ def test_a_user_of_validation_alone_is_trained_and_scored_in_the_end(prepared: P
 
 
 def test_given_files_without_validation(prepared: Prepare, tmp_path: Path) -> None:
-    (tmp_path / "train.csv").write_text("user,item,rating,time\n1,1,5,30\n1,2,5,10\n1,3,2,40\n2,1,5,1\n")
+    (tmp_path / "train.csv").write_text(
+        "user,item,rating,time\n1,1,5,30\n1,2,5,10\n1,3,2,40\n2,1,5,1\n"
+    )
     (tmp_path / "test.csv").write_text("user,item,rating,time\n1,4,5,50\n2,5,5,9\n")
     files = {part: str(tmp_path / f"{part}.csv") for part in ("train", "test")}
     processed = prepared(None, {"data.files": files})

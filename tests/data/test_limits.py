@@ -11,12 +11,12 @@ import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
 import pytest
 
-from recsys.config import DataConfig
-from recsys.data.catalog import find_embedded
-from recsys.data.files import DataFile
-from recsys.data.layouts import find_source
-from recsys.data.readers import list_fragments, read
-from recsys.data.titles import MAX_TITLE_LENGTH, read_titles
+from recsys.config.schema import DataConfig
+from recsys.data.readers.dispatch import list_fragments, read
+from recsys.data.readers.titles import MAX_TITLE_LENGTH, read_titles
+from recsys.data.sources.catalog import find_embedded
+from recsys.data.sources.files import DataFile
+from recsys.data.sources.layouts import find_source
 from recsys.errors import InputError
 
 MIB = 1 << 20
@@ -75,22 +75,42 @@ def test_a_gzip_with_a_field_of_a_gigabyte(tmp_path: Path, before: bytes, messag
 def test_a_zip_with_a_field_of_300_megabytes(tmp_path: Path) -> None:
     zip_with(tmp_path / "data.zip", {"ratings.csv": b"user,item\n1,2\n1,"}, "ratings.csv", 300)
     refuse(lambda: n_rows(tmp_path / "data.zip"), rf"data\.zip/ratings\.csv: {TOO_MUCH}")
-    zip_with(tmp_path / "data.zip", {"ratings.csv": b"user,item\n" + ROWS, "movies.csv": b"movieId,title\n1,"}, "movies.csv", 300)
-    refuse(lambda: read_titles(DataFile(str(tmp_path / "data.zip"), "movies.csv")), rf"data\.zip/movies\.csv: {TOO_MUCH}")
+    zip_with(
+        tmp_path / "data.zip",
+        {"ratings.csv": b"user,item\n" + ROWS, "movies.csv": b"movieId,title\n1,"},
+        "movies.csv",
+        300,
+    )
+    refuse(
+        lambda: read_titles(DataFile(str(tmp_path / "data.zip"), "movies.csv")),
+        rf"data\.zip/movies\.csv: {TOO_MUCH}",
+    )
 
 
 @pytest.mark.parametrize(
-    ("name", "before", "row"), [("movies.csv", b"movieId,title\n1,x\n2,", 3), ("movies.dat", b"1::x\n2::", 2), ("u.item", b"", 1)]
+    ("name", "before", "row"),
+    [
+        ("movies.csv", b"movieId,title\n1,x\n2,", 3),
+        ("movies.dat", b"1::x\n2::", 2),
+        ("u.item", b"", 1),
+    ],
 )
-def test_titles_with_a_field_of_100_megabytes(tmp_path: Path, name: str, before: bytes, row: int) -> None:
+def test_titles_with_a_field_of_100_megabytes(
+    tmp_path: Path, name: str, before: bytes, row: int
+) -> None:
     zip_with(tmp_path / "data.zip", {name: before}, name, 100)
-    refuse(lambda: read_titles(DataFile(str(tmp_path / "data.zip"), name)), rf"{name}, row {row}: {LONG_ROW}")
+    refuse(
+        lambda: read_titles(DataFile(str(tmp_path / "data.zip"), name)),
+        rf"{name}, row {row}: {LONG_ROW}",
+    )
 
 
 def test_long_titles(tmp_path: Path) -> None:
     path = tmp_path / "movies.csv"
     path.write_text(f'movieId,title\n1,"{"x" * MAX_TITLE_LENGTH}"\n')
-    assert [len(title) for title in read_titles(DataFile(str(path)))["title"].to_pylist()] == [131_072]
+    assert [len(title) for title in read_titles(DataFile(str(path)))["title"].to_pylist()] == [
+        131_072
+    ]
     path.write_text(f'movieId,title\n1,"a\n"\n2,"{"x" * (MAX_TITLE_LENGTH + 1)}"\n')
     message = r"movies\.csv, row 4: titles must be at most 131,072 characters long, but this one is 131,073 long\. Correct or"
     refuse(lambda: read_titles(DataFile(str(path))), message)
@@ -105,19 +125,25 @@ def test_long_titles(tmp_path: Path) -> None:
         (ROWS * 100 + b'1,2,3,"', "row 100001"),
     ],
 )
-def test_a_file_with_a_line_of_100_megabytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, before: bytes, place: str) -> None:
-    monkeypatch.setattr("recsys.data.text_reader.CHUNK_BYTES", MIB)
+def test_a_file_with_a_line_of_100_megabytes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, before: bytes, place: str
+) -> None:
+    monkeypatch.setattr("recsys.data.readers.text.CHUNK_BYTES", MIB)
     (tmp_path / "data.csv").write_bytes(before + b"x" * (100 * MIB))
     refuse(lambda: n_rows(tmp_path / "data.csv"), rf"data\.csv, {place}: {LONG_ROW}")
 
 
-@pytest.mark.parametrize("packed", [gzip.compress(ROWS), gzip.compress(ROWS[:5000]) + gzip.compress(ROWS[5000:])])
-def test_what_a_gzip_may_unpack_to(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, packed: bytes) -> None:
+@pytest.mark.parametrize(
+    "packed", [gzip.compress(ROWS), gzip.compress(ROWS[:5000]) + gzip.compress(ROWS[5000:])]
+)
+def test_what_a_gzip_may_unpack_to(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, packed: bytes
+) -> None:
     (tmp_path / "data.csv.gz").write_bytes(packed)
-    monkeypatch.setattr("recsys.data.files.MAX_RATIO", 1)
-    monkeypatch.setattr("recsys.data.files.FREE_BYTES", len(ROWS))
+    monkeypatch.setattr("recsys.data.sources.files.MAX_RATIO", 1)
+    monkeypatch.setattr("recsys.data.sources.files.FREE_BYTES", len(ROWS))
     assert n_rows(tmp_path / "data.csv.gz") == 1000
-    monkeypatch.setattr("recsys.data.files.FREE_BYTES", len(ROWS) - 1)
+    monkeypatch.setattr("recsys.data.sources.files.FREE_BYTES", len(ROWS) - 1)
     refuse(
         lambda: n_rows(tmp_path / "data.csv.gz"),
         rf"data\.csv\.gz: must unpack to at most 1 times its size or {len(ROWS) - 1:,} bytes",
@@ -125,19 +151,24 @@ def test_what_a_gzip_may_unpack_to(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     # A gzip file in a zip is unpacked twice.
     with zipfile.ZipFile(tmp_path / "data.zip", "w") as archive:
         archive.writestr("data.csv.gz", packed)
-    refuse(lambda: n_rows(tmp_path / "data.zip"), r"data\.zip/data\.csv\.gz: must unpack to at most 1 times its size")
+    refuse(
+        lambda: n_rows(tmp_path / "data.zip"),
+        r"data\.zip/data\.csv\.gz: must unpack to at most 1 times its size",
+    )
 
 
 @pytest.mark.parametrize("name", ["data.zip", "data.csv.gz"])
-def test_real_ratings_are_far_from_the_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+def test_real_ratings_are_far_from_the_limit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
     table, stream = pq.read_table(find_embedded() / "ratings.parquet"), io.BytesIO()
     pa_csv.write_csv(table, stream)
     ratings = stream.getvalue()
     (tmp_path / "data.csv.gz").write_bytes(gzip.compress(ratings))
     with zipfile.ZipFile(tmp_path / "data.zip", "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("ratings.csv", ratings)
-    monkeypatch.setattr("recsys.data.files.FREE_BYTES", 0)
-    monkeypatch.setattr("recsys.data.files.MAX_RATIO", 10)
+    monkeypatch.setattr("recsys.data.sources.files.FREE_BYTES", 0)
+    monkeypatch.setattr("recsys.data.sources.files.MAX_RATIO", 10)
     assert n_rows(tmp_path / name) == 100_004
 
 

@@ -41,12 +41,19 @@ def test_every_point_has_its_item(known: UserItemIndex, weights: np.ndarray | No
     sampler = NegativeSampler(known, weights)
     on_torch = sampler.to("cpu")
     for user in KNOWN:
-        expected = [item for item in free_items(user) for _ in range(1 if weights is None else weights[item])]
+        expected = [
+            item
+            for item in free_items(user)
+            for _ in range(1 if weights is None else weights[item])
+        ]
         mass = int(sampler.free_mass[user])
         assert mass == len(expected)
         users, points = np.full(mass, user), np.arange(mass)[:, None]
         assert sampler.item_at(users, points).ravel().tolist() == expected
-        assert on_torch.item_at(torch.from_numpy(users), torch.from_numpy(points)).ravel().tolist() == expected
+        assert (
+            on_torch.item_at(torch.from_numpy(users), torch.from_numpy(points)).ravel().tolist()
+            == expected
+        )
 
 
 @pytest.mark.parametrize("weighted", [False, True])
@@ -65,14 +72,20 @@ def test_known_items_in_clumps_are_stepped_over(weighted: bool) -> None:
 
 @pytest.mark.parametrize("weights", [None, WEIGHTS], ids=["uniform", "weighted"])
 @pytest.mark.parametrize("backend", ["numpy", "torch"])
-def test_free_items_are_drawn_by_weight(known: UserItemIndex, weights: np.ndarray | None, backend: str) -> None:
+def test_free_items_are_drawn_by_weight(
+    known: UserItemIndex, weights: np.ndarray | None, backend: str
+) -> None:
     n = 20_000
     users = np.repeat(np.arange(len(KNOWN), dtype=np.int64), 10)
     sampler = NegativeSampler(known, weights)
     if backend == "numpy":
         draws = sampler.sample_numpy(users, n // 10, np.random.default_rng(1))
     else:
-        draws = sampler.to("cpu").sample(torch.from_numpy(users), n // 10, torch.Generator().manual_seed(1)).numpy()
+        draws = (
+            sampler.to("cpu")
+            .sample(torch.from_numpy(users), n // 10, torch.Generator().manual_seed(1))
+            .numpy()
+        )
     for user in KNOWN:
         counts = np.bincount(draws[users == user].ravel(), minlength=N_ITEMS)
         free = free_items(user)

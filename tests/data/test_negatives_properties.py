@@ -10,11 +10,15 @@ from recsys.data.negatives import NegativeSampler, index_pairs
 
 # A catalogue of up to 40 items and what each of up to 4 users knows of it, all of it included.
 HISTORIES = st.integers(1, 40).flatmap(
-    lambda n_items: st.tuples(st.just(n_items), st.lists(st.sets(st.integers(0, n_items - 1)), min_size=1, max_size=4))
+    lambda n_items: st.tuples(
+        st.just(n_items), st.lists(st.sets(st.integers(0, n_items - 1)), min_size=1, max_size=4)
+    )
 )
 
 
-def sampler_of(n_items: int, histories: list[set[int]], weights: np.ndarray | None = None) -> NegativeSampler:
+def sampler_of(
+    n_items: int, histories: list[set[int]], weights: np.ndarray | None = None
+) -> NegativeSampler:
     pairs = [(user, item) for user, items in enumerate(histories) for item in items]
     user, item = np.array(pairs, dtype=np.int32).reshape(-1, 2).T
     return NegativeSampler(index_pairs(user, item, len(histories), n_items), weights)
@@ -22,7 +26,9 @@ def sampler_of(n_items: int, histories: list[set[int]], weights: np.ndarray | No
 
 @given(case=HISTORIES, data=st.data())
 @pytest.mark.parametrize("weighted", [False, True])
-def test_each_point_of_a_line_is_a_free_item(weighted: bool, case: tuple[int, list[set[int]]], data: st.DataObject) -> None:
+def test_each_point_of_a_line_is_a_free_item(
+    weighted: bool, case: tuple[int, list[set[int]]], data: st.DataObject
+) -> None:
     n_items, histories = case
     lengths = st.lists(st.integers(1, 5), min_size=n_items, max_size=n_items)
     weights = np.array(data.draw(lengths)) if weighted else None
@@ -30,19 +36,32 @@ def test_each_point_of_a_line_is_a_free_item(weighted: bool, case: tuple[int, li
     on_torch = sampler.to("cpu")
     for user, known in enumerate(histories):
         # As many points as an item is long, in the order of the items.
-        free = [item for item in range(n_items) if item not in known for _ in range(1 if weights is None else weights[item])]
+        free = [
+            item
+            for item in range(n_items)
+            if item not in known
+            for _ in range(1 if weights is None else weights[item])
+        ]
         assert sampler.free_mass[user] == len(free)
         users, points = np.full(1, user), np.arange(len(free))[None, :]
         assert sampler.item_at(users, points)[0].tolist() == free
-        assert on_torch.item_at(torch.from_numpy(users), torch.from_numpy(points))[0].tolist() == free
+        assert (
+            on_torch.item_at(torch.from_numpy(users), torch.from_numpy(points))[0].tolist() == free
+        )
 
 
 @given(case=HISTORIES, seed=st.integers(0, 2**32))
 def test_draws_are_free_items(case: tuple[int, list[set[int]]], seed: int) -> None:
     n_items, histories = case
     sampler = sampler_of(n_items, histories)
-    users = np.array([user for user, known in enumerate(histories) if len(known) < n_items], dtype=np.int64)
-    drawn = sampler.to("cpu").sample(torch.from_numpy(users), 20, torch.Generator().manual_seed(seed)).numpy()
+    users = np.array(
+        [user for user, known in enumerate(histories) if len(known) < n_items], dtype=np.int64
+    )
+    drawn = (
+        sampler.to("cpu")
+        .sample(torch.from_numpy(users), 20, torch.Generator().manual_seed(seed))
+        .numpy()
+    )
     by_numpy = sampler.sample_numpy(users, 20, np.random.default_rng(seed))
     for user, items in zip(np.r_[users, users], np.r_[drawn, by_numpy], strict=True):
         assert not set(items.tolist()) & histories[user]
@@ -60,7 +79,9 @@ def test_free_items_are_drawn_alike(known: set[int], seed: int) -> None:
     n = 4000
     for drawn in (
         sampler.sample_numpy(np.zeros(1, dtype=np.int64), n, np.random.default_rng(seed)),
-        sampler.to("cpu").sample(torch.zeros(1, dtype=torch.int64), n, torch.Generator().manual_seed(seed)).numpy(),
+        sampler.to("cpu")
+        .sample(torch.zeros(1, dtype=torch.int64), n, torch.Generator().manual_seed(seed))
+        .numpy(),
     ):
         counts = np.bincount(drawn[0], minlength=8)[free]
         # Six standard deviations of a binomial count: once in 10^9, and far less than a neighbour's double share.

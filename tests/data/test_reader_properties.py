@@ -17,12 +17,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from recsys.config import ColumnsConfig, DataConfig
-from recsys.data.fragments import Batch
-from recsys.data.layouts import find_source
-from recsys.data.readers import list_fragments, read
-from recsys.data.scan import merge, summarise
-from recsys.data.titles import read_titles
+from recsys.config.schema import ColumnsConfig, DataConfig
+from recsys.data.preprocessing.scan import merge, summarise
+from recsys.data.readers.dispatch import list_fragments, read
+from recsys.data.readers.fragments import Batch
+from recsys.data.readers.titles import read_titles
+from recsys.data.sources.layouts import find_source
 from recsys.errors import InputError
 
 THRESHOLD = 4.0
@@ -35,14 +35,20 @@ TEXT_ID = (
     .filter(str.strip)
 )
 # Without quotes, and none of the names and separators that could be taken for others.
-PLAIN_ID = st.text("xyzäЖ字007-_. ", min_size=1, max_size=8).map(lambda text: text.strip(" ")).filter(str.strip)
+PLAIN_ID = (
+    st.text("xyzäЖ字007-_. ", min_size=1, max_size=8)
+    .map(lambda text: text.strip(" "))
+    .filter(str.strip)
+)
 INTEGER_ID = st.integers(-(2**63), 2**63 - 1)
 
 
 def frames(ids: st.SearchStrategy[Any]) -> st.SearchStrategy[pd.DataFrame]:
     rating, timestamp = st.floats(-1e6, 1e6), st.integers(0, 2**40)
     rows = st.lists(st.tuples(ids, ids, rating, timestamp), min_size=1, max_size=30)
-    return rows.map(lambda found: pd.DataFrame(found, columns=["user", "item", "rating", "timestamp"]))
+    return rows.map(
+        lambda found: pd.DataFrame(found, columns=["user", "item", "rating", "timestamp"])
+    )
 
 
 def write_dat(frame: pd.DataFrame, path: Path) -> None:
@@ -67,22 +73,35 @@ WRITERS: dict[str, Callable[[pd.DataFrame, Path], Any]] = {
 
 def batches_of(path: Path, columns: ColumnsConfig | None = None) -> list[Batch]:
     source = find_source(DataConfig(source=str(path)))
-    return [batch for fragment in list_fragments(source, columns) for batch in read(fragment, THRESHOLD)]
+    return [
+        batch for fragment in list_fragments(source, columns) for batch in read(fragment, THRESHOLD)
+    ]
 
 
 @pytest.mark.parametrize("name", WRITERS)
 @given(data=st.data())
 def test_what_is_written_is_read_back(name: str, data: st.DataObject) -> None:
-    frame = data.draw(frames(st.just(0) | INTEGER_ID) | frames(PLAIN_ID if name == "r.dat" else TEXT_ID))
+    frame = data.draw(
+        frames(st.just(0) | INTEGER_ID) | frames(PLAIN_ID if name == "r.dat" else TEXT_ID)
+    )
     with tempfile.TemporaryDirectory() as folder:
         WRITERS[name](frame, Path(folder) / name)
         batches = batches_of(Path(folder) / name)
     for column in ("user", "item"):
-        read_back = [str(value) for batch in batches for value in getattr(batch, column).to_pylist()]
+        read_back = [
+            str(value) for batch in batches for value in getattr(batch, column).to_pylist()
+        ]
         assert read_back == [str(value) for value in frame[column]]
-    assert [value for batch in batches for value in batch.positive] == list(frame["rating"] >= THRESHOLD)
-    assert max(batch.rating_max for batch in batches if batch.rating_max is not None) == frame["rating"].max()
-    assert [value for batch in batches if batch.time for value in batch.time.whole] == list(frame["timestamp"])
+    assert [value for batch in batches for value in batch.positive] == list(
+        frame["rating"] >= THRESHOLD
+    )
+    assert (
+        max(batch.rating_max for batch in batches if batch.rating_max is not None)
+        == frame["rating"].max()
+    )
+    assert [value for batch in batches if batch.time for value in batch.time.whole] == list(
+        frame["timestamp"]
+    )
 
 
 def check_only_mistakes(ask: Callable[[], object]) -> None:
@@ -120,23 +139,90 @@ def parquet_of(frame: pd.DataFrame) -> bytes:
 
 
 SMALL = pd.DataFrame(
-    {"user": [1, 2, 3], "item": ["a", "b", "a"], "rating": [5.0, 3.0, 4.5], "time": [1, 2, 3], "title": list("xyz")}
+    {
+        "user": [1, 2, 3],
+        "item": ["a", "b", "a"],
+        "rating": [5.0, 3.0, 4.5],
+        "time": [1, 2, 3],
+        "title": list("xyz"),
+    }
 )
 CSV = SMALL.to_csv(index=False).encode()
 GOOD = [
-    *(CSV, b"1::10::5::978300760\n2::20::3::978300761\n", b"1\t10\t5\t881250949\n2\t20\t3\t881250950\n"),
-    *(b"user,item,date\n1,1,2020-01-01\n1,2,2020-02-28T10:00:00Z\n", b'user;item\n"a;b";1\n"c\nd";2\n'),
-    *(gzip.compress(CSV), packed("ratings.csv", CSV), packed("a/u.data", b"1\t10\t5\t881250949\n"), parquet_of(SMALL)),
+    *(
+        CSV,
+        b"1::10::5::978300760\n2::20::3::978300761\n",
+        b"1\t10\t5\t881250949\n2\t20\t3\t881250950\n",
+    ),
+    *(
+        b"user,item,date\n1,1,2020-01-01\n1,2,2020-02-28T10:00:00Z\n",
+        b'user;item\n"a;b";1\n"c\nd";2\n',
+    ),
+    *(
+        gzip.compress(CSV),
+        packed("ratings.csv", CSV),
+        packed("a/u.data", b"1\t10\t5\t881250949\n"),
+        parquet_of(SMALL),
+    ),
 ]
-NAMES = ("data.csv", "u.data", "ratings.dat", "ratings.csv", "data.zip", "data.parquet", "ratings.parquet", "data.csv.gz")
+NAMES = (
+    "data.csv",
+    "u.data",
+    "ratings.dat",
+    "ratings.csv",
+    "data.zip",
+    "data.parquet",
+    "ratings.parquet",
+    "data.csv.gz",
+)
 PIECE = st.sampled_from(
     [
-        *(b",", b"\t", b"::", b";", b"|", b"\n", b"\r\n", b"\r", b'"', b" ", b"\0", b"\xef\xbb\xbf", b"\xff", b"user", b"item"),
-        *(b"rating", b"time", b"1", b"-1", b"5.0", b"1e999", b"nan", b"2020-01-01", b"\xc3\xa9", b"\x1f", b"\xe2\x80\xa8", b"#"),
+        *(
+            b",",
+            b"\t",
+            b"::",
+            b";",
+            b"|",
+            b"\n",
+            b"\r\n",
+            b"\r",
+            b'"',
+            b" ",
+            b"\0",
+            b"\xef\xbb\xbf",
+            b"\xff",
+            b"user",
+            b"item",
+        ),
+        *(
+            b"rating",
+            b"time",
+            b"1",
+            b"-1",
+            b"5.0",
+            b"1e999",
+            b"nan",
+            b"2020-01-01",
+            b"\xc3\xa9",
+            b"\x1f",
+            b"\xe2\x80\xa8",
+            b"#",
+        ),
     ]
 )
 MEMBERS = st.sampled_from(
-    ["ratings.csv", "movies.csv", "u.data", "u.item", "x.parquet", "a/b.csv", "../a.csv", "/a.csv", "C:\\a", "."]
+    [
+        "ratings.csv",
+        "movies.csv",
+        "u.data",
+        "u.item",
+        "x.parquet",
+        "a/b.csv",
+        "../a.csv",
+        "/a.csv",
+        "C:\\a",
+        ".",
+    ]
 )
 
 
@@ -175,26 +261,53 @@ def test_any_zip_is_data_or_a_mistake(members: dict[str, bytes]) -> None:
         assert [path.name for path in Path(folder).iterdir()] == ["data.zip"]
 
 
-@given(train=CONTENT, test=CONTENT, negative=CONTENT | st.lists(st.sampled_from([b"(1,10)", b"\t", b"3", b"\n"])).map(b"".join))
+@given(
+    train=CONTENT,
+    test=CONTENT,
+    negative=CONTENT | st.lists(st.sampled_from([b"(1,10)", b"\t", b"3", b"\n"])).map(b"".join),
+)
 def test_any_ncf_folder_is_data_or_a_mistake(train: bytes, test: bytes, negative: bytes) -> None:
     with tempfile.TemporaryDirectory() as folder:
-        for part, content in (("train.rating", train), ("test.rating", test), ("test.negative", negative)):
+        for part, content in (
+            ("train.rating", train),
+            ("test.rating", test),
+            ("test.negative", negative),
+        ):
             (Path(folder) / f"x.{part}").write_bytes(content)
         check_only_mistakes(lambda: scan(Path(folder)))
 
 
-SCALAR = st.none() | st.booleans() | st.integers(-(2**63), 2**64 - 1) | st.floats() | st.text(max_size=4) | st.binary(max_size=3)
-VALUE = SCALAR | st.dates() | st.datetimes() | st.lists(st.integers(0, 9), max_size=2) | st.decimals(allow_nan=False, places=2)
+SCALAR = (
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**63), 2**64 - 1)
+    | st.floats()
+    | st.text(max_size=4)
+    | st.binary(max_size=3)
+)
+VALUE = (
+    SCALAR
+    | st.dates()
+    | st.datetimes()
+    | st.lists(st.integers(0, 9), max_size=2)
+    | st.decimals(allow_nan=False, places=2)
+)
 
 
-@given(data=st.data(), n=st.integers(1, 5), names=st.sets(st.sampled_from(["rating", "timestamp", "title", "name"])))
+@given(
+    data=st.data(),
+    n=st.integers(1, 5),
+    names=st.sets(st.sampled_from(["rating", "timestamp", "title", "name"])),
+)
 def test_any_parquet_is_data_or_a_mistake(data: st.DataObject, n: int, names: set[str]) -> None:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     columns = {}
     for name in ("user", "item", *sorted(names)):
-        kind = data.draw(st.sampled_from([st.integers(0, 9), st.floats(), st.text(max_size=2), VALUE]))
+        kind = data.draw(
+            st.sampled_from([st.integers(0, 9), st.floats(), st.text(max_size=2), VALUE])
+        )
         values = data.draw(st.lists(kind, min_size=n, max_size=n))
         try:
             columns[name] = pa.array(values)

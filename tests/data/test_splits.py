@@ -3,7 +3,14 @@ import math
 import numpy as np
 import pytest
 
-from recsys.data.splits import cut_validation, leave_one_out, pair_hash, random_split, temporal_cut, temporal_split
+from recsys.data.preprocessing.splits import (
+    cut_validation,
+    leave_one_out,
+    pair_hash,
+    random_split,
+    temporal_cut,
+    temporal_split,
+)
 
 
 def times(*values: int) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
@@ -32,7 +39,11 @@ def test_leave_one_out_of_low_ratings_alone() -> None:
 
 def test_negative_times() -> None:
     user, order = np.array([7, 7, 7]), np.arange(3)
-    assert leave_one_out(user, np.ones(3, dtype=bool), times(-1, -3, -2), order).tolist() == [2, 0, 1]
+    assert leave_one_out(user, np.ones(3, dtype=bool), times(-1, -3, -2), order).tolist() == [
+        2,
+        0,
+        1,
+    ]
 
 
 @pytest.mark.parametrize(
@@ -97,7 +108,9 @@ def test_cut_validation() -> None:
     user = np.array([0, 0, 0, 1, 2, 2])
     train = np.array([1, 1, 0, 1, 1, 1], dtype=bool)
     order = np.arange(6)
-    last = cut_validation(user, np.arange(6), train=train, time=times(2, 1, 9, 1, 4, 4), order=order, seed=0)
+    last = cut_validation(
+        user, np.arange(6), train=train, time=times(2, 1, 9, 1, 4, 4), order=order, seed=0
+    )
     assert last.tolist() == [True, False, False, False, False, True]
     seeded = cut_validation(user, np.arange(6), train=train, time=None, order=order, seed=0)
     assert [seeded[:2].sum(), seeded[2:4].sum(), seeded[4:].sum()] == [1, 0, 1]

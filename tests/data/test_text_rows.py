@@ -12,11 +12,11 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from recsys.config import DataConfig
-from recsys.data.files import DataFile
-from recsys.data.layouts import find_source
-from recsys.data.readers import list_fragments, read
-from recsys.data.titles import read_titles
+from recsys.config.schema import DataConfig
+from recsys.data.readers.dispatch import list_fragments, read
+from recsys.data.readers.titles import read_titles
+from recsys.data.sources.files import DataFile
+from recsys.data.sources.layouts import find_source
 
 HEADER = ["user_id", "item_id", "review", "title"]
 SIZES = (1, 2, 3, 5, 8, 13, 21, 34, 1000)
@@ -28,10 +28,12 @@ def read_rows(path: Path, n_bytes: int | None = None) -> list[Row]:
     """The users, items and titles of a file, cut into heads, pieces and chunks of so many bytes."""
     with pytest.MonkeyPatch.context() as patch:
         if n_bytes is not None:
-            patch.setattr("recsys.data.text_reader.CHUNK_BYTES", n_bytes)
-            patch.setattr("recsys.data.text_reader.HEAD_BYTES", n_bytes)
+            patch.setattr("recsys.data.readers.text.CHUNK_BYTES", n_bytes)
+            patch.setattr("recsys.data.readers.text.HEAD_BYTES", n_bytes)
         source = find_source(DataConfig(source=str(path)))
-        batches = [batch for fragment in list_fragments(source, None) for batch in read(fragment, None)]
+        batches = [
+            batch for fragment in list_fragments(source, None) for batch in read(fragment, None)
+        ]
     rows: list[Row] = []
     for batch in batches:
         assert batch.title is not None
@@ -42,9 +44,9 @@ def read_rows(path: Path, n_bytes: int | None = None) -> list[Row]:
 
 # One field as it may stand in a file, in quotes or not. Quotes that open no field, doubled ones, and text behind a closing one.
 BARE = st.text(st.sampled_from('ab7" '), max_size=5).filter(lambda text: not text.startswith('"'))
-QUOTED = st.tuples(st.text(st.sampled_from('a",\n\r;|\t'), max_size=6), st.text(st.sampled_from('b" '), max_size=3)).map(
-    lambda parts: '"' + parts[0].replace('"', '""') + '"' + parts[1].lstrip('"')
-)
+QUOTED = st.tuples(
+    st.text(st.sampled_from('a",\n\r;|\t'), max_size=6), st.text(st.sampled_from('b" '), max_size=3)
+).map(lambda parts: '"' + parts[0].replace('"', '""') + '"' + parts[1].lstrip('"'))
 ID = st.sampled_from(["u", "v", '"w"', "12", 'x"y'])
 TEXT = BARE | QUOTED
 LINE_END = st.sampled_from(["\n", "\r\n", "\n\n", "\r"])
@@ -61,11 +63,21 @@ LINE_END = st.sampled_from(["\n", "\r\n", "\n\n", "\r"])
 @example([("u", "i", '7" single', "t"), ("v", "i", '"a\nb"', "t")], ",", "\n", True, 5, True)
 @example([("u", "i", '"a""\nb"c"', "t"), ("v", "i", '""', '"\n"')], ",", "\n", False, 5, False)
 def test_rows_are_those_of_csv(
-    rows: list[tuple[str, str, str, str]], separator: str, line_end: str, last_line_end: bool, size: int, packed: bool
+    rows: list[tuple[str, str, str, str]],
+    separator: str,
+    line_end: str,
+    last_line_end: bool,
+    size: int,
+    packed: bool,
 ) -> None:
-    lines = [separator.join(field.replace(",", separator) for field in row) for row in [tuple(HEADER), *rows]]
+    lines = [
+        separator.join(field.replace(",", separator) for field in row)
+        for row in [tuple(HEADER), *rows]
+    ]
     text = line_end.join(lines) + line_end * last_line_end
-    expected = [row for row in csv.reader(io.StringIO(text, newline=""), delimiter=separator) if row][1:]
+    expected = [
+        row for row in csv.reader(io.StringIO(text, newline=""), delimiter=separator) if row
+    ][1:]
     assert {len(row) for row in expected} == {len(HEADER)}
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / ("r.csv.gz" if packed else "r.csv")
@@ -78,14 +90,20 @@ def test_rows_are_those_of_csv(
 @example('1,2,"\n1,2,3,4', 3)
 def test_any_text_is_read_as_by_csv_or_refused(text: str, size: int) -> None:
     text = f"{','.join(HEADER)}\nu,i,r,t\n{text}\n"
-    *rows, last = [row for row in csv.reader(io.StringIO(text + "the,end,x,y", newline="")) if row][1:]
+    *rows, last = [row for row in csv.reader(io.StringIO(text + "the,end,x,y", newline="")) if row][
+        1:
+    ]
     closed = last == ["the", "end", "x", "y"]
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "r.csv"
         path.write_text(text)
         # Blanks around ids are another matter.
-        if closed and all(len(row) == len(HEADER) and row[0].strip() and row[1].strip() for row in rows):
-            found = [(user.strip(), item.strip(), title) for user, item, title in read_rows(path, size)]
+        if closed and all(
+            len(row) == len(HEADER) and row[0].strip() and row[1].strip() for row in rows
+        ):
+            found = [
+                (user.strip(), item.strip(), title) for user, item, title in read_rows(path, size)
+            ]
             assert found == [(user.strip(), item.strip(), title) for user, item, _, title in rows]
         else:
             with pytest.raises(ValueError, match=r"must (have 4 fields|be an id|close its quote)"):
@@ -98,15 +116,19 @@ def test_any_text_is_read_as_by_csv_or_refused(text: str, size: int) -> None:
     size=st.sampled_from(SIZES),
     mark=st.sampled_from(["", "\ufeff"]),
 )
-def test_titles_are_those_of_csv(rows: list[tuple[str, str, str]], line_end: str, size: int, mark: str) -> None:
+def test_titles_are_those_of_csv(
+    rows: list[tuple[str, str, str]], line_end: str, size: int, mark: str
+) -> None:
     text = line_end.join(",".join(row) for row in [("movieId", "title", "genres"), *rows])
     found = [row for row in csv.reader(io.StringIO(text, newline="")) if row][1:]
     with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
-        patch.setattr("recsys.data.titles.CHUNK_BYTES", size)
+        patch.setattr("recsys.data.readers.titles.CHUNK_BYTES", size)
         (Path(folder) / "movies.csv").write_bytes((mark + text).encode())
         titles = read_titles(DataFile(str(Path(folder) / "movies.csv")))
     ids = [str(item) for item in titles["item"].to_pylist()]
-    assert dict(zip(ids, titles["title"].to_pylist(), strict=True)) == {item: title for item, title, _ in found}
+    assert dict(zip(ids, titles["title"].to_pylist(), strict=True)) == {
+        item: title for item, title, _ in found
+    }
 
 
 @pytest.mark.parametrize(("name", "separator"), [("movies.dat", "::"), ("u.item", "|")])
@@ -115,7 +137,10 @@ def test_titles_in_lines_know_no_quotes(tmp_path: Path, name: str, separator: st
     lines = ['1::"M" (1931)::x', "2::7 \x85 8::y", '3::"open::z', "4", "", "5::last"]
     (tmp_path / name).write_bytes("\n".join(lines).replace("::", separator).encode("latin-1"))
     titles = read_titles(DataFile(str(tmp_path / name)))
-    assert titles.to_pydict() == {"item": [1, 2, 3, 5], "title": ['"M" (1931)', "7 \x85 8", '"open', "last"]}
+    assert titles.to_pydict() == {
+        "item": [1, 2, 3, 5],
+        "title": ['"M" (1931)', "7 \x85 8", '"open', "last"],
+    }
 
 
 def test_a_quote_far_behind_the_head(tmp_path: Path) -> None:
@@ -128,8 +153,10 @@ def test_a_quote_far_behind_the_head(tmp_path: Path) -> None:
     assert {user for user, _, _ in rows} == {str(user) for user in range(40)}
 
 
-def test_text_without_quotes_is_read_in_pieces(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("recsys.data.text_reader.CHUNK_BYTES", 1000)
+def test_text_without_quotes_is_read_in_pieces(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("recsys.data.readers.text.CHUNK_BYTES", 1000)
     rows = [(user, user + 1) for user in range(500)]
     for name, head, separator, note, in_pieces in (
         ("quoted_header.csv", '"user","item","note"\n', ",", "x", True),
@@ -141,7 +168,11 @@ def test_text_without_quotes_is_read_in_pieces(tmp_path: Path, monkeypatch: pyte
         fragments = list_fragments(find_source(DataConfig(source=str(tmp_path / name))), None)
         assert (len(fragments) > 1) == in_pieces
         batches = [batch for fragment in fragments for batch in read(fragment, None)]
-        found = [pair for batch in batches for pair in zip(batch.user.to_pylist(), batch.item.to_pylist(), strict=True)]
+        found = [
+            pair
+            for batch in batches
+            for pair in zip(batch.user.to_pylist(), batch.item.to_pylist(), strict=True)
+        ]
         assert found == rows
 
 
@@ -157,7 +188,9 @@ def test_long_fields_are_no_mistake(tmp_path: Path) -> None:
     (tmp_path / "data.csv").write_text(f"{','.join(HEADER)}\n1,2,{'x' * 200_000},t\n3,4,r,t\n")
     assert read_rows(tmp_path / "data.csv") == [("1", "2", "t"), ("3", "4", "t")]
     (tmp_path / "data.csv").write_text(f"{','.join(HEADER)}\n1,2,{'x' * 200_000},t\n3,,r,t\n")
-    with pytest.raises(ValueError, match=r"data\.csv, row 3, column item_id: must be an id, but is empty"):
+    with pytest.raises(
+        ValueError, match=r"data\.csv, row 3, column item_id: must be an id, but is empty"
+    ):
         read_rows(tmp_path / "data.csv")
 
 
@@ -173,12 +206,17 @@ def test_a_stray_quote_costs_no_more_than_none(tmp_path: Path) -> None:
     # At a cost that is quadratic this takes many minutes.
     path = tmp_path / "data.csv"
     titles = ('7" single' if row == 0 else "Title of an item" for row in range(400_000))
-    path.write_text("user,item,title\n" + "".join(f"{row % 997},{row % 1499},{title}\n" for row, title in enumerate(titles)))
+    path.write_text(
+        "user,item,title\n"
+        + "".join(f"{row % 997},{row % 1499},{title}\n" for row, title in enumerate(titles))
+    )
     code = (
-        "from recsys.config import DataConfig; from recsys.data.layouts import find_source\n"
-        "from recsys.data.readers import list_fragments, read\n"
+        "from recsys.config.schema import DataConfig; from recsys.data.sources.layouts import find_source\n"
+        "from recsys.data.readers.dispatch import list_fragments, read\n"
         f"fragments = list_fragments(find_source(DataConfig(source={str(path)!r})), None)\n"
         "print(sum(len(batch.order) for fragment in fragments for batch in read(fragment, None)))\n"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=True
+    )
     assert done.stdout == "400000\n"

@@ -15,19 +15,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from recsys.config import DataConfig
-from recsys.data.buckets import get_bucket
-from recsys.data.clock import Span, describe_times, find_clock, span_of
-from recsys.data.files import DataFile
-from recsys.data.layouts import find_source
+from recsys.config.schema import DataConfig
+from recsys.data.preprocessing.buckets import get_bucket
+from recsys.data.preprocessing.clock import Span, describe_times, find_clock, span_of
+from recsys.data.preprocessing.scan import merge, summarise
+from recsys.data.preprocessing.splits import TEST, leave_one_out
+from recsys.data.preprocessing.stages import encode
 from recsys.data.processed import load
-from recsys.data.readers import list_fragments
-from recsys.data.scan import merge, summarise
-from recsys.data.splits import TEST, leave_one_out
-from recsys.data.stages import encode
-from recsys.data.times import Times, find_form, from_floats, from_integers, parse_times
-
-from .conftest import Prepare
+from recsys.data.readers.dispatch import list_fragments
+from recsys.data.readers.times import Times, find_form, from_floats, from_integers, parse_times
+from recsys.data.sources.files import DataFile
+from recsys.data.sources.layouts import find_source
+from tests.data.conftest import Prepare
 
 INT64 = st.integers(-(2**63), 2**63 - 1)
 # Close together, where a float of 64 bits no longer has them apart, and anywhere.
@@ -47,7 +46,15 @@ def held_out(path: Path) -> list[int]:
         summary = merge(summarise(fragment, None) for fragment in fragments)
         ids = summary.users[0], summary.items[0]
         clock = find_clock(list(summary.spans.values()))
-        encode(in_order, fragments=fragments, threshold=None, ids=ids, clock=clock, work=Path(folder), n_buckets=1)
+        encode(
+            in_order,
+            fragments=fragments,
+            threshold=None,
+            ids=ids,
+            clock=clock,
+            work=Path(folder),
+            n_buckets=1,
+        )
         rows = get_bucket(Path(folder), 0, len(ids[1])).rows
     part = leave_one_out(rows.user, rows.positive, rows.time, rows.order)
     return [ids[1][rows.item[part == code][0]].as_py() for code in (TEST, TEST - 1)]
@@ -60,7 +67,9 @@ def last_two(times: Sequence[Any]) -> list[int]:
 def check_csv(texts: Sequence[str], times: Sequence[Any]) -> None:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "data.csv"
-        path.write_text("user,item,time\n" + "".join(f"1,{item},{text}\n" for item, text in enumerate(texts)))
+        path.write_text(
+            "user,item,time\n" + "".join(f"1,{item},{text}\n" for item, text in enumerate(texts))
+        )
         assert held_out(path) == last_two(times)
 
 
@@ -79,11 +88,17 @@ def some(values: st.SearchStrategy[Any]) -> st.SearchStrategy[list[Any]]:
 @given(some(INT64) | some(LARGE))
 def test_integers_order_as_they_are(times: list[int]) -> None:
     check_csv([str(time) for time in times], times)
-    for column in (pa.array(times, pa.int64()), pa.array([str(time) for time in times]), pa.array(times, pa.decimal128(38, 0))):
+    for column in (
+        pa.array(times, pa.int64()),
+        pa.array([str(time) for time in times]),
+        pa.array(times, pa.decimal128(38, 0)),
+    ):
         check_parquet(column, times)
 
 
-@given(st.sampled_from(["int8", "int16", "int32", "uint8", "uint16", "uint32", "uint64"]), st.data())
+@given(
+    st.sampled_from(["int8", "int16", "int32", "uint8", "uint16", "uint32", "uint64"]), st.data()
+)
 def test_integers_of_every_width(kind: str, data: st.DataObject) -> None:
     bounds = np.iinfo(kind)
     times = data.draw(some(st.integers(int(bounds.min), min(int(bounds.max), 2**63 - 1))))
@@ -100,7 +115,7 @@ def test_floats_order_as_they_are(times: list[float]) -> None:
 def test_integers_among_floats(times: list[float]) -> None:
     # Chunks of a line each: a chunk of an integer does not know of the fractions in others.
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("recsys.data.text_reader.CHUNK_BYTES", 8)
+        patch.setattr("recsys.data.readers.text.CHUNK_BYTES", 8)
         check_csv([repr(time) for time in times], times)
 
 
@@ -111,19 +126,32 @@ def iso(moment: tuple[int, int], digits: int, zone: str) -> str:
     return f"{date.isoformat()}{'.' * (digits > 0)}{fraction}{zone}"
 
 
-@given(some(st.tuples(MOMENT, st.integers(0, 7))) | some(st.tuples(NEAR, st.integers(0, 9))), st.sampled_from(["", "Z"]))
-def test_iso_dates_of_any_number_of_digits(drawn: list[tuple[tuple[int, int], int]], zone: str) -> None:
+@given(
+    some(st.tuples(MOMENT, st.integers(0, 7))) | some(st.tuples(NEAR, st.integers(0, 9))),
+    st.sampled_from(["", "Z"]),
+)
+def test_iso_dates_of_any_number_of_digits(
+    drawn: list[tuple[tuple[int, int], int]], zone: str
+) -> None:
     texts = [iso(moment, digits, zone) for moment, digits in drawn]
-    times = [(seconds, nanoseconds // 10 ** (9 - digits) * 10 ** (9 - digits)) for (seconds, nanoseconds), digits in drawn]
+    times = [
+        (seconds, nanoseconds // 10 ** (9 - digits) * 10 ** (9 - digits))
+        for (seconds, nanoseconds), digits in drawn
+    ]
     check_csv(texts, times)
     check_parquet(pa.array(texts), times)
 
 
 @pytest.mark.parametrize("unit", ["s", "ms", "us", "ns"])
 @given(some(MOMENT) | some(NEAR), st.sampled_from([None, "UTC", "Europe/Paris"]))
-def test_timestamps_of_every_unit(unit: str, moments: list[tuple[int, int]], zone: str | None) -> None:
+def test_timestamps_of_every_unit(
+    unit: str, moments: list[tuple[int, int]], zone: str | None
+) -> None:
     per_second = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}[unit]
-    ticks = [seconds * per_second + nanoseconds // (10**9 // per_second) for seconds, nanoseconds in moments]
+    ticks = [
+        seconds * per_second + nanoseconds // (10**9 // per_second)
+        for seconds, nanoseconds in moments
+    ]
     ticks = [max(-(2**63), min(tick, 2**63 - 1)) for tick in ticks]
     check_parquet(pa.array(ticks, pa.timestamp(unit, zone)), ticks)
 
@@ -134,7 +162,12 @@ def test_int96_beyond_what_nanoseconds_reach(moments: list[tuple[int, int]]) -> 
     check_parquet(pa.array(ticks, pa.timestamp("us")), ticks, use_deprecated_int96_timestamps=True)
 
 
-@given(some(st.integers(0, 5).map(lambda step: 1_600_000_000_000_000_000 + step) | st.integers(-(2**62), 2**62)))
+@given(
+    some(
+        st.integers(0, 5).map(lambda step: 1_600_000_000_000_000_000 + step)
+        | st.integers(-(2**62), 2**62)
+    )
+)
 def test_int96_has_nanoseconds(ticks: list[int]) -> None:
     check_parquet(pa.array(ticks, pa.timestamp("ns")), ticks, use_deprecated_int96_timestamps=True)
 
@@ -144,7 +177,9 @@ def test_dates_and_categories_in_parquet() -> None:
     check_parquet(pa.array(days, pa.date32()), days)
     texts = ["2020-01-03", "2020-01-01T00:00:00.000000001", "2020-01-01", "2020-01-02"]
     check_parquet(pa.array(texts).dictionary_encode(), [3, 1.5, 1, 2])
-    check_parquet(pa.array(["1.5", "1.25", "1.75"], pa.string()).cast(pa.decimal128(9, 2)), [1.5, 1.25, 1.75])
+    check_parquet(
+        pa.array(["1.5", "1.25", "1.75"], pa.string()).cast(pa.decimal128(9, 2)), [1.5, 1.25, 1.75]
+    )
 
 
 @pytest.mark.parametrize(
@@ -160,7 +195,11 @@ def test_dates_and_categories_in_parquet() -> None:
         ("2020-01-01", "date", Fraction(1_577_836_800)),
         ("2020-01-01 00:00:00.1", "date", Fraction(15_778_368_001, 10)),
         ("1969-12-31T23:59:59.9999999Z", "zoned date", Fraction(-1, 10**7)),
-        ("9999-12-31T23:59:59.9999999+00:00", "zoned date", Fraction(253_402_300_800) - Fraction(1, 10**7)),
+        (
+            "9999-12-31T23:59:59.9999999+00:00",
+            "zoned date",
+            Fraction(253_402_300_800) - Fraction(1, 10**7),
+        ),
         ("2020-01-01T02:00:00.000000001+02:00", "zoned date", 1_577_836_800 + Fraction(1, 10**9)),
         ("2020-01-01T00:00:00.1234567891", None, None),
         ("9999-12-31.5", None, None),
@@ -177,11 +216,19 @@ def test_one_time(text: str, form: Any, expected: Fraction | None) -> None:
     times = parse_times(pa.array([text]), form)
     assert times is not None
     fraction = 0.0 if times.fraction is None else float(times.fraction[0])
-    assert int(times.whole[0]) + (Fraction(int(fraction), 10**9) if times.is_date else Fraction(fraction)) == expected
+    assert (
+        int(times.whole[0])
+        + (Fraction(int(fraction), 10**9) if times.is_date else Fraction(fraction))
+        == expected
+    )
 
 
 def spans(*columns: Times | None) -> list[Span]:
-    return [span_of(DataFile(f"{name}.csv"), times) for name, times in zip("abc", columns, strict=False) if times is not None]
+    return [
+        span_of(DataFile(f"{name}.csv"), times)
+        for name, times in zip("abc", columns, strict=False)
+        if times is not None
+    ]
 
 
 def numbers(*values: int) -> Times | None:
@@ -202,22 +249,35 @@ def dates(*texts: str) -> Times | None:
         (10**9, 0, "nanoseconds"),
     ],
 )
-@pytest.mark.parametrize(("second", "shown"), [(1_600_000_000, "2020-09-13 12:26:40"), (820_454_400, "1996-01-01 00:00:00")])
-def test_the_unit_is_recognised(per_second: int, start: int, unit: str, second: int, shown: str) -> None:
+@pytest.mark.parametrize(
+    ("second", "shown"),
+    [(1_600_000_000, "2020-09-13 12:26:40"), (820_454_400, "1996-01-01 00:00:00")],
+)
+def test_the_unit_is_recognised(
+    per_second: int, start: int, unit: str, second: int, shown: str
+) -> None:
     found = spans(numbers(start + second * per_second, start))
     assert describe_times(found) == f"times are {unit}, 1970-01-01 00:00:00 to {shown}"
 
 
 def test_numbers_without_a_unit_and_dates() -> None:
-    assert describe_times(spans(numbers(3, 20_200_101))) == "times are numbers of no known unit, 3 to 20200101"
-    assert describe_times(spans(from_floats(np.array([0.5, 2])))) == "times are numbers of no known unit, 0.5 to 2"
+    assert (
+        describe_times(spans(numbers(3, 20_200_101)))
+        == "times are numbers of no known unit, 3 to 20200101"
+    )
+    assert (
+        describe_times(spans(from_floats(np.array([0.5, 2]))))
+        == "times are numbers of no known unit, 0.5 to 2"
+    )
     found = spans(dates("2020-01-01", "2021-01-01T00:00:01.5"))
     assert describe_times(found) == "times are dates, 2020-01-01 00:00:00 to 2021-01-01 00:00:01"
     assert find_clock([]) is None
 
 
 def test_floats_below_zero() -> None:
-    times = [-math.inf, *sorted([-1e15, -1.5, -1.25, -1.0, -1e-300, -0.0, 1e-300, 0.5, 3.0, 1e15])][1:]
+    times = [-math.inf, *sorted([-1e15, -1.5, -1.25, -1.0, -1e-300, -0.0, 1e-300, 0.5, 3.0, 1e15])][
+        1:
+    ]
     column = from_floats(np.array(times))
     assert column is not None
     clock = find_clock(spans(column))
@@ -262,10 +322,17 @@ def test_unlike_times(columns: tuple[Times | None, ...], message: str) -> None:
 
 def test_a_given_split_of_two_units(prepared: Prepare, tmp_path: Path) -> None:
     for name, unit in (("train", 1), ("test", 1000)):
-        rows = "".join(f"{user},{user + step},{(1_600_000_000 + step) * unit}\n" for user in range(3) for step in range(3))
+        rows = "".join(
+            f"{user},{user + step},{(1_600_000_000 + step) * unit}\n"
+            for user in range(3)
+            for step in range(3)
+        )
         (tmp_path / f"{name}.csv").write_text("user,item,time\n" + rows)
     files = {"train": str(tmp_path / "train.csv"), "test": str(tmp_path / "test.csv")}
-    with pytest.raises(ValueError, match=r"^test\.csv: must have seconds as times like train\.csv, but got milliseconds\."):
+    with pytest.raises(
+        ValueError,
+        match=r"^test\.csv: must have seconds as times like train\.csv, but got milliseconds\.",
+    ):
         prepared(None, {"data.files": files})
 
 
@@ -274,7 +341,10 @@ def test_a_file_without_times_among_others(prepared: Prepare, tmp_path: Path) ->
     ids = {"user": [1, 1, 2], "item": [1, 2, 3]}
     pq.write_table(pa.table({**ids, "time": [1, 2, 3]}), tmp_path / "folder" / "a.parquet")
     pq.write_table(pa.table(ids), tmp_path / "folder" / "b.parquet")
-    with pytest.raises(ValueError, match=r"^b\.parquet: must have times like a\.parquet, but has no column with times\. Name it"):
+    with pytest.raises(
+        ValueError,
+        match=r"^b\.parquet: must have times like a\.parquet, but has no column with times\. Name it",
+    ):
         prepared(tmp_path / "folder", {"data.split": "random"})
 
 
@@ -283,10 +353,18 @@ def test_ticks_in_all_splits(prepared: Prepare, tmp_path: Path) -> None:
     step = np.random.default_rng(0).permutation(30)
     rows = [f"{t % 3},{t},{637_134_336_000_000_000 + t}" for t in step]
     # A duplicate one tick later says that the first pair is a low rating: the later counts.
-    text = "user,item,time,rating\n" + "".join(f"{row},5\n" for row in rows) + "0,0,637134336000000031,1\n"
+    text = (
+        "user,item,time,rating\n"
+        + "".join(f"{row},5\n" for row in rows)
+        + "0,0,637134336000000031,1\n"
+    )
     (tmp_path / "data.csv").write_text(text)
-    processed = prepared(tmp_path / "data.csv", {"data.split": "temporal", "data.test_fraction": 0.2})
+    processed = prepared(
+        tmp_path / "data.csv", {"data.split": "temporal", "data.test_fraction": 0.2}
+    )
     test = load(processed, "test", negatives=False).held_out
     assert test is not None
     assert sorted(test.item.tolist()) == [25, 26, 27, 28, 29]
-    assert processed.manifest.notes == ["times are .NET ticks, 2020-01-01 00:00:00 to 2020-01-01 00:00:00"]
+    assert processed.manifest.notes == [
+        "times are .NET ticks, 2020-01-01 00:00:00 to 2020-01-01 00:00:00"
+    ]

@@ -29,7 +29,9 @@ def _tree(pid: int) -> set[int]:
     for status in Path("/proc").glob("[0-9]*/stat"):
         with contextlib.suppress(OSError):
             # The name, in parentheses, may hold anything.
-            parents[int(status.parent.name)] = int(status.read_text(errors="replace").rpartition(")")[2].split()[1])
+            parents[int(status.parent.name)] = int(
+                status.read_text(errors="replace").rpartition(")")[2].split()[1]
+            )
     tree = {pid}
     while below := {child for child, parent in parents.items() if parent in tree} - tree:
         tree |= below

@@ -14,7 +14,7 @@ from typing import Any
 
 import optuna
 
-from ..small_search import logged_steps, logged_trials, open_optuna
+from tests.small_search import logged_steps, logged_trials, open_optuna
 
 ROOT = Path(__file__).parents[2]
 GIVE_UP_SECONDS = 240.0
@@ -30,7 +30,11 @@ class SearchProcess:
     def end(self) -> tuple[int, dict[str, Any], str]:
         """Wait for its end: the exit code, the JSON answer (empty if there is none), and what it wrote on standard error."""
         out, _ = self.process.communicate(timeout=GIVE_UP_SECONDS)
-        return self.process.returncode, json.loads(out) if out.strip() else {}, self.errors.read_text(encoding="utf-8")
+        return (
+            self.process.returncode,
+            json.loads(out) if out.strip() else {},
+            self.errors.read_text(encoding="utf-8"),
+        )
 
     def wait_until(self, reached: Callable[[], bool]) -> None:
         """Look again and again until the search has come so far."""
@@ -42,7 +46,9 @@ class SearchProcess:
 
 
 @contextmanager
-def started(folder: Path, *flags: object, told_in: Path | None = None, killed_at: str | None = None) -> Iterator[SearchProcess]:
+def started(
+    folder: Path, *flags: object, told_in: Path | None = None, killed_at: str | None = None
+) -> Iterator[SearchProcess]:
     """Start a search of the study `s` in `folder`; whatever is left of it is killed in the end.
 
     What it writes on standard error goes to a file in `told_in`, or else in `folder` too. `killed_at`: a point as
@@ -50,8 +56,22 @@ def started(folder: Path, *flags: object, told_in: Path | None = None, killed_at
     """
     errors = (told_in or folder) / f"errors-{time.monotonic_ns()}.txt"
     program = ["recsys.tune"] if killed_at is None else ["tests.faults.killed_at", killed_at]
-    command = [sys.executable, "-m", *program, "--dir", str(folder), "--name", "s", "--json", *map(str, flags)]
-    environment = {name: value for name, value in os.environ.items() if name not in ("RAY_ADDRESS", "MLFLOW_TRACKING_URI")}
+    command = [
+        sys.executable,
+        "-m",
+        *program,
+        "--dir",
+        str(folder),
+        "--name",
+        "s",
+        "--json",
+        *map(str, flags),
+    ]
+    environment = {
+        name: value
+        for name, value in os.environ.items()
+        if name not in ("RAY_ADDRESS", "MLFLOW_TRACKING_URI")
+    }
     with errors.open("w") as stream:
         process = subprocess.Popen(
             command,
@@ -90,5 +110,7 @@ def check_complete(folder: Path, uri: str, n_trials: int) -> None:
     assert [int(run.data.tags["trial"]) for run in runs] == list(range(n_trials))
     assert {run.info.status for run in runs} == {"FINISHED"}
     for trial, run in zip(trials, runs, strict=True):
-        assert sorted(trial.intermediate_values) == list(range(1, max(trial.intermediate_values) + 1))
+        assert sorted(trial.intermediate_values) == list(
+            range(1, max(trial.intermediate_values) + 1)
+        )
         assert logged_steps(uri, run, "val_ndcg_at_10") == sorted(trial.intermediate_values)

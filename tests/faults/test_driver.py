@@ -10,10 +10,15 @@ from pathlib import Path
 
 import pytest
 
-from recsys.config_files import dump_yaml
-
-from ..small_search import SPACE, ratings_csv
-from .search_process import SearchProcess, check_complete, n_reports, read_trials, started
+from recsys.config.files import dump_yaml
+from tests.faults.search_process import (
+    SearchProcess,
+    check_complete,
+    n_reports,
+    read_trials,
+    started,
+)
+from tests.small_search import SPACE, ratings_csv
 
 N_TRIALS, N_EPOCHS = 8, 6
 GOES_ON = "goes on with: python -m recsys.tune --name s --resume"
@@ -28,14 +33,25 @@ def folder(tmp_path: Path) -> Path:
 
 def flags(folder: Path) -> list[object]:
     return [
-        *("--space", folder / "space.yaml", "--data", folder / "ratings.csv", "--trials", N_TRIALS, "--max-epochs", N_EPOCHS),
+        *(
+            "--space",
+            folder / "space.yaml",
+            "--data",
+            folder / "ratings.csv",
+            "--trials",
+            N_TRIALS,
+            "--max-epochs",
+            N_EPOCHS,
+        ),
         *("--set", "training.batch_size=32", "--set", "study.grace_period=2"),
     ]
 
 
 def orphans(folder: Path) -> list[str]:
     """Command lines of processes that a search in `folder` has left: Ray's and its workers'."""
-    found = subprocess.run(["ps", "-eo", "pid,args"], capture_output=True, text=True, check=True).stdout.splitlines()
+    found = subprocess.run(
+        ["ps", "-eo", "pid,args"], capture_output=True, text=True, check=True
+    ).stdout.splitlines()
     return [line for line in found if str(folder) in line or "TrialRunner" in line]
 
 
@@ -64,7 +80,9 @@ def test_a_killed_driver_loses_nothing(folder: Path, reports: int) -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_an_interrupted_search_prints_the_command_that_goes_on(folder: Path, number: signal.Signals) -> None:
+def test_an_interrupted_search_prints_the_command_that_goes_on(
+    folder: Path, number: signal.Signals
+) -> None:
     with started(folder, *flags(folder)) as search:
         search.wait_until(lambda: n_reports(folder) >= 3)
         search.process.send_signal(number)
@@ -73,14 +91,20 @@ def test_an_interrupted_search_prints_the_command_that_goes_on(folder: Path, num
     assert answer["counts"]["unfinished"] > 0
     assert "Traceback" not in errors
     command = shlex.split(errors.splitlines()[-1].partition("go on with: python ")[2])
-    resumed = subprocess.run([sys.executable, *command], capture_output=True, text=True, check=False, env={**os.environ})
+    resumed = subprocess.run(
+        [sys.executable, *command], capture_output=True, text=True, check=False, env={**os.environ}
+    )
     assert resumed.returncode == 0, resumed.stderr
     check_complete(folder, answer["mlflow"]["tracking_uri"], N_TRIALS)
 
 
 def n_children(search: SearchProcess) -> int:
     """Processes that the driver has started itself: those of Ray."""
-    return len(Path(f"/proc/{search.process.pid}/task/{search.process.pid}/children").read_text(encoding="ascii").split())
+    return len(
+        Path(f"/proc/{search.process.pid}/task/{search.process.pid}/children")
+        .read_text(encoding="ascii")
+        .split()
+    )
 
 
 def told(search: SearchProcess) -> str:
@@ -90,7 +114,10 @@ def told(search: SearchProcess) -> str:
 @pytest.mark.parametrize("moment", ["while Ray starts", "before the first trial"])
 def test_sigterm_before_there_is_a_trial(folder: Path, moment: str) -> None:
     with started(folder, *flags(folder)) as search:
-        come = {"while Ray starts": lambda: n_children(search) > 0, "before the first trial": lambda: GOES_ON in told(search)}
+        come = {
+            "while Ray starts": lambda: n_children(search) > 0,
+            "before the first trial": lambda: GOES_ON in told(search),
+        }
         search.wait_until(come[moment])
         search.process.send_signal(signal.SIGTERM)
         code, _, errors = search.end()
@@ -100,7 +127,10 @@ def test_sigterm_before_there_is_a_trial(folder: Path, moment: str) -> None:
     if moment == "while Ray starts":
         assert last == "Interrupted before the search began; nothing of it is kept. Start it again."
     else:
-        assert last == f"Interrupted. What was reported is kept; go on with: {GOES_ON.partition(': ')[2]} --dir {folder}"
+        assert (
+            last
+            == f"Interrupted. What was reported is kept; go on with: {GOES_ON.partition(': ')[2]} --dir {folder}"
+        )
 
 
 def test_a_finished_study_is_extended_and_started_by_the_same_command(folder: Path) -> None:
@@ -116,10 +146,15 @@ def test_a_finished_study_is_extended_and_started_by_the_same_command(folder: Pa
 
 
 def test_a_second_driver_is_refused(folder: Path) -> None:
-    with started(folder, *flags(folder), "--max-epochs", "100000", "--set", "study.grace_period=90000") as search:
+    with started(
+        folder, *flags(folder), "--max-epochs", "100000", "--set", "study.grace_period=90000"
+    ) as search:
         search.wait_until(lambda: n_reports(folder) >= 1)
         with started(folder, "--resume") as second:
             code, _, errors = second.end()
         assert code == 2
-        assert f"error: {folder / 'studies' / 's'}: must be searched by one process at a time, but got " in errors
+        assert (
+            f"error: {folder / 'studies' / 's'}: must be searched by one process at a time, but got "
+            in errors
+        )
         assert search.process.poll() is None

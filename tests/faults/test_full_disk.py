@@ -11,12 +11,11 @@ from typing import Any
 
 import pytest
 
-from recsys.config_files import dump_yaml
-from recsys.search import lease
-
-from ..search.test_lease import wait_for_beats
-from ..small_search import SPACE, ratings_csv
-from .search_process import check_complete, n_reports, started
+from recsys.config.files import dump_yaml
+from recsys.search.record import lease
+from tests.faults.search_process import check_complete, n_reports, started
+from tests.search.record.test_lease import wait_for_beats
+from tests.small_search import SPACE, ratings_csv
 
 N_TRIALS, N_EPOCHS = 8, 60
 NO_ROOM = "(No space left on device|database or disk is full)"
@@ -49,8 +48,24 @@ def flags(folder: Path, space: dict[str, Any], uri: str) -> list[object]:
     (folder / "space.yaml").write_text(dump_yaml(space))
     (folder / "ratings.csv").write_text(ratings_csv())
     return [
-        *("--space", folder / "space.yaml", "--data", folder / "ratings.csv", "--trials", N_TRIALS, "--max-epochs", N_EPOCHS),
-        *("--set", "training.batch_size=32", "--set", "study.grace_period=20", "--set", f"tracking.uri={uri}"),
+        *(
+            "--space",
+            folder / "space.yaml",
+            "--data",
+            folder / "ratings.csv",
+            "--trials",
+            N_TRIALS,
+            "--max-epochs",
+            N_EPOCHS,
+        ),
+        *(
+            "--set",
+            "training.batch_size=32",
+            "--set",
+            "study.grace_period=20",
+            "--set",
+            f"tracking.uri={uri}",
+        ),
     ]
 
 
@@ -74,7 +89,9 @@ def fill(file: Path, left: int) -> None:
     ],
     ids=["driver", "worker"],
 )
-def test_a_search_ends_and_goes_on_once_there_is_room(disk: Path, left: int, space: dict[str, Any]) -> None:
+def test_a_search_ends_and_goes_on_once_there_is_room(
+    disk: Path, left: int, space: dict[str, Any]
+) -> None:
     study, uri = disk / "studies" / "s", f"sqlite:///{disk.parent / 'mlflow.db'}"
     with started(disk, *flags(disk, space, uri), told_in=disk.parent) as search:
         search.wait_until(lambda: n_reports(disk) >= 5)
@@ -115,7 +132,11 @@ def test_the_disk_of_mlflow_is_full(disk: Path) -> None:
     assert warnings[1].endswith("; --resume sends them.")
     with started(folder, "--resume") as search:
         code, _, errors = search.end()
-    check_told(f"error: tracking.uri: must be a reachable MLflow store, but got {re.escape(uri)}.*{NO_ROOM}.*", code, errors)
+    check_told(
+        f"error: tracking.uri: must be a reachable MLflow store, but got {re.escape(uri)}.*{NO_ROOM}.*",
+        code,
+        errors,
+    )
     (disk / "filler").unlink()
     with started(folder, "--resume") as search:
         code, again, errors = search.end()
@@ -124,7 +145,9 @@ def test_the_disk_of_mlflow_is_full(disk: Path) -> None:
     check_complete(folder, uri, N_TRIALS)
 
 
-def test_the_holder_of_a_study_shows_that_it_lives(disk: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_holder_of_a_study_shows_that_it_lives(
+    disk: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(lease, "BEAT_SECONDS", 0.01)
     with lease.hold(disk):
         fill(disk / "filler", 0)
@@ -135,5 +158,7 @@ def check_told(expected: str, code: int, errors: str) -> None:
     assert code == 1, errors
     *_, told, how_to_go_on = errors.splitlines()
     assert re.fullmatch(expected, told), told
-    assert how_to_go_on.startswith("What was reported is kept; go on with: python -m recsys.tune --name s --resume")
+    assert how_to_go_on.startswith(
+        "What was reported is kept; go on with: python -m recsys.tune --name s --resume"
+    )
     assert "Traceback" not in errors

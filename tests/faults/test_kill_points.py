@@ -5,18 +5,17 @@ from pathlib import Path
 
 from mlflow.tracking import MlflowClient
 
-from recsys.config_files import dump_yaml
-
-from ..small_search import SPACE, ratings_csv
-from .search_process import check_complete, read_trials, started
+from recsys.config.files import dump_yaml
+from tests.faults.search_process import check_complete, read_trials, started
+from tests.small_search import SPACE, ratings_csv
 
 N_TRIALS, N_EPOCHS = 8, 3
 POINTS = [
-    "after recsys.search.study_files:create_study 1",  # the folder of the study has not its name yet
-    "after recsys.search.record:StudyRecord.ask 2",  # a trial has its number and no config
-    "before recsys.search.record:StudyRecord.report 2",  # a worker has told an epoch that nobody wrote
-    "before recsys.search.record:StudyRecord.finish 1",  # the last epoch of a trial is there, its end is not
-    "after recsys.search.record:StudyRecord.finish 1",  # MLflow is not told of a trial's end, its checkpoint is there
+    "after recsys.search.record.study_files:create_study 1",  # the folder of the study has not its name yet
+    "after recsys.search.record.record:StudyRecord.ask 2",  # a trial has its number and no config
+    "before recsys.search.record.record:StudyRecord.report 2",  # a worker has told an epoch that nobody wrote
+    "before recsys.search.record.record:StudyRecord.finish 1",  # the last epoch of a trial is there, its end is not
+    "after recsys.search.record.record:StudyRecord.finish 1",  # MLflow is not told of a trial's end, its checkpoint is there
     "after recsys.tracking.study_runs:StudyRuns.end_trial 1",  # MLflow is to be told, its checkpoint is there
     "after recsys.tracking.sending:RunSender.send 6",  # MLflow was told, and it is not noted
     "before recsys.search.session:write_results 1",  # all trials have ended
@@ -26,7 +25,14 @@ POINTS = [
 def test_a_driver_killed_at_each_point_loses_and_doubles_nothing(tmp_path: Path) -> None:
     (tmp_path / "ratings.csv").write_text(ratings_csv())
     (tmp_path / "space.yaml").write_text(dump_yaml(SPACE))
-    flags = ["--space", tmp_path / "space.yaml", "--data", tmp_path / "ratings.csv", "--trials", N_TRIALS]
+    flags = [
+        "--space",
+        tmp_path / "space.yaml",
+        "--data",
+        tmp_path / "ratings.csv",
+        "--trials",
+        N_TRIALS,
+    ]
     flags += ["--max-epochs", N_EPOCHS, "--resume-auto", "--concurrent", 1]
     for point in POINTS:
         before = read_trials(tmp_path)
@@ -35,17 +41,28 @@ def test_a_driver_killed_at_each_point_loses_and_doubles_nothing(tmp_path: Path)
         assert code == -signal.SIGKILL, f"{point}: {errors}"
         after = read_trials(tmp_path)
         for trial in before:
-            assert trial.intermediate_values.items() <= after[trial.number].intermediate_values.items(), point
+            assert (
+                trial.intermediate_values.items() <= after[trial.number].intermediate_values.items()
+            ), point
             assert not trial.state.is_finished() or after[trial.number] == trial, point
     with started(tmp_path, *flags) as search:
         code, answer, errors = search.end()
     assert code == 0, errors
-    assert sum(answer["counts"].values()) == answer["counts"]["complete"] + answer["counts"]["pruned"] == N_TRIALS
+    assert (
+        sum(answer["counts"].values())
+        == answer["counts"]["complete"] + answer["counts"]["pruned"]
+        == N_TRIALS
+    )
     uri = answer["mlflow"]["tracking_uri"]
     check_complete(tmp_path, uri, N_TRIALS)
     experiment = MlflowClient(tracking_uri=uri).get_experiment_by_name("recsys")
     assert experiment is not None
-    (parent,) = MlflowClient(tracking_uri=uri).search_runs([experiment.experiment_id], "tags.kind = 'study'")
-    assert (parent.info.run_id, parent.info.status) == (answer["mlflow"]["parent_run_id"], "FINISHED")
+    (parent,) = MlflowClient(tracking_uri=uri).search_runs(
+        [experiment.experiment_id], "tags.kind = 'study'"
+    )
+    assert (parent.info.run_id, parent.info.status) == (
+        answer["mlflow"]["parent_run_id"],
+        "FINISHED",
+    )
     kept = [path for path in (tmp_path / "studies/s/trials").rglob("*") if path.is_file()]
     assert sorted(path.name for path in kept) == ["weights.safetensors"] * 3

@@ -6,12 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from recsys.config_files import dump_yaml
-
-from ..small_search import SPACE, logged_steps, logged_trials, ratings_csv
-from ..tracking.faulty import FaultyServer
-from ..tracking.server import Server, running_server
-from .search_process import SearchProcess, n_reports, read_trials, started
+from recsys.config.files import dump_yaml
+from tests.faults.search_process import SearchProcess, n_reports, read_trials, started
+from tests.small_search import SPACE, logged_steps, logged_trials, ratings_csv
+from tests.tracking.faulty import FaultyServer
+from tests.tracking.server import Server, running_server
 
 N_TRIALS = 6
 AWAY, KEPT = " does not answer (", " operations are kept in "
@@ -32,15 +31,35 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 def flags(folder: Path, uri: str) -> list[object]:
     return [
-        *("--space", folder / "space.yaml", "--data", folder / "ratings.csv", "--trials", N_TRIALS, "--max-epochs", 4),
-        *("--set", "training.batch_size=16", "--set", f"tracking.uri={uri}", "--set", f"tracking.experiment={folder.name}"),
+        *(
+            "--space",
+            folder / "space.yaml",
+            "--data",
+            folder / "ratings.csv",
+            "--trials",
+            N_TRIALS,
+            "--max-epochs",
+            4,
+        ),
+        *(
+            "--set",
+            "training.batch_size=16",
+            "--set",
+            f"tracking.uri={uri}",
+            "--set",
+            f"tracking.experiment={folder.name}",
+        ),
     ]
 
 
 def check_sent(folder: Path, uri: str) -> None:
     """MLflow has a run for each trial and each epoch of it, once."""
     runs, trials = logged_trials(uri, folder.name), read_trials(folder)
-    assert [int(run.data.tags["trial"]) for run in runs] == list(range(N_TRIALS)) == [trial.number for trial in trials]
+    assert (
+        [int(run.data.tags["trial"]) for run in runs]
+        == list(range(N_TRIALS))
+        == [trial.number for trial in trials]
+    )
     for run, trial in zip(runs, trials, strict=True):
         assert run.info.status == "FINISHED"
         assert run.data.params["seed"]
@@ -66,9 +85,14 @@ def go_on(server: Server) -> None:
     server.send_signal(signal.SIGCONT)
 
 
-@pytest.mark.parametrize(("leave", "come_back"), [(Server.kill, Server.start), (stop, go_on)], ids=["killed", "hangs"])
+@pytest.mark.parametrize(
+    ("leave", "come_back"), [(Server.kill, Server.start), (stop, go_on)], ids=["killed", "hangs"]
+)
 def test_a_server_that_is_away_until_the_end(
-    folder: Path, server: Server, leave: Callable[[Server], None], come_back: Callable[[Server], None]
+    folder: Path,
+    server: Server,
+    leave: Callable[[Server], None],
+    come_back: Callable[[Server], None],
 ) -> None:
     with started(folder, *flags(folder, server.uri)) as search:
         search.wait_until(lambda: n_reports(folder) >= 2)

@@ -10,11 +10,10 @@ from typing import Any
 import pytest
 from mlflow.tracking import MlflowClient
 
-from recsys.config_files import dump_yaml
-
-from ..small_search import SPACE, logged_steps, logged_trials, open_optuna, ratings_csv
-from .listening import listening
-from .search_process import GIVE_UP_SECONDS, n_reports, started
+from recsys.config.files import dump_yaml
+from tests.faults.listening import listening
+from tests.faults.search_process import GIVE_UP_SECONDS, n_reports, started
+from tests.small_search import SPACE, logged_steps, logged_trials, open_optuna, ratings_csv
 
 N_TRIALS = 3
 
@@ -33,9 +32,21 @@ def leftovers(folder: Path) -> list[str]:
 
 
 def test_two_first_searches(folder: Path) -> None:
-    flags = ["--space", folder / "space.yaml", "--data", folder / "ratings.csv", "--trials", N_TRIALS, "--max-epochs", 2]
+    flags = [
+        "--space",
+        folder / "space.yaml",
+        "--data",
+        folder / "ratings.csv",
+        "--trials",
+        N_TRIALS,
+        "--max-epochs",
+        2,
+    ]
     flags += ["--dir", folder / "exp", "--set", "training.batch_size=128", "--concurrent", 1]
-    with started(folder, *flags, "--name", "s") as one, started(folder, *flags, "--name", "two") as two:
+    with (
+        started(folder, *flags, "--name", "s") as one,
+        started(folder, *flags, "--name", "two") as two,
+    ):
         one.wait_until(lambda: n_reports(folder / "exp") >= 1)
         addresses = listening(one.process.pid)
         ended = {name: search.end() for name, search in {"s": one, "two": two}.items()}
@@ -47,7 +58,9 @@ def test_two_first_searches(folder: Path) -> None:
         assert code == 0, errors
         assert "Traceback" not in errors
         trials = open_optuna(folder / "exp" / "studies" / name).trials
-        assert [(t.number, t.state.name in ("COMPLETE", "PRUNED")) for t in trials] == [(n, True) for n in range(N_TRIALS)]
+        assert [(t.number, t.state.name in ("COMPLETE", "PRUNED")) for t in trials] == [
+            (n, True) for n in range(N_TRIALS)
+        ]
     uri = f"sqlite:///{folder / 'exp' / 'mlflow.db'}"
     runs = logged_trials(uri, "recsys")
     assert Counter(run.data.tags["study"] for run in runs) == {"s": N_TRIALS, "two": N_TRIALS}
@@ -57,20 +70,36 @@ def test_two_first_searches(folder: Path) -> None:
         assert run.data.tags["mlflow.parentRunId"] == answers[study]["mlflow"]["parent_run_id"]
         epochs = answers[study]["trials"][int(run.data.tags["trial"])]["epochs"]
         assert logged_steps(uri, run, "val_ndcg_at_10") == list(range(1, epochs + 1))
-    assert [found.name for found in MlflowClient(tracking_uri=uri).search_experiments()].count("recsys") == 1
+    assert [found.name for found in MlflowClient(tracking_uri=uri).search_experiments()].count(
+        "recsys"
+    ) == 1
     assert len(list((folder / "exp" / "processed").glob("*/manifest.json"))) == 1
     assert leftovers(folder) == []
 
 
 def test_two_first_preprocessings_of_the_same_data(folder: Path) -> None:
-    command = [sys.executable, "-m", "recsys.preprocess", "--data", "ratings.csv", "--dir", "exp", "--json"]
+    command = [
+        sys.executable,
+        "-m",
+        "recsys.preprocess",
+        "--data",
+        "ratings.csv",
+        "--dir",
+        "exp",
+        "--json",
+    ]
     pipe = subprocess.PIPE
-    processes = [subprocess.Popen(command, cwd=folder, stdout=pipe, stderr=pipe, text=True) for _ in range(2)]
+    processes = [
+        subprocess.Popen(command, cwd=folder, stdout=pipe, stderr=pipe, text=True) for _ in range(2)
+    ]
     told = [process.communicate(timeout=GIVE_UP_SECONDS) for process in processes]
     assert [process.returncode for process in processes] == [0, 0], told
     first, second = (json.loads(out) for out, _ in told)
     assert first == second
     assert (first["n_users"], first["n_interactions"]) == (60, 840)
     manifest = json.loads((folder / first["path"] / "manifest.json").read_text())
-    assert {path.name for path in (folder / first["path"]).iterdir()} == {*manifest["files"], "manifest.json"}
+    assert {path.name for path in (folder / first["path"]).iterdir()} == {
+        *manifest["files"],
+        "manifest.json",
+    }
     assert leftovers(folder) == []

@@ -12,10 +12,9 @@ import pytest
 import ray
 import torch
 
-from recsys.search import study, trial
-from recsys.search.trial import TrialRunner
-
-from ..small_search import Results, logged_trials, search
+from recsys.search.tuning import run, trainable
+from recsys.search.tuning.trainable import TrialRunner
+from tests.small_search import Results, logged_trials, search
 
 N_EPOCHS = 4
 DEATHS = {1: 1, 2: 2}
@@ -26,7 +25,7 @@ class DyingRunner(TrialRunner):
     """A worker that saves each epoch, and is killed by the system within the third epoch of some trials."""
 
     def setup(self, *arguments: Any, **named: Any) -> None:
-        trial.CHECKPOINT_SECONDS, trial.CHECKPOINT_SHARE = 0.0, 1e9
+        trainable.CHECKPOINT_SECONDS, trainable.CHECKPOINT_SHARE = 0.0, 1e9
         super().setup(*arguments, **named)
 
     def step(self) -> dict[str, Any]:
@@ -48,16 +47,29 @@ def test_a_worker_that_is_killed_within_an_epoch(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(study, "TrialRunner", DyingRunner)
-    values = {"study.n_trials": 4, "training.max_epochs": N_EPOCHS, "study.grace_period": N_EPOCHS, "resources.max_failures": 1}
+    monkeypatch.setattr(run, "TrialRunner", DyingRunner)
+    values = {
+        "study.n_trials": 4,
+        "training.max_epochs": N_EPOCHS,
+        "study.grace_period": N_EPOCHS,
+        "resources.max_failures": 1,
+    }
     results = Results()
-    searched = search(ratings, tmp_path, {**values, "training.batch_size": 4}, callbacks=[results], tracked=True)
-    assert sorted(path.name for path in (searched.folder / "deaths").iterdir()) == ["1-0", "2-0", "2-1"]
+    searched = search(
+        ratings, tmp_path, {**values, "training.batch_size": 4}, callbacks=[results], tracked=True
+    )
+    assert sorted(path.name for path in (searched.folder / "deaths").iterdir()) == [
+        "1-0",
+        "2-0",
+        "2-1",
+    ]
     # Killed once: the next worker goes on after the second epoch, which it tells again.
     assert epochs_by_worker(results, 1) == [[1, 2], [2, 3, 4]]
     # Killed as often as it is retried, and once more.
     assert epochs_by_worker(results, 2) == [[1, 2], [2]]
-    states = {number: (summary.state, summary.epochs) for number, summary in searched.trials.items()}
+    states = {
+        number: (summary.state, summary.epochs) for number, summary in searched.trials.items()
+    }
     assert states == {0: ("complete", 4), 1: ("complete", 4), 2: ("failed", 2), 3: ("complete", 4)}
     runs = logged_trials(f"sqlite:///{tmp_path / 'mlflow.db'}", "recsys")
     assert [run.info.status for run in runs] == ["FINISHED", "FINISHED", "FAILED", "FINISHED"]
@@ -90,13 +102,17 @@ def test_a_worker_that_is_killed_between_two_trials(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(study, "TrialRunner", DyingBetweenRunner)
+    monkeypatch.setattr(run, "TrialRunner", DyingBetweenRunner)
     values = {"study.n_trials": 4, "study.max_concurrent": 1, "study.grace_period": 3}
     searched = search(ratings, tmp_path, values, tracked=True)
     assert (searched.folder / "killed").exists()
-    assert {number: summary.state for number, summary in searched.trials.items()} == dict.fromkeys(range(4), "complete")
+    assert {number: summary.state for number, summary in searched.trials.items()} == dict.fromkeys(
+        range(4), "complete"
+    )
     runs = logged_trials(f"sqlite:///{tmp_path / 'mlflow.db'}", "recsys")
-    assert [(run.data.tags["trial"], run.info.status) for run in runs] == [(str(number), "FINISHED") for number in range(4)]
+    assert [(run.data.tags["trial"], run.info.status) for run in runs] == [
+        (str(number), "FINISHED") for number in range(4)
+    ]
 
 
 class LimitedRunner(TrialRunner):
@@ -114,13 +130,21 @@ def test_a_trial_without_enough_memory_fails_alone(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(study, "TrialRunner", LimitedRunner)
+    monkeypatch.setattr(run, "TrialRunner", LimitedRunner)
     # Of 60 users and 80 items: 2.2 GB, and then the moments.
     space = {
-        "parameters": {"model.embedding_dim": {"choices": [8, 4_000_000]}, "training.learning_rate": {"low": 1e-3, "high": 0.1}},
+        "parameters": {
+            "model.embedding_dim": {"choices": [8, 4_000_000]},
+            "training.learning_rate": {"low": 1e-3, "high": 0.1},
+        },
         "warm_start": [{"model.embedding_dim": 4_000_000, "training.learning_rate": 0.01}],
     }
-    values = {"model.name": "inner_product", "model.embedding_dim": 8, "study.sampler": "qmc", "resources.max_failures": 1}
+    values = {
+        "model.name": "inner_product",
+        "model.embedding_dim": 8,
+        "study.sampler": "qmc",
+        "resources.max_failures": 1,
+    }
     searched = search(ratings, tmp_path, {**values, "study.n_trials": 6}, space)
     by_size: dict[int, set[str]] = {8: set(), 4_000_000: set()}
     for summary in searched.outcome.summaries:
@@ -148,12 +172,12 @@ ON_A_GPU = """
 import sys
 from pathlib import Path
 import ray
-from recsys.search import study
+from recsys.search.tuning import run
 from tests.faults.test_worker import FullGpuRunner
 from tests.small_search import search
 
 ray.init(num_cpus=2, num_gpus=1, include_dashboard=False)
-study.TrialRunner = FullGpuRunner
+run.TrialRunner = FullGpuRunner
 values = {"resources.cpu": 0.5, "resources.gpu": 0.25, "study.n_trials": 4, "training.max_epochs": 2, "study.grace_period": 2}
 searched = search(Path(sys.argv[1]), Path(sys.argv[2]), values)
 assert [s.state for s in searched.outcome.summaries] == ["complete"] * 4, searched.outcome
@@ -162,7 +186,14 @@ assert [s.state for s in searched.outcome.summaries] == ["complete"] * 4, search
 
 def test_a_retry_after_a_full_gpu_has_twice_the_share(ratings: Path, tmp_path: Path) -> None:
     command = [sys.executable, "-c", ON_A_GPU, str(ratings), str(tmp_path)]
-    done = subprocess.run(command, cwd=Path(__file__).parents[2], capture_output=True, text=True, timeout=240, check=False)
+    done = subprocess.run(
+        command,
+        cwd=Path(__file__).parents[2],
+        capture_output=True,
+        text=True,
+        timeout=240,
+        check=False,
+    )
     assert done.returncode == 0, done.stderr
     shares: dict[str, list[float]] = {}
     for line in (tmp_path / "studies" / "s" / "shares").read_text().splitlines():

@@ -1,12 +1,12 @@
 import pytest
 import torch
 
-from recsys.config import ModelConfig
+from recsys.config.schema import ModelConfig
+from recsys.kernels.lookup import Lookup, rows_of
 from recsys.models import MODELS, Model, Side, build_model
 from recsys.models.gmf import GMF
 from recsys.models.inner_product import InnerProduct
 from recsys.models.layers import Tower
-from recsys.models.lookup import Lookup, rows_of
 from recsys.models.mlp import MLP
 from recsys.models.neumf import NeuMF
 
@@ -42,7 +42,9 @@ def test_many_users_at_once_get_the_logits_of_each_alone(name: str) -> None:
     # From 16 users on torch computes the tower's layers for all items by another library.
     model = build(name, embedding_dim=5, n_layers=4)
     user, item = torch.arange(20) % N_USERS, torch.arange(N_ITEMS)
-    torch.testing.assert_close(model(user, item), torch.cat([model(one, item) for one in torch.split(user, 1)]))
+    torch.testing.assert_close(
+        model(user, item), torch.cat([model(one, item) for one in torch.split(user, 1)])
+    )
 
 
 @pytest.mark.parametrize("name", MODELS)
@@ -62,7 +64,9 @@ def test_inner_product_by_hand() -> None:
         model.intercepts.everywhere.fill_(0.5)
         model.intercepts.user[1] = 10
         model.intercepts.item[4] = 100
-    assert model(torch.tensor([1]), torch.tensor([[4]])).item() == pytest.approx(3 - 10 + 0.5 + 10 + 100)
+    assert model(torch.tensor([1]), torch.tensor([[4]])).item() == pytest.approx(
+        3 - 10 + 0.5 + 10 + 100
+    )
 
 
 def test_gmf_by_hand() -> None:
@@ -78,7 +82,10 @@ def test_gmf_by_hand() -> None:
 def test_mlp_equals_a_tower_on_the_concatenation() -> None:
     model = build("mlp", embedding_dim=4, n_layers=2, bias=False)
     assert isinstance(model, MLP)
-    fill(model, {"tower.biases.0": [0.1 * n for n in range(8)], "tower.biases.1": [-0.2, 0.3, 0.0, 0.5]})
+    fill(
+        model,
+        {"tower.biases.0": [0.1 * n for n in range(8)], "tower.biases.1": [-0.2, 0.3, 0.0, 0.5]},
+    )
     user, item = torch.tensor([2]), torch.tensor([[9]])
     pair = torch.cat([model.users.weight[2], model.items.weight[9]])
     first = torch.cat([model.tower.of_user, model.tower.of_item], dim=1)
@@ -93,7 +100,12 @@ def test_neumf_adds_gmf_and_mlp_with_their_own_embeddings() -> None:
     assert isinstance(neumf, NeuMF)
     pairs = {"product_users": "users", "product_items": "items", "product_output": "weight"}
     gmf.load_state_dict({**gmf.state_dict(), **_renamed(neumf, pairs)})
-    pairs = {"tower_users": "users", "tower_items": "items", "tower_output": "output", "tower": "tower"}
+    pairs = {
+        "tower_users": "users",
+        "tower_items": "items",
+        "tower_output": "output",
+        "tower": "tower",
+    }
     mlp.load_state_dict({**mlp.state_dict(), **_renamed(neumf, pairs)})
     user, item = torch.tensor([1, 4]), torch.tensor([[0, 3], [7, 7]])
     torch.testing.assert_close(neumf(user, item), gmf(user, item) + mlp(user, item))
@@ -116,7 +128,9 @@ def test_a_product_part_starts_as_the_inner_product_and_alive() -> None:
     for name in ("gmf", "neumf"):
         model = build(name, init_std=0.01)
         model(user, item).square().sum().backward()
-        assert all(weight.grad is not None and weight.grad.abs().sum() > 0 for weight in model.parameters())
+        assert all(
+            weight.grad is not None and weight.grad.abs().sum() > 0 for weight in model.parameters()
+        )
 
 
 def test_tower_widths_halve_and_stay_at_least_one() -> None:
@@ -136,8 +150,12 @@ def test_weights_come_from_the_generator_alone(name: str) -> None:
     assert torch.equal(torch.get_rng_state(), before)
     torch.manual_seed(2)
     same, other = build(name, seed=5), build(name, seed=6)
-    assert all(torch.equal(a, b) for a, b in zip(first.parameters(), same.parameters(), strict=True))
-    assert any(not torch.equal(a, b) for a, b in zip(first.parameters(), other.parameters(), strict=True))
+    assert all(
+        torch.equal(a, b) for a, b in zip(first.parameters(), same.parameters(), strict=True)
+    )
+    assert any(
+        not torch.equal(a, b) for a, b in zip(first.parameters(), other.parameters(), strict=True)
+    )
 
 
 def test_embeddings_start_with_the_wanted_spread_and_intercepts_at_zero() -> None:
@@ -146,7 +164,11 @@ def test_embeddings_start_with_the_wanted_spread_and_intercepts_at_zero() -> Non
     assert isinstance(model, NeuMF)
     assert model.tower_items.weight.std().item() == pytest.approx(0.05, rel=0.03)
     assert all(not bias.any() for bias in model.intercepts.parameters())
-    assert not [name for name, _ in build("mlp", bias=False).named_parameters() if name.startswith("intercepts")]
+    assert not [
+        name
+        for name, _ in build("mlp", bias=False).named_parameters()
+        if name.startswith("intercepts")
+    ]
 
 
 @pytest.mark.parametrize("name", ["mlp", "neumf"])

@@ -11,14 +11,15 @@ from tempfile import gettempdir
 
 from optuna.trial import FrozenTrial
 
-from recsys.object_store import fetch, open_folder
-from recsys.search.study_storage import JOURNAL, load_study
-
-from ..faults.search_process import SearchProcess
+from recsys.search.record.study_storage import JOURNAL, load_study
+from recsys.storage.s3 import fetch, open_folder
+from tests.faults.search_process import SearchProcess
 
 
 @contextmanager
-def started(command: str, folder: Path, environment: Mapping[str, str], *flags: object) -> Iterator[SearchProcess]:
+def started(
+    command: str, folder: Path, environment: Mapping[str, str], *flags: object
+) -> Iterator[SearchProcess]:
     """Start a command whose temporary files go to `folder`; it is killed in the end with all that it has started."""
     folder.mkdir()
     with (folder / "errors").open("w") as errors:

@@ -4,18 +4,19 @@ from pathlib import Path
 
 import pytest
 
-from recsys.config import replace_values
+from recsys.config.schema import replace_values
 from recsys.search import session
-from recsys.search.record import trial_seed
+from recsys.search.record.record import trial_seed
 from recsys.tracking.runs import open_tracking
 from recsys.tracking.study_runs import StudyRuns, open_study_runs
-
-from ..small_search import Searched, logged_steps, logged_trials, search
+from tests.small_search import Searched, logged_steps, logged_trials, search
 
 
 def open_runs(searched: Searched, uri: str, folder: Path) -> StudyRuns:
     config = replace_values(searched.config, {"tracking.uri": uri})
-    return open_study_runs(config, folder, searched.folder, open_tracking(config, folder), searched.record.attach_run)
+    return open_study_runs(
+        config, folder, searched.folder, open_tracking(config, folder), searched.record.attach_run
+    )
 
 
 @pytest.mark.usefixtures("ray_here")

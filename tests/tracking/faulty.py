@@ -55,7 +55,9 @@ class _Handler(BaseHTTPRequestHandler):
         if fault in ("hang", "drop"):
             self.close_connection = True
             return
-        status, content, kind = (500, b"broken", "text/plain") if fault == "error" else self._pass_on(body)
+        status, content, kind = (
+            (500, b"broken", "text/plain") if fault == "error" else self._pass_on(body)
+        )
         if fault == "lose":
             status, content = 500, b"lost"
         self.send_response(status)
@@ -68,7 +70,9 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _pass_on(self, body: bytes) -> tuple[int, bytes, str]:
         kind = self.headers.get("Content-Type", "application/json")
-        request = urllib.request.Request(self.owner.behind + self.path, body or None, {"Content-Type": kind}, method=self.command)
+        request = urllib.request.Request(
+            self.owner.behind + self.path, body or None, {"Content-Type": kind}, method=self.command
+        )
         try:
             with urllib.request.urlopen(request, timeout=30) as answer:
                 return answer.status, answer.read(), answer.headers.get_content_type()

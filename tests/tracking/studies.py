@@ -10,7 +10,7 @@ import pandas as pd
 from mlflow.entities import Run, ViewType
 from mlflow.tracking import MlflowClient
 
-from recsys.config import Config, replace_values
+from recsys.config.schema import Config, replace_values
 from recsys.tracking.runs import open_tracking
 from recsys.tracking.study_runs import StudyRuns, open_study_runs
 
@@ -29,16 +29,26 @@ class Told:
 
     @property
     def config(self) -> Config:
-        return replace_values(Config(), {"tracking.uri": self.uri, "tracking.experiment": self.experiment})
+        return replace_values(
+            Config(), {"tracking.uri": self.uri, "tracking.experiment": self.experiment}
+        )
 
     @property
     def outbox(self) -> Path:
         return self.folder / "s" / "mlflow-outbox.jsonl"
 
-    def open(self, attach: Callable[[int | None, str], None] | None = None, *, connected: bool = True) -> StudyRuns:
+    def open(
+        self, attach: Callable[[int | None, str], None] | None = None, *, connected: bool = True
+    ) -> StudyRuns:
         (self.folder / "s").mkdir(exist_ok=True, parents=True)
         tracking = open_tracking(self.config, self.folder) if connected else None
-        return open_study_runs(self.config, self.folder, self.folder / "s", tracking, attach or self.attached.__setitem__)
+        return open_study_runs(
+            self.config,
+            self.folder,
+            self.folder / "s",
+            tracking,
+            attach or self.attached.__setitem__,
+        )
 
     def runs(self, wanted: str = TRIALS, view: int = ViewType.ACTIVE_ONLY) -> list[Run]:
         """The runs that MLflow has, by trial; deleted ones are none unless they are asked for."""
@@ -55,7 +65,9 @@ class Told:
 
     def text(self, run: Run, file: str) -> str:
         """A text artifact."""
-        return Path(MlflowClient(tracking_uri=self.uri).download_artifacts(run.info.run_id, file)).read_text(encoding="utf-8")
+        return Path(
+            MlflowClient(tracking_uri=self.uri).download_artifacts(run.info.run_id, file)
+        ).read_text(encoding="utf-8")
 
     def table(self, run: Run, file: str) -> pd.DataFrame:
         """A table artifact, as MLflow itself reads it."""
@@ -67,7 +79,13 @@ def tell_trial(runs: StudyRuns, number: int, n_epochs: int, state: str | None = 
     """Tell of a trial as a search would, from its beginning; a resumed search tells some of it again."""
     runs.start_trial(number, Config(), seed=7)
     for epoch in range(1, n_epochs + 1):
-        runs.log_step(number, step=epoch, epoch=epoch, whole=True, metrics={"loss": 1 / epoch, "number": float(number)})
+        runs.log_step(
+            number,
+            step=epoch,
+            epoch=epoch,
+            whole=True,
+            metrics={"loss": 1 / epoch, "number": float(number)},
+        )
     if state:
         runs.end_trial(number, state)
 
@@ -80,7 +98,11 @@ def tell_all(runs: StudyRuns, n_trials: int = 2, n_epochs: int = 2) -> None:
         runs.resume()
     for number in range(n_trials):
         tell_trial(runs, number, n_epochs)
-    runs.end("complete", {"trial": 0, "epoch": 1, "metrics": {"loss": 1.0}}, [{"trial": "0", "loss": 1.0}])
+    runs.end(
+        "complete",
+        {"trial": 0, "epoch": 1, "metrics": {"loss": 1.0}},
+        [{"trial": "0", "loss": 1.0}],
+    )
 
 
 if __name__ == "__main__":

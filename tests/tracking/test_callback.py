@@ -8,7 +8,7 @@ from mlflow.entities import Run
 from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 from ray.tune.experiment import Trial
 
-from recsys.config import Config
+from recsys.config.schema import Config
 from recsys.tracking.callback import StudyCallback
 from recsys.tracking.study_runs import StudyRuns
 from tests.tracking.studies import PARENT, Told
@@ -51,8 +51,16 @@ class Search:
         self.callback.on_trial_start(1, [self.trial], self.trial)
 
     def report(self, epoch: int, metrics: dict[str, float] | None = None, **result: Any) -> None:
-        told = {"epoch": epoch, "step": epoch, "whole": True, "metrics": metrics or METRICS, "pid": 1}
-        self.callback.on_trial_result(1, [self.trial], self.trial, {**told, "training_iteration": epoch, **result})
+        told = {
+            "epoch": epoch,
+            "step": epoch,
+            "whole": True,
+            "metrics": metrics or METRICS,
+            "pid": 1,
+        }
+        self.callback.on_trial_result(
+            1, [self.trial], self.trial, {**told, "training_iteration": epoch, **result}
+        )
 
     def run(self) -> Run:
         """The trial's run as MLflow has it now."""
@@ -90,7 +98,9 @@ def requests(monkeypatch: pytest.MonkeyPatch) -> Counter[tuple[str, bool]]:
     return counts
 
 
-def test_an_epoch_is_one_request_which_nobody_waits_for(told: Told, requests: Counter[tuple[str, bool]]) -> None:
+def test_an_epoch_is_one_request_which_nobody_waits_for(
+    told: Told, requests: Counter[tuple[str, bool]]
+) -> None:
     search = Search(told, 0)
     search.run()
     requests.clear()
@@ -141,7 +151,11 @@ def test_a_run_ends_as_the_record_says(told: Told, state: str, status: str) -> N
         search.report(1, done=True)
     run = search.run()
     assert run.info.status == status
-    assert (run.data.tags["state"], run.data.tags["model"], run.data.tags["dataset"]) == (state, "neumf", "ml-latest-small")
+    assert (run.data.tags["state"], run.data.tags["model"], run.data.tags["dataset"]) == (
+        state,
+        "neumf",
+        "ml-latest-small",
+    )
     assert run.info.end_time >= run.info.start_time
 
 
@@ -153,7 +167,10 @@ def test_what_made_a_trial_fail_is_kept(told: Told, tmp_path: Path) -> None:
     search.callback.on_trial_error(1, [search.trial], search.trial)
     # Tune's folder is a temporary one.
     error_file.unlink()
-    assert told.text(search.run(), "traceback.txt") == "Failure # 1\nray::T \N{SNOWMAN} \N{REPLACEMENT CHARACTER}\n"
+    assert (
+        told.text(search.run(), "traceback.txt")
+        == "Failure # 1\nray::T \N{SNOWMAN} \N{REPLACEMENT CHARACTER}\n"
+    )
 
 
 def test_a_trial_that_failed_before_it_started_has_a_run_all_the_same(told: Told) -> None:
@@ -165,10 +182,15 @@ def test_a_trial_that_failed_before_it_started_has_a_run_all_the_same(told: Told
     search.record.endings[3] = "failed"
     search.callback.on_trial_error(1, [trial], trial)
     assert search.runs.flush()
-    assert [(run.data.tags["trial"], run.info.status) for run in told.runs()] == [("2", "RUNNING"), ("3", "FAILED")]
+    assert [(run.data.tags["trial"], run.info.status) for run in told.runs()] == [
+        ("2", "RUNNING"),
+        ("3", "FAILED"),
+    ]
 
 
-def test_a_diverged_epoch_has_nothing_to_log(told: Told, requests: Counter[tuple[str, bool]]) -> None:
+def test_a_diverged_epoch_has_nothing_to_log(
+    told: Told, requests: Counter[tuple[str, bool]]
+) -> None:
     search = Search(told, 3)
     search.run()
     requests.clear()
@@ -190,4 +212,6 @@ def test_a_child_lies_under_its_parent(told: Told) -> None:
 def test_nothing_is_snapshot(told: Told) -> None:
     search = Search(told, 6)
     assert search.callback.get_state() is None
-    assert [path.name for path in told.folder.rglob("*") if path.is_file()] == ["mlflow-outbox.jsonl"]
+    assert [path.name for path in told.folder.rglob("*") if path.is_file()] == [
+        "mlflow-outbox.jsonl"
+    ]

@@ -51,7 +51,9 @@ def test_operations_are_sent_in_order_and_noted(path: Path) -> None:
     box.append({"n": 3})
     assert box.flush()
     assert receiver.got == [(1, False), (2, False), (3, False)]
-    assert read_outbox(path) == [Kept({"n": n}, {"sent": n, "id": f"i{n}"}, True) for n in (1, 2, 3)]
+    assert read_outbox(path) == [
+        Kept({"n": n}, {"sent": n, "id": f"i{n}"}, True) for n in (1, 2, 3)
+    ]
     box.close()
     # Opened again, nothing is left to send, and the count goes on.
     again = open_outbox(path, receiver.send)
@@ -61,7 +63,9 @@ def test_operations_are_sent_in_order_and_noted(path: Path) -> None:
     assert lines(path)[-1] == {"sent": 4, "id": "i4"}
 
 
-def test_what_is_kept_is_sent_by_the_next(path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_kept_is_sent_by_the_next(
+    path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(outbox, "PATIENCE_SECONDS", 0.3)
     receiver = Receiver()
     receiver.away.set()
@@ -86,7 +90,9 @@ def test_what_is_kept_is_sent_by_the_next(path: Path, caplog: pytest.LogCaptureF
     assert second.away is None
 
 
-def test_a_receiver_that_lost_what_it_was_sent(path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_receiver_that_lost_what_it_was_sent(
+    path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     receiver = Receiver()
     first = open_outbox(path, receiver.send)
     first.append({"n": 1}, {"n": 2})
@@ -112,12 +118,19 @@ def test_a_receiver_that_lost_what_it_was_sent(path: Path, caplog: pytest.LogCap
 
 
 def test_the_file_of_what_is_sent_again(path: Path) -> None:
-    notes: list[Note] = [{"sent": 1, "id": "a"}, {"sent": 2, "id": "b"}, {"sent": 0}, {"sent": 1, "id": "c"}]
+    notes: list[Note] = [
+        {"sent": 1, "id": "a"},
+        {"sent": 2, "id": "b"},
+        {"sent": 0},
+        {"sent": 1, "id": "c"},
+    ]
     path.write_text("".join(json.dumps(line) + "\n" for line in [{"n": 1}, {"n": 2}, *notes]))
     assert read_outbox(path) == [Kept({"n": 1}, notes[3], True), Kept({"n": 2}, notes[1], False)]
 
 
-def test_it_tries_again_by_itself(path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+def test_it_tries_again_by_itself(
+    path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     monkeypatch.setattr(outbox, "_FIRST_DELAY", 0.01)
     receiver = Receiver()
     receiver.away.set()
@@ -133,7 +146,9 @@ def test_it_tries_again_by_itself(path: Path, monkeypatch: pytest.MonkeyPatch, c
     assert receiver.got == [(1, True)]
 
 
-def test_nobody_waits_for_a_receiver_that_hangs(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nobody_waits_for_a_receiver_that_hangs(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(outbox, "PATIENCE_SECONDS", 0.1)
     began, released = threading.Event(), threading.Event()
 
@@ -152,7 +167,9 @@ def test_nobody_waits_for_a_receiver_that_hangs(path: Path, monkeypatch: pytest.
     released.set()
 
 
-def test_flush_waits_for_one_who_answers_slowly(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_flush_waits_for_one_who_answers_slowly(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(outbox, "PATIENCE_SECONDS", 1.0)
 
     def slow(_operation: Operation, _doubtful: bool) -> Note:
@@ -169,18 +186,26 @@ def test_flush_waits_for_one_who_answers_slowly(path: Path, monkeypatch: pytest.
 
 def test_a_torn_last_line_is_cut(path: Path) -> None:
     path.write_text('{"n": 1}\n{"n": 2}\n{"sent": 1, "id": "i1"}\n{"n": 3, "te')
-    assert read_outbox(path) == [Kept({"n": 1}, {"sent": 1, "id": "i1"}, True), Kept({"n": 2}, None, False)]
+    assert read_outbox(path) == [
+        Kept({"n": 1}, {"sent": 1, "id": "i1"}, True),
+        Kept({"n": 2}, None, False),
+    ]
     receiver = Receiver()
     box = open_outbox(path, receiver.send)
     box.append({"n": 3})
     box.close()
     assert receiver.got == [(2, True), (3, False)]
-    assert [entry.note for entry in read_outbox(path)] == [{"sent": n, "id": f"i{n}"} for n in (1, 2, 3)]
+    assert [entry.note for entry in read_outbox(path)] == [
+        {"sent": n, "id": f"i{n}"} for n in (1, 2, 3)
+    ]
 
 
 def test_a_damaged_line_is_a_mistake(path: Path) -> None:
     path.write_text('{"n": 1}\nhello\n{"n": 2}\n')
-    with pytest.raises(ValueError, match=r"outbox\.jsonl, line 2: must be a JSON object, but got b'hello'\. Mend the line"):
+    with pytest.raises(
+        ValueError,
+        match=r"outbox\.jsonl, line 2: must be a JSON object, but got b'hello'\. Mend the line",
+    ):
         read_outbox(path)
 
 
@@ -218,7 +243,16 @@ box.append({"n": 3})
 
 
 def test_a_full_disk_leaves_no_torn_line(path: Path) -> None:
-    ran = subprocess.run([sys.executable, "-c", FULL_DISK, str(path)], capture_output=True, text=True, check=True, timeout=60)
+    ran = subprocess.run(
+        [sys.executable, "-c", FULL_DISK, str(path)],
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=60,
+    )
     told = f"{path}: must be written whole, but got No space left on device. Make room on its disk."
-    assert ran.stdout.splitlines() == [told, told.replace("No space left on device", "File too large")]
+    assert ran.stdout.splitlines() == [
+        told,
+        told.replace("No space left on device", "File too large"),
+    ]
     assert lines(path) == [{"n": 1}, {"n": 3}]

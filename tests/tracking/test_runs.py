@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from mlflow.tracking import MlflowClient
 
-from recsys.config import Config, config_paths, replace_values
+from recsys.config.schema import Config, config_paths, replace_values
 from recsys.errors import InputError
 from recsys.tracking.places import tracking_uri
 from recsys.tracking.runs import open_tracking, trial_params
@@ -37,7 +37,10 @@ def unhealthy() -> Iterator[str]:
 
 
 def with_uri(uri: str, **values: object) -> Config:
-    return replace_values(Config(), {"tracking.uri": uri, **{f"tracking.{name}": value for name, value in values.items()}})
+    return replace_values(
+        Config(),
+        {"tracking.uri": uri, **{f"tracking.{name}": value for name, value in values.items()}},
+    )
 
 
 def test_where_runs_go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -52,28 +55,34 @@ def test_a_store_that_is_not_made_to_the_end_is_not_there(tmp_path: Path) -> Non
     # A process that is killed while MLflow sets its tables up; it would never open what is left of them.
     code = (
         "import os, pathlib, sqlalchemy\n"
-        "from recsys.config import Config\n"
+        "from recsys.config.schema import Config\n"
         "from recsys.tracking.runs import open_tracking\n"
         "@sqlalchemy.event.listens_for(sqlalchemy.Engine, 'before_cursor_execute')\n"
         "def die(connection, cursor, statement, *rest):\n"
         "    if 'UPDATE alembic_version' in statement: os.kill(os.getpid(), 9)\n"
         "open_tracking(Config(), pathlib.Path.cwd())\n"
     )
-    killed = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, timeout=300, check=False)
+    killed = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, timeout=300, check=False
+    )
     assert killed.returncode == -signal.SIGKILL, killed.stderr.decode()
     assert not (tmp_path / "mlflow.db").exists()
     assert open_tracking(Config(), tmp_path) is not None
 
 
 def test_a_store_of_its_own(tmp_path: Path) -> None:
-    tracking = open_tracking(replace_values(Config(), {"tracking.experiment": "mine"}), tmp_path / "new")
+    tracking = open_tracking(
+        replace_values(Config(), {"tracking.experiment": "mine"}), tmp_path / "new"
+    )
     assert tracking is not None
     client = MlflowClient(tracking_uri=f"sqlite:///{tmp_path}/new/mlflow.db")
     experiment = client.get_experiment_by_name("mine")
     assert experiment is not None
     assert experiment.artifact_location == (tmp_path / "new" / "artifacts").as_uri()
     # Opened again, it is the same.
-    again = open_tracking(replace_values(Config(), {"tracking.experiment": "mine"}), tmp_path / "new")
+    again = open_tracking(
+        replace_values(Config(), {"tracking.experiment": "mine"}), tmp_path / "new"
+    )
     assert again is not None
     assert again.experiment_id == experiment.experiment_id
     run_id = tracking.start_run("s", {}, {})
@@ -89,7 +98,9 @@ def test_a_store_of_its_own(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("required", [True, False])
-def test_a_server_that_is_not_there(tmp_path: Path, required: bool, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_server_that_is_not_there(
+    tmp_path: Path, required: bool, caplog: pytest.LogCaptureFixture
+) -> None:
     config = with_uri("http://127.0.0.1:9", required=required)
     message = r"tracking\.uri: must be a reachable MLflow store, but got http://127\.0\.0\.1:9 \(.*refused.*\)\. Start its server"
     if required:
@@ -107,7 +118,9 @@ def test_a_server_that_is_ill(tmp_path: Path, unhealthy: str) -> None:
         open_tracking(with_uri(unhealthy), tmp_path)
 
 
-@pytest.mark.parametrize("uri", ["mlruns", "nothing://at/all", "sqlite:////proc/no/such/folder/mlflow.db"])
+@pytest.mark.parametrize(
+    "uri", ["mlruns", "nothing://at/all", "sqlite:////proc/no/such/folder/mlflow.db"]
+)
 def test_what_is_no_store(tmp_path: Path, uri: str) -> None:
     with pytest.raises(InputError, match="must be a reachable MLflow store, but got"):
         open_tracking(with_uri(uri), tmp_path)
@@ -116,19 +129,27 @@ def test_what_is_no_store(tmp_path: Path, uri: str) -> None:
 def test_params_are_flat_and_complete() -> None:
     params = trial_params(replace_values(Config(), {"training.learning_rate": 0.5}))
     assert params["training.learning_rate"] == 0.5
-    assert set(params) == {path for path in config_paths() if path.partition(".")[0] in ("model", "training")}
+    assert set(params) == {
+        path for path in config_paths() if path.partition(".")[0] in ("model", "training")
+    }
 
 
 def test_versions() -> None:
     tags = version_tags()
-    assert {"version.recsys", "version.ray", "version.torch", "version.optuna", "version.mlflow"} <= set(tags)
+    assert {
+        "version.recsys",
+        "version.ray",
+        "version.torch",
+        "version.optuna",
+        "version.mlflow",
+    } <= set(tags)
     assert tags["version.recsys"] == "0.1.0"
 
 
 FIRST_START = """
 import sys
 from pathlib import Path
-from recsys.config import Config, replace_values
+from recsys.config.schema import Config, replace_values
 from recsys.tracking.runs import open_tracking
 
 print("imported", flush=True)
@@ -139,10 +160,14 @@ print(open_tracking(config, folder).experiment_id)
 
 
 @pytest.mark.parametrize("store", ["database", "server"])
-def test_first_starts_at_the_same_time(tmp_path: Path, store: str, request: pytest.FixtureRequest) -> None:
+def test_first_starts_at_the_same_time(
+    tmp_path: Path, store: str, request: pytest.FixtureRequest
+) -> None:
     uri = request.getfixturevalue("mlflow_server") if store == "server" else ""
     command, pipe = [sys.executable, "-c", FIRST_START, str(tmp_path / "empty")], subprocess.PIPE
-    processes = [subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, text=True) for _ in range(2)]
+    processes = [
+        subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, text=True) for _ in range(2)
+    ]
     for process in processes:
         assert process.stdout is not None
         assert process.stdout.readline() == "imported\n"
@@ -153,14 +178,19 @@ def test_first_starts_at_the_same_time(tmp_path: Path, store: str, request: pyte
     told = [process.communicate(timeout=240) for process in processes]
     assert [process.returncode for process in processes] == [0, 0], told
     (experiment,) = {out.strip() for out, _ in told}
-    found = MlflowClient(tracking_uri=uri or f"sqlite:///{tmp_path / 'empty' / 'mlflow.db'}").get_experiment_by_name("new")
+    found = MlflowClient(
+        tracking_uri=uri or f"sqlite:///{tmp_path / 'empty' / 'mlflow.db'}"
+    ).get_experiment_by_name("new")
     assert found is not None
     assert found.experiment_id == experiment
 
 
 def test_a_damaged_database(tmp_path: Path) -> None:
     (tmp_path / "mlflow.db").write_text("no database")
-    with pytest.raises(InputError, match=r"but got sqlite:///.*mlflow\.db \(it is damaged, or .*: file is not a database\)"):
+    with pytest.raises(
+        InputError,
+        match=r"but got sqlite:///.*mlflow\.db \(it is damaged, or .*: file is not a database\)",
+    ):
         open_tracking(Config(), tmp_path)
     assert open_tracking(replace_values(Config(), {"tracking.required": False}), tmp_path) is None
     assert (tmp_path / "mlflow.db").read_text() == "no database"

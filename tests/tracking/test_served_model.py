@@ -18,12 +18,12 @@ import pytest
 from packaging.requirements import Requirement
 
 import recsys
-from recsys.config import Config
+from recsys.config.schema import Config
+from recsys.serving import saved_model
+from recsys.serving.recommend import recommend
 from recsys.tracking.runs import open_tracking
-from recsys.training import saved_model
-from recsys.training.recommending import recommend
+from tests.serving.test_saved_model import make_model
 from tests.tracking.server import GIVE_UP_SECONDS
-from tests.training.test_saved_model import make_model
 
 SITE = Path(sysconfig.get_path("purelib"))
 
@@ -52,7 +52,11 @@ def installed_for(requirements: list[str]) -> dict[str, Distribution]:
         found[requirement.name] = distribution(requirement.name)
         below = [Requirement(line) for line in found[requirement.name].requires or ()]
         extras = ("", *requirement.extras)
-        wanted += [r for r in below if r.marker is None or any(r.marker.evaluate({"extra": extra}) for extra in extras)]
+        wanted += [
+            r
+            for r in below
+            if r.marker is None or any(r.marker.evaluate({"extra": extra}) for extra in extras)
+        ]
     return found
 
 
@@ -74,7 +78,11 @@ def environment(logged: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def outside(**values: str) -> dict[str, str]:
     """The environment variables of whoever knows nothing of this checkout."""
-    return {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "VIRTUAL_ENV")} | values
+    return {
+        name: value
+        for name, value in os.environ.items()
+        if name not in ("PYTHONPATH", "VIRTUAL_ENV")
+    } | values
 
 
 def test_the_requirements_are_those_of_serving(logged: Path) -> None:
@@ -91,7 +99,11 @@ def test_the_requirements_are_those_of_serving(logged: Path) -> None:
 
 def test_the_code_comes_with_the_model_and_the_data_do_not(logged: Path) -> None:
     here = Path(recsys.__file__).parent
-    files = {path.relative_to(logged / "code" / "recsys") for path in (logged / "code").rglob("*") if path.is_file()}
+    files = {
+        path.relative_to(logged / "code" / "recsys")
+        for path in (logged / "code").rglob("*")
+        if path.is_file()
+    }
     assert files == {path.relative_to(here) for path in here.rglob("*.py")}
 
 
@@ -107,9 +119,19 @@ print(json.dumps({"answer": answer.to_dict("list"), "from": sys.modules["recsys"
 """
 
 
-def test_it_loads_where_recsys_is_not_installed(logged: Path, environment: Path, tmp_path: Path) -> None:
+def test_it_loads_where_recsys_is_not_installed(
+    logged: Path, environment: Path, tmp_path: Path
+) -> None:
     command = [str(environment), "-c", LOAD, str(logged)]
-    done = subprocess.run(command, cwd=tmp_path, env=outside(), capture_output=True, text=True, timeout=240, check=False)
+    done = subprocess.run(
+        command,
+        cwd=tmp_path,
+        env=outside(),
+        capture_output=True,
+        text=True,
+        timeout=240,
+        check=False,
+    )
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout.splitlines()[-1])
     expected = recommend(make_model(), [12, 10], 3).to_pydict()
@@ -140,7 +162,12 @@ def served(logged: Path, environment: Path, tmp_path: Path) -> Iterator[str]:
     log = tmp_path / "log"
     with log.open("wb") as stream:
         process = subprocess.Popen(
-            command, cwd=tmp_path, env=outside(PATH=path), stdout=stream, stderr=stream, start_new_session=True
+            command,
+            cwd=tmp_path,
+            env=outside(PATH=path),
+            stdout=stream,
+            stderr=stream,
+            start_new_session=True,
         )
     end = time.monotonic() + GIVE_UP_SECONDS
     try:
@@ -161,7 +188,9 @@ def served(logged: Path, environment: Path, tmp_path: Path) -> Iterator[str]:
 def test_it_is_served_where_recsys_is_not_installed(served: str) -> None:
     asked = {"dataframe_split": {"columns": ["user_id"], "data": [[12], [10]]}, "params": {"k": 3}}
     request = urllib.request.Request(
-        f"{served}/invocations", json.dumps(asked).encode(), headers={"Content-Type": "application/json"}
+        f"{served}/invocations",
+        json.dumps(asked).encode(),
+        headers={"Content-Type": "application/json"},
     )
     with urllib.request.urlopen(request, timeout=60) as answer:
         found = pd.DataFrame(json.load(answer)["predictions"])

@@ -13,7 +13,7 @@ from click.testing import CliRunner
 from mlflow.entities import ViewType
 from mlflow.tracking import MlflowClient
 
-from recsys.config import Config
+from recsys.config.schema import Config
 from recsys.tracking import outbox
 from recsys.tracking.runs import Tracking
 from tests.tracking.faulty import FaultyServer
@@ -48,7 +48,10 @@ def check_all(told: Told, n_trials: int = 2, n_epochs: int = 2) -> None:
     assert (parent.info.status, parent.data.tags["state"]) == ("FINISHED", "complete")
     assert told.history(parent, "loss") == [(1, 1.0)]
     client = MlflowClient(tracking_uri=told.uri)
-    assert {file.path for file in client.list_artifacts(parent.info.run_id)} == {"config.yaml", "leaderboard.json"}
+    assert {file.path for file in client.list_artifacts(parent.info.run_id)} == {
+        "config.yaml",
+        "leaderboard.json",
+    }
     trials = told.runs()
     assert [run.data.tags["trial"] for run in trials] == [str(number) for number in range(n_trials)]
     for number, run in enumerate(trials):
@@ -67,7 +70,12 @@ def test_a_study_is_told(told: Told) -> None:
     assert runs.run_id == parent.info.run_id
     assert parent.info.status == "RUNNING"
     tags = parent.data.tags
-    assert (tags["state"], tags["study"], tags["dataset"], parent.info.run_name) == ("running", "s", "ml-100k", "s")
+    assert (tags["state"], tags["study"], tags["dataset"], parent.info.run_name) == (
+        "running",
+        "s",
+        "ml-100k",
+        "s",
+    )
     tell_trial(runs, 3, 2, state=None)
     runs.end_trial(3, "failed", "Traceback: boom\n")
     rows: list[dict[str, object]] = [
@@ -78,14 +86,26 @@ def test_a_study_is_told(told: Told) -> None:
     runs.close()
     parent, (trial,) = told.runs(PARENT)[0], told.runs()
     assert told.attached == {None: parent.info.run_id, 3: trial.info.run_id}
-    assert (parent.info.status, parent.data.tags["state"], parent.data.tags["best_trial"]) == ("KILLED", "interrupted", "3")
+    assert (parent.info.status, parent.data.tags["state"], parent.data.tags["best_trial"]) == (
+        "KILLED",
+        "interrupted",
+        "3",
+    )
     assert told.history(parent, "loss") == [(2, 0.5)]
-    assert (trial.info.status, trial.data.tags["state"], trial.info.run_name) == ("FAILED", "failed", "s/3")
+    assert (trial.info.status, trial.data.tags["state"], trial.info.run_name) == (
+        "FAILED",
+        "failed",
+        "s/3",
+    )
     assert trial.data.params["model.name"] == "neumf"
     assert trial.info.start_time <= trial.info.end_time <= parent.info.end_time
     assert told.text(trial, "traceback.txt") == "Traceback: boom\n"
     client = MlflowClient(tracking_uri=told.uri)
-    assert {file.path for file in client.list_artifacts(parent.info.run_id)} == {"config.yaml", "space.yaml", "leaderboard.json"}
+    assert {file.path for file in client.list_artifacts(parent.info.run_id)} == {
+        "config.yaml",
+        "space.yaml",
+        "leaderboard.json",
+    }
     table = told.table(parent, "leaderboard.json")
     assert table["value"].tolist()[0] == 0.5
     assert table["trial"].astype(str).tolist() == ["3", "4"]
@@ -111,7 +131,14 @@ def test_parts_of_an_epoch(told: Told) -> None:
     runs.start({}, {})
     runs.start_trial(0, Config(), seed=1)
     # Two parts an epoch; the worker dies in the second epoch, and tells of its second part once more.
-    for step, epoch, whole in [(1, 1, False), (2, 1, True), (3, 2, False), (2, 1, True), (3, 2, False), (4, 2, True)]:
+    for step, epoch, whole in [
+        (1, 1, False),
+        (2, 1, True),
+        (3, 2, False),
+        (2, 1, True),
+        (3, 2, False),
+        (4, 2, True),
+    ]:
         runs.log_step(0, step, epoch, whole, {"loss": 1 / step})
     assert runs.last_step(0) == 4
     assert runs.last_step(1) == 0
@@ -144,10 +171,16 @@ def test_a_search_goes_on_in_another_process(told: Told) -> None:
     tell_trial(second, 2, 3)
     # What the record has no ending of stays open; what ended before stays as it was.
     second.end_trial(0, "failed")
-    second.end("complete", {"trial": 0, "epoch": 1, "metrics": {"loss": 1.0}}, [{"trial": "0", "loss": 1.0}])
+    second.end(
+        "complete",
+        {"trial": 0, "epoch": 1, "metrics": {"loss": 1.0}},
+        [{"trial": "0", "loss": 1.0}],
+    )
     second.close()
     trials = told.runs()
-    assert [(run.info.status, run.data.tags["state"]) for run in trials] == [("FINISHED", "complete")] * 3
+    assert [(run.info.status, run.data.tags["state"]) for run in trials] == [
+        ("FINISHED", "complete")
+    ] * 3
     for run, n_epochs in zip(trials, (2, 3, 3), strict=True):
         assert told.history(run, "loss") == [(epoch, 1 / epoch) for epoch in range(1, n_epochs + 1)]
     assert (told.runs(PARENT)[0].info.status, len(told.runs(PARENT))) == ("FINISHED", 1)
@@ -156,13 +189,21 @@ def test_a_search_goes_on_in_another_process(told: Told) -> None:
 @pytest.mark.parametrize(
     ("store", "request_name", "nth"),
     [
-        *(("database", "create_run", 1), ("database", "create_run", 3), ("database", "log_params", 1)),
+        *(
+            ("database", "create_run", 1),
+            ("database", "create_run", 3),
+            ("database", "log_params", 1),
+        ),
         *(("database", "log_metrics", 4), ("database", "log_text", 1), ("database", "end_run", 3)),
         *(("mlflow_server", "create_run", 2), ("mlflow_server", "log_metrics", 2)),
     ],
 )
 def test_a_search_that_is_killed(
-    request: pytest.FixtureRequest, told_to: Callable[[str], Told], store: str, request_name: str, nth: int
+    request: pytest.FixtureRequest,
+    told_to: Callable[[str], Told],
+    store: str,
+    request_name: str,
+    nth: int,
 ) -> None:
     told = told_to(request.getfixturevalue(store))
     command = [
@@ -209,7 +250,11 @@ def test_a_server_that_is_away_for_a_while(
         tell_trial(runs, 1, 2)
         assert not runs.flush()
         faulty.fault = None
-        runs.end("complete", {"trial": 0, "epoch": 1, "metrics": {"loss": 1.0}}, [{"trial": "0", "loss": 1.0}])
+        runs.end(
+            "complete",
+            {"trial": 0, "epoch": 1, "metrics": {"loss": 1.0}},
+            [{"trial": "0", "loss": 1.0}],
+        )
         runs.close()
     (warned,) = warnings_of(caplog)
     assert warned.startswith(f"MLflow at {faulty.uri} does not answer (")
@@ -219,7 +264,9 @@ def test_a_server_that_is_away_for_a_while(
     check_all(told)
 
 
-def test_a_server_that_starts_late(faulty: FaultyServer, told_to: Callable[[str], Told], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_server_that_starts_late(
+    faulty: FaultyServer, told_to: Callable[[str], Told], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(outbox, "_FIRST_DELAY", 0.05)
     port = int(faulty.uri.rpartition(":")[2])
     faulty.close()
@@ -236,7 +283,9 @@ def test_a_server_that_starts_late(faulty: FaultyServer, told_to: Callable[[str]
         late.close()
 
 
-def test_a_lost_answer_makes_no_second_run(faulty: FaultyServer, told_to: Callable[[str], Told]) -> None:
+def test_a_lost_answer_makes_no_second_run(
+    faulty: FaultyServer, told_to: Callable[[str], Told]
+) -> None:
     told = told_to(faulty.uri)
     runs = told.open()
     runs.start({}, {"config.yaml": "a: 1\n"})
@@ -266,13 +315,17 @@ def test_what_mlflow_refuses_is_left_out(told: Told, caplog: pytest.LogCaptureFi
         assert told.history(trial, "loss") == [(2, 0.5)]
         runs.close()
     # It is noted as such, and not sent again.
-    (refused,) = [line for line in map(json.loads, told.outbox.read_text().splitlines()) if "refused" in line]
+    (refused,) = [
+        line for line in map(json.loads, told.outbox.read_text().splitlines()) if "refused" in line
+    ]
     assert "ndcg@10" in refused["refused"]
     assert told.open().flush()
     assert len(warnings_of(caplog)) == 1
 
 
-def test_runs_that_are_deleted_during_a_search(told: Told, caplog: pytest.LogCaptureFixture) -> None:
+def test_runs_that_are_deleted_during_a_search(
+    told: Told, caplog: pytest.LogCaptureFixture
+) -> None:
     client = MlflowClient(tracking_uri=told.uri)
     runs = told.open()
     runs.start({}, {"config.yaml": "a: 1\n"})
@@ -291,7 +344,11 @@ def test_runs_that_are_deleted_during_a_search(told: Told, caplog: pytest.LogCap
         assert [run.info.run_id for run in told.runs(PARENT)] == [study.info.run_id]
         client.delete_experiment(study.info.experiment_id)
         tell_trial(runs, 1, 2)
-        runs.end("complete", {"trial": 0, "epoch": 1, "metrics": {"loss": 1.0}}, [{"trial": "0", "loss": 1.0}])
+        runs.end(
+            "complete",
+            {"trial": 0, "epoch": 1, "metrics": {"loss": 1.0}},
+            [{"trial": "0", "loss": 1.0}],
+        )
         runs.close()
     assert warnings_of(caplog)[1:] == [
         "In MLflow the study's run was deleted: it is restored.",
@@ -306,7 +363,9 @@ def delete(told: Told, what: str) -> None:
     (study,), trials = told.runs(PARENT), told.runs()
     if what == "experiment":
         client.delete_experiment(study.info.experiment_id)
-    for run in {"study": [study], "all": told.runs(""), "trial": [trials[1]], "experiment": []}[what]:
+    for run in {"study": [study], "all": told.runs(""), "trial": [trials[1]], "experiment": []}[
+        what
+    ]:
         client.delete_run(run.info.run_id)
 
 
@@ -333,7 +392,10 @@ def begin_and_go_on(told: Told, between: Callable[[], None]) -> str:
     return training
 
 
-RESTORED, MADE_ANEW = "was deleted: it is restored", "lacks runs of this study: they are made anew from"
+RESTORED, MADE_ANEW = (
+    "was deleted: it is restored",
+    "lacks runs of this study: they are made anew from",
+)
 
 
 @pytest.mark.parametrize(
@@ -377,7 +439,9 @@ def test_runs_that_are_deleted_between_searches(
     assert told.attached == {n: run.info.run_id for n, run in enumerate(trials)}
     assert told.runs("", ViewType.DELETED_ONLY) == []
     # A final training lies below its study's run as before; its own operations are in no outbox.
-    below = [run.info.run_id for run in told.runs(f"tags.`mlflow.parentRunId` = '{study.info.run_id}'")]
+    below = [
+        run.info.run_id for run in told.runs(f"tags.`mlflow.parentRunId` = '{study.info.run_id}'")
+    ]
     kept = [] if for_good and what in ("all", "experiment") else [training]
     assert sorted(below) == sorted([*(run.info.run_id for run in trials), *kept])
     assert len(told.runs("")) == 1 + len(below)
@@ -408,12 +472,18 @@ def test_making_runs_anew_goes_on_where_it_was_cut_off(
     training = begin_and_go_on(told, lose_and_be_cut_off)
     check_all(told, n_trials=3)
     assert told.runs("tags.kind = 'training'")[0].info.run_id == training
-    assert {run.data.tags.get("mlflow.parentRunId") for run in told.runs("")} == {None, told.attached[None]}
+    assert {run.data.tags.get("mlflow.parentRunId") for run in told.runs("")} == {
+        None,
+        told.attached[None],
+    }
     assert len(told.runs("")) == 1 + 3 + 1
 
 
 def test_another_store_is_told_all(
-    database: str, mlflow_server: str, told_to: Callable[[str], Told], caplog: pytest.LogCaptureFixture
+    database: str,
+    mlflow_server: str,
+    told_to: Callable[[str], Told],
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     told = told_to(database)
     first = told.open()
@@ -428,7 +498,9 @@ def test_another_store_is_told_all(
             other = told.open()
             tell_all(other)
             other.close()
-        assert warnings_of(caplog) == [f"MLflow at {uri} lacks runs of this study: they are made anew from {told.outbox}."]
+        assert warnings_of(caplog) == [
+            f"MLflow at {uri} lacks runs of this study: they are made anew from {told.outbox}."
+        ]
         check_all(told)
         assert len(told.runs("", ViewType.ALL)) == 3
         assert (told.attached == in_database) == (uri == database)

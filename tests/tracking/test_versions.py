@@ -26,7 +26,9 @@ def write_project(folder: Path, content: str) -> None:
 
 def test_the_commit_of_a_checkout(repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_project(repository, '[project]\nname = "recsys"')
-    monkeypatch.setenv("GIT_DIR", str(repository / "elsewhere"))  # as within a hook of another repository
+    monkeypatch.setenv(
+        "GIT_DIR", str(repository / "elsewhere")
+    )  # as within a hook of another repository
     commit = git_commit(repository)
     monkeypatch.delenv("GIT_DIR")
     assert commit == git(repository, "rev-parse", "HEAD")
@@ -43,7 +45,9 @@ def test_no_commit_of_a_repository_that_the_package_is_installed_in(repository: 
 
 
 @pytest.mark.parametrize("content", ['[project]\nname = "shop"', "[tool.poetry]"])
-def test_no_commit_of_a_repository_that_the_package_was_copied_to(repository: Path, content: str) -> None:
+def test_no_commit_of_a_repository_that_the_package_was_copied_to(
+    repository: Path, content: str
+) -> None:
     write_project(repository, content)
     assert git_commit(repository) is None
 

@@ -24,7 +24,9 @@ def make_interactions(
 ) -> Interactions:
     user, item = _columns(train)
     low_user, low_item = _columns(low or [])
-    known = index_pairs(np.concatenate([user, low_user]), np.concatenate([item, low_item]), n_users, n_items)
+    known = index_pairs(
+        np.concatenate([user, low_user]), np.concatenate([item, low_item]), n_users, n_items
+    )
     held = HeldOut(
         *_columns(held_out),
         *_columns(held_out_low or []),
@@ -48,7 +50,9 @@ def two_tastes(n_users: int = 60, n_items: int = 40, seed: int = 0) -> Interacti
 
 
 def with_fixed_negatives(data: Interactions, n: int) -> Interactions:
-    draws = NegativeSampler(data.known).sample_numpy(data.user.astype(np.int64), n, np.random.default_rng(0))
+    draws = NegativeSampler(data.known).sample_numpy(
+        data.user.astype(np.int64), n, np.random.default_rng(0)
+    )
     return dataclasses.replace(data, negatives=draws.astype(np.int32))
 
 

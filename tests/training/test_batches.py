@@ -5,10 +5,11 @@ import numpy as np
 import pytest
 import torch
 
-from recsys.config import Config
+from recsys.config.schema import Config
 from recsys.data.interactions import Interactions
+from recsys.kernels.tensors import as_tensor
 from recsys.training import batches
-from recsys.training.batches import Batch, as_tensor, parts_of_epoch, training_rows
+from recsys.training.batches import Batch, parts_of_epoch, training_rows
 from tests.training.small_data import make_interactions, two_tastes, with_fixed_negatives
 
 
@@ -17,27 +18,47 @@ def config(**training: object) -> Config:
 
 
 def one_epoch(data: Interactions, seed: int = 0, **training: object) -> list[Batch]:
-    rows, generator = training_rows(config(**training), data, "cpu"), torch.Generator().manual_seed(seed)
+    rows, generator = (
+        training_rows(config(**training), data, "cpu"),
+        torch.Generator().manual_seed(seed),
+    )
     order = rows.shuffle(generator)
     return [batch for part in range(rows.n_parts) for batch in rows.batches(order, part, generator)]
 
 
 def positives(epoch: list[Batch]) -> list[tuple[int, int]]:
-    return [pair for batch in epoch for pair in zip(batch.user.tolist(), batch.item[:, 0].tolist(), strict=True)]
+    return [
+        pair
+        for batch in epoch
+        for pair in zip(batch.user.tolist(), batch.item[:, 0].tolist(), strict=True)
+    ]
 
 
 @pytest.mark.parametrize(("stretch", "part"), [(1 << 18, 1 << 22), (150, 1 << 22), (150, 170)])
-def test_an_epoch_holds_every_row_once_with_unknown_negatives(stretch: int, part: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_epoch_holds_every_row_once_with_unknown_negatives(
+    stretch: int, part: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(batches, "STRETCH", stretch)
     monkeypatch.setattr(batches, "PART", part)
     data = two_tastes()
     epoch = one_epoch(data)
-    assert Counter(positives(epoch)) == Counter(zip(data.user.tolist(), data.item.tolist(), strict=True))
-    low = [pair for batch in epoch for pair in zip(batch.low_user.tolist(), batch.low_item.tolist(), strict=True)]
+    assert Counter(positives(epoch)) == Counter(
+        zip(data.user.tolist(), data.item.tolist(), strict=True)
+    )
+    low = [
+        pair
+        for batch in epoch
+        for pair in zip(batch.low_user.tolist(), batch.low_item.tolist(), strict=True)
+    ]
     assert Counter(low) == Counter(zip(data.low_user.tolist(), data.low_item.tolist(), strict=True))
-    known = {(u, i) for u, i in zip(data.known.users().tolist(), data.known.items.tolist(), strict=True)}
+    known = {
+        (u, i) for u, i in zip(data.known.users().tolist(), data.known.items.tolist(), strict=True)
+    }
     drawn = [
-        (u, i) for batch in epoch for u, row in zip(batch.user.tolist(), batch.item[:, 1:].tolist(), strict=True) for i in row
+        (u, i)
+        for batch in epoch
+        for u, row in zip(batch.user.tolist(), batch.item[:, 1:].tolist(), strict=True)
+        for i in row
     ]
     assert len(drawn) == 3 * 480
     assert not known & set(drawn)
@@ -51,7 +72,12 @@ def test_batches_are_of_equal_size_and_the_explicit_negatives_are_spread_over_th
 
 
 def test_a_long_epoch_has_parts_of_whole_batches(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert [parts_of_epoch(n) for n in (1, 6_000_000, 7_000_000, 30_000_000)] == [1, 1, 2, 7]  # of 2^22 = 4.2 M each
+    assert [parts_of_epoch(n) for n in (1, 6_000_000, 7_000_000, 30_000_000)] == [
+        1,
+        1,
+        2,
+        7,
+    ]  # of 2^22 = 4.2 M each
     monkeypatch.setattr(batches, "PART", 240)
     rows, generator = training_rows(config(), two_tastes(), "cpu"), torch.Generator().manual_seed(0)
     order = rows.shuffle(generator)
@@ -64,17 +90,24 @@ def test_a_long_epoch_has_parts_of_whole_batches(monkeypatch: pytest.MonkeyPatch
 
 def test_the_order_and_the_negatives_depend_on_the_generator_alone() -> None:
     data = two_tastes()
-    first, same, other = (torch.cat([batch.item for batch in one_epoch(data, seed)]) for seed in (1, 1, 2))
+    first, same, other = (
+        torch.cat([batch.item for batch in one_epoch(data, seed)]) for seed in (1, 1, 2)
+    )
     assert torch.equal(first, same)
     assert not torch.equal(first[:, 0], other[:, 0])
     assert not torch.equal(first[:, 0], torch.from_numpy(data.item).long())
 
 
 @pytest.mark.parametrize(
-    ("loss", "low_ratings", "expected"), [("bce", "negative", 120), ("bce", "ignore", 0), ("bpr", "negative", 0)]
+    ("loss", "low_ratings", "expected"),
+    [("bce", "negative", 120), ("bce", "ignore", 0), ("bpr", "negative", 0)],
 )
-def test_low_ratings_are_trained_on_by_bce_where_they_are_negatives(loss: str, low_ratings: str, expected: int) -> None:
-    settings = Config.model_validate({"data": {"low_ratings": low_ratings}, "training": {"loss": loss, "n_negatives": 3}})
+def test_low_ratings_are_trained_on_by_bce_where_they_are_negatives(
+    loss: str, low_ratings: str, expected: int
+) -> None:
+    settings = Config.model_validate(
+        {"data": {"low_ratings": low_ratings}, "training": {"loss": loss, "n_negatives": 3}}
+    )
     rows = training_rows(settings, two_tastes(), "cpu")
     assert len(rows.low_user) == expected
     assert rows.n_rows_of(rows.shuffle(torch.Generator()), 1) == 480 + expected
@@ -84,7 +117,10 @@ def test_fixed_negatives_stay_with_their_positive() -> None:
     data = with_fixed_negatives(two_tastes(), 4)
     assert data.negatives is not None
     expected = {
-        (u, i): row[:2] for u, i, row in zip(data.user.tolist(), data.item.tolist(), data.negatives.tolist(), strict=True)
+        (u, i): row[:2]
+        for u, i, row in zip(
+            data.user.tolist(), data.item.tolist(), data.negatives.tolist(), strict=True
+        )
     }
     for batch in one_epoch(data, resample_negatives=False, n_negatives=2):
         for user, row in zip(batch.user.tolist(), batch.item.tolist(), strict=True):
@@ -98,7 +134,9 @@ def test_popular_items_are_drawn_more_often_where_asked_for() -> None:
     counts = {
         sampling: sum(
             int((batch.item[batch.user >= 20, 1:] == 0).sum())
-            for batch in one_epoch(data, negative_sampling=sampling, popularity_alpha=1.0, n_negatives=500)
+            for batch in one_epoch(
+                data, negative_sampling=sampling, popularity_alpha=1.0, n_negatives=500
+            )
         )
         for sampling in ("uniform", "popularity")
     }
@@ -118,7 +156,9 @@ def test_the_softmax_correction_is_the_logarithm_of_the_draws_weights() -> None:
 
 
 def test_fixed_negatives_that_the_data_lacks_are_refused() -> None:
-    with pytest.raises(ValueError, match=r"training\.resample_negatives: must be true, but got false"):
+    with pytest.raises(
+        ValueError, match=r"training\.resample_negatives: must be true, but got false"
+    ):
         training_rows(config(resample_negatives=False), two_tastes(), "cpu")
 
 

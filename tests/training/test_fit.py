@@ -8,37 +8,51 @@ import numpy as np
 import pytest
 import torch
 
-from recsys.config import Config
+from recsys.config.schema import Config
 from recsys.data.interactions import Interactions
 from recsys.errors import InputError
 from recsys.models import MODELS
 from recsys.training import optimiser
+from recsys.training.checkpoint import TrainingState, start_training
 from recsys.training.fit import Epoch, fit
 from recsys.training.losses import LOSSES
 from recsys.training.seeds import part_seed
-from recsys.training.state import TrainingState, start_training
 from tests.training.small_data import make_interactions, two_tastes, with_fixed_negatives
 
 FAST = {"batch_size": 64, "learning_rate": 0.02, "max_epochs": 8}
 
 
-def make_config(model: dict[str, Any] | None = None, evaluation: dict[str, Any] | None = None, **training: object) -> Config:
+def make_config(
+    model: dict[str, Any] | None = None,
+    evaluation: dict[str, Any] | None = None,
+    **training: object,
+) -> Config:
     small = {"name": "neumf", "embedding_dim": 4, "n_layers": 2}
-    return Config.model_validate({"model": small | (model or {}), "training": FAST | training, "evaluation": evaluation or {}})
+    return Config.model_validate(
+        {
+            "model": small | (model or {}),
+            "training": FAST | training,
+            "evaluation": evaluation or {},
+        }
+    )
 
 
 def weights(state: TrainingState) -> dict[str, torch.Tensor]:
     return {name: weight.detach().clone() for name, weight in state.model.state_dict().items()}
 
 
-def run(config: Config, data: Interactions, n_epochs: int | None = None, **arguments: Any) -> list[Epoch]:
+def run(
+    config: Config, data: Interactions, n_epochs: int | None = None, **arguments: Any
+) -> list[Epoch]:
     return list(fit(config, data, 0, n_epochs=n_epochs, **arguments))
 
 
 @pytest.mark.parametrize(("name", "loss"), list(itertools.product(MODELS, LOSSES)))
 def test_every_model_learns_with_every_loss(name: str, loss: str) -> None:
     # A user has 20 items to its taste, 8 of them known: the best possible rank is about 6 of 30, by chance 15.
-    config = make_config({"name": name, "embedding_dim": 8}, evaluation={"k": [12]}, loss=loss, max_epochs=12)
+    config = make_config(
+        {"name": name, "embedding_dim": 8}, evaluation={"k": [12]}, loss=loss, max_epochs=12
+    )
     epochs = run(config, two_tastes())
     assert epochs[-1].metrics["train_loss"] < 0.8 * epochs[0].metrics["train_loss"]
     assert max(epoch.metrics["val_hit_rate_at_12"] for epoch in epochs) > 0.85
@@ -59,7 +73,9 @@ def update(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> N
 
 
 @pytest.mark.parametrize("training", HARD)
-def test_an_update_by_rows_trains_as_one_of_whole_tables_does(training: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_update_by_rows_trains_as_one_of_whole_tables_does(
+    training: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
     config = make_config({"dropout": 0.3}, **training)
     data = with_fixed_negatives(two_tastes(), 4)
     expected = run(config, data, n_epochs=3)
@@ -71,16 +87,21 @@ def test_an_update_by_rows_trains_as_one_of_whole_tables_does(training: dict[str
     # A user's intercept cancels out in the losses of pairs: its gradient is rounding, and its way with Adam is too.
     cancelled = () if training["loss"] == "bce" else ("intercepts.everywhere", "intercepts.user")
     for name in trained.keys() - set(cancelled):
-        torch.testing.assert_close(trained[name], weights(expected[-1].state)[name], rtol=1e-2, atol=1e-3)
+        torch.testing.assert_close(
+            trained[name], weights(expected[-1].state)[name], rtol=1e-2, atol=1e-3
+        )
 
 
 @pytest.mark.parametrize("training", HARD)
 @pytest.mark.usefixtures("update")
-def test_a_resumed_training_equals_an_unbroken_one_bit_for_bit(training: dict[str, Any], tmp_path: Path) -> None:
+def test_a_resumed_training_equals_an_unbroken_one_bit_for_bit(
+    training: dict[str, Any], tmp_path: Path
+) -> None:
     config = make_config({"dropout": 0.3}, **training)
     data = with_fixed_negatives(two_tastes(), 4)
     unbroken = [
-        (epoch.metrics["train_loss"], epoch.metrics["val_ndcg_at_10"], weights(epoch.state)) for epoch in fit(config, data, 3)
+        (epoch.metrics["train_loss"], epoch.metrics["val_ndcg_at_10"], weights(epoch.state))
+        for epoch in fit(config, data, 3)
     ]
     for epoch in fit(config, data, 3, n_epochs=3):
         epoch.state.save(tmp_path / "state")
@@ -95,12 +116,16 @@ def test_a_resumed_training_equals_an_unbroken_one_bit_for_bit(training: dict[st
     ]
     # The epoch that was saved comes first: it may not have been told.
     assert len(resumed) == 6
-    for (loss, value, after), (expected_loss, expected_value, expected) in zip(resumed, unbroken[2:], strict=True):
+    for (loss, value, after), (expected_loss, expected_value, expected) in zip(
+        resumed, unbroken[2:], strict=True
+    ):
         assert (loss, value) == (expected_loss, expected_value)
         assert all(torch.equal(after[name], expected[name]) for name in expected)
 
 
-def test_parts_of_an_epoch_are_reported_and_continued(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_parts_of_an_epoch_are_reported_and_continued(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     config, data = make_config({"dropout": 0.3}), two_tastes()
     monkeypatch.setattr("recsys.training.fit.PART_USERS", 7)
     whole = run(config, data, n_epochs=2)
@@ -109,7 +134,14 @@ def test_parts_of_an_epoch_are_reported_and_continued(tmp_path: Path, monkeypatc
     for number, epoch in enumerate(fit(config, data, 0, n_epochs=2)):
         unbroken.append(epoch)
         epoch.state.save(tmp_path / str(number))
-    assert [(epoch.epoch, epoch.step) for epoch in unbroken] == [(1, 1), (1, 2), (1, 3), (2, 4), (2, 5), (2, 6)]
+    assert [(epoch.epoch, epoch.step) for epoch in unbroken] == [
+        (1, 1),
+        (1, 2),
+        (1, 3),
+        (2, 4),
+        (2, 5),
+        (2, 6),
+    ]
     assert [epoch.step for epoch in unbroken if epoch.whole] == [3, 6]
     assert [epoch.step for epoch in unbroken if epoch.is_last] == [6]
     for first, second, third in (unbroken[:3], unbroken[3:]):
@@ -120,10 +152,15 @@ def test_parts_of_an_epoch_are_reported_and_continued(tmp_path: Path, monkeypatc
         [epoch.metrics["train_loss"] for epoch in whole], rel=0.05
     )
     # 7 users make hit rates of sevenths; all 40 are ranked at the end of the epoch.
-    assert all((7 * unbroken[n].metrics["val_hit_rate_at_10"]) % 1 == pytest.approx(0, abs=1e-9) for n in (0, 1, 3, 4))
+    assert all(
+        (7 * unbroken[n].metrics["val_hit_rate_at_10"]) % 1 == pytest.approx(0, abs=1e-9)
+        for n in (0, 1, 3, 4)
+    )
     assert unbroken[-1].state.best_epoch in (1, 2)
     for number in (1, 2):
-        state = TrainingState.load(tmp_path / str(number), config, data.n_users, data.n_items, "cpu")
+        state = TrainingState.load(
+            tmp_path / str(number), config, data.n_users, data.n_items, "cpu"
+        )
         resumed = list(fit(config, data, 0, n_epochs=2, state=state))
         # What was saved comes first, as it may not have been told.
         assert [epoch.step for epoch in resumed] == list(range(number + 1, 7))
@@ -133,10 +170,23 @@ def test_parts_of_an_epoch_are_reported_and_continued(tmp_path: Path, monkeypatc
 
 
 def test_seeds_differ_by_seed_epoch_and_part() -> None:
-    assert len({part_seed(seed, epoch, part) for seed in range(10) for epoch in range(10) for part in range(10)}) == 1000
+    assert (
+        len(
+            {
+                part_seed(seed, epoch, part)
+                for seed in range(10)
+                for epoch in range(10)
+                for part in range(10)
+            }
+        )
+        == 1000
+    )
     data, config = two_tastes(), make_config()
     first, same = (start_training(config, data.n_users, data.n_items, 4, "cpu") for _ in range(2))
-    assert all(torch.equal(a, b) for a, b in zip(first.model.parameters(), same.model.parameters(), strict=True))
+    assert all(
+        torch.equal(a, b)
+        for a, b in zip(first.model.parameters(), same.model.parameters(), strict=True)
+    )
 
 
 def test_the_global_generator_is_left_as_it_was() -> None:
@@ -149,10 +199,19 @@ def test_the_global_generator_is_left_as_it_was() -> None:
 def test_what_an_epoch_reports() -> None:
     epochs = run(make_config(evaluation={"k": [5, 10]}), two_tastes(), n_epochs=2)
     assert [(epoch.epoch, epoch.is_last) for epoch in epochs] == [(1, False), (2, True)]
-    values = {f"val_{name}_at_{k}" for name in ("ndcg", "hit_rate", "mrr", "recall") for k in (5, 10)}
-    assert set(epochs[0].metrics) == values | {"train_loss", "train_seconds", "rank_seconds", "samples_per_second"}
+    values = {
+        f"val_{name}_at_{k}" for name in ("ndcg", "hit_rate", "mrr", "recall") for k in (5, 10)
+    }
+    assert set(epochs[0].metrics) == values | {
+        "train_loss",
+        "train_seconds",
+        "rank_seconds",
+        "samples_per_second",
+    }
     samples = 480 * 5 + 120
-    assert epochs[0].metrics["samples_per_second"] == pytest.approx(samples / epochs[0].metrics["train_seconds"])
+    assert epochs[0].metrics["samples_per_second"] == pytest.approx(
+        samples / epochs[0].metrics["train_seconds"]
+    )
 
 
 def test_without_ranking_nothing_is_held_out_and_no_epoch_is_best() -> None:
@@ -163,7 +222,9 @@ def test_without_ranking_nothing_is_held_out_and_no_epoch_is_best() -> None:
 
 def test_the_loss_of_the_first_step_is_the_mean_over_rows() -> None:
     # Embeddings near 0 and no intercepts: every logit is 0, so a positive's row costs 5 ln 2 and an explicit negative's ln 2.
-    config = make_config({"name": "inner_product", "init_std": 1e-6, "bias": False}, learning_rate=1e-12)
+    config = make_config(
+        {"name": "inner_product", "init_std": 1e-6, "bias": False}, learning_rate=1e-12
+    )
     (epoch,) = run(config, two_tastes(), n_epochs=1)
     assert epoch.metrics["train_loss"] == pytest.approx((480 * 5 + 120) / 600 * np.log(2), rel=1e-5)
 
@@ -172,10 +233,15 @@ def test_l2_is_added_to_every_row() -> None:
     data = make_interactions(2, 4, [(0, 1)], [], low=[(1, 2)])
     data = dataclasses.replace(data, negatives=np.array([[3]], dtype=np.int32))
     model = {"name": "inner_product", "embedding_dim": 1, "bias": False}
-    config = make_config(model, l2=10.0, n_negatives=1, resample_negatives=False, learning_rate=1e-12)
+    config = make_config(
+        model, l2=10.0, n_negatives=1, resample_negatives=False, learning_rate=1e-12
+    )
     state = start_training(config, 2, 4, 0, "cpu")
     state.model.load_state_dict(
-        {"users.weight": torch.tensor([[1.0], [2.0]]), "items.weight": torch.tensor([[9.0], [0.0], [3.0], [1.0]])}
+        {
+            "users.weight": torch.tensor([[1.0], [2.0]]),
+            "items.weight": torch.tensor([[9.0], [0.0], [3.0], [1.0]]),
+        }
     )
     (epoch,) = run(config, data, n_epochs=1, state=state, rank=False)
     # User 0: item 1 with logit 0 and the negative 3 with logit 1; user 1: item 2 alone with logit 6 and label 0.
@@ -187,7 +253,10 @@ def test_l2_is_added_to_every_row() -> None:
 def test_the_learning_rate_falls_over_max_epochs_whatever_n_epochs_says() -> None:
     def rates(decay: str | None) -> list[float]:
         config = make_config(max_epochs=4, learning_rate=0.8, learning_rate_decay=decay)
-        return [epoch.state.adam.learning_rate for epoch in fit(config, two_tastes(), 0, n_epochs=3, rank=False)]
+        return [
+            epoch.state.adam.learning_rate
+            for epoch in fit(config, two_tastes(), 0, n_epochs=3, rank=False)
+        ]
 
     assert rates(None) == pytest.approx([0.8, 0.8, 0.8])
     assert rates("linear") == pytest.approx([0.8, 0.6, 0.4])
@@ -205,7 +274,10 @@ def test_patience_ends_a_training_and_the_best_weights_are_kept() -> None:
     assert epoch.is_last
     assert (epoch.state.best_epoch, epoch.state.best_value) == (best + 1, values[best])
     assert epoch.state.best_weights is not None
-    assert all(torch.equal(weight, all_weights[best][name]) for name, weight in epoch.state.best_weights.items())
+    assert all(
+        torch.equal(weight, all_weights[best][name])
+        for name, weight in epoch.state.best_weights.items()
+    )
 
 
 def test_a_training_saved_after_its_last_epoch_yields_that_epoch_again(tmp_path: Path) -> None:
@@ -219,20 +291,27 @@ def test_a_training_saved_after_its_last_epoch_yields_that_epoch_again(tmp_path:
 
 def test_a_diverging_training_raises_before_its_epoch_is_yielded() -> None:
     epochs = fit(make_config(learning_rate=1e30), two_tastes(), 0)
-    with pytest.raises(FloatingPointError, match=r"train_loss, epoch 1: must be finite, but got .*Lower training\.learning_rate"):
+    with pytest.raises(
+        FloatingPointError,
+        match=r"train_loss, epoch 1: must be finite, but got .*Lower training\.learning_rate",
+    ):
         next(epochs)
 
 
 def test_max_users_ranks_the_same_sample_every_time() -> None:
     def values(max_users: int | None) -> list[float]:
         config = make_config(evaluation={"max_users": max_users})
-        return [epoch.metrics["val_ndcg_at_10"] for epoch in fit(config, two_tastes(), 0, n_epochs=2)]
+        return [
+            epoch.metrics["val_ndcg_at_10"] for epoch in fit(config, two_tastes(), 0, n_epochs=2)
+        ]
 
     assert values(20) == values(20) != values(None)
     assert values(60) == values(None)
 
 
-@pytest.mark.parametrize("damage", [lambda content: content[:-9], lambda _: b"not tensors", lambda _: b""])
+@pytest.mark.parametrize(
+    "damage", [lambda content: content[:-9], lambda _: b"not tensors", lambda _: b""]
+)
 def test_a_damaged_state_is_refused_by_name(damage: Any, tmp_path: Path) -> None:
     data, config = two_tastes(), make_config()
     (epoch,) = run(config, data, n_epochs=1)
@@ -248,7 +327,9 @@ def test_a_state_of_another_config_is_refused_and_a_missing_one_is_named(tmp_pat
     (epoch,) = run(config, data, n_epochs=1)
     epoch.state.save(tmp_path / "state")
     with pytest.raises(ValueError, match="must be a training of this config and data"):
-        TrainingState.load(tmp_path / "state", make_config({"embedding_dim": 5}), data.n_users, data.n_items, "cpu")
+        TrainingState.load(
+            tmp_path / "state", make_config({"embedding_dim": 5}), data.n_users, data.n_items, "cpu"
+        )
     with pytest.raises(InputError, match="nowhere: must be a saved training"):
         TrainingState.load(tmp_path / "nowhere", config, data.n_users, data.n_items, "cpu")
 

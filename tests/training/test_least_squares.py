@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 import torch
 
-from recsys.config import Config
+from recsys.config.schema import Config
 from recsys.data.interactions import Interactions
 from recsys.training import least_squares
+from recsys.training.checkpoint import TrainingState, start_training
 from recsys.training.fit import fit
 from recsys.training.least_squares import LeastSquares
-from recsys.training.state import TrainingState, start_training
 from tests.training.small_data import make_interactions, two_tastes
 
 
@@ -21,17 +21,25 @@ def make_config(**training: Any) -> Config:
     return Config.model_validate({"model": model, "training": settings})
 
 
-def objective(config: Config, data: Interactions, users: torch.Tensor, items: torch.Tensor) -> torch.Tensor:
+def objective(
+    config: Config, data: Interactions, users: torch.Tensor, items: torch.Tensor
+) -> torch.Tensor:
     """The loss of the module's text, pair by pair."""
     n_negatives, n_positives = config.training.n_negatives, len(data.user)
     weight = n_negatives * n_positives / (data.n_users * data.n_items)
     l2 = config.training.l2 / (1 + n_negatives)
-    weights, positive = torch.full((data.n_users, data.n_items), weight), torch.zeros(data.n_users, data.n_items)
+    weights, positive = (
+        torch.full((data.n_users, data.n_items), weight),
+        torch.zeros(data.n_users, data.n_items),
+    )
     weights[data.low_user, data.low_item] = 0
     positive[data.user, data.item] = 1
     scores = users @ items.T
     loss = (positive * (1 - scores).square() + weights * scores.square()).sum()
-    for rows, counts, others in ((users, positive.sum(1), data.n_items), (items, positive.sum(0), data.n_users)):
+    for rows, counts, others in (
+        (users, positive.sum(1), data.n_items),
+        (items, positive.sum(0), data.n_users),
+    ):
         loss = loss + l2 * ((counts + weight * others) * rows.square().sum(1)).sum()
     return loss
 
@@ -81,23 +89,34 @@ def test_one_column_after_the_other_by_hand(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 @pytest.mark.parametrize("columns", [1, 3])
-def test_columns_after_columns_come_to_the_minimum_of_all(columns: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_columns_after_columns_come_to_the_minimum_of_all(
+    columns: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(least_squares, "COLUMNS", columns)
-    monkeypatch.setattr(least_squares, "MAX_VALUES", 600)  # some of a user's items after the others, too
+    monkeypatch.setattr(
+        least_squares, "MAX_VALUES", 600
+    )  # some of a user's items after the others, too
     data = two_tastes(n_users=20)
     config = make_config(max_epochs=200)
     *_, last = fit(config, data, 0, rank=False)
-    sides = [last.state.model.get_parameter(f"{side}.weight").detach().requires_grad_() for side in ("users", "items")]
+    sides = [
+        last.state.model.get_parameter(f"{side}.weight").detach().requires_grad_()
+        for side in ("users", "items")
+    ]
     for gradient in torch.autograd.grad(objective(config, data, *sides), sides):
         assert gradient.abs().max() < 1e-3
 
 
 @pytest.mark.parametrize("max_values", [1 << 21, 60])
-def test_each_side_is_at_the_minimum_given_the_other(max_values: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_each_side_is_at_the_minimum_given_the_other(
+    max_values: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(least_squares, "MAX_VALUES", max_values)
     config, data = make_config(), two_tastes()
     *_, last = fit(config, data, 0)
-    users, items = (last.state.model.get_parameter(f"{side}.weight").detach() for side in ("users", "items"))
+    users, items = (
+        last.state.model.get_parameter(f"{side}.weight").detach() for side in ("users", "items")
+    )
     users.requires_grad_()
     (gradient,) = torch.autograd.grad(objective(config, data, users, items), users)
     assert gradient.abs().max() < 1e-4  # the users were solved last
@@ -124,11 +143,15 @@ def test_who_has_no_positive_gets_zeros() -> None:
 
 def test_a_singular_system_is_told_and_not_scored() -> None:
     data = make_interactions(2, 3, [(0, 0), (1, 1)], [(0, 1)])
-    with pytest.raises(FloatingPointError, match=r"loss squared: must have a single solution, but got none\. Raise"):
+    with pytest.raises(
+        FloatingPointError, match=r"loss squared: must have a single solution, but got none\. Raise"
+    ):
         list(fit(make_config(l2=0.0), data, 0))
 
 
-def test_it_continues_bit_for_bit_and_in_parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_it_continues_bit_for_bit_and_in_parts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     config, data = make_config(max_epochs=3), two_tastes()
     whole = [epoch.metrics for epoch in fit(config, data, 0)]
     monkeypatch.setattr("recsys.training.least_squares.MAX_VALUES", 400)
@@ -138,13 +161,17 @@ def test_it_continues_bit_for_bit_and_in_parts(tmp_path: Path, monkeypatch: pyte
         unbroken.append(epoch.metrics)
         epoch.state.save(tmp_path / str(epoch.step))
     assert len(unbroken) == 9
-    assert [unbroken[n]["train_loss"] for n in (2, 5, 8)] != [metrics["train_loss"] for metrics in whole]
+    assert [unbroken[n]["train_loss"] for n in (2, 5, 8)] != [
+        metrics["train_loss"] for metrics in whole
+    ]
     assert unbroken[8]["val_ndcg_at_10"] == pytest.approx(whole[2]["val_ndcg_at_10"], abs=1e-6)
     for step in (2, 3, 4):
         state = TrainingState.load(tmp_path / str(step), config, data.n_users, data.n_items, "cpu")
         resumed = [epoch.metrics for epoch in fit(config, data, 0, state=state)]
         for name in ("train_loss", "val_ndcg_at_10"):
-            assert [metrics[name] for metrics in resumed] == [metrics[name] for metrics in unbroken[step - 1 :]]
+            assert [metrics[name] for metrics in resumed] == [
+                metrics[name] for metrics in unbroken[step - 1 :]
+            ]
 
 
 def test_the_seed_decides_where_it_starts() -> None:

@@ -2,10 +2,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from recsys.config import ModelConfig
+from recsys.config.schema import ModelConfig
+from recsys.kernels.adam import Adam
 from recsys.models import MODELS, Model, SideName, build_model
 from recsys.training import optimiser
-from recsys.training.adam import Adam
 from recsys.training.batches import Batch
 from recsys.training.optimiser import Optimiser
 
@@ -32,7 +32,10 @@ def draw_batches(n: int) -> list[Batch]:
     def draw(n_ids: int, *shape: int) -> Tensor:
         return torch.randint(n_ids, shape, generator=generator)
 
-    return [Batch(draw(N_USERS, 4), draw(N_ITEMS, 4, 2), draw(N_USERS, 2), draw(N_ITEMS, 2), None) for _ in range(n)]
+    return [
+        Batch(draw(N_USERS, 4), draw(N_ITEMS, 4, 2), draw(N_USERS, 2), draw(N_ITEMS, 2), None)
+        for _ in range(n)
+    ]
 
 
 def loss_of(model: Model, batch: Batch) -> Tensor:
@@ -44,7 +47,9 @@ def loss_of(model: Model, batch: Batch) -> Tensor:
 @pytest.mark.parametrize("name", MODELS)
 @pytest.mark.parametrize("max_steps", [4096, 7])
 @pytest.mark.usefixtures("by_rows")
-def test_rows_get_what_plain_adam_gives_them(name: str, max_steps: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_rows_get_what_plain_adam_gives_them(
+    name: str, max_steps: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(optimiser, "MAX_STEPS", max_steps)
     config, model, adam = make(name)
     subject = Optimiser(config, model, adam, N_LOOKUPS)
@@ -65,7 +70,12 @@ def test_rows_get_what_plain_adam_gives_them(name: str, max_steps: int, monkeypa
     for weight, expected in zip(model.parameters(), plain.parameters(), strict=True):
         torch.testing.assert_close(weight, expected, rtol=1e-3, atol=1e-4)
         for moment in ("step", "exp_avg", "exp_avg_sq"):
-            torch.testing.assert_close(adam.moments[weight][moment], reference.state[expected][moment], rtol=1e-3, atol=1e-5)
+            torch.testing.assert_close(
+                adam.moments[weight][moment],
+                reference.state[expected][moment],
+                rtol=1e-3,
+                atol=1e-5,
+            )
 
 
 @pytest.mark.usefixtures("by_rows")
@@ -76,7 +86,9 @@ def test_a_missed_row_moves_on_along_its_first_moment() -> None:
     before = model.get_parameter("intercepts.user").detach().clone()
     none = torch.empty(0, dtype=torch.int64)
     for user in (3, 4, 4):
-        batch = subject.prepare(Batch(torch.tensor([user]), torch.tensor([[user]]), none, none, None))
+        batch = subject.prepare(
+            Batch(torch.tensor([user]), torch.tensor([[user]]), none, none, None)
+        )
         torch.autograd.backward(subject.model(batch.user, batch.item).sum())
         subject.step()
     subject.settle()
@@ -92,10 +104,17 @@ def test_a_missed_row_moves_on_along_its_first_moment() -> None:
 def test_a_batch_is_relabelled_and_its_rows_alone_are_copied() -> None:
     config, model, adam = make("gmf")
     subject = Optimiser(config, model, adam, N_LOOKUPS)
-    ids = torch.tensor([7, 49, 7]), torch.tensor([[0, 39], [39, 5], [0, 0]]), torch.tensor([49]), torch.tensor([6])
+    ids = (
+        torch.tensor([7, 49, 7]),
+        torch.tensor([[0, 39], [39, 5], [0, 0]]),
+        torch.tensor([49]),
+        torch.tensor([6]),
+    )
     batch = subject.prepare(Batch(*ids, None))
     torch.testing.assert_close(subject.model(batch.user, batch.item), model(ids[0], ids[1]))
-    torch.testing.assert_close(subject.model(batch.low_user, batch.low_item[:, None]), model(ids[2], ids[3][:, None]))
+    torch.testing.assert_close(
+        subject.model(batch.low_user, batch.low_item[:, None]), model(ids[2], ids[3][:, None])
+    )
     assert subject.model.get_parameter("users.weight").shape == (2, 4)
     assert subject.model.get_parameter("intercepts.item").shape == (4,)
     assert subject.model.get_parameter("weight") is model.get_parameter("weight")
@@ -118,4 +137,6 @@ def test_every_parameter_with_a_row_a_user_or_item_is_known_by_name(name: str) -
     sides: list[tuple[SideName, int]] = [("user", N_USERS), ("item", N_ITEMS)]
     for side, n in sides:
         named = set(model.row_parameters(side))
-        assert named == {key for key, weight in model.named_parameters() if weight.ndim and len(weight) == n}
+        assert named == {
+            key for key, weight in model.named_parameters() if weight.ndim and len(weight) == n
+        }

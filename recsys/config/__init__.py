@@ -1,0 +1,1 @@
+"""Configuration: the typed settings of a run, and the YAML files and flags that set them."""

@@ -1,0 +1,147 @@
+"""Rules that the data as a whole must keep, each broken one said in one line."""
+
+from collections.abc import Sequence
+
+import pyarrow as pa
+
+from recsys.config.schema import Config
+from recsys.data.preprocessing.bucket_files import BucketResult
+from recsys.data.preprocessing.scan import Summary
+from recsys.data.readers.fragments import PARTS
+from recsys.data.sources.layouts import Source
+from recsys.errors import InputError
+
+
+def check_summary(summary: Summary, source: Source, config: Config) -> None:
+    """Check what the first walk over the data found.
+
+    Raises:
+        InputError: if there is no row, one user alone, no positive, no times where the split needs them, or times in some files
+            of a part alone.
+    """
+    if summary.n_rows == 0:
+        raise InputError(
+            source.name,
+            "must hold interactions",
+            found="has no row",
+            remedy="Give a file with at least one row.",
+        )
+    n_users = len(summary.users[0])
+    if n_users < 2:
+        raise InputError(
+            source.name,
+            "must hold at least 2 users",
+            n_users,
+            "Check that data.columns.user names the users' column.",
+        )
+    if summary.n_positives == 0:
+        raise InputError(
+            "data.positive_threshold",
+            f"must be at most the largest rating, {summary.rating_max:g}",
+            f"{config.data.positive_threshold:g}",
+            "Lower it, so that there are positives.",
+        )
+    for part, file, _ in summary.spans:
+        if (timeless := summary.timeless.get(part)) is not None:
+            raise InputError(
+                timeless.label,
+                f"must have times like {file.label}",
+                found="has no column with times",
+                remedy="Name it with data.columns.timestamp.",
+            )
+    if not source.split_given and config.data.split != "random" and not has_times(summary, 0):
+        why = "all its times are equal" if summary.spans else "it has no column with times"
+        raise InputError(
+            "data.split",
+            f"{config.data.split} needs times",
+            found=f"{source.name} tells none: {why}",
+            remedy="Name the column with data.columns.timestamp, or set data.split to random.",
+        )
+
+
+def has_times(summary: Summary, part: int) -> bool:
+    """Whether times of this part tell an order; times that are all equal count as missing."""
+    spans = [span for (of_part, _, _), span in summary.spans.items() if of_part == part]
+    return bool(spans) and min(span.first for span in spans) < max(span.last for span in spans)
+
+
+def check_core(n_users: int, n_items: int, config: Config) -> None:
+    """Check what a k-core has left.
+
+    Raises:
+        InputError: if fewer than two users or no item are left.
+    """
+    if n_users < 2 or n_items < 1:
+        asked = f"{config.data.min_user_interactions} and {config.data.min_item_interactions}"
+        left = f"{n_users} user{'s' * (n_users != 1)} and {n_items} item{'s' * (n_items != 1)}"
+        raise InputError(
+            "data.min_user_interactions, data.min_item_interactions",
+            "must leave at least 2 users and 1 item",
+            found=f"{asked} leave {left}",
+            remedy="Lower them.",
+        )
+
+
+def check_result(
+    result: BucketResult, source: Source, config: Config, users: pa.Array, n_items: int
+) -> None:
+    """Check the sum of all buckets' results; `users`: own ids by contiguous id.
+
+    Raises:
+        InputError: if a user has too few free items or no candidates, or a part is empty.
+    """
+    if result.saturated:
+        raise InputError(
+            source.name,
+            "each user must have an item left to draw as a negative",
+            found=f"{_named(result.saturated, users)} interacted with all {n_items} items",
+            remedy=f"Remove {('it' if len(result.saturated) == 1 else 'them')}.",
+        )
+    if result.short:
+        wanted = config.evaluation.n_candidates
+        raise InputError(
+            "evaluation.n_candidates",
+            "must be at most the free items of each held-out user",
+            found=f"{_named(result.short, users)} have fewer than {wanted}",
+            remedy="Lower it, or set evaluation.protocol to full.",
+        )
+    if result.unmatched:
+        label = source.candidates.label if source.candidates is not None else source.name
+        raise InputError(
+            label,
+            "must have a line for each test pair",
+            found=f"{_named(result.unmatched, users)} lack one",
+            remedy="Add the lines.",
+        )
+    _check_parts(result, source, config)
+
+
+def _check_parts(result: BucketResult, source: Source, config: Config) -> None:
+    remedies = {
+        "leave_one_out": "It takes a user with 3 positives. Lower data.positive_threshold, or set data.split to random.",
+        "random": "Raise data.test_fraction and data.validation_fraction, or give more data.",
+        "temporal": "Raise data.test_fraction and data.validation_fraction, or set data.split to leave_one_out.",
+    }
+    remedy = (
+        "Give users of test and validation a positive in train."
+        if source.split_given
+        else remedies[config.data.split]
+    )
+    for part in PARTS:
+        if result.counts[f"n_{part}"] == 0:
+            cold = result.counts[f"n_{part}_cold"]
+            but = (
+                f"none is left ({cold} are of users without one in an earlier part)"
+                if cold
+                else "there is none"
+            )
+            raise InputError(
+                source.name, f"must have a positive in {part}", found=but, remedy=remedy
+            )
+
+
+def _named(codes: Sequence[int], users: pa.Array) -> str:
+    """Count and first few names of users."""
+    names = ", ".join(str(users[code].as_py()) for code in codes[:5])
+    more = ", ..." if len(codes) > 5 else ""
+    return f"{len(codes)} user{'s' * (len(codes) != 1)} ({names}{more})"

@@ -1,0 +1,1 @@
+"""Readers: rows of text and Parquet files, in one form for all formats."""

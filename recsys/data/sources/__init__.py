@@ -1,0 +1,1 @@
+"""Sources: the files that make up a data set."""

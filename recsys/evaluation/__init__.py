@@ -1,0 +1,1 @@
+"""Evaluation: ranking of items, metrics of ranks, and baselines."""

@@ -1,0 +1,121 @@
+"""From a scorer and held-out interactions to the named values that are reported: `ndcg_at_10`, `auc` and so on.
+
+Stands between ranks and metrics on one side, and training and the commands on the other; the baselines take the same way.
+"""
+
+import dataclasses
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from recsys.config.schema import Config
+from recsys.data.interactions import HeldOut, Interactions
+from recsys.data.negatives import IntArray
+from recsys.errors import InputError
+from recsys.evaluation.metrics import METRICS, auc, log_loss
+from recsys.evaluation.ranking import (
+    PAIR_BLOCK,
+    ModelScorer,
+    Scorer,
+    check_finite,
+    rank_all,
+    rank_among_candidates,
+)
+from recsys.kernels.tensors import as_tensor
+
+
+def evaluate(scorer: Scorer, data: Interactions, config: Config) -> dict[str, float]:
+    """Every ranking metric at every `evaluation.k`, and where the data has labelled pairs `auc` and, for models, `log_loss`.
+
+    Under the full protocol a user is a case with all its held-out positives, under the sampled one each of them is.
+
+    Raises:
+        InputError: if nothing is held out, or the sampled protocol is asked for and there are no candidates.
+        DivergenceError: if a score is not finite.
+    """
+    held_out = data.held_out
+    if held_out is None or len(held_out.user) == 0:
+        raise InputError(
+            "evaluation",
+            "must have at least one held-out positive",
+            "0",
+            "Hold out more or lower data.positive_threshold.",
+        )
+    protocol = config.evaluation.protocol
+    if protocol == "sampled" or (protocol == "auto" and held_out.candidates is not None):
+        if held_out.candidates is None:
+            raise InputError(
+                "evaluation.protocol",
+                "must be full for data without candidates",
+                "sampled",
+                "Preprocess the data again.",
+            )
+        ranks, case = rank_among_candidates(scorer, held_out), None
+    else:
+        ranks, case = rank_all(scorer, held_out, data.known), held_out.user
+    values = {
+        f"{name}_at_{k}": metric(ranks, k, case)
+        for name, metric in METRICS.items()
+        for k in config.evaluation.k
+    }
+    if held_out.negatives is not None:
+        scores, labels = score_labelled(scorer, held_out)
+        values["auc"] = auc(scores, labels)
+        # A baseline's scores are no log odds.
+        if isinstance(scorer, ModelScorer):
+            values["log_loss"] = log_loss(scores, labels)
+    return values
+
+
+@torch.inference_mode()
+def score_labelled(
+    scorer: Scorer, held_out: HeldOut
+) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.bool_]]:
+    """Scores and labels of all labelled pairs: held-out positives 1, their negatives and the held-out low ratings 0."""
+    assert held_out.negatives is not None
+    items = np.column_stack([held_out.item, held_out.negatives])
+    rows = _score_rows(scorer, held_out.user, items)
+    low = _score_rows(scorer, held_out.low_user, held_out.low_item[:, None])
+    scores = np.concatenate([rows[:, 0], rows[:, 1:].ravel(), low.ravel()])
+    return scores, np.arange(len(scores)) < len(rows)
+
+
+def sample_users(held_out: HeldOut, n_users: int, seed: int) -> HeldOut:
+    """The held-out part of `n_users` users drawn without replacement; the same for the same seed."""
+    users = np.unique(held_out.user)
+    if len(users) <= n_users:
+        return held_out
+    drawn = np.random.default_rng(seed).choice(users, n_users, replace=False)
+    kept, low = np.isin(held_out.user, drawn), np.isin(held_out.low_user, drawn)
+    return dataclasses.replace(
+        held_out,
+        user=held_out.user[kept],
+        item=held_out.item[kept],
+        low_user=held_out.low_user[low],
+        low_item=held_out.low_item[low],
+        negatives=None if held_out.negatives is None else held_out.negatives[kept],
+        candidates=None if held_out.candidates is None else held_out.candidates[kept],
+    )
+
+
+def _score_rows(scorer: Scorer, user: IntArray, item: IntArray) -> npt.NDArray[np.float32]:
+    """Scores (m, n) of users (m,) and items (m, n), some rows at a time."""
+    scores = np.empty(item.shape, dtype=np.float32)
+    size = max(1, PAIR_BLOCK // item.shape[1])
+    for start in range(0, len(user), size):
+        rows = slice(start, start + size)
+        users, items = (
+            as_tensor(array[rows].astype(np.int64), scorer.device) for array in (user, item)
+        )
+        scores[rows] = check_finite(scorer.score_pairs(users, items)).cpu().numpy()
+    return scores
+
+
+def protocol_name(config: Config) -> str:
+    """Return the name of a resolved config's protocol in tables: `full`, or `sampled-99` with the number of candidates."""
+    return (
+        f"sampled-{config.evaluation.n_candidates}"
+        if config.evaluation.protocol == "sampled"
+        else "full"
+    )

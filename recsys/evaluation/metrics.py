@@ -1,0 +1,102 @@
+"""Pure functions of ranks, and of labelled scores.
+
+A rank is 0-based: how many items are ranked above the held-out one. `case` (n,) says which ranks belong together, a user's
+held-out items under the full protocol; None takes each rank as a case of its own. Every metric is the mean over cases.
+"""
+
+from collections.abc import Callable
+
+import numpy as np
+import numpy.typing as npt
+from numpy.typing import ArrayLike
+
+FloatArray = npt.NDArray[np.float64]
+
+
+def ndcg(ranks: ArrayLike, k: int, case: ArrayLike | None = None) -> float:
+    """Discounted gain within the first k, divided by that of the best order of the case's items.
+
+    Source: Jarvelin and Kekalainen 2002, ACM TOIS 20(4), with binary gains and the discount 1 / log2(rank + 2).
+    """
+    hits, index, size = _group(ranks, k, case)
+    gains = np.where(hits < k, 1 / np.log2(hits + 2), 0)
+    best = np.concatenate([[0], np.cumsum(1 / np.log2(np.arange(k) + 2))])
+    return float(np.mean(_sum(gains, index, size) / best[np.minimum(size, k)]))
+
+
+def hit_rate(ranks: ArrayLike, k: int, case: ArrayLike | None = None) -> float:
+    """Share of the cases with at least one held-out item within the first k."""
+    hits, index, size = _group(ranks, k, case)
+    return float(np.mean(_sum(hits < k, index, size) > 0))
+
+
+def mrr(ranks: ArrayLike, k: int, case: ArrayLike | None = None) -> float:
+    """Reciprocal 1-based rank of the first held-out item, 0 where it is not within the first k."""
+    hits, index, size = _group(ranks, k, case)
+    first = np.full(len(size), k, dtype=np.float64)
+    np.minimum.at(first, index, hits)
+    return float(np.mean(np.where(first < k, 1 / (first + 1), 0)))
+
+
+def recall(ranks: ArrayLike, k: int, case: ArrayLike | None = None) -> float:
+    """Share of a case's held-out items that are within the first k."""
+    hits, index, size = _group(ranks, k, case)
+    return float(np.mean(_sum(hits < k, index, size) / size))
+
+
+METRICS: dict[str, Callable[..., float]] = {
+    "ndcg": ndcg,
+    "hit_rate": hit_rate,
+    "mrr": mrr,
+    "recall": recall,
+}
+
+
+def auc(scores: ArrayLike, labels: ArrayLike) -> float:
+    """Probability that a positive (label 1) scores above a negative (0), ties as one half.
+
+    Raises:
+        ValueError: if there is no positive or no negative.
+
+    Source: Hanley and McNeil 1982, Radiology 143(1).
+    """
+    scores, labels = np.asarray(scores, dtype=np.float64), np.asarray(labels).astype(bool)
+    positives, negatives = scores[labels], np.sort(scores[~labels])
+    if len(positives) == 0 or len(negatives) == 0:
+        raise ValueError(
+            f"labels must have positives and negatives, but got {len(positives)} and {len(negatives)}."
+        )
+    below, not_above = (
+        np.searchsorted(negatives, positives, "left"),
+        np.searchsorted(negatives, positives, "right"),
+    )
+    return float(np.mean(below + not_above) / 2 / len(negatives))
+
+
+def log_loss(logits: ArrayLike, labels: ArrayLike) -> float:
+    """Mean binary cross-entropy of labels (n,) in {0, 1} under the sigmoid of `logits` (n,), in nats."""
+    logits, labels = np.asarray(logits, dtype=np.float64), np.asarray(labels).astype(bool)
+    return float(np.mean(np.logaddexp(0, np.where(labels, -logits, logits))))
+
+
+def _group(
+    ranks: ArrayLike, k: int, case: ArrayLike | None
+) -> tuple[FloatArray, npt.NDArray[np.intp], npt.NDArray[np.intp]]:
+    """Ranks as floats, the number of each rank's case, and each case's size."""
+    array = np.asarray(ranks, dtype=np.float64)
+    if array.ndim != 1 or len(array) == 0:
+        raise ValueError(
+            f"ranks must be one-dimensional with at least one entry, but got shape {array.shape}."
+        )
+    if k < 1:
+        raise ValueError(f"k must be at least 1, but got {k}.")
+    if case is None:
+        return array, np.arange(len(array)), np.ones(len(array), dtype=np.intp)
+    _, index, size = np.unique(np.asarray(case), return_inverse=True, return_counts=True)
+    return array, index, size
+
+
+def _sum(
+    values: npt.NDArray[np.generic], index: npt.NDArray[np.intp], size: npt.NDArray[np.intp]
+) -> FloatArray:
+    return np.bincount(index, weights=values, minlength=len(size)).astype(np.float64)

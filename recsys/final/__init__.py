@@ -1,0 +1,1 @@
+"""Final training: the chosen config, trained and scored on test."""

@@ -1,0 +1,1 @@
+"""Numerical kernels, each tested against a plain reference."""

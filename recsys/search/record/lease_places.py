@@ -1,0 +1,212 @@
+"""Where the lease of a study lies: a file under a lock, or an object in S3 that is written on conditions.
+
+Stands below `lease`, which decides when a lease is free. Either place changes a lease only if it is still as it was found.
+"""
+
+import json
+import logging
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from recsys.storage.files import one_at_a_time, write_atomically
+
+_REQUEST_SECONDS, _ATTEMPTS = 4, 3
+_REFUSED = (404, 409, 412)
+"""Statuses of S3 where a condition does not hold: there is no such object, another write is on its way, or it has changed."""
+_NOT_IMPLEMENTED = 501
+_log = logging.getLogger(__name__)
+
+
+class Holder(BaseModel):
+    """Who holds a lease. A process id means something on one machine, and there in one namespace."""
+
+    model_config = ConfigDict(frozen=True)
+
+    id: str
+    host: str
+    namespace: str
+    pid: int = Field(gt=0, lt=2**31)
+
+
+@dataclass(frozen=True)
+class Found:
+    """A lease as it was found.
+
+    `holder`: None where it is torn, as a crash of the machine leaves it. `beat`: another one after each beat of the holder.
+    """
+
+    holder: Holder | None
+    beat: str
+
+
+class LeaseFile:
+    """A lease on a disk. A beat sets the time of its last change, which takes no room on a disk that is full."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def read(self) -> Found | None:
+        """Return the lease as it is, None where there is none.
+
+        Both halves come from one open file: a network's file system asks its server when a file is opened, and may not when it is
+        looked at by name.
+        """
+        if not self._path.exists():
+            return None
+        with self._path.open("rb") as file:
+            return _parse(file.read(), str(os.fstat(file.fileno()).st_mtime_ns))
+
+    def take(self, found: Found | None, holder: Holder) -> bool:
+        """Write the lease unless it has changed since it was found; return whether it was written."""
+        with one_at_a_time(self._path):
+            if self.read() != found:
+                return False
+            with write_atomically(self._path) as file:
+                file.write_text(holder.model_dump_json(), encoding="utf-8")
+            return True
+
+    def beat(self, holder: Holder) -> bool:
+        """Show that the holder lives; return False where the lease is another's."""
+        with one_at_a_time(self._path):
+            if not self._is_held_by(holder):
+                return False
+            os.utime(self._path)
+            return True
+
+    def release(self, holder: Holder) -> None:
+        """Delete the lease unless it is another's."""
+        with one_at_a_time(self._path):
+            if self._is_held_by(holder):
+                self._path.unlink()
+
+    def _is_held_by(self, holder: Holder) -> bool:
+        found = self.read()
+        return found is not None and found.holder == holder
+
+
+class LeaseObject:
+    """A lease in S3. A beat writes it anew with another number, so that its ETag tells each version from all others."""
+
+    def __init__(self, url: str) -> None:
+        self._url = url
+        self._bucket, _, self._key = url.removeprefix("s3://").partition("/")
+        self._client = _connect()
+        self._n_writes = 0
+        self._etag = ""
+        self._keeps_conditions = True
+
+    def read(self) -> Found | None:
+        """Return the lease as it is, None where there is none."""
+        answer = self._send(self._client.get_object)
+        return None if answer is None else _parse(answer["Body"].read(), answer["ETag"])
+
+    def take(self, found: Found | None, holder: Holder) -> bool:
+        """Write the lease unless it has changed since it was found; return whether it was written.
+
+        Where the server is found to keep no conditions, a warning is logged.
+        """
+        if not self._write(
+            holder, {"IfNoneMatch": "*"} if found is None else {"IfMatch": found.beat}
+        ):
+            return False
+        # Both conditions are false now: a server that keeps them refuses.
+        broken = [
+            name
+            for name, value in {"IfNoneMatch": "*", "IfMatch": '"0"'}.items()
+            if self._put(holder, {name: value})
+        ]
+        if broken:
+            self._keeps_conditions = False
+            _log.warning(
+                "%s: the server of S3 ignores conditional writes (%s), so that two searches of this study that start in one "
+                "moment would both run: start one alone.",
+                self._url,
+                ", ".join(broken),
+            )
+        return True
+
+    def beat(self, holder: Holder) -> bool:
+        """Show that the holder lives; return False where the lease is another's."""
+        if not self._keeps_conditions and not self._is_held_by(holder):
+            return False
+        return self._write(holder, {"IfMatch": self._etag})
+
+    def release(self, holder: Holder) -> None:
+        """Delete the lease unless it is another's."""
+        if self._is_held_by(holder):
+            self._send(self._client.delete_object, {"IfMatch": self._etag})
+
+    def _write(self, holder: Holder, condition: dict[str, str]) -> bool:
+        """Write the lease on a condition; return whether it was written."""
+        self._n_writes += 1
+        if self._put(holder, condition):
+            return True
+        # The answer to an earlier attempt may have been lost, and this be the answer to its repetition.
+        return self._is_held_by(holder)
+
+    def _put(self, holder: Holder, condition: dict[str, str]) -> bool:
+        body = json.dumps({**holder.model_dump(), "write": self._n_writes}).encode()
+        answer = self._send(
+            self._client.put_object, condition if self._keeps_conditions else {}, Body=body
+        )
+        if answer is not None:
+            self._etag = answer["ETag"]
+        return answer is not None
+
+    def _is_held_by(self, holder: Holder) -> bool:
+        found = self.read()
+        if found is None or found.holder != holder:
+            return False
+        self._etag = found.beat
+        return True
+
+    def _send(
+        self, request: Callable[..., Any], condition: dict[str, str] | None = None, **arguments: Any
+    ) -> Any:
+        """Send a request and return its answer, None where its condition does not hold.
+
+        Raises:
+            ConnectionError: if S3 does not answer, or lets nobody in.
+        """
+        from botocore.exceptions import BotoCoreError, ClientError
+
+        try:
+            return request(Bucket=self._bucket, Key=self._key, **(condition or {}), **arguments)
+        except ClientError as error:
+            status = error.response["ResponseMetadata"]["HTTPStatusCode"]
+            if status in _REFUSED and error.response["Error"]["Code"] != "NoSuchBucket":
+                return None
+            if status == _NOT_IMPLEMENTED and condition:
+                return self._send(request, **arguments)
+            reason: Exception = error
+        except BotoCoreError as error:
+            reason = error
+        raise ConnectionError(str(reason))
+
+
+def _connect() -> Any:
+    """A client that finds the server, its region and the credentials as pyarrow's does, and answers before a lease expires."""
+    import boto3
+    from botocore.config import Config
+
+    own_server = "AWS_ENDPOINT_URL_S3" in os.environ or "AWS_ENDPOINT_URL" in os.environ
+    config = Config(
+        connect_timeout=_REQUEST_SECONDS,
+        read_timeout=_REQUEST_SECONDS,
+        retries={"mode": "standard", "total_max_attempts": _ATTEMPTS},
+        s3={"addressing_style": "path" if own_server else "auto"},
+        request_checksum_calculation="when_required",
+    )
+    return boto3.client("s3", region_name=os.environ.get("AWS_REGION"), config=config)
+
+
+def _parse(content: bytes, beat: str) -> Found:
+    try:
+        return Found(Holder.model_validate_json(content), beat)
+    except ValidationError:
+        return Found(None, beat)

@@ -1,0 +1,1 @@
+"""Search spaces: config paths with domains, read from YAML."""

@@ -1,0 +1,227 @@
+"""How a search is shown while it runs: a live table on a terminal, plain lines without one or with -v, nothing with -q.
+
+Listens to Tune as a callback and reads the record of the study; it also keeps the time that trials spent working.
+"""
+
+import sys
+import time
+from typing import Any
+
+from ray.tune import Callback
+from ray.tune.experiment import Trial
+from rich.console import Console, Group
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from recsys.config.schema import Config
+from recsys.console.verbosity import is_quiet, is_verbose
+from recsys.evaluation.evaluate import protocol_name
+from recsys.search.record.record import StudyRecord
+from recsys.search.record.summaries import TrialSummary, best_trial, ranked
+
+_SHOWN_TRIALS = 12
+_SECONDS_A_LINE = 30.0
+"""A search without a terminal says at least this often where its trials are."""
+
+
+class SearchProgress(Callback):
+    """Shows the search on standard error and sums up its times.
+
+    `started`, `ended`: Unix seconds of the first batch and of the last trial's end.
+    """
+
+    def __init__(self, record: StudyRecord, config: Config) -> None:
+        self.started: float | None = None
+        self.ended: float | None = None
+        self._busy: dict[tuple[int, int], float] = {}
+        self._record = record
+        self._config = config
+        self._began = time.monotonic()
+        self._console = Console(file=sys.stderr)
+        self._live: Live | None = None
+        self._reached: dict[
+            int, tuple[int, float]
+        ] = {}  # by trial, its last step and the value there
+        self._next_line = self._began + _SECONDS_A_LINE
+
+    @property
+    def busy_seconds(self) -> float:
+        """Training and ranking, summed over the trials."""
+        return sum(self._busy.values())
+
+    def setup(self, *_args: Any, **_kwargs: Any) -> None:
+        """Begin the live table where there is a terminal."""
+        if self._console.is_terminal and not is_verbose() and not is_quiet():
+            self._live = Live(
+                console=self._console,
+                refresh_per_second=4,
+                get_renderable=self._render,
+                transient=True,
+            )
+            self._live.start()
+
+    def close(self) -> None:
+        """End the live table."""
+        if self._live:
+            self._live.stop()
+            self._live = None
+
+    def on_trial_result(
+        self,
+        iteration: int,
+        trials: list[Trial],
+        trial: Trial,
+        result: dict[str, Any],
+        **_info: Any,
+    ) -> None:
+        """Keep the epoch's times and value; without a terminal, print a line for a trial that this result ended."""
+        self.ended = time.time()
+        if "metrics" in result:
+            self.started = min(self.started or result["started"], result["started"])
+            # A part of an epoch tells the time of the epoch so far.
+            seconds = result["metrics"]["train_seconds"] + result["metrics"]["rank_seconds"]
+            number, value = trial.config["number"], result["metrics"][self._config.metric_name]
+            self._busy[number, result["epoch"]] = seconds
+            self._reached[number] = result["step"], value
+            if is_verbose():
+                self._print(
+                    f"trial {number}: {self._describe_running(self._record.summary(number))}"
+                )
+        if result.get("done"):
+            self._print_ending(trial)
+
+    def on_trial_error(
+        self,
+        iteration: int,
+        trials: list[Trial],
+        trial: Trial,
+        **_info: Any,
+    ) -> None:
+        """Print a line for the trial where there is no terminal."""
+        self._print_ending(trial)
+
+    def on_step_end(self, iteration: int, trials: list[Trial], **_info: Any) -> None:
+        """Without a terminal, print where the running trials are, if nothing was printed for long; Tune calls this often."""
+        if time.monotonic() < self._next_line:
+            return
+        summaries = self._record.summaries()
+        running = [
+            f"trial {s.number} at {self._describe_running(s)}"
+            for s in summaries
+            if self._record.is_running(s.number)
+        ]
+        more = [f"{len(running) - _SHOWN_TRIALS} more"] if len(running) > _SHOWN_TRIALS else []
+        self._print(
+            f"{'; '.join(running[:_SHOWN_TRIALS] + more) or 'no trial runs'} | {self._headline(summaries)}"
+        )
+
+    def _print(self, line: str) -> None:
+        self._next_line = time.monotonic() + _SECONDS_A_LINE
+        if not self._live and not is_quiet():
+            self._console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+    def _print_ending(self, trial: Trial) -> None:
+        summaries = self._record.summaries()
+        ended = next(s for s in summaries if s.number == trial.config["number"])
+        if ended.state == "unfinished":
+            return  # it is tried again
+        epochs = f"{ended.epochs} epoch{'s' * (ended.epochs != 1)}"
+        told = f"trial {ended.number}: {ended.state} after {epochs}, {self._describe(ended)}"
+        self._print(f"{told} | {self._headline(summaries)}")
+
+    def _describe(self, summary: TrialSummary) -> str:
+        value = (
+            "no value"
+            if summary.value is None
+            else f"{metric_title(self._config)} {summary.value:.4f}"
+        )
+        name = summary.params.get("model.name", self._config.model.name)
+        return f"{name} {value}"
+
+    def _describe_running(self, summary: TrialSummary) -> str:
+        epochs, value = self._reached_by(summary)
+        return f"epoch {epochs}, {f'{metric_title(self._config)} {value}' if value else 'no value yet'}"
+
+    def _reached_by(self, summary: TrialSummary) -> tuple[str, str]:
+        """Epochs of a running trial, with parts of one, of those that it may run; and the value of its last report."""
+        parts = self._record.parts
+        step, value = self._reached.get(summary.number, (summary.epochs * parts, summary.value))
+        epochs = f"{step / parts:.1f}" if step % parts else f"{step // parts}"
+        most = summary.params.get("training.max_epochs", self._config.training.max_epochs)
+        return f"{epochs}/{most}", "" if value is None else f"{value:.4f}"
+
+    def _headline(self, summaries: list[TrialSummary]) -> str:
+        best = best_trial(summaries)
+        done = sum(s.state != "unfinished" for s in summaries)
+        limit = self._config.study.trial_limit
+        parts = [f"{done} trials" if limit is None else f"{done}/{limit} trials"]
+        if best:
+            parts.append(f"best {best.value:.4f} (trial {best.number})")
+        left = self._seconds_left(done)
+        if left is not None:
+            parts.append(f"about {int(left) // 60}:{int(left) % 60:02d} left")
+        return ", ".join(parts)
+
+    def _seconds_left(self, done: int) -> float | None:
+        passed = time.monotonic() - self._began
+        limit, budget = self._config.study.trial_limit, self._config.study.time_budget
+        by_trials = passed / done * max(0, limit - done) if done and limit is not None else None
+        limits = [
+            seconds
+            for seconds in (by_trials, None if budget is None else max(0.0, budget - passed))
+            if seconds is not None
+        ]
+        return min(limits, default=None)
+
+    def _render(self) -> Group:
+        summaries = self._record.summaries()
+        running = [s for s in summaries if s.state == "unfinished"]
+        ended = [s for s in ranked(summaries) if s.choosable and s.state != "unfinished"]
+        table = trial_table(self._config)
+        for summary in running:
+            state = "running" if self._record.is_running(summary.number) else "waiting"
+            add_trial(table, summary, state, self._reached_by(summary))
+        for summary in ended[: max(3, _SHOWN_TRIALS - len(running))]:
+            add_trial(table, summary, summary.state)
+        return Group(Text(self._headline(summaries)), table)
+
+
+def trial_table(config: Config) -> Table:
+    """An empty table of trials, for `add_trial`."""
+    return Table(
+        "trial",
+        "state",
+        "epochs",
+        metric_title(config),
+        "parameters",
+        box=None,
+        header_style="bold",
+    )
+
+
+def add_trial(
+    table: Table, trial: TrialSummary, state: str, reached: tuple[str, str] | None = None
+) -> None:
+    """Add a trial as a row, with the epochs and the value that it has reached: by default its last epoch and its best value."""
+    epochs, value = reached or (
+        str(trial.epochs),
+        "" if trial.value is None else f"{trial.value:.4f}",
+    )
+    parameters = Text(show_params(trial.params), overflow="ellipsis", no_wrap=True)
+    table.add_row(str(trial.number), state, epochs, value, parameters)
+
+
+def metric_title(config: Config) -> str:
+    """The searched metric as prose has it, with its protocol, such as `NDCG@10 (full)`."""
+    titles = {"ndcg": "NDCG", "hit_rate": "HR", "mrr": "MRR", "recall": "Recall"}
+    return f"{titles[config.study.metric]}@{config.evaluation.k[0]} ({protocol_name(config)})"
+
+
+def show_params(params: dict[str, Any]) -> str:
+    """Parameters in one line, by the last part of their paths."""
+    shown = {path.partition(".")[2]: value for path, value in params.items()}
+    return " ".join(
+        f"{name}={value:.3g}" if isinstance(value, float) else f"{name}={value}"
+        for name, value in shown.items()
+    )

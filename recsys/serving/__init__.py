@@ -1,0 +1,1 @@
+"""Serving: saved models and their recommendations."""

@@ -1,0 +1,91 @@
+"""From a saved model and the users' own ids to recommended items, by their own ids and titles.
+
+Stands at the end of the flow; serves the recommend command and MLflow alike. A user is never recommended what it has seen.
+"""
+
+import difflib
+from collections.abc import Sequence
+
+import numpy as np
+import pyarrow as pa
+
+from recsys.data.negatives import IntArray
+from recsys.errors import InputError
+from recsys.evaluation.ranking import ModelScorer, top_items
+from recsys.serving.saved_model import SavedModel
+
+_NAMED_USERS = 5
+
+
+def recommend(saved: SavedModel, user_ids: Sequence[object], k: int) -> pa.Table:
+    """Return the k best unseen items of each user as a table: user_id, rank (from 1), item_id, score, title.
+
+    Raises:
+        InputError: if a user is unknown or untrained, or k exceeds the catalogue.
+    """
+    return recommend_to(saved, find_users(saved, user_ids), k)
+
+
+def recommend_to(saved: SavedModel, users: IntArray, k: int) -> pa.Table:
+    """As `recommend`, for contiguous users (n,) int64.
+
+    Raises:
+        InputError: if k exceeds the catalogue.
+    """
+    n_items = len(saved.item_ids)
+    if not 1 <= k <= n_items:
+        raise InputError("k", f"must be from 1 to the number of items, {n_items}", k, "Lower it.")
+    best = list(top_items(ModelScorer(saved.model, n_items), users, saved.seen, k))
+    counts = [len(items) for _, items, _ in best]
+    item = np.concatenate([items for _, items, _ in best])
+    return pa.table(
+        {
+            "user_id": saved.user_ids.take(
+                pa.array(np.repeat([user for user, _, _ in best], counts))
+            ),
+            "rank": np.concatenate([np.arange(1, count + 1) for count in counts]),
+            "item_id": saved.item_ids.take(pa.array(item)),
+            "score": np.concatenate([scores for _, _, scores in best]),
+            "title": saved.titles.take(pa.array(item)),
+        }
+    )
+
+
+def find_users(saved: SavedModel, user_ids: Sequence[object]) -> IntArray:
+    """Return the contiguous ids (n,) int64 of users by their own ids, which may be given as text; each user once.
+
+    Raises:
+        InputError: if users are unknown, or known without a positive to learn them from; it names them.
+    """
+    known = {str(user_id): user for user, user_id in enumerate(saved.user_ids.to_pylist())}
+    wanted = list(dict.fromkeys(str(user_id) for user_id in user_ids))
+    unknown = [user_id for user_id in wanted if user_id not in known]
+    if unknown:
+        near = difflib.get_close_matches(unknown[0], known, n=1)
+        remedy = (
+            f"The nearest known id is {near[0]}."
+            if near
+            else f"The model knows {len(known)} users."
+        )
+        raise InputError(
+            "user_id", "must be a user of the training data", f"{_named(unknown)}", remedy
+        )
+    users = np.array([known[user_id] for user_id in wanted], dtype=np.int64)
+    untrained = [
+        user_id
+        for user_id, is_trained in zip(wanted, saved.is_trained[users], strict=True)
+        if not is_trained
+    ]
+    if untrained:
+        raise InputError(
+            "user_id",
+            "must have a positive in the training data",
+            found=f"{_named(untrained)} has none",
+            remedy="Train a model on data with one, or leave the user out.",
+        )
+    return users
+
+
+def _named(user_ids: Sequence[str]) -> str:
+    n_more = len(user_ids) - _NAMED_USERS
+    return ", ".join(user_ids[:_NAMED_USERS]) + (f" and {n_more} more" if n_more > 0 else "")

@@ -1,0 +1,94 @@
+"""What a command shows of its work: notes and progress, by -v, -q and whether there is a terminal."""
+
+import os
+import pty
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from recsys.console.verbosity import NORMAL, QUIET, VERBOSE, note, progress, set_verbosity
+
+SCRIPT = """
+import sys, time
+from recsys.console.verbosity import note, progress, set_verbosity
+
+set_verbosity(int(sys.argv[1]))
+note("a note")
+with progress("Training") as show:
+    for epoch in (1, 2):
+        show(f"epoch {epoch} of 2")
+        print("a line between", file=sys.stderr)
+print("the end", file=sys.stderr)
+"""
+
+
+@pytest.fixture(autouse=True)
+def _as_before() -> Iterator[None]:
+    yield
+    set_verbosity(NORMAL)
+
+
+@pytest.mark.parametrize(
+    ("level", "shown"),
+    [
+        (QUIET, []),
+        (NORMAL, ["a note"]),
+        (VERBOSE, ["a note", "Training: epoch 1 of 2", "Training: epoch 2 of 2"]),
+    ],
+)
+def test_without_a_terminal(
+    level: int, shown: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    set_verbosity(level)
+    note("a note")
+    with progress("Training") as show:
+        for epoch in (1, 2):
+            show(f"epoch {epoch} of 2")
+    assert capsys.readouterr() == ("", "".join(f"{line}\n" for line in shown))
+
+
+def test_some_time_lies_between_two_lines_and_the_last_one_is_shown(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = [100.0]
+    monkeypatch.setattr("time.monotonic", lambda: now[0])
+    set_verbosity(VERBOSE)
+    with progress("Reading", seconds=2.0) as show:
+        for part in range(1, 8):
+            show(f"part {part}")
+            now[0] += 0.5
+    # At 0, 2 and 3 seconds, where the work ends.
+    assert capsys.readouterr().err.splitlines() == [f"Reading: part {part}" for part in (1, 5, 7)]
+
+
+@pytest.mark.parametrize("level", [QUIET, NORMAL])
+def test_on_a_terminal(tmp_path: Path, level: int) -> None:
+    (tmp_path / "script.py").write_text(SCRIPT)
+    ours, theirs = pty.openpty()
+    env = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2]), "TERM": "xterm"}
+    process = subprocess.Popen(
+        [sys.executable, str(tmp_path / "script.py"), str(level)], stderr=theirs, env=env
+    )
+    os.close(theirs)
+    told = b""
+    while True:
+        try:
+            told += os.read(ours, 1 << 16)
+        except OSError:  # the other end is closed
+            break
+    os.close(ours)
+    assert process.wait() == 0
+    text = told.decode()
+    for line, is_shown in {
+        "a note": level == NORMAL,
+        "Training": level == NORMAL,
+        "a line between": True,
+        "the end": True,
+    }.items():
+        assert (line in text) == is_shown
+    # The line of progress is taken away in the end.
+    assert "Training" not in re.split(r"\x1b\[2K", text)[-1]

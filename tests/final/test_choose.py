@@ -1,0 +1,99 @@
+from pathlib import Path
+
+import pytest
+
+from recsys.config.schema import Config, replace_values
+from recsys.errors import InputError
+from recsys.final.choose import Choice, choose_best, choose_trial
+from recsys.search.record.record import trial_seed
+from recsys.search.record.study_files import make_study, read_study, reopen
+from recsys.search.record.study_storage import Start
+from recsys.search.space.file import parse_space
+
+SPACE = parse_space({"parameters": {"model.embedding_dim": {"low": 8, "high": 64}}}, "")
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Four trials: the second is the best of those that may be chosen, at its second epoch; the last never reported."""
+    config = replace_values(
+        Config(), {"study.seed": 3, "training.max_epochs": 5, "data.split": "random"}
+    )
+    make_study(tmp_path / "studies" / "s", config, SPACE, Start())
+    record = reopen(tmp_path / "studies" / "s", config, SPACE)
+    for epochs, state in (
+        ([0.3, 0.2], "complete"),
+        ([0.1, 0.5, 0.4], "pruned"),
+        ([0.9], "diverged"),
+        ([], None),
+    ):
+        number, _ = record.ask()
+        for epoch, value in enumerate(epochs, start=1):
+            record.report(number, epoch, value, {})
+        if state:
+            record.finish(number, state)
+    return tmp_path
+
+
+def test_the_best(folder: Path) -> None:
+    chosen = choose_best(folder, "s")
+    assert (chosen.name, chosen.study, chosen.n_epochs, chosen.seed) == (
+        "s",
+        "s",
+        2,
+        trial_seed(3, 1),
+    )
+    # The trial's own value in the space, the study's config beside it.
+    assert chosen.config.model.embedding_dim == _dim(folder, 1)
+    assert (chosen.config.training.max_epochs, chosen.config.data.split) == (5, "random")
+
+
+def test_a_trial(folder: Path) -> None:
+    chosen = choose_trial(folder, "s/0")
+    assert isinstance(chosen, Choice)
+    assert (chosen.name, chosen.study, chosen.n_epochs, chosen.seed) == (
+        "s-0",
+        "s",
+        1,
+        trial_seed(3, 0),
+    )
+    assert chosen.config.model.embedding_dim == _dim(folder, 0) == 16
+
+
+def _dim(folder: Path, number: int) -> int:
+    record, _ = read_study(folder / "studies" / "s")
+    return int(record.summaries()[number].params["model.embedding_dim"])
+
+
+@pytest.mark.parametrize(
+    ("path", "message"),
+    [
+        (
+            "s/2",
+            r"--trial: must be a trial of s that may be chosen, but got one that is diverged\. There are 4 trials\.",
+        ),
+        ("s/3", r"but got one that is unfinished"),
+        ("s/4", r"but got no such trial\. There are 4 trials\."),
+        ("s", r"--trial: must be STUDY/TRIAL, but got 's'\. Write it as --trial s/0\."),
+        ("s/", r"--trial: must be STUDY/TRIAL, but got 's/'\. Write it as --trial s/0\."),
+        ("s/-1", r"--trial: must be STUDY/TRIAL, but got 's/-1'\. Write it as --trial s/0\."),
+        ("s/one", r"--trial: must be STUDY/TRIAL, but got 's/one'\. Write it as --trial s/0\."),
+        ("../s/0", r"study name: must be at most 100 letters"),
+    ],
+)
+def test_what_is_no_trial(folder: Path, path: str, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        choose_trial(folder, path)
+
+
+def test_nothing_to_choose(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="must be a study, but got no record of one"):
+        choose_best(tmp_path, "s")
+    make_study(tmp_path / "studies" / "s", Config(), SPACE, Start())
+    record = reopen(tmp_path / "studies" / "s", Config(), SPACE)
+    record.ask()
+    with pytest.raises(
+        ValueError,
+        match=r"--best-of: must be a study with a finished epoch, but got s, which has none\. Search",
+    ):
+        choose_best(tmp_path, "s")

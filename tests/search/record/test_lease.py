@@ -1,0 +1,188 @@
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from recsys.errors import InputError
+from recsys.search.record import lease
+from recsys.search.record.lease_places import Found, Holder, LeaseFile
+
+HOLD = """
+import sys, time
+from recsys.storage.s3 import open_folder
+from recsys.search.record import lease
+with lease.hold(open_folder(sys.argv[1])):
+    print("held", flush=True)
+    sys.stdin.read()
+"""
+
+
+@contextmanager
+def other_process(folder: Path | str) -> Iterator[subprocess.Popen[str]]:
+    """Another process that holds the lease of a folder, or of a URL in S3, until its standard input closes."""
+    command = [sys.executable, "-c", HOLD, str(folder)]
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "held\n"
+        yield process
+        process.kill()
+
+
+def wait_for_beats(folder: Path, n: int) -> None:
+    """Look at the lease until it was touched so often."""
+    seen, deadline = set[int](), time.monotonic() + 60
+    while len(seen) <= n:
+        assert time.monotonic() < deadline
+        seen.add((folder / "lease.json").stat().st_mtime_ns)
+        time.sleep(0.005)
+
+
+def write_foreign(folder: Path, beat: int) -> None:
+    """A lease of a process on another machine, touched at `beat` (Unix seconds)."""
+    holder = Holder(id="x", host="elsewhere", namespace="pid:[1]", pid=os.getpid())
+    file = folder / "lease.json"
+    file.write_text(holder.model_dump_json())
+    os.utime(file, (beat, beat))
+
+
+def test_a_second_driver_is_refused_while_the_first_one_runs(tmp_path: Path) -> None:
+    with other_process(tmp_path) as process:
+        message = rf"{tmp_path}: must be searched by one process at a time, but got .* process {process.pid} on "
+        with pytest.raises(InputError, match=message), lease.hold(tmp_path):
+            pytest.fail("held by two")
+        assert process.stdin is not None
+        process.stdin.close()
+        process.wait()
+        assert not (tmp_path / "lease.json").exists()
+
+
+def test_the_lease_of_a_killed_process_is_taken_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lease, "EXPIRY_SECONDS", 1e9)
+    with other_process(tmp_path) as process:
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        with lease.hold(tmp_path):
+            assert json.loads((tmp_path / "lease.json").read_text())["pid"] == os.getpid()
+
+
+def test_a_lease_from_elsewhere_expires_when_it_stands_still(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # What --resume waits for at most, and several beats of a holder that is slow.
+    assert 4 * lease.BEAT_SECONDS < lease.EXPIRY_SECONDS + lease._POLL_SECONDS <= 30
+    monkeypatch.setattr(lease, "EXPIRY_SECONDS", 0.6)
+    write_foreign(tmp_path, beat=7)
+    with lease.hold(tmp_path):
+        assert json.loads((tmp_path / "lease.json").read_text())["id"] != "x"
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"", b'{"id": "x", "ho', b"[1]", b'{"id": "x", "host": "h", "namespace": "", "pid": -1}'],
+)
+def test_a_torn_lease_is_free_once_it_stands_still(
+    content: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lease, "EXPIRY_SECONDS", 0.6)
+    (tmp_path / "lease.json").write_bytes(content)
+    with lease.hold(tmp_path):
+        assert json.loads((tmp_path / "lease.json").read_text())["pid"] == os.getpid()
+
+
+def test_a_lease_from_elsewhere_that_is_touched_is_respected(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_foreign(tmp_path, beat=7)
+    read, touched = LeaseFile.read, threading.Event()
+
+    def read_and_touch(self: LeaseFile) -> Found | None:
+        # The other machine touches it between two looks.
+        found = read(self)
+        write_foreign(tmp_path, beat=8)
+        touched.set()
+        return found
+
+    monkeypatch.setattr(LeaseFile, "read", read_and_touch)
+    with pytest.raises(InputError, match="on elsewhere"), lease.hold(tmp_path):
+        pytest.fail("held by two")
+    assert touched.is_set()
+
+
+def test_who_has_lost_the_lease_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lease, "BEAT_SECONDS", 0.01)
+    ended = threading.Event()
+    before = signal.signal(signal.SIGTERM, lambda *_: ended.set())
+    try:
+        with lease.hold(tmp_path):
+            write_foreign(tmp_path, beat=1)
+            assert ended.wait(30)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    # It is another's now, and stays.
+    assert json.loads((tmp_path / "lease.json").read_text())["id"] == "x"
+
+
+def test_a_holder_touches_its_lease(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lease, "BEAT_SECONDS", 0.01)
+    with lease.hold(tmp_path):
+        wait_for_beats(tmp_path, 2)
+
+
+def test_a_holder_that_cannot_touch_its_lease_ends(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lease, "BEAT_SECONDS", 0.01)
+    ended = threading.Event()
+    before = signal.signal(signal.SIGTERM, lambda *_: ended.set())
+    try:
+        with lease.hold(tmp_path):
+            held = (tmp_path / "lease.json").read_text()
+            # A file of which nothing can be read, whoever asks.
+            (tmp_path / "lease.json").unlink()
+            (tmp_path / "lease.json").mkdir()
+            assert ended.wait(30)
+            (tmp_path / "lease.json").rmdir()
+            (tmp_path / "lease.json").write_text(held)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert not (tmp_path / "lease.json").exists()
+
+
+def test_a_holder_waits_for_a_server_that_is_away_until_others_take_it_for_dead(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lease, "BEAT_SECONDS", 0.01)
+    ended, beat, away = threading.Event(), LeaseFile.beat, [True] * 5
+    answered = threading.Event()
+
+    def beat_after_a_while(self: LeaseFile, holder: Holder) -> bool:
+        if away:
+            away.pop()
+            raise ConnectionError("no answer")
+        answered.set()
+        return beat(self, holder)
+
+    monkeypatch.setattr(LeaseFile, "beat", beat_after_a_while)
+    before = signal.signal(signal.SIGTERM, lambda *_: ended.set())
+    try:
+        with lease.hold(tmp_path):
+            assert answered.wait(30)
+        assert not ended.is_set()
+        monkeypatch.setattr(lease, "EXPIRY_SECONDS", 0.05)
+        away.extend([True] * 1_000_000)
+        with lease.hold(tmp_path):
+            assert ended.wait(30)
+    finally:
+        signal.signal(signal.SIGTERM, before)

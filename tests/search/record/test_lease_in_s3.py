@@ -1,0 +1,163 @@
+"""The lease in S3: of several that found it free, one takes it, and a server that keeps no conditions is found out."""
+
+import os
+import threading
+import urllib.request
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from urllib.error import HTTPError
+
+import pytest
+
+from recsys.errors import InputError
+from recsys.search.record import lease
+from recsys.search.record.lease_places import Holder, LeaseObject
+from recsys.storage.s3 import names, open_folder
+from tests.s3_server import BUCKET, s3_here
+from tests.search.record.test_lease import other_process
+
+
+@pytest.fixture(scope="module")
+def _server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    with s3_here(tmp_path_factory.mktemp("s3")):
+        yield
+
+
+@pytest.fixture
+def place(_server: None, request: pytest.FixtureRequest) -> str:
+    """A study's folder of the test's own, where Ray is not needed."""
+    return f"s3://{BUCKET}/{request.node.name}"
+
+
+def holder(name: str) -> Holder:
+    """A driver on another machine."""
+    return Holder(id=name, host="elsewhere", namespace="pid:[1]", pid=1)
+
+
+def take_at_once(leases: list[LeaseObject], take: Callable[[int, LeaseObject], bool]) -> list[bool]:
+    """Let each try to take the lease when all are ready to."""
+    ready = threading.Barrier(len(leases))
+
+    def wait_and_take(number: int) -> bool:
+        ready.wait(60)
+        return take(number, leases[number])
+
+    with ThreadPoolExecutor(len(leases)) as contenders:
+        return list(contenders.map(wait_and_take, range(len(leases))))
+
+
+def test_of_those_that_find_it_free_one_takes_it(place: str) -> None:
+    for round_number in range(5):
+        leases = [LeaseObject(f"{place}/{round_number}/lease.json") for _ in range(4)]
+        assert [one.read() for one in leases] == [None] * 4
+        taken = take_at_once(leases, lambda number, one: one.take(None, holder(str(number))))
+        assert sorted(taken) == [False, False, False, True]
+        found = leases[0].read()
+        assert found is not None
+        assert found.holder == holder(str(taken.index(True)))
+
+
+def test_of_those_that_find_it_expired_one_takes_it_over(place: str) -> None:
+    old = LeaseObject(f"{place}/lease.json")
+    assert old.take(None, holder("old"))
+    found = old.read()
+    leases = [LeaseObject(f"{place}/lease.json") for _ in range(4)]
+    taken = take_at_once(leases, lambda number, one: one.take(found, holder(str(number))))
+    assert sorted(taken) == [False, False, False, True]
+    assert not old.beat(holder("old"))
+    old.release(holder("old"))
+    assert old.read() is not None
+
+
+def test_who_beats_in_the_last_moment_keeps_it(place: str) -> None:
+    here, there = (LeaseObject(f"{place}/lease.json") for _ in range(2))
+    assert here.take(None, holder("here"))
+    found = there.read()
+    assert here.beat(holder("here"))
+    assert there.read() != found
+    assert not there.take(found, holder("there"))
+    here.release(holder("here"))
+    assert here.read() is None
+
+
+def test_a_second_process_is_refused_while_the_first_one_runs(
+    place: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lease, "EXPIRY_SECONDS", 1e9)
+    folder = open_folder(place)
+    with other_process(place) as process:
+        message = f"must be searched by one process at a time, but got .* process {process.pid} on "
+        with pytest.raises(InputError, match=message), lease.hold(folder):
+            pytest.fail("held by two")
+        process.kill()
+        process.wait()
+        with lease.hold(folder):
+            assert names(folder) == ["lease.json"]
+    assert names(folder) == []
+
+
+class Between(BaseHTTPRequestHandler):
+    """Passes requests on to S3 without their conditions, or answers 501 to those that have one."""
+
+    protocol_version = "HTTP/1.1"  # which knows the header Expect
+    behind = ""
+    implements = False
+
+    def _answer(self) -> None:
+        conditional = "If-Match" in self.headers or "If-None-Match" in self.headers
+        body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        status, content, etag = 501, b"<Error><Code>NotImplemented</Code></Error>", None
+        if self.implements or not conditional:
+            left_out = ("if-match", "if-none-match", "host", "expect")
+            kept = {"Content-Type": "binary/octet-stream"}
+            kept |= {
+                name: value for name, value in self.headers.items() if name.lower() not in left_out
+            }
+            request = urllib.request.Request(
+                self.behind + self.path, body or None, kept, method=self.command
+            )
+            try:
+                with urllib.request.urlopen(request, timeout=60) as answer:
+                    status, content, etag = answer.status, answer.read(), answer.headers["ETag"]
+            except HTTPError as error:
+                status, content = error.code, error.read()
+        self.send_response(status)
+        if etag is not None:
+            self.send_header("ETag", etag)
+        self.send_header("Content-Length", str(len(content)))
+        self.end_headers()
+        self.wfile.write(content)
+
+    do_GET = do_PUT = do_DELETE = _answer  # noqa: N815 (the names that http.server calls)
+
+    def log_message(self, *_args: object) -> None: ...
+
+
+@pytest.mark.parametrize("implements", [True, False], ids=["ignored", "501"])
+def test_a_server_that_keeps_no_conditions_is_told_of(
+    place: str, implements: bool, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(Between, "behind", os.environ["AWS_ENDPOINT_URL"])
+    monkeypatch.setattr(Between, "implements", implements)
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Between)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{server.server_port}")
+    try:
+        here, there = (LeaseObject(f"{place}/lease.json") for _ in range(2))
+        assert here.take(None, holder("here"))
+        (warning,) = caplog.messages
+        assert warning == (
+            f"{place}/lease.json: the server of S3 ignores conditional writes (IfNoneMatch, IfMatch), so that two searches of "
+            "this study that start in one moment would both run: start one alone."
+        )
+        assert here.beat(holder("here"))
+        assert there.take(there.read(), holder("there"))
+        # By looking it is found all the same, at the next beat.
+        assert not here.beat(holder("here"))
+        assert there.beat(holder("there"))
+        there.release(holder("there"))
+        assert there.read() is None
+    finally:
+        server.shutdown()
+        server.server_close()

@@ -1,0 +1,125 @@
+"""What the record of a study is, by where the study lies."""
+
+from pathlib import Path
+
+import pytest
+
+from recsys import tune
+from recsys.config.files import dump_yaml
+from recsys.config.schema import Config, replace_values
+from recsys.errors import InputError
+from recsys.search.record.journal import take_over
+from recsys.search.record.study_storage import (
+    JOURNAL,
+    SQLITE,
+    Start,
+    create_study,
+    load_study,
+    record_of,
+    reopen_study,
+)
+from recsys.storage import files
+from recsys.storage.files import network_file_system, require_seen
+from tests.commands.in_process import answer, run
+from tests.small_search import SPACE
+
+NFS_MOUNTS = """\
+24 1 8:1 / / rw,relatime shared:1 - ext4 /dev/sda1 rw
+25 24 0:40 / {folder} rw,relatime shared:20 master:2 - nfs4 server:/export rw,vers=4.2
+26 25 0:41 / {folder}/local rw - tmpfs tmpfs rw
+27 24 0:42 / /sshfs\\040of\\040mine rw - fuse.sshfs me@server: rw
+"""
+
+
+@pytest.fixture
+def nfs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder that the table of mounts says is NFS."""
+    folder = tmp_path / "shared"
+    folder.mkdir()
+    (tmp_path / "mounts").write_text(NFS_MOUNTS.format(folder=folder))
+    monkeypatch.setattr(files, "_MOUNTS", tmp_path / "mounts")
+    return folder
+
+
+def test_network_file_systems(nfs: Path) -> None:
+    expected = {
+        "": "nfs4",
+        "deep/in/it": "nfs4",
+        "local": None,
+        "local/x": None,
+        "..": None,
+        "../sharedness": None,
+    }
+    assert {name: network_file_system(nfs / name) for name in expected} == expected
+    assert network_file_system(Path("/sshfs of mine/x")) == "fuse.sshfs"
+    (nfs.parent / "link").symlink_to(nfs)
+    assert network_file_system(nfs.parent / "link" / "x") == "nfs4"
+
+
+def test_this_disk_is_none(tmp_path: Path) -> None:
+    assert network_file_system(tmp_path) is None
+
+
+def test_a_search_on_nfs(ray_here: None, ratings: Path, nfs: Path, tmp_path: Path) -> None:
+    (tmp_path / "space.yaml").write_text(dump_yaml(SPACE))
+    flags = ["--dir", nfs, "--name", "s", "--max-epochs", 1, "--set", "training.batch_size=512"]
+    search = [*flags, "--space", tmp_path / "space.yaml", "--data", ratings, "--trials", 1]
+    code, _, errors = run(tune.main, *search)
+    assert code == 2
+    assert errors == (
+        "error: tracking.uri: must be a server or a database where --dir is on a network file system (nfs4), as SQLite must not "
+        "lie there, but got nothing. Give http://HOST:PORT or postgresql://USER@HOST/NAME, or --set tracking.required=false.\n"
+    )
+    places = ["--set", f"tracking.uri=sqlite:///{tmp_path / 'runs.db'}"]
+    assert answer(tune.main, *search, *places)["counts"]["complete"] == 1
+    again = answer(tune.main, *flags, *places, "--resume", "--trials", 2)
+    assert [trial["id"] for trial in again["trials"]] == ["0", "1"]
+    study = nfs / "studies" / "s"
+    assert record_of(study) == JOURNAL
+    assert [path.name for path in nfs.rglob("*.db*")] == []
+    assert [trial.number for trial in load_study(study).trials] == [0, 1]
+
+
+def test_sqlite_is_not_written_on_nfs(nfs: Path, tmp_path: Path) -> None:
+    create_study(tmp_path, Config(), Start())
+    (tmp_path / SQLITE).rename(nfs / SQLITE)
+    with pytest.raises(
+        ValueError,
+        match=rf"{SQLITE}: must lie on a disk of this machine to be written, but got .* \(nfs4\)\. ",
+    ):
+        reopen_study(nfs, Config())
+
+
+def test_what_a_lost_process_leaves_in_a_journal(nfs: Path) -> None:
+    study = create_study(nfs, Config(), Start())
+    study.enqueue_trial({"x": 1})
+    whole = (nfs / JOURNAL).read_bytes()
+    (nfs / JOURNAL).write_bytes(whole + b'{"op_code":4,"worker')
+    (nfs / f"{JOURNAL}.lock").symlink_to(nfs / JOURNAL)
+    # Nothing of it keeps a reader from reading, and who goes on waits for no lock.
+    assert len(load_study(nfs).trials) == 1
+    take_over(nfs / JOURNAL)
+    assert (nfs / JOURNAL).read_bytes() == whole
+    again = reopen_study(nfs, Config())
+    again.enqueue_trial({"x": 2})
+    again.enqueue_trial({"x": 3})
+    assert len(load_study(nfs).trials) == 3
+
+
+@pytest.mark.parametrize("url", ["sqlite:////tmp/x.db", "postgres", "http://user:secret@host/x"])
+def test_what_is_no_database_for_many_machines(url: str) -> None:
+    with pytest.raises(ValueError, match=r"study\.storage") as raised:
+        replace_values(Config(), {"study.storage": url})
+    rule = raised.value.errors()[0]["ctx"]["error"]  # type: ignore[attr-defined]
+    assert str(rule).startswith("must begin with postgresql:// or mysql://, but got ")
+    assert "secret" not in str(rule)
+
+
+def test_a_folder_that_the_driver_made_is_to_be_seen(tmp_path: Path) -> None:
+    require_seen(tmp_path)
+    require_seen(Path("/tmp/recsys-x/s3:/bucket/prefix"))
+    with pytest.raises(
+        InputError,
+        match=rf"--dir: must be a folder that all nodes see, but got {tmp_path}/x, which is ",
+    ):
+        require_seen(tmp_path / "x")

@@ -1,0 +1,125 @@
+"""A search, its resumption on another machine, and what follows it, with nothing but S3 between them."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from recsys.config.files import dump_yaml
+from recsys.storage.s3 import names, open_folder
+from tests.s3_server import BUCKET, running_s3
+from tests.search.on_s3 import started, stored_trials
+from tests.small_search import SPACE, logged_steps, logged_trials
+
+PLACE = f"s3://{BUCKET}/team/ncf"
+N_TRIALS, N_EPOCHS = 4, 10
+
+
+@pytest.fixture(scope="module")
+def environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
+    with running_s3(tmp_path_factory.mktemp("s3")) as found, pytest.MonkeyPatch.context() as patch:
+        for name, value in found.items():
+            patch.setenv(name, value)
+        yield found
+
+
+def test_a_study_goes_on_on_another_head(
+    environment: dict[str, str], ratings: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "space.yaml").write_text(dump_yaml(SPACE))
+    tracking = f"sqlite:///{tmp_path / 'runs.db'}"  # one for both heads, as a server would be
+    flags = ["--dir", PLACE, "--name", "s"]
+    search = [
+        *flags,
+        "--space",
+        tmp_path / "space.yaml",
+        "--data",
+        ratings,
+        "--trials",
+        N_TRIALS,
+        "--max-epochs",
+        N_EPOCHS,
+    ]
+    search += [
+        "--set",
+        "training.batch_size=2",
+        "--set",
+        "study.grace_period=10",
+        "--set",
+        f"tracking.uri={tracking}",
+    ]
+    with started("tune", tmp_path / "first", environment, *search) as head:
+        head.wait_until(
+            lambda: sum(len(trial.intermediate_values) for trial in stored_trials(PLACE, "s")) >= 6
+        )
+        head.process.kill()
+        head.process.wait()
+    before = stored_trials(PLACE, "s")
+
+    with started("tune", tmp_path / "second", environment, *flags, "--resume") as head:
+        code, answer, errors = head.end()
+    assert code == 0, errors
+    after = stored_trials(PLACE, "s")
+    assert [trial.number for trial in after] == list(range(N_TRIALS))
+    assert {trial.state.name for trial in after} <= {"COMPLETE", "PRUNED"}
+    for trial in before:
+        assert trial.intermediate_values.items() <= after[trial.number].intermediate_values.items()
+        assert trial.params.items() <= after[trial.number].params.items()
+    runs = logged_trials(tracking, "recsys")
+    assert [int(run.data.tags["trial"]) for run in runs] == list(range(N_TRIALS))
+    for trial, run in zip(after, runs, strict=True):
+        assert sorted(trial.intermediate_values) == list(
+            range(1, max(trial.intermediate_values) + 1)
+        )
+        assert logged_steps(tracking, run, "val_ndcg_at_10") == sorted(trial.intermediate_values)
+        assert {name: run.data.params[name] for name in trial.params if "@" not in name} == {
+            name: str(value) for name, value in trial.params.items() if "@" not in name
+        }
+    study = open_folder(PLACE) / "studies" / "s"
+    assert set(names(study)) == {
+        "config.yaml", "space.yaml", "optuna.jsonl", "mlflow-outbox.jsonl", "best.yaml", "trials.parquet", "trials",
+    }  # fmt: skip
+    kept = {
+        name
+        for name in names(study / "trials")
+        if names(study / "trials" / name) == ["weights.safetensors"]
+    }
+    ranked = sorted(answer["trials"], key=lambda trial: -trial["value"])
+    assert kept == {trial["id"] for trial in ranked[:3]}
+    assert answer["best"]["config"] == f"{PLACE}/studies/s/best.yaml"
+
+    with started(
+        "train", tmp_path / "third", environment, "--dir", PLACE, "--best-of", "s"
+    ) as head:
+        code, trained, errors = head.end()
+    assert code == 0, errors
+    assert trained["model"] == f"{PLACE}/models/s"
+    with started(
+        "evaluate", tmp_path / "fourth", environment, "--dir", PLACE, "--model", trained["model"]
+    ) as head:
+        code, evaluated, errors = head.end()
+    assert code == 0, errors
+    assert evaluated["test"] == pytest.approx(trained["test"])
+    scores = open_folder(PLACE) / "test_scores.jsonl"
+    assert "test_scores.jsonl" in names(scores.parent)
+    # Of four commands one was killed; the others left nothing behind on their machines.
+    left = [
+        path.name
+        for head in ("second", "third", "fourth")
+        for path in (tmp_path / head).glob("recsys-*")
+    ]
+    assert left == []
+
+
+def test_a_folder_in_s3_takes_no_sqlite_of_mlflows(
+    environment: dict[str, str], ratings: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "space.yaml").write_text(dump_yaml(SPACE))
+    flags = ["--dir", PLACE, "--space", tmp_path / "space.yaml", "--data", ratings]
+    with started("tune", tmp_path / "head", environment, *flags) as head:
+        code, _, errors = head.end()
+    assert code == 2
+    assert errors == (
+        "error: tracking.uri: must be a server or a database where --dir is in S3, as SQLite must not lie there, but got "
+        "nothing. Give http://HOST:PORT or postgresql://USER@HOST/NAME, or --set tracking.required=false.\n"
+    )

@@ -1,0 +1,182 @@
+"""What of a study is in S3 when, against a real server: each copy of the folder stands for another machine."""
+
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import ray
+from ray import tune
+from ray.tune.experiment import Trial
+
+from recsys.config.schema import Config, replace_values
+from recsys.data.interactions import Interactions
+from recsys.data.preprocessing.pipeline import prepare
+from recsys.data.processed import load
+from recsys.errors import InputError
+from recsys.search.record import lease
+from recsys.search.record.record import StudyRecord
+from recsys.search.record.study_files import find_study, make_study, reopen, require_new
+from recsys.search.record.study_storage import JOURNAL, Start, load_study
+from recsys.search.record.uploads import Uploads
+from recsys.search.space.file import parse_space
+from recsys.search.tuning import trainable
+from recsys.search.tuning.trainable import CHECKPOINT, TrialRunner
+from recsys.search.tuning.trial_folders import TrialFolders
+from recsys.storage.s3 import names, open_folder, remove
+from recsys.tracking.outbox import Outbox
+from recsys.tracking.outbox_file import Note, Operation, read_outbox
+from recsys.tracking.study_runs import OUTBOX
+from recsys.training.fit import fit
+from tests.s3_server import BUCKET, s3_here
+from tests.small_search import SPACE
+
+SEARCH_SPACE = parse_space(SPACE, "space.yaml")
+
+
+@pytest.fixture(scope="module")
+def _server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    with s3_here(tmp_path_factory.mktemp("s3")):
+        yield
+
+
+@pytest.fixture
+def place(_server: None, request: pytest.FixtureRequest) -> str:
+    return f"s3://{BUCKET}/{request.node.name}"
+
+
+def begin(place: str) -> tuple[Path, StudyRecord]:
+    """A new study `s` and its record."""
+    study = open_folder(place) / "studies" / "s"
+    make_study(study, Config(), SEARCH_SPACE, Start())
+    return study, reopen(study, Config(), SEARCH_SPACE)
+
+
+def test_mlflow_is_told_what_s3_has(place: str) -> None:
+    study, record = begin(place)
+    sent: list[int] = []
+    came = threading.Event()
+
+    def send(operation: Operation, _doubtful: bool) -> Note:
+        sent.append(operation["n"])
+        came.set()
+        return {}
+
+    outbox = Outbox(study / OUTBOX, [], send, "nowhere", held=True)
+    uploads = Uploads(study, outbox)
+    done: list[str] = []
+    outbox.append({"n": 1}, {"n": 2})
+    record.ask()
+    uploads.after_next(lambda: done.append("after"))
+    assert not came.wait(0.5)
+    assert done == []
+    uploads.now()
+    assert came.wait(60)
+    assert outbox.flush()
+    assert (sent, done) == ([1, 2], ["after"])
+    # Another machine finds both, the record no older than what was told; that it was sent, only later.
+    there = find_study(open_folder(place), "s")
+    assert [trial.state.name for trial in load_study(there).trials] == ["RUNNING", "WAITING"]
+    assert [(kept.operation["n"], kept.note) for kept in read_outbox(there / OUTBOX)] == [
+        (1, None),
+        (2, None),
+    ]
+    with uploads:
+        pass
+    assert [kept.note for kept in read_outbox(find_study(open_folder(place), "s") / OUTBOX)] == [
+        {"sent": 1},
+        {"sent": 2},
+    ]
+    outbox.close()
+
+
+def test_what_is_half_written_is_cut_off(place: str) -> None:
+    study, record = begin(place)
+    outbox = Outbox(study / OUTBOX, [], lambda _operation, _doubtful: {}, "nowhere", held=True)
+    outbox.append({"n": 1})
+    record.ask()
+    for name in (OUTBOX, JOURNAL):
+        with (study / name).open("ab") as file:
+            file.write(b'{"half')
+    Uploads(study, outbox).now()
+    outbox.close()
+    there = find_study(open_folder(place), "s")
+    again = reopen(there, Config(), SEARCH_SPACE)
+    assert [summary.state for summary in again.summaries()] == ["unfinished"]
+    assert [kept.operation for kept in read_outbox(there / OUTBOX)] == [{"n": 1}]
+
+
+def test_a_study_that_is_half_there_is_none(place: str) -> None:
+    study, _ = begin(place)
+    there = open_folder(place)
+    with pytest.raises(InputError, match=r"--name: must be a new study, but got s, which exists"):
+        require_new(find_study(there, "s"))
+    # The record is the last file of a new study that comes to S3: its maker was killed before.
+    remove(study / JOURNAL)
+    require_new(find_study(open_folder(place), "s"))
+
+
+@pytest.fixture(scope="module")
+def config(ratings: Path) -> Config:
+    return replace_values(
+        Config(),
+        {"data.source": str(ratings), "training.max_epochs": 4, "training.batch_size": 128},
+    )
+
+
+@pytest.fixture(scope="module")
+def data(ray_here: None, config: Config, tmp_path_factory: pytest.TempPathFactory) -> Interactions:
+    return load(prepare(config, tmp_path_factory.mktemp("trial")), "validation", negatives=False)
+
+
+def test_a_checkpoint_counts_once_the_record_has_it(
+    place: str, config: Config, data: Interactions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(trainable, "CHECKPOINT_SECONDS", 0.0)
+    monkeypatch.setattr(trainable, "CHECKPOINT_SHARE", 1e9)
+    waiting: list[Any] = []
+    study, record = begin(place)
+    folders = TrialFolders(study / "trials", record, 3, waiting.append)
+    told = Trial("none", config={"number": 0}, stub=True)
+
+    def worker() -> Any:
+        """One on a machine of its own."""
+        folder = open_folder(place) / "studies" / "s" / "trials"
+        folder.parent.mkdir(parents=True)
+        make = tune.with_parameters(
+            TrialRunner, data=[ray.put(data)], folder=str(folder), rungs=set(), gpu_device="cpu"
+        )
+        return make(config={"number": 0, "seed": 11, "config": config.model_dump_json()})
+
+    first = worker()
+    saved = [first.train() for _ in range(2)]
+    assert [result["saved"] for result in saved] == [f"{CHECKPOINT}.1", f"{CHECKPOINT}.2"]
+    assert worker().train()["epoch"] == 1  # nothing counts yet
+    folders.on_trial_result(1, [], told, saved[1])
+    assert sorted(names(study / "trials" / "0")) == [f"{CHECKPOINT}.1", f"{CHECKPOINT}.2"]
+    for action in waiting:
+        action()
+    assert sorted(names(study / "trials" / "0")) == [CHECKPOINT, f"{CHECKPOINT}.1"]
+    results = [second.train() for second in [worker()] for _ in range(3)]
+    expected = [(epoch.epoch, epoch.metrics["val_ndcg_at_10"]) for epoch in fit(config, data, 11)]
+    assert [
+        (result["epoch"], result["metrics"]["val_ndcg_at_10"]) for result in results
+    ] == expected[1:]
+
+
+def test_one_driver_a_study(place: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lease, "BEAT_SECONDS", 0.2)
+    here, there = (open_folder(place) / "s" for _ in range(2))
+    for folder in (here, there):
+        folder.mkdir(parents=True)
+    with lease.hold(here):
+        with (
+            pytest.raises(InputError, match="must be searched by one process at a time"),
+            lease.hold(there),
+        ):
+            pytest.fail("held by two")
+        assert names(there) == ["lease.json"]
+    assert names(there) == []
+    with lease.hold(there):
+        assert names(here) == ["lease.json"]

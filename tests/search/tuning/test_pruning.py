@@ -1,0 +1,161 @@
+"""The pruners: what they decide, by hand and against a plain reference, on the record of a study."""
+
+from typing import Any
+
+import optuna
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from optuna.trial import TrialState
+
+from recsys.config.schema import Config, replace_values
+from recsys.search.record.record import StudyRecord
+from recsys.search.space.file import parse_space
+from recsys.search.tuning.pruning import PRUNERS, make_pruner
+
+SPACE = parse_space(
+    {
+        "parameters": {"model.embedding_dim": {"low": 8, "high": 64}},
+        "warm_start": [{"model.embedding_dim": 32}],
+    },
+    "",
+)
+
+
+def study_of(parts: int = 1, /, **values: object) -> tuple[StudyRecord, Config, optuna.Study]:
+    config = replace_values(
+        Config(), {path.replace("__", "."): value for path, value in values.items()}
+    )
+    study = optuna.create_study(direction="maximize")
+    study.set_user_attr("start", {"parts": parts})
+    return StudyRecord(study, config, SPACE), config, study
+
+
+def run(pruner_name: str, curves: list[list[float]], **values: object) -> list[int]:
+    """Run trials one after the other as the recorder does; the number of steps that each of them lived."""
+    record, config, _ = study_of(
+        study__pruner=pruner_name, training__max_epochs=len(curves[0]), **values
+    )
+    pruner = make_pruner(record, config)
+    lived = []
+    for curve in curves:
+        number, _ = record.ask()
+        for step, value in enumerate(curve, start=1):
+            record.report(number, step, value, {})
+            if step == len(curve):
+                record.finish(number, "complete")
+            elif step in pruner.steps and pruner.prunes(number, step):
+                record.finish(number, "pruned")
+                break
+        lived.append(step)
+    return lived
+
+
+def reference(
+    reports: list[tuple[int, int, float]], rungs: set[int], factor: int, starts: set[int]
+) -> list[bool]:
+    """Whether each report (trial, step, value) prunes its trial: the rule of ASHA in words, over all reports before it."""
+    pruned: list[bool] = []
+    for place, (trial, step, value) in enumerate(reports):
+        if step not in rungs:
+            pruned.append(False)
+            continue
+        reached = {other: there for other, at, there in reports[: place + 1] if at == step}
+        rank = sorted(reached.values(), reverse=True).index(value) + 1
+        n_passing = len(reached) // factor
+        survives = rank <= max(1, n_passing) or (n_passing == 0 and trial in starts)
+        pruned.append(not survives)
+    return pruned
+
+
+@settings(max_examples=60)
+@given(
+    data=st.data(),
+    factor=st.integers(2, 4),
+    grace_period=st.sampled_from([1, 2, 0.5]),
+    parts=st.sampled_from([1, 2]),
+)
+def test_asha_decides_as_its_rule_says(
+    data: Any, factor: int, grace_period: float, parts: int
+) -> None:
+    values: dict[str, object] = {
+        "study__reduction_factor": factor,
+        "study__grace_period": grace_period,
+        "training__max_epochs": 5,
+    }
+    record, config, _ = study_of(parts, **values)
+    pruner = make_pruner(record, config)
+    record.enqueue_first_points()
+    numbers = [record.ask()[0] for _ in range(8)]
+    alive, found = dict.fromkeys(numbers, 0), []
+    reports: list[tuple[int, int, float]] = []
+    while alive and len(reports) < 60:
+        number = data.draw(st.sampled_from(sorted(alive)))
+        alive[number] += 1
+        value = data.draw(st.integers(0, 9)) / 10  # ties
+        reports.append((number, alive[number], value))
+        record.report(number, alive[number], value, {})
+        found.append(alive[number] in pruner.steps and pruner.prunes(number, alive[number]))
+        if found[-1] or alive[number] == 5 * parts - 1:
+            del alive[number]
+    assert found == reference(reports, set(pruner.steps), factor, {0, 1})
+
+
+CURVES = [[0.1 * trial + 0.01 * epoch for epoch in range(9)] for trial in (5, 4, 6, 3, 7, 2, 8, 1)]
+
+
+def test_none_stops_nothing() -> None:
+    assert run("none", CURVES) == [9] * 8
+
+
+def test_the_median_of_complete_trials_is_what_counts() -> None:
+    # Optuna's rule: the first five run to the end; then a trial whose best value so far is below the median of the complete
+    # trials' at the same step is stopped, from grace_period epochs on. The medians are those of 0.5 and 0.55 and their epochs.
+    assert run("median", CURVES, study__grace_period=3) == [9, 9, 9, 9, 9, 3, 9, 3]
+
+
+def test_hyperband_stops_by_brackets() -> None:
+    lived = run("hyperband", CURVES * 4)
+    # Of brackets that begin at 1, 3 and 9 epochs: rungs at 1 and 3, and every trial that survives runs 9.
+    assert set(lived) <= {1, 3, 9}
+    assert {1, 9} <= set(lived)
+    # The best trial is never worse than the best third of a rung.
+    assert all(lived[place] == 9 for place in range(6, 32, 8))
+
+
+def test_every_pruner_keeps_to_the_rungs_of_its_own_and_none_to_no_step() -> None:
+    for name in PRUNERS:
+        record, config, _ = study_of(
+            2, study__pruner=name, study__grace_period=1.5, training__max_epochs=20
+        )
+        steps = make_pruner(record, config).steps
+        assert not any(step < 3 or step >= 40 for step in steps)
+        assert bool(steps) == (name != "none")
+
+
+@pytest.mark.parametrize("name", ["asha", "median", "hyperband"])
+def test_a_pruner_goes_by_the_record_of_an_earlier_process(name: str) -> None:
+    _, config, study = study_of(study__pruner=name, training__max_epochs=9)
+    first = StudyRecord(study, config, SPACE)
+    pruner = make_pruner(first, config)
+    for _ in range(9):
+        number, _ = first.ask()
+        for step in range(1, 10):
+            first.report(number, step, 0.9, {})
+            if step in pruner.steps:
+                pruner.prunes(number, step)
+        first.finish(number, "complete")
+    resumed = StudyRecord(study, config, SPACE)
+    resumed.reopen()
+    pruner = make_pruner(resumed, config)
+    pruned = []
+    for _ in range(6):
+        number, _ = resumed.ask()
+        for step in (1, 2, 3):
+            resumed.report(number, step, 0.1, {})
+            if step in pruner.steps and pruner.prunes(number, step):
+                pruned.append(number)
+                resumed.finish(number, "pruned")
+                break
+    assert pruned
+    assert {study.trials[number].state for number in pruned} == {TrialState.PRUNED}

@@ -1,0 +1,304 @@
+import errno
+import tempfile
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+
+import optuna
+import pytest
+from optuna.trial import TrialState
+from ray.tune import PlacementGroupFactory
+from ray.tune.experiment import Trial
+from ray.tune.search import Searcher
+
+from recsys.config.schema import Config, replace_values
+from recsys.search.record.record import StudyRecord, trial_seed
+from recsys.search.space.file import parse_space
+from recsys.search.tuning.pruning import make_pruner, rungs
+from recsys.search.tuning.recorder import Recorder
+from recsys.search.tuning.searcher import StudySearcher
+
+SPACE = parse_space(
+    {
+        "parameters": {"model.embedding_dim": {"low": 8, "high": 64}},
+        "warm_start": [{"model.embedding_dim": 32}],
+    },
+    "",
+)
+
+
+class Search:
+    """A scheduler and a searcher as Tune calls them, on a study in memory."""
+
+    def __init__(self, parts: int = 1, **values: object) -> None:
+        config = replace_values(
+            Config(), {path.replace("__", "."): value for path, value in values.items()}
+        )
+        self.study = optuna.create_study(direction="maximize")
+        self.study.set_user_attr("start", {"parts": parts})
+        self.record = StudyRecord(self.study, config, SPACE)
+        self.n_slots = 10
+        self.searcher = StudySearcher(self.record, config.study.trial_limit, lambda: self.n_slots)
+        self.scheduler = Recorder(self.record, make_pruner(self.record, config), config)
+
+    def suggest(self) -> Any:
+        return self.searcher.suggest(f"tune-{len(self.study.trials)}")
+
+    def begin(self) -> int:
+        return int(self.suggest()["number"])
+
+    def report(self, number: int, step: int, value: float, *, is_last: bool = False) -> str:
+        metrics = {"metrics/val_ndcg_at_10": value, "metrics/train_loss": 1.0}
+        return self.tell(
+            number, {"step": step, "is_last": is_last, "pid": 1, "node_ip": "10.0.0.1", **metrics}
+        )
+
+    def tell(self, number: int, result: dict[str, Any]) -> str:
+        return self.scheduler.on_trial_result(cast(Any, None), self._trial(number), result)
+
+    def fail(self, number: int, *errors: str, gpu: float = 0.0, status: str = Trial.ERROR) -> float:
+        """Tell of a failure as Tune does, of one that it retries too; the share of a GPU that the trial asks for afterwards."""
+        trial = self._trial(number)
+        trial.update_resources({"cpu": 1, "gpu": gpu})
+        trial.status = status
+        with tempfile.TemporaryDirectory() as folder:
+            cast(Any, trial.run_metadata).error_filename = "error.txt"
+            trial.storage = cast(Any, SimpleNamespace(trial_driver_staging_path=folder))
+            texts = [
+                f"Failure # {attempt} (occurred at noon)\n{error}\n"
+                for attempt, error in enumerate(errors, start=1)
+            ]
+            Path(folder, "error.txt").write_text("".join(texts))
+            self.scheduler.on_trial_error(cast(Any, None), trial)
+        needed = cast(PlacementGroupFactory, trial.placement_group_factory).required_resources
+        assert needed["CPU"] == 1
+        return needed.get("GPU", 0.0)
+
+    def _trial(self, number: int) -> Trial:
+        return Trial("none", config={"number": number}, stub=True)
+
+
+@pytest.mark.parametrize(
+    ("max_epochs", "grace_period", "reduction_factor", "parts", "expected"),
+    [
+        (20, 1, 3, 1, {1, 3, 9}),
+        (9, 1, 3, 1, {1, 3}),
+        (20, 2, 4, 1, {2, 8}),
+        (1, 1, 3, 1, set()),
+        (5, 5, 3, 1, set()),
+        # By parts of an epoch: after 1, 3 and 9 epochs, and from a fraction of one on the first part that reaches it.
+        (20, 1, 3, 7, {7, 21, 63}),
+        (1, 0.2, 3, 7, {2, 5}),
+        (2, 0.5, 2, 1, {1}),
+    ],
+)
+def test_rungs(
+    max_epochs: int, grace_period: float, reduction_factor: int, parts: int, expected: set[int]
+) -> None:
+    values = {"study.grace_period": grace_period, "study.reduction_factor": reduction_factor}
+    assert (
+        rungs(replace_values(Config(), {"training.max_epochs": max_epochs, **values}), parts)
+        == expected
+    )
+
+
+def test_a_trial_is_stopped_within_a_long_epoch() -> None:
+    search = Search(parts=4, study__grace_period=0.5)
+    search.record.enqueue_first_points()
+    best, other, worse = search.begin(), search.begin(), search.begin()
+    assert [search.report(best, step, 0.3) for step in (1, 2)] == ["CONTINUE", "CONTINUE"]
+    assert [search.report(other, step, 0.2) for step in (1, 2)] == ["CONTINUE", "CONTINUE"]
+    assert [search.report(worse, step, 0.1) for step in (1, 2)] == ["CONTINUE", "STOP"]
+    # Parts of an epoch are no epochs: a value, which may be chosen, comes with the first whole one.
+    pruned = search.record.summaries()[worse]
+    assert (pruned.state, pruned.epochs, pruned.value, pruned.choosable) == (
+        "pruned",
+        0,
+        None,
+        False,
+    )
+    for step, value in ((3, 0.9), (4, 0.2), (5, 0.8)):
+        search.report(best, step, value)
+    running = search.record.summaries()[best]
+    assert (running.epochs, running.value, running.epoch) == (1, 0.2, 1)
+
+
+def test_trials_begin_while_there_are_slots() -> None:
+    search = Search()
+    search.n_slots = 2
+    first, _ = search.begin(), search.begin()
+    assert search.suggest() is None
+    search.n_slots = 3  # the cluster has grown
+    third = search.begin()
+    assert search.suggest() is None
+    search.n_slots = 1  # nodes have left: of three that run, or wait for one, two have to end before another begins
+    for number in (first, third):
+        search.report(number, 20, 0.5, is_last=True)
+        assert search.suggest() is None
+    search.n_slots = 2
+    search.begin()
+
+
+def test_a_third_passes_a_rung_and_the_best_of_fewer() -> None:
+    search = Search()
+    decided = []
+    # By hand: the n-th to reach the rung goes on if fewer than n // 3 of the n are better, or of less than 3 none.
+    for value in (0.5, 0.4, 0.45, 0.7, 0.6, 0.6, 0.55, 0.65, 0.66, 0.61):
+        decided.append(search.report(search.begin(), 1, value) == "CONTINUE")
+    assert decided == [True, False, False, True, False, True, False, True, True, False]
+    states = [trial.state == TrialState.RUNNING for trial in search.study.trials]
+    assert states == decided
+    assert search.study.trials[2].state == TrialState.PRUNED
+    assert search.study.trials[2].intermediate_values == {1: 0.45}
+
+
+def test_what_a_search_starts_with_is_judged_among_three() -> None:
+    search = Search()
+    search.record.enqueue_first_points()  # the default config and one warm start
+    default, warm_start, proposed = search.begin(), search.begin(), search.begin()
+    assert search.report(proposed, 1, 0.5) == "CONTINUE"
+    assert search.report(default, 1, 0.4) == "CONTINUE"
+    assert search.report(warm_start, 1, 0.45) == "STOP"
+
+
+def test_rungs_are_apart_and_nothing_is_decided_between_them() -> None:
+    search = Search()
+    search.record.enqueue_first_points()
+    for values in ((0.5, 0.9, 0.3), (0.4, 0.8, 0.25)):
+        number = search.begin()
+        assert [search.report(number, step, value) for step, value in enumerate(values, 1)] == [
+            "CONTINUE"
+        ] * 3
+    last = search.begin()
+    assert search.report(last, 1, 0.6) == "CONTINUE"
+    assert search.report(last, 2, 0.0) == "CONTINUE"
+    # At epoch 3 its 0.28 stands against the 0.3 and the 0.25 there, and not against what was reached before.
+    assert search.report(last, 3, 0.28) == "STOP"
+    assert search.study.trials[last].intermediate_values == {1: 0.6, 2: 0.0, 3: 0.28}
+
+
+def test_an_epoch_repeated_by_a_retry_changes_nothing() -> None:
+    search = Search()
+    first, second = search.begin(), search.begin()
+    search.report(first, 1, 0.5)
+    search.report(second, 1, 0.6)
+    # Anew, the first would be second of two now.
+    assert search.report(first, 1, 0.1) == "CONTINUE"
+    assert search.study.trials[first].intermediate_values == {1: 0.5}
+    assert search.record.values_at(1) == {first: 0.5, second: 0.6}
+
+
+def test_a_finished_trial_is_complete_with_its_best_value() -> None:
+    search = Search(training__max_epochs=3)
+    number = search.begin()
+    search.report(number, 1, 0.2)
+    search.report(number, 2, 0.4)
+    assert search.report(number, 3, 0.3, is_last=True) == "STOP"
+    trial = search.study.trials[number]
+    assert (trial.state, trial.value, trial.intermediate_values) == (
+        TrialState.COMPLETE,
+        0.4,
+        {1: 0.2, 2: 0.4, 3: 0.3},
+    )
+
+
+def test_a_trial_that_ends_at_a_rung_is_complete() -> None:
+    search = Search()
+    search.report(search.begin(), 1, 0.5)
+    worse = search.begin()
+    # As with patience: were it to go on, it would be stopped here.
+    assert search.report(worse, 1, 0.1, is_last=True) == "STOP"
+    assert search.study.trials[worse].state == TrialState.COMPLETE
+
+
+def test_a_diverged_trial_is_pruned_with_a_violated_constraint() -> None:
+    search = Search()
+    number = search.begin()
+    search.report(number, 1, 0.2)
+    assert search.tell(number, {"diverged": "train_loss, epoch 2: must be finite"}) == "STOP"
+    trial = search.study.trials[number]
+    assert (trial.state, trial.intermediate_values, trial.constraints) == (
+        TrialState.PRUNED,
+        {1: 0.2},
+        {"diverged": 1.0},
+    )
+
+
+def test_only_a_failure_for_good_is_told() -> None:
+    search = Search()
+    first, second = search.begin(), search.begin()
+    search.fail(first, "RuntimeError: made to fail")
+    assert search.record.is_running(first)
+    search.searcher.on_trial_complete("tune-0", error=True)
+    assert search.study.trials[first].state == TrialState.FAIL
+    search.searcher.on_trial_complete("tune-1", {"done": True})
+    assert search.record.is_running(second)
+
+
+def test_a_trial_whose_worker_died_while_it_took_it_up_is_given_back() -> None:
+    search = Search(resources__max_failures=1)
+    first, other = search.begin(), search.begin()
+    search.report(first, 1, 0.5)
+    before = search.study.trials[first]
+    search.fail(first, "ActorDiedError", status=Trial.PENDING)
+    search.searcher.on_trial_complete("tune-0", error=True)
+    # It comes first, as it was, and goes on after what it told.
+    assert search.begin() == first
+    assert search.study.trials[first] == before
+    assert search.report(first, 1, 0.1) == "CONTINUE"
+    assert search.study.trials[first].intermediate_values == {1: 0.5}
+    # Once, as failures go.
+    search.fail(first, "ActorDiedError", status=Trial.PENDING)
+    search.searcher.on_trial_complete("tune-2", error=True)
+    assert search.study.trials[first].state == TrialState.FAIL
+    assert search.record.is_running(other)
+
+
+def test_the_searcher_ends_when_no_trial_can_be_given_back() -> None:
+    search = Search(study__n_trials=2, training__max_epochs=1)
+    first, second = search.begin(), search.begin()
+    assert search.suggest() is None
+    search.report(first, 1, 0.5, is_last=True)
+    assert search.suggest() is None
+    search.fail(second, "ActorDiedError", status=Trial.PENDING)
+    assert search.begin() == second
+    assert search.suggest() is None
+    search.report(second, 1, 0.5, is_last=True)
+    assert search.suggest() == Searcher.FINISHED
+    assert Search(study__time_budget=60).begin() == 0
+
+
+@pytest.mark.parametrize(
+    ("gpu", "expected"), [(0.25, 0.5), (0.5, 1.0), (0.75, 1.0), (1.0, 1.0), (2.0, 2.0), (0.0, 0.0)]
+)
+def test_where_a_gpu_was_full_the_next_attempt_gets_twice_the_share(
+    gpu: float, expected: float
+) -> None:
+    search = Search()
+    full, other = "torch.OutOfMemoryError: CUDA out of memory.", "MemoryError"
+    assert search.fail(search.begin(), full, gpu=gpu) == expected
+    assert search.fail(search.begin(), other, full, gpu=gpu) == expected
+    # That time it died of something else.
+    assert search.fail(search.begin(), full, other, gpu=gpu) == gpu
+
+
+def test_a_full_disk_is_no_failure_of_the_trial_that_met_it() -> None:
+    search = Search()
+    number = search.begin()
+    with pytest.raises(OSError, match="No space left on device") as raised:
+        search.tell(number, {"no_room": "I/O error: No space left on device (os error 28)"})
+    assert raised.value.errno == errno.ENOSPC
+    assert search.record.is_running(number)
+
+
+def test_the_default_then_the_warm_start_come_first() -> None:
+    search = Search(model__dropout=0.25)
+    search.record.enqueue_first_points()
+    proposals = [search.suggest() for _ in range(3)]
+    configs = [Config.model_validate_json(proposal["config"]) for proposal in proposals]
+    assert [config.model.embedding_dim for config in configs[:2]] == [16, 32]
+    assert [config.model.dropout for config in configs] == [0.25] * 3
+    assert [proposal["number"] for proposal in proposals] == [0, 1, 2]
+    assert [proposal["seed"] for proposal in proposals] == [
+        trial_seed(0, number) for number in range(3)
+    ]

@@ -1,0 +1,204 @@
+"""What runs on a worker, here in this process: the same code, called as Tune calls it."""
+
+import itertools
+import math
+import signal
+import time
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import ray
+import torch
+from ray import tune
+from safetensors import safe_open
+from safetensors.torch import load_file
+
+from recsys.config.schema import Config, replace_values
+from recsys.data.interactions import Interactions
+from recsys.data.preprocessing.pipeline import prepare
+from recsys.data.processed import load
+from recsys.models import build_model
+from recsys.search.tuning import trainable
+from recsys.search.tuning.trainable import CHECKPOINT, WEIGHTS, TrialRunner
+from recsys.training.fit import fit
+
+
+@pytest.fixture(scope="module")
+def config(ratings: Path) -> Config:
+    return replace_values(
+        Config(),
+        {
+            "data.source": str(ratings),
+            "training.max_epochs": 4,
+            "training.batch_size": 128,
+            "model.dropout": 0.2,
+        },
+    )
+
+
+@pytest.fixture(scope="module")
+def data(ray_here: None, config: Config, tmp_path_factory: pytest.TempPathFactory) -> Interactions:
+    return load(prepare(config, tmp_path_factory.mktemp("trial")), "validation", negatives=False)
+
+
+@pytest.fixture(autouse=True)
+def _threads() -> Any:
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
+
+
+def tune_config(config: Config, number: int, seed: int) -> dict[str, Any]:
+    return {"number": number, "seed": seed, "config": config.model_dump_json()}
+
+
+def begin(data: Interactions, folder: Path, given: dict[str, Any]) -> Any:
+    """A runner as Tune makes it, of a class without annotations."""
+    make = tune.with_parameters(
+        TrialRunner, data=[ray.put(data)], folder=str(folder), rungs={2}, gpu_device="cpu"
+    )
+    runner = make(config=given)
+    assert isinstance(runner, TrialRunner)
+    return runner
+
+
+def values(results: list[dict[str, Any]]) -> list[tuple[int, float, bool]]:
+    return [
+        (result["epoch"], result["metrics"]["val_ndcg_at_10"], result["is_last"])
+        for result in results
+    ]
+
+
+def expected(config: Config, data: Interactions, seed: int) -> list[tuple[int, float, bool]]:
+    return [
+        (epoch.epoch, epoch.metrics["val_ndcg_at_10"], epoch.is_last)
+        for epoch in fit(config, data, seed)
+    ]
+
+
+def test_an_epoch_a_step(config: Config, data: Interactions, tmp_path: Path) -> None:
+    runner = begin(data, tmp_path, tune_config(config, 3, seed=11))
+    results = [runner.train() for _ in range(4)]
+    assert values(results) == expected(config, data, 11)
+    assert [result["is_last"] for result in results] == [False, False, False, True]
+    assert {
+        "train_loss",
+        "train_seconds",
+        "rank_seconds",
+        "samples_per_second",
+        "val_mrr_at_10",
+    } < set(results[0]["metrics"])
+    # Too short for a checkpoint on the way.
+    assert [path.name for path in tmp_path.rglob("*.*")] == [WEIGHTS]
+
+
+def test_best_weights_are_there_when_a_trial_may_be_stopped(
+    config: Config, data: Interactions, tmp_path: Path
+) -> None:
+    runner = begin(data, tmp_path, tune_config(config, 3, seed=11))
+    file, epochs = tmp_path / "3" / WEIGHTS, fit(config, data, 11)
+    best = (0.0, 0)
+    for is_rung in (False, True, False, True):  # after the second epoch, and after the last
+        runner.train()
+        epoch = next(epochs)
+        value = epoch.metrics["val_ndcg_at_10"]
+        if value > best[0]:
+            best, weights = (
+                (value, epoch.epoch),
+                {name: w.clone() for name, w in epoch.state.model.state_dict().items()},
+            )
+        if not is_rung:
+            assert file.exists() == (epoch.epoch > 2)
+            continue
+        with safe_open(file, framework="pt") as saved:
+            assert saved.metadata()["epoch"] == str(best[1])
+            told = Config.model_validate_json(saved.metadata()["config"])
+        model = build_model(told.model, data.n_users, data.n_items, torch.Generator())
+        model.load_state_dict(load_file(file))
+        assert all(
+            torch.equal(weight, weights[name]) for name, weight in model.state_dict().items()
+        )
+
+
+def test_before_its_first_epoch_a_stopped_trial_has_no_weights(
+    config: Config, data: Interactions, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("recsys.training.batches.PART", len(data.user) // 3)
+    runner = begin(data, tmp_path, tune_config(config, 0, seed=11))
+    assert [runner.train()["whole"] for _ in range(3)] == [False, False, True]
+    assert not list(tmp_path.rglob("*.*"))  # the rung lies within the epoch
+
+
+def test_only_a_worker_of_ray_ends_at_once(
+    config: Config, data: Interactions, tmp_path: Path
+) -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    begin(data, tmp_path, tune_config(config, 0, seed=11))
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_a_process_takes_the_next_trial(config: Config, data: Interactions, tmp_path: Path) -> None:
+    runner = begin(data, tmp_path, tune_config(config, 0, seed=11))
+    runner.train()
+    other = replace_values(config, {"model.name": "gmf", "training.max_epochs": 2})
+    assert runner.reset_config(tune_config(other, 1, seed=12))
+    assert values([runner.train() for _ in range(2)]) == expected(other, data, 12)
+
+
+def test_a_trial_goes_on_where_it_was_saved(
+    config: Config, data: Interactions, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(trainable, "CHECKPOINT_SECONDS", 0.0)
+    monkeypatch.setattr(trainable, "CHECKPOINT_SHARE", math.inf)
+    first = begin(data, tmp_path, tune_config(config, 0, seed=11))
+    results = [first.train() for _ in range(2)]
+    # The process dies, and another begins the same trial.
+    second = begin(data, tmp_path, tune_config(config, 0, seed=11))
+    results += [second.train() for _ in range(3)]
+    # What was saved is told again, since it may not have been told.
+    assert values(results[1:2]) == values(results[2:3])
+    assert values(results[:2] + results[3:]) == expected(config, data, 11)
+    # It dies again before its last epoch was told.
+    third = begin(data, tmp_path, tune_config(config, 0, seed=11))
+    assert values([third.train(), third.train()]) == values(results[-2:])
+
+
+def test_checkpoints_are_made_by_seconds(
+    config: Config, data: Interactions, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # A clock that moves 16 s each time that it is read: 30 s have passed after the second epoch, and saving takes so long that
+    # the next one has to wait. The end needs none.
+    clock = itertools.count(0, 16)
+    monkeypatch.setattr(
+        "recsys.search.tuning.trainable.time",
+        SimpleNamespace(monotonic=lambda: float(next(clock)), time=time.time),
+    )
+    runner = begin(data, tmp_path, tune_config(config, 0, seed=11))
+    saved = []
+    for _ in range(4):
+        runner.train()
+        file = tmp_path / "0" / CHECKPOINT
+        saved.append(file.stat().st_ino if file.exists() else None)
+    # Written whole each time, so another file each time.
+    assert saved[0] is None
+    assert saved[1] == saved[2] == saved[3] is not None
+
+
+def test_divergence_is_told_and_not_raised(
+    config: Config, data: Interactions, tmp_path: Path
+) -> None:
+    wild = replace_values(config, {"training.learning_rate": 1e30, "model.name": "inner_product"})
+    result = begin(data, tmp_path, tune_config(wild, 0, seed=11)).train()
+    assert result["diverged"].startswith("train_loss, epoch 1: must be finite, but got ")
+    assert "metrics" not in result
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(("cpu", "threads"), [(0.5, 1), (1.0, 1), (2.0, 2), (2.9, 2)])
+def test_threads_are_the_cpus(
+    config: Config, data: Interactions, tmp_path: Path, cpu: float, threads: int
+) -> None:
+    begin(data, tmp_path, tune_config(replace_values(config, {"resources.cpu": cpu}), 0, seed=1))
+    assert torch.get_num_threads() == threads

@@ -1,0 +1,215 @@
+import itertools
+import math
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from recsys.config.schema import Config
+from recsys.data.interactions import Interactions
+from recsys.training import full_softmax, optimiser
+from recsys.training.checkpoint import TrainingState, start_training
+from recsys.training.fit import fit
+from recsys.training.full_softmax import UserBatch
+from recsys.training.losses import softmax_of_all
+from tests.training.small_data import make_interactions, two_tastes
+
+
+def make_config(name: str = "inner_product", **training: Any) -> Config:
+    settings = {
+        "loss": "softmax",
+        "negative_sampling": "all",
+        "batch_size": 100,
+        "n_negatives": 3,
+        "learning_rate": 0.02,
+    }
+    model = {"name": name, "embedding_dim": 4}
+    return Config.model_validate(
+        {"model": model, "training": {**settings, "max_epochs": 8, **training}}
+    )
+
+
+def one_epoch(data: Interactions, **training: Any) -> list[UserBatch]:
+    rows, generator = (
+        full_softmax.user_rows(make_config(**training), data, "cpu"),
+        torch.Generator().manual_seed(0),
+    )
+    order = rows.shuffle(generator)
+    return [batch for part in range(rows.n_parts) for batch in rows.batches(order, part, generator)]
+
+
+def test_an_epoch_holds_every_user_once_with_all_its_positives() -> None:
+    data = two_tastes()  # 60 users of 8 positives and 2 low ratings, 40 items
+    epoch = one_epoch(data)
+    positives = [
+        (int(batch.user[row]), column)
+        for batch in epoch
+        for row, column in zip(batch.row.tolist(), batch.column.tolist(), strict=True)
+    ]
+    assert Counter(positives) == Counter(zip(data.user.tolist(), data.item.tolist(), strict=True))
+    known = [
+        (int(batch.user[place // 40]), place % 40)
+        for batch in epoch
+        for place in batch.known.tolist()
+    ]
+    assert Counter(known) == Counter(
+        zip(data.known.users().tolist(), data.known.items.tolist(), strict=True)
+    )
+    # 480 positives in 5 batches of 12 users; 10 of 40 items are known, so 3 draws stand for 30 free items.
+    assert [len(batch.user) for batch in epoch] == [12] * 5
+    assert epoch[0].item is None
+    assert epoch[0].shift.tolist() == pytest.approx([math.log(3 / 30)] * 12)
+
+
+def test_a_large_catalogue_is_drawn_from_and_positives_keep_a_column(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(full_softmax, "MAX_ITEMS", 16)
+    data = two_tastes()
+    liked = set(zip(data.user.tolist(), data.item.tolist(), strict=True))
+    known = set(zip(data.known.users().tolist(), data.known.items.tolist(), strict=True))
+    seen = set()
+    for batch in one_epoch(data):
+        assert batch.item is not None
+        item, width = batch.item.tolist(), len(batch.item)
+        assert len(set(item)) == width > 16
+        places = zip(batch.row.tolist(), batch.column.tolist(), strict=True)
+        pairs = {(int(batch.user[row]), item[column]) for row, column in places}
+        assert pairs == {pair for pair in liked if pair[0] in batch.user.tolist()}
+        masked = set(batch.known.tolist())
+        for row, (column, identity) in itertools.product(range(len(batch.user)), enumerate(item)):
+            is_known = (int(batch.user[row]), identity) in known
+            assert (row * width + column in masked) == (is_known or column >= 16)
+        n_free = [
+            16 - sum((user, identity) in known for identity in item[:16])
+            for user in batch.user.tolist()
+        ]
+        assert batch.shift.tolist() == pytest.approx([math.log(3 / n) for n in n_free])
+        seen |= set(item[:16])
+    assert len(seen) > 30  # of 40; 5 draws of 16 miss each once in 13
+
+
+def test_the_scores_of_a_batch_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(full_softmax, "MAX_SCORES", 10 * 40)
+    assert [len(batch.user) for batch in one_epoch(two_tastes())] == [10] * 6
+
+
+def test_a_user_of_many_positives_is_a_batch_alone() -> None:
+    train = [(0, item) for item in range(30)] + [(user, 0) for user in range(1, 11)]
+    epoch = one_epoch(make_interactions(11, 40, train, []), batch_size=4)
+    assert max(len(batch.row) for batch in epoch) >= 30
+    assert sum(len(batch.user) for batch in epoch) == 11
+
+
+@pytest.mark.parametrize("max_items", [1 << 13, 2])
+def test_loss_and_penalty_by_hand(max_items: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(full_softmax, "MAX_ITEMS", max_items)
+    # User 0 likes item 0, rated item 3 low, and is free of items 1 and 2, with logits 1, 5 and 2, 3.
+    data = make_interactions(2, 4, [(0, 0)], [], low=[(0, 3)])
+    config = make_config(l2=10.0, learning_rate=1e-12)
+    config = Config.model_validate(
+        config.model_dump()
+        | {"model": {"name": "inner_product", "embedding_dim": 1, "bias": False}}
+    )
+    state = start_training(config, 2, 4, 0, "cpu")
+    state.model.load_state_dict(
+        {
+            "users.weight": torch.tensor([[1.0], [0.0]]),
+            "items.weight": torch.tensor([[1.0], [2.0], [3.0], [5.0]]),
+        }
+    )
+    losses = []
+    for seed in range(8):
+        (epoch,) = fit(config, data, seed, n_epochs=1, state=state, rank=False)
+        losses.append(epoch.metrics["train_loss"])
+        state = start_training(config, 2, 4, 0, "cpu")
+        state.model.load_state_dict(
+            {
+                "users.weight": torch.tensor([[1.0], [0.0]]),
+                "items.weight": torch.tensor([[1.0], [2.0], [3.0], [5.0]]),
+            }
+        )
+
+    def expected(*free: float) -> float:
+        return math.log1p(
+            3 * sum(math.exp(logit) for logit in free) / len(free) / math.exp(1)
+        ) + 10 * (1 + 1)
+
+    if max_items > 4:
+        assert losses == pytest.approx([expected(2, 3)] * 8, rel=1e-5)
+    else:
+        # Of two items drawn, one or both are free; where none is, nothing competes.
+        possible = [expected(2, 3), expected(2), expected(3), 20.0]
+        assert all(min(abs(loss - value) for value in possible) < 1e-3 for loss in losses)
+        assert len({round(loss, 3) for loss in losses}) > 1
+
+
+def test_the_gradient_is_that_of_autograd() -> None:
+    generator = torch.Generator().manual_seed(0)
+    logits = torch.randn(3, 6, dtype=torch.float64, generator=generator).mul_(3).requires_grad_()
+    row, column, known = (
+        torch.tensor([0, 0, 2]),
+        torch.tensor([1, 4, 0]),
+        torch.tensor([1, 4, 5, 12]),
+    )
+    shift = torch.tensor([0.5, 0.0, -1.0], dtype=torch.float64)
+    losses = softmax_of_all(logits, row, column, known, shift)
+    mask = torch.zeros(18, dtype=torch.bool).index_fill(0, known, value=True).view(3, 6)
+    free = logits.masked_fill(mask, -math.inf).logsumexp(1) + shift
+    expected = torch.log1p(torch.exp(free[row] - logits[row, column]))
+    torch.testing.assert_close(losses, expected)
+    weights = torch.tensor([1.0, 2.0, 3.0], dtype=torch.float64)
+    (gradient,), (expected_gradient,) = (
+        torch.autograd.grad((weights * part).sum(), logits) for part in (losses, expected)
+    )
+    torch.testing.assert_close(gradient, expected_gradient)
+
+
+def test_scores_far_apart_give_finite_gradients() -> None:
+    # Nothing of the free items is left beside a known one that is higher by 500.
+    logits = torch.tensor([[500.0, 0.0, 0.0]], requires_grad=True)
+    zero = torch.tensor([0])
+    loss = softmax_of_all(logits, zero, zero, zero, torch.zeros(1))
+    torch.autograd.backward(loss.sum())
+    assert logits.grad is not None
+    assert loss.tolist() == pytest.approx([0.0], abs=1e-30)
+    assert torch.isfinite(logits.grad).all()
+
+
+@pytest.mark.parametrize(
+    ("name", "max_items"), [("inner_product", 1 << 13), ("gmf", 1 << 13), ("inner_product", 25)]
+)
+def test_it_learns_and_continues_bit_for_bit(
+    name: str, max_items: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(full_softmax, "MAX_ITEMS", max_items)
+    monkeypatch.setattr(optimiser, "MIN_VALUES", -math.inf)
+    config, data = make_config(name, l2=1e-3, max_epochs=40), two_tastes()
+    unbroken = []
+    for epoch in fit(config, data, 3):
+        unbroken.append(epoch.metrics)
+        if epoch.epoch == 20:
+            epoch.state.save(tmp_path / "state")
+    # A user has 20 items to its taste, 8 of them known: by chance a third of the users would hit, of the right taste all but two.
+    assert max(metrics["val_hit_rate_at_10"] for metrics in unbroken) > 0.7
+    state = TrainingState.load(tmp_path / "state", config, data.n_users, data.n_items, "cpu")
+    resumed = [epoch.metrics for epoch in fit(config, data, 3, state=state)]
+    for key in ("train_loss", "val_ndcg_at_10"):
+        assert [metrics[key] for metrics in resumed] == [metrics[key] for metrics in unbroken[19:]]
+
+
+def test_parts_hold_whole_users(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("recsys.training.batches.PART", 160)  # of 480 positives
+    rows, generator = (
+        full_softmax.user_rows(make_config(batch_size=80), two_tastes(), "cpu"),
+        torch.Generator().manual_seed(0),
+    )
+    order = rows.shuffle(generator)
+    parts = [
+        [len(batch.row) for batch in rows.batches(order, part, generator)] for part in range(3)
+    ]
+    assert parts == [[80, 80]] * 3
+    assert [rows.n_rows_of(order, n) for n in range(4)] == [0, 160, 320, 480]
+    assert [rows.n_samples_of(order, n) for n in range(4)] == [0, 20 * 40, 40 * 40, 60 * 40]

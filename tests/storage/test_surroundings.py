@@ -17,7 +17,7 @@ from recsys.storage.surroundings import refusal, require_writable
 from tests.commands.in_process import run
 from tests.small_search import ratings_csv
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 
 
 @contextmanager

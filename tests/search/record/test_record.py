@@ -190,7 +190,7 @@ def test_the_default_config_is_run_as_it_is(tmp_path: Path, sampler: str) -> Non
 
 @pytest.mark.parametrize(
     "file",
-    sorted((Path(__file__).parents[2] / "search_spaces").glob("*.yaml")),
+    sorted((Path(__file__).parents[3] / "search_spaces").glob("*.yaml")),
     ids=lambda file: file.stem,
 )
 def test_the_default_config_comes_first_in_the_spaces_that_are_there(

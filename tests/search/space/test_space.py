@@ -25,7 +25,7 @@ ALTERNATIVES: dict[str, Any] = {
     ],
     "model.name": {"choices": ["gmf", "mlp"]},
 }
-SPACES = Path(__file__).parents[2] / "search_spaces"
+SPACES = Path(__file__).parents[3] / "search_spaces"
 
 
 def space_of(parameters: dict[str, Any], *warm_start: dict[str, Any]) -> SearchSpace:

@@ -285,7 +285,7 @@ assert len(results.pids) == 4, results.pids
 def test_shares_of_gpus(ratings: Path, tmp_path: Path) -> None:
     # Ray believes in two GPUs here, and the trials' stand-in device is the CPU; 8 trials go 4 at a time, 2 on each. The first
     # four wait for one another: else the workers that start first may do all of them.
-    root = Path(__file__).parents[2]
+    root = Path(__file__).parents[3]
     command = [sys.executable, "-c", ON_GPUS, str(ratings), str(tmp_path)]
     done = subprocess.run(
         command, cwd=root, capture_output=True, text=True, timeout=120, check=False

@@ -110,9 +110,9 @@ def _driver(n_trials: int, n_nodes: int) -> Row:
     (short, long), more = runs, n_trials * more_epochs
     a_result = {kind: (long[kind] - short[kind]) / more for kind in ("busy", "wall")}
     values = {
-        "results a second": more / (long["wall"] - short["wall"]),
-        "CPU ms a result": 1e3 * a_result["busy"],
-        "CPU ms a trial beside": 1e3 * (short["busy"] / n_trials - a_result["busy"]),
+        "results per second": more / (long["wall"] - short["wall"]),
+        "CPU ms per result": 1e3 * a_result["busy"],
+        "further CPU ms per trial": 1e3 * (short["busy"] / n_trials - a_result["busy"]),
         "driver MB": long["driver"],
         "gcs_server MB": long["gcs"],
     }
@@ -150,7 +150,7 @@ def store_bytes(n_users: int, n_items: int, n_interactions: int) -> tuple[int, i
 
 def _data(sizes: tuple[int, int, int]) -> Row:
     n_pairs, size = in_a_process(store_bytes, *sizes)
-    values = {"MB": size / 1e6, "bytes an interaction": size / n_pairs}
+    values = {"MB": size / 1e6, "bytes per interaction": size / n_pairs}
     return Row(
         f"{n_pairs:,} interactions", {name: spread([value]) for name, value in values.items()}
     )
@@ -165,7 +165,7 @@ def measure(in_flight: Sequence[int]) -> Iterator[Row]:
     for n_trials in PROPOSALS:
         yield Row(
             f"{n_trials:,} trials before",
-            {"seconds a proposal (tpe)": spread([in_a_process(propose, n_trials)])},
+            {"seconds per proposal (tpe)": spread([in_a_process(propose, n_trials)])},
         )
     for sizes in DATA:
         yield _data(sizes)

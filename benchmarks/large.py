@@ -1,7 +1,8 @@
-"""One whole trial on large data by the command, from Parquet parts to the reported epoch, beside the bare loop of the same model.
+"""One whole trial on large data by the command, from Parquet files to the reported epoch.
 
-30 M interactions of 1 M users with 100 k items, the default model, one epoch. The bare loop runs before it, on one core as the
-trial does, and draws nothing.
+The data have 30 M interactions of 1 M users with 100 k items; the trial trains the default model
+for one epoch. The limit is the bare loop of the same model. It runs before the trial, on one core
+like the trial, and draws nothing.
 """
 
 import itertools
@@ -121,18 +122,21 @@ def _describe(folder: Path, answer: Answer, bare: Spread, saves: Saves) -> Row:
         "training, seconds": metrics["train_seconds"],
         "ranking, seconds": metrics["rank_seconds"],
         "saving and reporting, seconds": wall - metrics["train_seconds"] - metrics["rank_seconds"],
-        "seconds an epoch": wall,
+        "seconds per epoch": wall,
         "fit, M samples/s": speed,
         "reports": reports,
         "checkpoints": len(saves.times),
         "most seconds without a checkpoint": gap,
         "driver MB": answer.own,
         "largest worker MB": answer.worker,
-        "private to it, MB": answer.private,
+        "private to the largest worker, MB": answer.private,
         "taken from the machine, MB": answer.machine,
     }
     spreads = {name: spread([value]) for name, value in values.items()}
-    spreads |= {"bare loop, M samples/s": bare, "of the bare loop": spread([speed / bare.median])}
+    spreads |= {
+        "bare loop, M samples/s": bare,
+        "ratio to the bare loop": spread([speed / bare.median]),
+    }
     bounds = {
         "taken from the machine, MB": MACHINE_MEGABYTES,
         "most seconds without a checkpoint": LOST_SECONDS,

@@ -103,7 +103,7 @@ PLOTS: dict[str, Callable[[Sequence[Row]], Figure]] = {
     "scale": partial(
         plot_by_size,
         "trials",
-        {"seconds a trial": ["seconds a trial"], "driver's peak, MB": ["driver MB"]},
+        {"seconds per trial": ["seconds per trial"], "driver's peak, MB": ["driver MB"]},
     ),
     "large": partial(plot_parts, ", seconds"),
 }

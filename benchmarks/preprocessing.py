@@ -1,6 +1,8 @@
-"""Preprocessing against the same work as one polars program: synthetic ratings, popularity-skewed, as Parquet parts.
+"""Preprocessing, beside the same work as one polars program.
 
-Each size is prepared in a process of its own, whose peak memory is the driver's; the clock starts after `ray.init`.
+The data are synthetic ratings with a skewed popularity, in several Parquet files. Each size is
+prepared in a process of its own, whose peak memory is the driver's. The clock starts after
+`ray.init`.
 """
 
 import multiprocessing

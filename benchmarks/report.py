@@ -12,7 +12,7 @@ from benchmarks.plots import PLOTS, save_plot
 GROWS_WITH = {
     "training": "users and items",
     "ranking": "items",
-    "sampling": "known interactions",
+    "sampling": "interactions",
     "preprocessing": "ratings",
     "scale": "trials",
 }
@@ -20,12 +20,15 @@ GROWS_WITH = {
 
 HEAD = """# Benchmarks
 
-Written by `make bench`; a change by hand is lost with the next run. One file a subject in [benchmarks](../benchmarks), which
-`python -m benchmarks.SUBJECT` runs alone. Other projects are measured by [benchmarks/peers](../benchmarks/peers).
+`make bench` writes this page; a change by hand is lost with the next run. Each subject is one file
+in [benchmarks](../benchmarks), which `python -m benchmarks.SUBJECT` runs alone.
+[benchmarks/peers](../benchmarks/peers) measures other projects.
 
-A figure is the median of repeats, with the least and the greatest in brackets; one without brackets was measured once. The limit
-beside a subject is measured in the same run and in turns with it, so that what disturbs the machine meets both, and a ratio is
-taken turn by turn. MB are millions of bytes.
+A figure is the median of repeats, with the least and the greatest in brackets; a figure without
+brackets was measured once. Each subject has a limit beside it, such as a bare loop or a matrix
+product. Subject and limit are measured in turns in the same run, so that disturbances of the
+machine affect both, and a ratio is computed turn by turn. "ratio to the bare loop" is the subject's
+speed divided by the bare loop's. MB are millions of bytes.
 """
 
 
@@ -88,7 +91,7 @@ def _targets(results: Sequence[Result]) -> str:
 
 def _growth(results: Sequence[Result]) -> str:
     parts = [
-        "From the smallest to the largest size that was measured, with the factor between the two in brackets.\n"
+        "From the smallest to the largest size that was measured, with the factor in brackets.\n"
     ]
     for result in results:
         axis = GROWS_WITH.get(result.subject, "")

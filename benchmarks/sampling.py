@@ -1,6 +1,7 @@
-"""Drawing negatives, exact and for a whole stretch of an epoch at a time, beside one random gather of the same size. One core.
+"""Drawing negatives, exactly and for many rows of an epoch at a time, on one core.
 
-What a compiled sampler such as LensKit's would save stands in docs/decisions/0011-draws-by-cells.md.
+The limit is one random gather of the same size. docs/decisions/0011-draws-by-cells.md describes
+what a compiled sampler, such as LensKit's, would save.
 """
 
 from collections.abc import Iterator
@@ -40,7 +41,7 @@ def measure() -> Iterator[Row]:
                 )
                 yield replace(
                     row,
-                    at={"draws": f"{kind}, users {order}", "known interactions": len(index.items)},
+                    at={"draws": f"{kind}, users {order}", "interactions": len(index.items)},
                 )
 
 
@@ -68,7 +69,7 @@ def _measure_case(
         REPEATS,
     )
     values = {f"{name}, M/s": spread(rates) for name, rates in measured.items()}
-    values["of the gather"] = ratios(measured["sampler"], measured["gather"])
+    values["ratio to the gather"] = ratios(measured["sampler"], measured["gather"])
     return Row(case, values, [Target("M/s", spread(measured["sampler"]), MUST_REACH)])
 
 

@@ -71,12 +71,12 @@ def _many_trials(folder: Path) -> Iterator[Row]:
         answer = tune(folder, space, *flags)
         a_trial[n_trials], peaks[n_trials] = answer.told["wall_seconds"] / n_trials, answer.own
         values = {
-            "seconds a trial": spread([a_trial[n_trials]]),
+            "seconds per trial": spread([a_trial[n_trials]]),
             "driver MB": spread([peaks[n_trials]]),
         }
         yield Row(f"{n_trials:,} trivial trials", values, at={"trials": n_trials})
     growth = {
-        "seconds a trial": spread([a_trial[1_000] / a_trial[64]]),
+        "seconds per trial": spread([a_trial[1_000] / a_trial[64]]),
         "driver MB": spread([peaks[1_000] / peaks[64]]),
     }
     yield Row(

@@ -1,6 +1,7 @@
-"""A whole search by its command: 32 trials of at most 8 epochs on the embedded data, two at a time, with MLflow.
+"""A whole search by its command, with MLflow, on the embedded data.
 
-The limit beside it is the time that the trials themselves work, spread over the two slots.
+It has 32 trials of at most 8 epochs, two at a time. The limit is the time that the trials
+themselves work, divided by the two slots.
 """
 
 import sqlite3
@@ -47,7 +48,7 @@ def measure() -> Iterator[Row]:
             {
                 "wall seconds": spread(walls),
                 "busy seconds / 2": spread(limits),
-                "epochs a second": spread(rates),
+                "epochs per second": spread(rates),
                 "command to first epoch, seconds": spread(firsts),
                 "whole command, seconds": spread(totals),
             },

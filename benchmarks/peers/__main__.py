@@ -113,8 +113,8 @@ def _measure_searches(peers: list[Peer], data: Path, root: Path) -> Iterator[Row
 def _describe(name: str, found: list[Mapping[str, float]], bound: float | None) -> Row:
     total = spread([search["total"] / search["epochs"] for search in found])
     values = {
-        "whole command, seconds an epoch": total,
-        "search alone, seconds an epoch": spread(
+        "whole command, seconds per epoch": total,
+        "search alone, seconds per epoch": spread(
             [search["seconds"] / search["epochs"] for search in found]
         ),
         "epochs": spread([search["epochs"] for search in found]),
@@ -123,7 +123,7 @@ def _describe(name: str, found: list[Mapping[str, float]], bound: float | None) 
     targets = (
         []
         if bound is None
-        else [Target("whole command, seconds an epoch", total, bound, at_least=False)]
+        else [Target("whole command, seconds per epoch", total, bound, at_least=False)]
     )
     return Row(f"search, 12 trials of at most 8 epochs, both cores, {name}", values, targets)
 

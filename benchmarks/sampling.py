@@ -1,7 +1,8 @@
 """Drawing negatives, exactly and for many rows of an epoch at a time, on one core.
 
-The limit is one random gather of the same size. docs/decisions/0011-draws-by-cells.md describes
-what a compiled sampler, such as LensKit's, would save.
+The limit is one random gather of the same size.
+docs/decisions/0011-fast-negative-sampling.md describes what a compiled sampler, such as LensKit's,
+would save.
 """
 
 from collections.abc import Iterator

@@ -31,8 +31,8 @@ from recsys.config.files import read_yaml
 from recsys.config.schema import Config, replace_values
 from recsys.data.preprocessing.pipeline import prepare
 from recsys.search import session
+from recsys.search.record import samplers
 from recsys.search.record.record import StudyRecord
-from recsys.search.record.study_storage import SAMPLERS
 from recsys.search.space.file import parse_space
 
 PAGE = Path(__file__).parents[1] / "docs" / "scaling.md"
@@ -125,13 +125,13 @@ def _driver(n_trials: int, n_nodes: int) -> Row:
 def propose(n_trials: int) -> float:
     """Seconds that TPE takes to propose a trial of the whole space after so many."""
     file = Path(__file__).parents[1] / "search_spaces" / "ncf.yaml"
-    random = optuna.create_study(sampler=SAMPLERS["random"](seed=0), direction="maximize")
+    random = optuna.create_study(sampler=samplers.random(0), direction="maximize")
     record = StudyRecord(random, Config(), parse_space(read_yaml(file), str(file)))
     for _ in range(n_trials):
         number, _ = record.ask()
         record.report(number, 1, number * 37 % 101 / 101, {})
         record.finish(number, "complete")
-    random.sampler = SAMPLERS["tpe"](seed=0)
+    random.sampler = samplers.tpe(0)
     return statistics.median(seconds(record.ask) for _ in range(5))
 
 

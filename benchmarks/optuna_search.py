@@ -11,7 +11,7 @@ from ray.tune.search.optuna import OptunaSearch
 
 from recsys import tune
 from recsys.search.record.record import StudyRecord
-from recsys.search.record.study_storage import SAMPLERS
+from recsys.search.record.samplers import make_sampler
 from recsys.search.tuning import run
 from recsys.search.tuning.searcher import StudySearcher
 
@@ -26,7 +26,7 @@ class OptunaSearchProposals(StudySearcher):
             f"metrics/{base.metric_name}",
             [space.by_name(p) for p in (space.point(base), *space.warm_start)],
         )
-        sampler = SAMPLERS[base.study.sampler](seed=base.study.seed)
+        sampler = make_sampler(base, n_trials=0)
 
         def define(trial: Any) -> None:
             space.suggest(trial)

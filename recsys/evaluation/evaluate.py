@@ -9,11 +9,12 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from recsys.config.components import METRICS, code_of
 from recsys.config.schema import Config
 from recsys.data.interactions import HeldOut, Interactions
 from recsys.data.negatives import IntArray
 from recsys.errors import InputError
-from recsys.evaluation.metrics import METRICS, auc, log_loss
+from recsys.evaluation.metrics import auc, log_loss
 from recsys.evaluation.ranking import (
     PAIR_BLOCK,
     ModelScorer,
@@ -55,7 +56,7 @@ def evaluate(scorer: Scorer, data: Interactions, config: Config) -> dict[str, fl
     else:
         ranks, case = rank_all(scorer, held_out, data.known), held_out.user
     values = {
-        f"{name}_at_{k}": metric(ranks, k, case)
+        f"{name}_at_{k}": code_of(metric.code)(ranks, k, case)
         for name, metric in METRICS.items()
         for k in config.evaluation.k
     }

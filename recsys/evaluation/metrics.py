@@ -4,8 +4,6 @@ A rank is 0-based: how many items are ranked above the held-out one. `case` (n,)
 held-out items under the full protocol; None takes each rank as a case of its own. Every metric is the mean over cases.
 """
 
-from collections.abc import Callable
-
 import numpy as np
 import numpy.typing as npt
 from numpy.typing import ArrayLike
@@ -42,14 +40,6 @@ def recall(ranks: ArrayLike, k: int, case: ArrayLike | None = None) -> float:
     """Share of a case's held-out items that are within the first k."""
     hits, index, size = _group(ranks, k, case)
     return float(np.mean(_sum(hits < k, index, size) / size))
-
-
-METRICS: dict[str, Callable[..., float]] = {
-    "ndcg": ndcg,
-    "hit_rate": hit_rate,
-    "mrr": mrr,
-    "recall": recall,
-}
 
 
 def auc(scores: ArrayLike, labels: ArrayLike) -> float:

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from recsys.config.components import LOSSES
 from recsys.config.schema import Config, TrainingConfig
 from recsys.data.interactions import Interactions
 from recsys.data.negatives import NegativeSampler, popularity_weights
@@ -21,7 +22,7 @@ from recsys.errors import InputError
 from recsys.kernels.tensors import as_tensor
 from recsys.models import Model, SideName
 from recsys.training.contract import Relabel
-from recsys.training.losses import LOSSES, explicit_negative_bce, l2_penalty, row_loss_of
+from recsys.training.losses import explicit_negative_bce, l2_penalty, row_loss_of
 
 STRETCH = 1 << 16
 """Positives that negatives are drawn for at a time: their draws stay in the last-level cache until they are trained on."""

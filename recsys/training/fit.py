@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 import torch
 
+from recsys.config.components import LOSSES
 from recsys.config.schema import Config, TrainingConfig
 from recsys.data.interactions import Interactions
 from recsys.errors import DivergenceError, InputError
@@ -75,7 +76,7 @@ def fit(
             "Lower data.positive_threshold.",
         )
     state = state or start_training(config, data.n_users, data.n_items, seed, device)
-    if config.training.loss == "squared":
+    if LOSSES[config.training.loss].solver == "least_squares":
         trainer: Trainer = LeastSquares(config, data, state, device)
     else:
         trainer = Descent(config, data, state, seed, device)

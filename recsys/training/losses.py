@@ -6,7 +6,6 @@ user's logits for all items.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -14,6 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from recsys.config.components import LOSSES, code_of
 from recsys.config.schema import TrainingConfig
 from recsys.kernels.lookup import square_norms
 from recsys.models import Side
@@ -49,34 +49,14 @@ def softmax(logits: Tensor) -> Tensor:
     return torch.logsumexp(logits, dim=1) - logits[:, 0]
 
 
-@dataclass(frozen=True)
-class Loss:
-    """A loss over drawn negatives, and what it needs.
-
-    `of_rows`: logits (B, 1 + n) -> losses (B,). `takes_low_ratings`: low ratings are trained on as explicit negatives.
-    `corrects_sampling`: the logarithm of the sampling probability is subtracted from the logits. `can_balance`: `of_rows` takes
-    `positive_weight`, for `training.balance`.
-    """
-
-    of_rows: Callable[..., Tensor]
-    takes_low_ratings: bool = False
-    corrects_sampling: bool = False
-    can_balance: bool = False
-
-
-LOSSES = {
-    "bce": Loss(bce, takes_low_ratings=True, can_balance=True),
-    "bpr": Loss(bpr),
-    "softmax": Loss(softmax, corrects_sampling=True),
-}
-
-
 def row_loss_of(config: TrainingConfig) -> Callable[[Tensor], Tensor]:
     """Return the loss of a row that `training.loss` and `training.balance` ask for."""
-    loss = LOSSES[config.loss]
-    if loss.can_balance and config.balance:
-        return partial(loss.of_rows, positive_weight=config.n_negatives)
-    return loss.of_rows
+    entry = LOSSES[config.loss]
+    assert entry.code is not None
+    loss: Callable[..., Tensor] = code_of(entry.code)
+    if entry.can_balance and config.balance:
+        return partial(loss, positive_weight=config.n_negatives)
+    return loss
 
 
 def explicit_negative_bce(logits: Tensor) -> Tensor:

@@ -4,13 +4,14 @@ import pytest
 import torch
 from torch import Tensor
 
+from recsys.config.components import MODELS
 from recsys.config.schema import ModelConfig
 from recsys.data.interactions import Interactions
 from recsys.data.negatives import index_pairs
 from recsys.evaluation import ranking
 from recsys.evaluation.metrics import hit_rate
 from recsys.evaluation.ranking import ModelScorer, rank_all, rank_among_candidates, top_items
-from recsys.models import MODELS, build_model
+from recsys.models import build_model
 from tests.training.small_data import make_interactions
 
 

@@ -5,13 +5,14 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from recsys.config.components import MODELS, ModelEntry
 from recsys.config.schema import ModelConfig
 from recsys.data.interactions import HeldOut
 from recsys.data.negatives import index_pairs
 from recsys.evaluation.ranking import ModelScorer, rank_all
 from recsys.kernels import lookup as lookups
 from recsys.kernels.adam import Adam
-from recsys.models import MODELS, Model, SideName, build_model
+from recsys.models import Model, SideName, build_model
 from recsys.models.inner_product import InnerProduct
 from recsys.training.optimiser import Optimiser
 
@@ -141,16 +142,19 @@ def test_parameters_with_a_row_a_user_or_an_item_are_declared(
         assert set(model.row_parameters(side)) == by_size
 
 
+class Undeclared(InnerProduct):
+    """A model with a weight an item that it does not declare."""
+
+    def __init__(
+        self, config: ModelConfig, n_users: int, n_items: int, generator: torch.Generator
+    ) -> None:
+        super().__init__(config, n_users, n_items, generator)
+        self.prices = nn.Parameter(torch.zeros(n_items))
+
+
 def test_a_parameter_with_undeclared_rows_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     # Trained on the rows of a batch, it would be updated at the wrong places.
-    class Undeclared(InnerProduct):
-        def __init__(
-            self, config: ModelConfig, n_users: int, n_items: int, generator: torch.Generator
-        ) -> None:
-            super().__init__(config, n_users, n_items, generator)
-            self.prices = nn.Parameter(torch.zeros(n_items))
-
-    monkeypatch.setitem(MODELS, "inner_product", Undeclared)
+    monkeypatch.setitem(MODELS, "inner_product", ModelEntry(f"{__name__}:Undeclared"))
     config = ModelConfig(name="inner_product")
     model = build_model(config, N_USERS, N_ITEMS, torch.Generator())
     with pytest.raises(

@@ -1,9 +1,10 @@
 import pytest
 import torch
 
+from recsys.config.components import MODELS
 from recsys.config.schema import ModelConfig
 from recsys.kernels.lookup import Lookup, rows_of
-from recsys.models import MODELS, Model, Side, build_model
+from recsys.models import Model, Side, build_model
 from recsys.models.gmf import GMF
 from recsys.models.inner_product import InnerProduct
 from recsys.models.layers import Tower

@@ -2,9 +2,10 @@ import pytest
 import torch
 from torch import Tensor
 
+from recsys.config.components import MODELS
 from recsys.config.schema import ModelConfig
 from recsys.kernels.adam import Adam
-from recsys.models import MODELS, Model, SideName, build_model
+from recsys.models import Model, SideName, build_model
 from recsys.training import optimiser
 from recsys.training.batches import Batch
 from recsys.training.optimiser import Optimiser

@@ -6,13 +6,9 @@ It is an SQLite file in the study's folder, a journal where the folder is no pla
 import dataclasses
 import logging
 import uuid
-import warnings
-from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
-import numpy as np
 import optuna
 from alembic.util.exc import CommandError
 from sqlalchemy.exc import SQLAlchemyError
@@ -21,6 +17,7 @@ from recsys.config.files import dump_yaml, read_yaml
 from recsys.config.schema import Config
 from recsys.errors import InputError
 from recsys.search.record.journal import open_journal, take_over
+from recsys.search.record.samplers import make_sampler
 from recsys.search.record.write_through import WriteThroughStorage
 from recsys.storage.credentials import with_password
 from recsys.storage.databases import knock, require_whole
@@ -30,11 +27,6 @@ from recsys.storage.s3 import fetch_folder, names, url_of
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 logging.getLogger("alembic").setLevel(logging.WARNING)
 
-SAMPLERS: dict[str, Callable[..., optuna.samplers.BaseSampler]] = {
-    "tpe": partial(optuna.samplers.TPESampler, multivariate=True, group=True, constant_liar=True),
-    "random": optuna.samplers.RandomSampler,
-    "qmc": partial(optuna.samplers.QMCSampler, scramble=True, warn_independent_sampling=False),
-}
 SQLITE, JOURNAL, DATABASE = "optuna.db", "optuna.jsonl", "optuna.yaml"
 """Which of these files lies in a study's folder says what its record is; the last one holds the study's name in the database."""
 _STUDY_NAME = "study"
@@ -60,7 +52,7 @@ def create_study(folder: Path, config: Config, start: Start) -> optuna.Study:
     Raises:
         InputError: if the database cannot be reached.
     """
-    name, sampler = _STUDY_NAME, _sampler(config, n_trials=0)
+    name, sampler = _STUDY_NAME, make_sampler(config, n_trials=0)
     if config.study.storage is not None:
         name = f"{folder.name}-{uuid.uuid4().hex}"
         (folder / DATABASE).write_text(dump_yaml({"study_name": name}), encoding="utf-8")
@@ -121,20 +113,8 @@ def reopen_study(folder: Path, config: Config) -> optuna.Study:
         if record == JOURNAL
         else WriteThroughStorage(found._storage, found.study_name)
     )
-    sampler = _sampler(config, len(found.get_trials(deepcopy=False)))
+    sampler = make_sampler(config, len(found.get_trials(deepcopy=False)))
     return optuna.load_study(study_name=found.study_name, storage=storage, sampler=sampler)
-
-
-def _sampler(config: Config, n_trials: int) -> optuna.samplers.BaseSampler:
-    """The sampler of a study that has `n_trials` trials."""
-    seed = config.study.seed
-    if n_trials and config.study.sampler != "qmc":
-        # Not to draw again what was drawn at first. The quasi-random sequence knows its place, and needs its seed.
-        seed = int(np.random.SeedSequence((seed, n_trials)).generate_state(1)[0])
-    with warnings.catch_warnings():
-        # Multivariate, group and quasi-random sampling are used on purpose.
-        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-        return SAMPLERS[config.study.sampler](seed=seed)
 
 
 def load_study(folder: Path, storage: str | None = None) -> optuna.Study:

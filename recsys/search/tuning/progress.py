@@ -14,6 +14,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from recsys.config.components import METRICS
 from recsys.config.schema import Config
 from recsys.console.verbosity import is_quiet, is_verbose
 from recsys.evaluation.evaluate import protocol_name
@@ -214,8 +215,9 @@ def add_trial(
 
 def metric_title(config: Config) -> str:
     """The searched metric as prose has it, with its protocol, such as `NDCG@10 (full)`."""
-    titles = {"ndcg": "NDCG", "hit_rate": "HR", "mrr": "MRR", "recall": "Recall"}
-    return f"{titles[config.study.metric]}@{config.evaluation.k[0]} ({protocol_name(config)})"
+    return (
+        f"{METRICS[config.study.metric].title}@{config.evaluation.k[0]} ({protocol_name(config)})"
+    )
 
 
 def show_params(params: dict[str, Any]) -> str:

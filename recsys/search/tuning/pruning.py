@@ -5,11 +5,12 @@ resumed search decides by the same standard.
 """
 
 import math
-from collections.abc import Callable, Set
+from collections.abc import Set
 from typing import Protocol
 
 import optuna
 
+from recsys.config.components import PRUNERS, code_of
 from recsys.config.schema import Config
 from recsys.search.record.record import StudyRecord
 
@@ -68,20 +69,23 @@ class OptunaPruner:
 class NoPruner:
     """Rule that stops no trial."""
 
-    steps: Set[int] = frozenset()
+    def __init__(self, record: StudyRecord, config: Config) -> None:
+        self.steps: Set[int] = frozenset()
 
     def prunes(self, number: int, step: int) -> bool:
         """Return False."""
         return False
 
 
-def _median(record: StudyRecord, config: Config) -> Pruner:
+def median(record: StudyRecord, config: Config) -> Pruner:
+    """Return Optuna's median pruner, which decides after each epoch."""
     first = first_step(config, record.parts)
     steps = range(first, config.training.max_epochs * record.parts, record.parts)
     return OptunaPruner(record, optuna.pruners.MedianPruner(n_warmup_steps=first), frozenset(steps))
 
 
-def _hyperband(record: StudyRecord, config: Config) -> Pruner:
+def hyperband(record: StudyRecord, config: Config) -> Pruner:
+    """Return Optuna's Hyperband pruner."""
     pruner = optuna.pruners.HyperbandPruner(
         min_resource=first_step(config, record.parts),
         max_resource=config.training.max_epochs * record.parts,
@@ -90,17 +94,10 @@ def _hyperband(record: StudyRecord, config: Config) -> Pruner:
     return OptunaPruner(record, pruner, rungs(config, record.parts))
 
 
-PRUNERS: dict[str, Callable[[StudyRecord, Config], Pruner]] = {
-    "asha": Asha,
-    "median": _median,
-    "hyperband": _hyperband,
-    "none": lambda _record, _config: NoPruner(),
-}
-
-
 def make_pruner(record: StudyRecord, config: Config) -> Pruner:
     """Return the pruner that `study.pruner` names."""
-    return PRUNERS[config.study.pruner](record, config)
+    pruner: Pruner = code_of(PRUNERS[config.study.pruner])(record, config)
+    return pruner
 
 
 def first_step(config: Config, parts: int) -> int:

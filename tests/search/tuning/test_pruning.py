@@ -8,10 +8,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from optuna.trial import TrialState
 
+from recsys.config.components import PRUNERS
 from recsys.config.schema import Config, replace_values
 from recsys.search.record.record import StudyRecord
 from recsys.search.space.file import parse_space
-from recsys.search.tuning.pruning import PRUNERS, make_pruner
+from recsys.search.tuning.pruning import make_pruner
 
 SPACE = parse_space(
     {

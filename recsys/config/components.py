@@ -1,0 +1,114 @@
+"""Models, losses, metrics, samplers and pruners by name: choices of a config, and their code.
+
+A new one is its own code and one line here. The code is imported where it is used, so that a
+config is read and checked without torch.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pkgutil import resolve_name
+from typing import Any, Literal
+
+from pydantic_core import CoreSchema, PydanticCustomError, core_schema
+
+
+@dataclass(frozen=True)
+class ModelEntry:
+    """A model and what its score allows.
+
+    `code`: the class, a subclass of `recsys.models.contract.Model`. `scores_by_product`: the score
+    is an inner product of the two sides, so that one matrix product scores users against all items.
+    """
+
+    code: str
+    scores_by_product: bool = False
+
+
+@dataclass(frozen=True)
+class LossEntry:
+    """A loss and what it needs.
+
+    `code`: the function of a row's logits, (B, 1 + n) -> (B,); None where a solver has no need of
+    one. `solver`: the algorithm that trains with it. `models`: the models that it trains, None for
+    all. `takes_low_ratings`: low ratings are trained on as explicit negatives.
+    `corrects_sampling`: the logarithm of the sampling probability is subtracted from the logits.
+    `can_balance`: `code` takes `positive_weight`, for `training.balance`. `takes_all_items`: it
+    trains with `training.negative_sampling: all`.
+    """
+
+    code: str | None
+    solver: Literal["gradient_descent", "least_squares"] = "gradient_descent"
+    models: tuple[str, ...] | None = None
+    takes_low_ratings: bool = False
+    corrects_sampling: bool = False
+    can_balance: bool = False
+    takes_all_items: bool = False
+
+
+@dataclass(frozen=True)
+class MetricEntry:
+    """A metric of ranks: its title in tables, and its function (ranks, k, case) -> mean."""
+
+    title: str
+    code: str
+
+
+MODELS = {
+    "inner_product": ModelEntry("recsys.models.inner_product:InnerProduct", scores_by_product=True),
+    "gmf": ModelEntry("recsys.models.gmf:GMF", scores_by_product=True),
+    "mlp": ModelEntry("recsys.models.mlp:MLP"),
+    "neumf": ModelEntry("recsys.models.neumf:NeuMF"),
+}
+LOSSES = {
+    "bce": LossEntry("recsys.training.losses:bce", takes_low_ratings=True, can_balance=True),
+    "bpr": LossEntry("recsys.training.losses:bpr"),
+    "softmax": LossEntry(
+        "recsys.training.losses:softmax", corrects_sampling=True, takes_all_items=True
+    ),
+    "squared": LossEntry(None, solver="least_squares", models=("inner_product",)),
+}
+METRICS = {
+    "ndcg": MetricEntry("NDCG", "recsys.evaluation.metrics:ndcg"),
+    "hit_rate": MetricEntry("HR", "recsys.evaluation.metrics:hit_rate"),
+    "mrr": MetricEntry("MRR", "recsys.evaluation.metrics:mrr"),
+    "recall": MetricEntry("Recall", "recsys.evaluation.metrics:recall"),
+}
+
+
+SAMPLERS = {
+    "tpe": "recsys.search.record.samplers:tpe",
+    "random": "recsys.search.record.samplers:random",
+    "qmc": "recsys.search.record.samplers:qmc",
+}
+"""Functions of a seed that return a sampler of Optuna's interface."""
+PRUNERS = {
+    "asha": "recsys.search.tuning.pruning:Asha",
+    "median": "recsys.search.tuning.pruning:median",
+    "hyperband": "recsys.search.tuning.pruning:hyperband",
+    "none": "recsys.search.tuning.pruning:NoPruner",
+}
+"""Classes or functions of a study's record and its config that return a pruner."""
+
+
+def code_of(path: str) -> Any:
+    """Import and return the class or the function at `MODULE:NAME`."""
+    return resolve_name(path)
+
+
+@dataclass(frozen=True)
+class OneOf:
+    """Type annotation of a config field whose value is a name in a table."""
+
+    table: Mapping[str, object]
+
+    def __get_pydantic_core_schema__(
+        self, source: Any, handler: Callable[[Any], CoreSchema]
+    ) -> CoreSchema:
+        """Return the schema of `source` behind a check of the name."""
+        return core_schema.no_info_before_validator_function(self._check, handler(source))
+
+    def _check(self, value: object) -> object:
+        if not isinstance(value, str) or value not in self.table:
+            expected = ", ".join(self.table)
+            raise PydanticCustomError("literal_error", "one of {expected}", {"expected": expected})
+        return value

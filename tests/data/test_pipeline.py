@@ -59,7 +59,7 @@ def test_embedded_set(prepared: Prepare) -> None:
     manifest = processed.manifest
     assert (manifest.n_users, manifest.n_items, manifest.n_interactions) == (671, 9066, 100_004)
     ratings = pq.read_table(
-        Path(pipeline.__file__).parent / "ml-latest-small" / "ratings.parquet"
+        Path(pipeline.__file__).parents[1] / "ml-latest-small" / "ratings.parquet"
     ).to_pandas()
     positives = ratings[ratings.rating >= 4]
     counts = positives.groupby("user_id").size()

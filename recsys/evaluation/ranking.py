@@ -17,6 +17,7 @@ from torch import Tensor
 from recsys.data.interactions import HeldOut
 from recsys.data.negatives import IntArray, UserItemIndex
 from recsys.errors import DivergenceError
+from recsys.kernels.hashing import pack_pairs, splitmix64
 from recsys.kernels.tensors import as_tensor
 from recsys.models import Model, Side
 
@@ -188,14 +189,8 @@ def _rank_targets(scores: Tensor, users: IntArray, rows: IntArray, items: IntArr
 
 
 def _order_key(user: npt.ArrayLike, item: IntArray) -> npt.NDArray[np.uint64]:
-    """Pseudo-random keys by which equal scores are ordered, different for different items of a user.
+    """Return a pseudo-random key of each pair, by which items of equal scores are ordered.
 
-    Source: the finaliser of splitmix64, Steele et al. 2014, OOPSLA, fig. 8, a bijection of the 64-bit numbers.
+    Different items of a user have different keys. `user` and `item` broadcast.
     """
-    key = (np.asarray(user, dtype=np.uint64) << np.uint64(32)) | item.astype(np.uint32).astype(
-        np.uint64
-    )
-    key = (key + np.uint64(0x9E3779B97F4A7C15)).astype(np.uint64)
-    for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
-        key = (key ^ (key >> np.uint64(shift))) * np.uint64(factor)
-    return key ^ (key >> np.uint64(31))
+    return splitmix64(pack_pairs(user, item))

@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from recsys.data.negatives import IntArray
+from recsys.kernels.hashing import pack_pairs, splitmix64
 
 TRAIN, VALIDATION, TEST = 0, 1, 2
 
@@ -98,17 +99,6 @@ def pair_hash(user: IntArray, item: IntArray, seed: int, stream: int) -> npt.NDA
 
 
 def _pair_bits(user: IntArray, item: IntArray, seed: int, stream: int) -> IntArray:
-    """A uniform integer in [0, 2^53) for each pair, (n,) int64.
-
-    Source: the finaliser of SplitMix64, Steele et al. 2014, doi:10.1145/2660193.2660195.
-    """
-    word = np.uint64((seed * 4 + stream) % (1 << 64))
-    key = (user.astype(np.uint64) << np.uint64(32)) | item.astype(np.uint64)
-    return (_mix(key ^ _mix(np.atleast_1d(word))) >> np.uint64(11)).astype(np.int64)
-
-
-def _mix(word: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
-    word = word + np.uint64(0x9E3779B97F4A7C15)
-    word = (word ^ (word >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    word = (word ^ (word >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return word ^ (word >> np.uint64(31))
+    """A uniform integer in [0, 2^53) for each pair, (n,) int64."""
+    word = np.array([(seed * 4 + stream) % (1 << 64)], dtype=np.uint64)
+    return (splitmix64(pack_pairs(user, item) ^ splitmix64(word)) >> np.uint64(11)).astype(np.int64)

@@ -3,6 +3,9 @@
 from pathlib import Path
 from typing import Literal, get_args, get_origin
 
+from pydantic.fields import FieldInfo
+
+from recsys.config.components import OneOf
 from recsys.config.schema import Config, config_paths, get_value
 
 README = Path(__file__).parents[1] / "README.md"
@@ -17,10 +20,12 @@ def show(default: object) -> str:
     return str(list(default)) if isinstance(default, tuple) else str(default)
 
 
-def choices_of(annotation: object) -> tuple[object, ...]:
-    """What a Literal, or a Literal or None, admits beside None."""
-    literals = [part for part in (annotation, *get_args(annotation)) if get_origin(part) is Literal]
-    return get_args(literals[0]) if literals else ()
+def choices_of(field: FieldInfo) -> tuple[object, ...]:
+    """Return the names that a field admits, by its Literal or its table, beside None."""
+    tables = [constraint.table for constraint in field.metadata if isinstance(constraint, OneOf)]
+    types = (field.annotation, *get_args(field.annotation))
+    literals = [get_args(kind) for kind in types if get_origin(kind) is Literal]
+    return next((tuple(names) for names in (*tables, *literals)), ())
 
 
 def make_table() -> str:
@@ -29,9 +34,7 @@ def make_table() -> str:
         section, name = path.split(".")
         field = type(getattr(Config(), section)).model_fields[name]
         default = get_value(Config(), path)
-        others = ", ".join(
-            str(choice) for choice in choices_of(field.annotation) if choice != default
-        )
+        others = ", ".join(str(choice) for choice in choices_of(field) if choice != default)
         lines.append(
             f"| `{path}` | {show(default)}{f' ({others})' if others else ''} | {' '.join((field.description or '').split())} |"
         )

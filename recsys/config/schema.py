@@ -19,6 +19,7 @@ from pydantic import (
     model_validator,
 )
 
+from recsys.config.components import LOSSES, METRICS, MODELS, PRUNERS, SAMPLERS, OneOf
 from recsys.errors import InputError
 from recsys.storage.credentials import keep_password
 from recsys.storage.databases import DATABASES, is_shared_database
@@ -137,7 +138,7 @@ class DataConfig(Section):
 class ModelConfig(Section):
     """What is trained."""
 
-    name: Literal["inner_product", "gmf", "mlp", "neumf"] = "neumf"
+    name: Annotated[str, OneOf(MODELS)] = "neumf"
     """The variant of neural collaborative filtering."""
     embedding_dim: int = Field(default=16, ge=1)
     """Width of a user's and an item's embedding (of each of the two in neumf)."""
@@ -154,7 +155,7 @@ class ModelConfig(Section):
 class TrainingConfig(Section):
     """How it is trained."""
 
-    loss: Literal["bce", "bpr", "softmax", "squared"] = "bce"
+    loss: Annotated[str, OneOf(LOSSES)] = "bce"
     """Binary cross-entropy, Bayesian personalised ranking, softmax, or squared errors over all pairs by least squares."""
     learning_rate: float = Field(default=1e-3, gt=0)
     """Adam's step size at the first epoch."""
@@ -228,15 +229,15 @@ class StudyConfig(Section):
     """Seconds after which the search ends, or a duration such as 10m."""
     seed: int = Field(default=0, ge=0, lt=2**32)
     """Seed of the sampler, from which each trial's own is derived."""
-    metric: Literal["ndcg", "hit_rate", "mrr", "recall"] = "ndcg"
+    metric: Annotated[str, OneOf(METRICS)] = "ndcg"
     """What is maximised: this metric on validation, at the first `evaluation.k`."""
-    sampler: Literal["tpe", "random", "qmc"] = "tpe"
+    sampler: Annotated[str, OneOf(SAMPLERS)] = "tpe"
     """How Optuna proposes the next trial."""
     max_concurrent: int | None = Field(default=None, ge=1)
     """Trials at the same time; as many as the resources allow where absent."""
     keep_checkpoints: int = Field(default=3, ge=1)
     """Best trials of the study whose weights are kept."""
-    pruner: Literal["asha", "median", "hyperband", "none"] = "asha"
+    pruner: Annotated[str, OneOf(PRUNERS)] = "asha"
     """How weak trials are stopped: successive halving (ASHA), Optuna's median or Hyperband pruner, or not at all."""
     grace_period: float = Field(default=1, gt=0)
     """Epochs that the pruner lets every trial run; long epochs report in parts, so that it may be a fraction."""
@@ -305,27 +306,30 @@ class Config(Section):
 
     @model_validator(mode="after")
     def _check_loss(self) -> Self:
-        training = self.training
-        if training.loss == "squared" and self.model.name != "inner_product":
+        training, model = self.training, self.model.name
+        loss = LOSSES[training.loss]
+        if loss.models is not None and model not in loss.models:
             raise InputError(
                 "training.loss",
-                f"must not be squared for the model {self.model.name}",
-                "squared",
-                "Set model.name to inner_product.",
+                f"must not be {training.loss} for the model {model}",
+                training.loss,
+                f"Set model.name to {' or '.join(loss.models)}.",
             )
-        if training.negative_sampling == "all" and training.loss != "softmax":
+        if training.negative_sampling == "all" and not loss.takes_all_items:
+            losses = [name for name, entry in LOSSES.items() if entry.takes_all_items]
             raise InputError(
                 "training.negative_sampling",
                 f"must not be all with the loss {training.loss}",
                 "all",
-                "Set training.loss to softmax.",
+                f"Set training.loss to {' or '.join(losses)}.",
             )
-        if training.negative_sampling == "all" and self.model.name not in ("inner_product", "gmf"):
+        if training.negative_sampling == "all" and not MODELS[model].scores_by_product:
+            models = [name for name, entry in MODELS.items() if entry.scores_by_product]
             raise InputError(
                 "training.negative_sampling",
-                f"must not be all for a model with a tower, {self.model.name}",
+                f"must not be all for a model whose score is no inner product, {model}",
                 "all",
-                "Set model.name to inner_product or gmf.",
+                f"Set model.name to {' or '.join(models)}.",
             )
         return self
 

@@ -21,7 +21,11 @@ USER, ITEM = (
     torch.tensor([3, 0, 3, 8]),
     torch.tensor([[0, 10, 4], [1, 1, 2], [9, 8, 12], [10, 0, 5]]),
 )
-SETTINGS = [{"bias": True}, {"bias": False}, {"n_layers": 1, "embedding_dim": 1}]
+SETTINGS: list[dict[str, object]] = [
+    {"bias": True},
+    {"bias": False},
+    {"n_layers": 1, "embedding_dim": 1},
+]
 
 cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="torch sees no GPU")
 every_model = pytest.mark.parametrize("name", MODELS)

@@ -13,6 +13,7 @@ from recsys.config.schema import Config
 from recsys.data.interactions import Interactions
 from recsys.errors import InputError
 from recsys.evaluation.evaluate import evaluate
+from recsys.kernels.ragged import expand
 from recsys.kernels.tensors import as_tensor
 
 EASE_L2 = 500.0
@@ -86,12 +87,10 @@ class EASE:
 
     def score_all(self, user: Tensor) -> Tensor:
         """Users (B,) -> scores (B, n_items)."""
-        sizes = self.offsets[user + 1] - self.offsets[user]
-        starts = sizes.cumsum(0) - sizes
-        row = torch.arange(len(user)).repeat_interleave(sizes)
-        items = self.items[torch.arange(len(row)) + (self.offsets[user] - starts)[row]]
+        first = self.offsets[user]
+        row, index = expand(first, self.offsets[user + 1] - first)
         own = torch.zeros(len(user), self.n_items)
-        own[row, items] = 1
+        own[row, self.items[index]] = 1
         projected = (self.columns @ self.inverse[:, user]).T if self.by_user else own @ self.inverse
         return own - projected / self.diagonal
 

@@ -18,6 +18,7 @@ from recsys.data.interactions import HeldOut
 from recsys.data.negatives import IntArray, UserItemIndex
 from recsys.errors import DivergenceError
 from recsys.kernels.hashing import pack_pairs, splitmix64
+from recsys.kernels.ragged import expand_numpy
 from recsys.kernels.tensors import as_tensor
 from recsys.models import Model, Side
 
@@ -145,11 +146,10 @@ def top_items(
 def score_unknown(scorer: Scorer, users: IntArray, known: UserItemIndex) -> Tensor:
     """Scores (B, n_items) of a block of users, -inf at the items that each user knows."""
     scores = check_finite(scorer.score_all(as_tensor(users.astype(np.int64), scorer.device)))
-    first, last = known.offsets[users], known.offsets[users + 1]
-    rows = np.repeat(np.arange(len(users)), last - first)
-    before = np.concatenate([[0], np.cumsum(last - first)[:-1]])
-    items = known.items[np.arange(len(rows)) + (first - before)[rows]]
-    scores.view(-1)[as_tensor(rows * scores.shape[1] + items, scorer.device)] = -torch.inf
+    first = known.offsets[users]
+    row, index = expand_numpy(first, known.offsets[users + 1] - first)
+    masked = row * scores.shape[1] + known.items[index]
+    scores.view(-1)[as_tensor(masked, scorer.device)] = -torch.inf
     return scores
 
 

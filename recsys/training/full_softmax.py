@@ -16,6 +16,7 @@ from torch import Tensor
 from recsys.config.schema import Config, TrainingConfig
 from recsys.data.interactions import Interactions
 from recsys.kernels.lookup import square_norms
+from recsys.kernels.ragged import expand
 from recsys.kernels.tensors import as_tensor
 from recsys.models import Model, SideName
 from recsys.training.batches import parts_of_epoch
@@ -190,11 +191,8 @@ class _ItemLists:
 
     def of(self, user: Tensor) -> tuple[Tensor, Tensor]:
         """All items of users (R,): the place of the user among them (n,) and the item (n,), both int64."""
-        counts = self.counts[user]
-        row = torch.repeat_interleave(torch.arange(len(user), device=user.device), counts)
-        before = self.starts[user] - (counts.cumsum(0) - counts)
-        places = torch.arange(len(row), device=user.device) + before[row]
-        return row, self.items[places].long()
+        row, index = expand(self.starts[user], self.counts[user])
+        return row, self.items[index].long()
 
 
 def user_rows(config: Config, data: Interactions, device: str | torch.device) -> UserRows:

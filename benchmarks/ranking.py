@@ -15,7 +15,7 @@ import torch
 from benchmarks.interactions import SIZES, draw_index, make_interactions
 from benchmarks.measure import Row, Target, in_turns, rate, ratios, run, spread
 from benchmarks.memory import rise_megabytes
-from recsys.config.schema import ModelConfig
+from recsys.config.sections import ModelConfig
 from recsys.data.interactions import Interactions
 from recsys.evaluation.ranking import ModelScorer, rank_all
 from recsys.models import Model, build_model

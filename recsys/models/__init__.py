@@ -3,7 +3,7 @@
 import torch
 
 from recsys.config.components import MODELS, code_of
-from recsys.config.schema import ModelConfig
+from recsys.config.sections import ModelConfig
 from recsys.models.contract import Model, Side, SideName
 
 

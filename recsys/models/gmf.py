@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from recsys.config.schema import ModelConfig
+from recsys.config.sections import ModelConfig
 from recsys.kernels.lookup import inner_product
 from recsys.models.contract import Model, Side
 from recsys.models.layers import Biases, Embedding, add_biases

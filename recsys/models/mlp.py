@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from recsys.config.schema import ModelConfig
+from recsys.config.sections import ModelConfig
 from recsys.kernels.lookup import rows_of
 from recsys.models.contract import Model, Side
 from recsys.models.layers import Biases, Embedding, Tower, add_biases, output_weight

@@ -15,7 +15,8 @@ import torch
 from torch import Tensor
 
 from recsys.config.components import LOSSES
-from recsys.config.schema import Config, TrainingConfig
+from recsys.config.schema import Config
+from recsys.config.sections import TrainingConfig
 from recsys.data.interactions import Interactions
 from recsys.data.negatives import NegativeSampler, popularity_weights
 from recsys.errors import InputError

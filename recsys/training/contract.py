@@ -9,7 +9,7 @@ from typing import Any, Protocol, Self
 import torch
 from torch import Tensor
 
-from recsys.config.schema import TrainingConfig
+from recsys.config.sections import TrainingConfig
 from recsys.models import Model, SideName
 
 Relabel = Callable[..., tuple[Tensor, ...]]

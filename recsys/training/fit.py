@@ -15,7 +15,8 @@ from dataclasses import dataclass
 import torch
 
 from recsys.config.components import LOSSES
-from recsys.config.schema import Config, TrainingConfig
+from recsys.config.schema import Config
+from recsys.config.sections import TrainingConfig
 from recsys.data.interactions import Interactions
 from recsys.errors import DivergenceError, InputError
 from recsys.evaluation.evaluate import evaluate, sample_users

@@ -13,7 +13,8 @@ from typing import Self
 import torch
 from torch import Tensor
 
-from recsys.config.schema import Config, TrainingConfig
+from recsys.config.schema import Config
+from recsys.config.sections import TrainingConfig
 from recsys.data.interactions import Interactions
 from recsys.kernels.lookup import square_norms
 from recsys.kernels.ragged import expand

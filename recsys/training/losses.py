@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from recsys.config.components import LOSSES, code_of
-from recsys.config.schema import TrainingConfig
+from recsys.config.sections import TrainingConfig
 from recsys.kernels.lookup import square_norms
 from recsys.models import Side
 

@@ -19,7 +19,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor, nn
 
-from recsys.config.schema import ModelConfig
+from recsys.config.sections import ModelConfig
 from recsys.kernels.adam import BETA1, BETA2, EPS, Adam
 from recsys.models import Model, SideName, build_model
 from recsys.training.contract import Batch

@@ -8,10 +8,10 @@ from recsys.config.schema import (
     Config,
     config_paths,
     get_value,
-    parse_duration,
     replace_values,
     set_value,
 )
+from recsys.config.values import parse_duration
 
 DEFAULTS: dict[str, object] = {
     "data.source": "ml-latest-small",

@@ -7,7 +7,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from recsys.config.schema import DataConfig
+from recsys.config.sections import DataConfig
 from recsys.data.preprocessing.scan import merge, summarise
 from recsys.data.readers.dispatch import describe_blanks, list_fragments
 from recsys.data.sources.layouts import find_source

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from recsys.config.schema import DataConfig
+from recsys.config.sections import DataConfig
 from recsys.data.readers.dispatch import list_fragments, read
 from recsys.data.sources.layouts import find_source
 from recsys.errors import InputError

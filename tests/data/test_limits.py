@@ -11,7 +11,7 @@ import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
 import pytest
 
-from recsys.config.schema import DataConfig
+from recsys.config.sections import DataConfig
 from recsys.data.readers.dispatch import list_fragments, read
 from recsys.data.readers.titles import MAX_TITLE_LENGTH, read_titles
 from recsys.data.sources.catalog import find_embedded

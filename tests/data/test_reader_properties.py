@@ -17,7 +17,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from recsys.config.schema import ColumnsConfig, DataConfig
+from recsys.config.sections import ColumnsConfig, DataConfig
 from recsys.data.preprocessing.scan import merge, summarise
 from recsys.data.readers.dispatch import list_fragments, read
 from recsys.data.readers.fragments import Batch

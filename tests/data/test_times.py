@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from recsys.config.schema import DataConfig
+from recsys.config.sections import DataConfig
 from recsys.data.preprocessing.buckets import get_bucket
 from recsys.data.preprocessing.clock import Span, describe_times, find_clock, span_of
 from recsys.data.preprocessing.scan import merge, summarise

@@ -3,7 +3,8 @@ import math
 import numpy as np
 import pytest
 
-from recsys.config.schema import Config, ModelConfig
+from recsys.config.schema import Config
+from recsys.config.sections import ModelConfig
 from recsys.data.interactions import Interactions
 from recsys.evaluation.evaluate import evaluate, sample_users, score_labelled
 from recsys.evaluation.metrics import log_loss

@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 
 from recsys.config.components import MODELS
-from recsys.config.schema import ModelConfig
+from recsys.config.sections import ModelConfig
 from recsys.data.interactions import Interactions
 from recsys.data.negatives import index_pairs
 from recsys.evaluation import ranking

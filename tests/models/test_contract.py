@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from recsys.config.components import MODELS, ModelEntry
-from recsys.config.schema import ModelConfig
+from recsys.config.sections import ModelConfig
 from recsys.data.interactions import HeldOut
 from recsys.data.negatives import index_pairs
 from recsys.evaluation.ranking import ModelScorer, rank_all

@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from recsys.config.components import MODELS
-from recsys.config.schema import ModelConfig
+from recsys.config.sections import ModelConfig
 from recsys.kernels.lookup import Lookup, rows_of
 from recsys.models import Model, Side, build_model
 from recsys.models.gmf import GMF

@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 
-from recsys.config.schema import TrainingConfig
+from recsys.config.sections import TrainingConfig
 from recsys.models import Side
 from recsys.training.losses import bce, bpr, explicit_negative_bce, l2_penalty, row_loss_of, softmax
 

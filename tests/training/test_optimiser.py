@@ -3,7 +3,7 @@ import torch
 from torch import Tensor
 
 from recsys.config.components import MODELS
-from recsys.config.schema import ModelConfig
+from recsys.config.sections import ModelConfig
 from recsys.kernels.adam import Adam
 from recsys.models import Model, SideName, build_model
 from recsys.training import optimiser

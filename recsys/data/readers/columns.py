@@ -7,7 +7,7 @@ a header, taken by position.
 import re
 from collections.abc import Sequence
 
-from recsys.config.schema import ColumnsConfig
+from recsys.config.sections import ColumnsConfig
 from recsys.errors import InputError
 
 KNOWN_NAMES = {

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from recsys.config.schema import ColumnsConfig
+from recsys.config.sections import ColumnsConfig
 from recsys.data.readers.candidates import read_candidates
 from recsys.data.readers.fragments import CANDIDATES, PARTS, Batch, Fragment
 from recsys.data.readers.parquet import list_parquet_pieces, read_parquet

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from recsys.config.schema import ColumnsConfig
+from recsys.config.sections import ColumnsConfig
 from recsys.data.plain_types import require_plain
 from recsys.data.readers.columns import columns_by_name
 from recsys.data.readers.fragments import TITLES, Batch, Fragment, first_order, with_ids

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv as pa_csv
 
-from recsys.config.schema import ColumnsConfig
+from recsys.config.sections import ColumnsConfig
 from recsys.data.readers.fragments import TITLES, Batch, Fragment, first_order, with_ids
 from recsys.data.readers.text_format import BLANKS, TextFormat, find_format
 from recsys.data.readers.text_rows import MAX_ROW_BYTES, read_chunks, read_line, read_rows, too_long

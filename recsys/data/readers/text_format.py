@@ -9,7 +9,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from itertools import islice
 
-from recsys.config.schema import ColumnsConfig
+from recsys.config.sections import ColumnsConfig
 from recsys.data.readers.columns import (
     chosen_columns,
     columns_by_name,

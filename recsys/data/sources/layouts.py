@@ -9,7 +9,7 @@ from difflib import get_close_matches
 from pathlib import Path, PurePosixPath
 from typing import Literal
 
-from recsys.config.schema import DataConfig
+from recsys.config.sections import DataConfig
 from recsys.data.sources.catalog import CATALOG, EMBEDDED, find_download, find_embedded
 from recsys.data.sources.files import DataFile, archive_members, open_raw
 from recsys.errors import InputError

@@ -1,0 +1,56 @@
+"""Types of the config's values that need more than a bound: durations, URLs, cutoffs.
+
+Below `sections`, whose fields have these types.
+"""
+
+import re
+from typing import Annotated
+
+from pydantic import AfterValidator, BeforeValidator, Field, Strict
+
+from recsys.storage.credentials import keep_password
+from recsys.storage.databases import DATABASES, is_shared_database
+
+_UNIT_SECONDS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+
+
+def parse_duration(value: object) -> object:
+    """Turn `90s`, `10m`, `1h30m` into seconds; anything but text passes through unchanged.
+
+    Raises:
+        ValueError: if the text is not a sum of numbers with the units s, m, h or d.
+    """
+    if not isinstance(value, str):
+        return value
+    parts = re.findall(r"(\d+(?:\.\d+)?)([smhd])", value)
+    if not parts or "".join(number + unit for number, unit in parts) != value:
+        raise ValueError(
+            f"must be a duration, but got {value!r}. Write it as 90s, 10m, 1h30m or a number of seconds."
+        )
+    return sum(float(number) * _UNIT_SECONDS[unit] for number, unit in parts)
+
+
+def _as_tuple(value: object) -> object:
+    return (value,) if isinstance(value, int) else value
+
+
+def _require_shared_database(url: str) -> str:
+    if not is_shared_database(url):
+        raise ValueError(
+            f"must begin with {' or '.join(f'{name}://' for name in DATABASES)}, but got {url}. "
+            "Without it the record is a file in the study's folder."
+        )
+    return url
+
+
+Url = Annotated[str, AfterValidator(keep_password)]
+DatabaseUrl = Annotated[Url, AfterValidator(_require_shared_database)]
+Duration = Annotated[float, BeforeValidator(parse_duration), Field(gt=0)]
+Fraction = Annotated[float, Field(gt=0, lt=1)]
+Cutoffs = Annotated[
+    tuple[Annotated[int, Field(ge=1)], ...],
+    Strict(False),
+    BeforeValidator(_as_tuple),
+    Field(min_length=1),
+]
+Column = str | int

@@ -9,7 +9,7 @@ import pyarrow.csv
 import pyarrow.parquet as pq
 
 from benchmarks.peers.task import PARTS
-from recsys.data.preprocessing.splits import leave_one_out
+from recsys.data.preprocessing.split_strategies import leave_one_out
 
 THRESHOLD = 4.0
 

@@ -9,7 +9,7 @@ users without one in an earlier part. Nothing here imports ray.
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -20,12 +20,11 @@ from recsys.config.schema import Config, replace_values
 from recsys.data.interactions import HeldOut, Interactions
 from recsys.data.negatives import IntArray, UserItemIndex, index_pairs
 from recsys.data.plain_types import require_plain
+from recsys.data.splits import HELD_OUT_SPLITS, HeldOutSplit
 from recsys.errors import InputError
 
 FORMAT_VERSION = 2
 """Raised when the content or the layout of the folder changes."""
-
-Part = Literal["validation", "test"]
 
 _PAIR = pa.schema({"user": pa.int32(), "item": pa.int32()})
 
@@ -145,7 +144,7 @@ def resolve(config: Config, manifest: Manifest) -> Config:
     return replace_values(config, {"evaluation.protocol": "sampled"})
 
 
-def load(processed: Processed, part: Part, negatives: bool) -> Interactions:
+def load(processed: Processed, part: HeldOutSplit, negatives: bool) -> Interactions:
     """Return the in-memory form: "validation" trains on train alone, "test" on train and validation; each holds out its part.
 
     Files of later parts are not opened.
@@ -197,7 +196,7 @@ def all_pairs(processed: Processed) -> UserItemIndex:
     kinds = [
         "train",
         "train_low",
-        *(f"{part}{kind}" for part in ("validation", "test") for kind in ("", "_low", "_cold")),
+        *(f"{part}{kind}" for part in HELD_OUT_SPLITS for kind in ("", "_low", "_cold")),
     ]
     user, item = _pairs(_read(processed, kinds))
     return index_pairs(user, item, processed.manifest.n_users, processed.manifest.n_items)

@@ -16,8 +16,9 @@ from recsys.data.interactions import Interactions
 from recsys.data.negatives import IntArray
 from recsys.data.preprocessing.bucket_files import Plan, write_bucket
 from recsys.data.preprocessing.buckets import Bucket, Rows
-from recsys.data.preprocessing.splits import TEST, TRAIN, VALIDATION, random_split
-from recsys.data.processed import Manifest, Part, Processed, load
+from recsys.data.preprocessing.split_strategies import random_split
+from recsys.data.processed import Manifest, Processed, load
+from recsys.data.splits import TEST, TRAIN, VALIDATION, HeldOutSplit
 from recsys.evaluation.baselines import Popularity
 from recsys.evaluation.evaluate import evaluate, score_labelled
 from recsys.evaluation.metrics import auc
@@ -102,7 +103,7 @@ def arrays_of(data: Interactions, with_held_out: bool) -> dict[str, list[object]
 @settings(max_examples=40)
 @given(seed=st.integers(0, 2**32 - 1), share=st.sampled_from([0.15, 0.4, 0.7]))
 def test_later_rows_change_nothing(
-    split: str, part: Part, added_after: int, with_held_out: bool, seed: int, share: float
+    split: str, part: HeldOutSplit, added_after: int, with_held_out: bool, seed: int, share: float
 ) -> None:
     table = table_of(split, added_after, seed, share)
     if not (table.before & table.positive & (table.part == TRAIN)).any():

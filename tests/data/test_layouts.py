@@ -12,9 +12,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from recsys.config.sections import DataConfig
-from recsys.data.processed import Part, Processed, all_pairs, item_ids, item_titles, load, user_ids
+from recsys.data.processed import Processed, all_pairs, item_ids, item_titles, load, user_ids
 from recsys.data.readers.dispatch import list_fragments, read
 from recsys.data.sources.layouts import find_source
+from recsys.data.splits import HeldOutSplit
 from tests.data.conftest import Prepare
 
 # Three users, five items; 3.5 is a low rating. The last positive of each by time: 30, 50, 40; the one before: 20, 40, 10.
@@ -34,7 +35,7 @@ def text(separator: str, header: str = "", end: str = "\n") -> str:
     return header + lines(separator.join(["{0}", "{1}", "{2}", "{3}"]) + end)
 
 
-def held_out(processed: Processed, part: Part) -> dict[object, object]:
+def held_out(processed: Processed, part: HeldOutSplit) -> dict[object, object]:
     found = load(processed, part, negatives=False).held_out
     assert found is not None
     users, items = user_ids(processed).to_pylist(), item_ids(processed).to_pylist()

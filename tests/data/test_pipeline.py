@@ -17,9 +17,8 @@ from recsys.config.schema import Config, replace_values
 from recsys.console.verbosity import NORMAL, VERBOSE, set_verbosity
 from recsys.data.preprocessing import pipeline
 from recsys.data.preprocessing.pipeline import prepare
-from recsys.data.preprocessing.splits import TEST, random_split
+from recsys.data.preprocessing.split_strategies import random_split
 from recsys.data.processed import (
-    Part,
     Processed,
     all_pairs,
     item_ids,
@@ -29,10 +28,9 @@ from recsys.data.processed import (
     resolve,
     user_ids,
 )
+from recsys.data.splits import HELD_OUT_SPLITS, TEST
 from recsys.errors import InputError
 from tests.data.conftest import Prepare
-
-PARTS: tuple[Part, Part] = ("validation", "test")
 
 
 def synthetic(
@@ -207,7 +205,7 @@ def test_buckets_make_no_difference(
     counts = {"files", "seconds"}
     assert cut.manifest.model_dump(exclude=counts) == whole.manifest.model_dump(exclude=counts)
     whole = Processed(kept, whole.fingerprint, whole.manifest)
-    for part in PARTS:
+    for part in HELD_OUT_SPLITS:
         one, other = load(whole, part, negatives=False), load(cut, part, negatives=False)
         assert one.held_out is not None
         assert other.held_out is not None
@@ -245,7 +243,7 @@ def test_held_out_negatives_and_candidates(prepared: Prepare, tmp_path: Path) ->
     users, items = user_ids(processed).to_pylist(), item_ids(processed).to_pylist()
     code = random_split(*np.divmod(np.arange(60 * 80), 80), 0, 0.2, 0.1).reshape(60, 80)
     known = {"test": pairs, "validation": {pair for pair in pairs if code[pair] != TEST}}
-    for part in PARTS:
+    for part in HELD_OUT_SPLITS:
         held_out = load(processed, part, negatives=False).held_out
         assert held_out is not None
         assert held_out.negatives is not None

@@ -19,13 +19,14 @@ from recsys.config.sections import DataConfig
 from recsys.data.preprocessing.buckets import get_bucket
 from recsys.data.preprocessing.clock import Span, describe_times, find_clock, span_of
 from recsys.data.preprocessing.scan import merge, summarise
-from recsys.data.preprocessing.splits import TEST, leave_one_out
+from recsys.data.preprocessing.split_strategies import leave_one_out
 from recsys.data.preprocessing.stages import encode
 from recsys.data.processed import load
 from recsys.data.readers.dispatch import list_fragments
 from recsys.data.readers.times import Times, find_form, from_floats, from_integers, parse_times
 from recsys.data.sources.files import DataFile
 from recsys.data.sources.layouts import find_source
+from recsys.data.splits import TEST
 from tests.data.conftest import Prepare
 
 INT64 = st.integers(-(2**63), 2**63 - 1)

@@ -11,16 +11,14 @@ import pyarrow.parquet as pq
 
 from recsys.data.negatives import IntArray, NegativeSampler, index_pairs
 from recsys.data.preprocessing.buckets import Bucket, Rows, bucket_name, given_candidates
-from recsys.data.preprocessing.splits import (
-    TEST,
-    TRAIN,
-    VALIDATION,
+from recsys.data.preprocessing.split_strategies import (
     Mask,
     cut_validation,
     leave_one_out,
     random_split,
     temporal_split,
 )
+from recsys.data.splits import TEST, TRAIN, VALIDATION
 from recsys.storage.files import require_seen, write_atomically
 from recsys.storage.s3 import forget
 

@@ -7,8 +7,8 @@ import pyarrow as pa
 from recsys.config.schema import Config
 from recsys.data.preprocessing.bucket_files import BucketResult
 from recsys.data.preprocessing.scan import Summary
-from recsys.data.readers.fragments import PARTS
 from recsys.data.sources.layouts import Source
+from recsys.data.splits import SPLITS
 from recsys.errors import InputError
 
 
@@ -127,7 +127,7 @@ def _check_parts(result: BucketResult, source: Source, config: Config) -> None:
         if source.split_given
         else remedies[config.data.split]
     )
-    for part in PARTS:
+    for part in SPLITS:
         if result.counts[f"n_{part}"] == 0:
             cold = result.counts[f"n_{part}_cold"]
             but = (

@@ -37,9 +37,10 @@ from recsys.data.processed import (
 )
 from recsys.data.readers.columns import wants_titles
 from recsys.data.readers.dispatch import describe_blanks, list_fragments
-from recsys.data.readers.fragments import PARTS, Fragment
+from recsys.data.readers.fragments import Fragment
 from recsys.data.readers.titles import read_titles
 from recsys.data.sources.layouts import Source, find_source
+from recsys.data.splits import TRAIN
 from recsys.storage.files import move_folder, temporary_sibling, write_atomically
 from recsys.storage.s3 import fetch_folder, remove, url_of
 from recsys.storage.surroundings import require_writable
@@ -210,7 +211,7 @@ def _plan(config: Config, source: Source, summary: Summary) -> Plan:
         split=given if source.split_given else data.split,  # type: ignore[arg-type]
         seed=data.split_seed,
         n_negatives=data.n_negatives,
-        has_times=has_times(summary, PARTS.index("train")),
+        has_times=has_times(summary, TRAIN),
         test_fraction=data.test_fraction,
         validation_fraction=data.validation_fraction,
         n_candidates=config.evaluation.n_candidates

@@ -11,11 +11,12 @@ import pyarrow.compute as pc
 
 from recsys.config.sections import ColumnsConfig
 from recsys.data.readers.candidates import read_candidates
-from recsys.data.readers.fragments import CANDIDATES, PARTS, Batch, Fragment
+from recsys.data.readers.fragments import CANDIDATES, Batch, Fragment
 from recsys.data.readers.parquet import list_parquet_pieces, read_parquet
 from recsys.data.readers.text import list_pieces, read_text
 from recsys.data.sources.files import DataFile, open_file
 from recsys.data.sources.layouts import Source
+from recsys.data.splits import SPLITS
 
 
 def list_fragments(source: Source, columns: ColumnsConfig | None) -> list[Fragment]:
@@ -27,7 +28,7 @@ def list_fragments(source: Source, columns: ColumnsConfig | None) -> list[Fragme
     fragments: list[Fragment] = []
     for part_files in source.parts:
         for file in part_files.files:
-            fragments += _fragments_of(file, PARTS.index(part_files.part), len(fragments), columns)
+            fragments += _fragments_of(file, SPLITS.index(part_files.part), len(fragments), columns)
     if source.candidates is not None:
         fragments.append(
             Fragment(source.candidates, "candidates", len(fragments), CANDIDATES, 0, None, 1)

@@ -13,9 +13,6 @@ from recsys.data.readers.text_format import TextFormat
 from recsys.data.readers.times import Times
 from recsys.data.sources.files import DataFile
 
-PARTS = ("train", "validation", "test")
-"""The parts by their code in the `part` column."""
-
 CANDIDATES = 3
 """Code of a row that names a candidate, in the place of a part's."""
 

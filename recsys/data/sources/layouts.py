@@ -7,14 +7,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path, PurePosixPath
-from typing import Literal
 
 from recsys.config.sections import DataConfig
 from recsys.data.sources.catalog import CATALOG, EMBEDDED, find_download, find_embedded
 from recsys.data.sources.files import DataFile, archive_members, open_raw
+from recsys.data.splits import SPLITS, Split
 from recsys.errors import InputError
-
-Part = Literal["train", "validation", "test"]
 
 _TITLES = {
     "u.data": "u.item",
@@ -29,7 +27,7 @@ _TITLES = {
 class PartFiles:
     """The files of one part, read in this order."""
 
-    part: Part
+    part: Split
     files: tuple[DataFile, ...]
 
 
@@ -76,12 +74,8 @@ def find_source(data: DataConfig) -> Source:
         return _recognise(path, data.source)
     parts: list[PartFiles] = []
     titles = None
-    given: list[tuple[Part, str | None]] = [
-        ("train", data.files.train),
-        ("validation", data.files.validation),
-        ("test", data.files.test),
-    ]
-    for part, text in given:
+    given = (data.files.train, data.files.validation, data.files.test)
+    for part, text in zip(SPLITS, given, strict=True):
         if text is not None:
             source = _recognise(_existing(text, f"data.files.{part}"), text)
             if source.split_given:

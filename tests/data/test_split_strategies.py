@@ -3,7 +3,7 @@ import math
 import numpy as np
 import pytest
 
-from recsys.data.preprocessing.splits import (
+from recsys.data.preprocessing.split_strategies import (
     cut_validation,
     leave_one_out,
     pair_hash,

@@ -8,9 +8,8 @@ import numpy as np
 import numpy.typing as npt
 
 from recsys.data.negatives import IntArray
+from recsys.data.splits import TEST, TRAIN, VALIDATION
 from recsys.kernels.hashing import pack_pairs, splitmix64
-
-TRAIN, VALIDATION, TEST = 0, 1, 2
 
 Mask = npt.NDArray[np.bool_]
 

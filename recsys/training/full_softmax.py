@@ -18,11 +18,11 @@ from recsys.config.sections import TrainingConfig
 from recsys.data.interactions import Interactions
 from recsys.kernels.lookup import square_norms
 from recsys.kernels.ragged import expand
+from recsys.kernels.softmax import full_softmax_loss
 from recsys.kernels.tensors import as_tensor
 from recsys.models import Model, SideName
 from recsys.training.batches import parts_of_epoch
 from recsys.training.contract import Relabel
-from recsys.training.losses import softmax_of_all
 
 MAX_ITEMS = 1 << 13
 """Items that a batch of users is scored against at most, its positives apart."""
@@ -59,7 +59,7 @@ class UserBatch:
     def loss(self, model: Model, training: TrainingConfig) -> Tensor:
         """The mean over the positives of their loss and penalty, ||u||^2 + ||i||^2."""
         user, item = model.user_side(self.user), model.item_side(self.item)
-        losses = softmax_of_all(
+        losses = full_softmax_loss(
             model.score(user, item), self.row, self.column, self.known, self.shift
         )
         if training.l2:

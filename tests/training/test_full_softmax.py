@@ -13,7 +13,6 @@ from recsys.training import full_softmax, optimiser
 from recsys.training.checkpoint import TrainingState, start_training
 from recsys.training.fit import fit
 from recsys.training.full_softmax import UserBatch
-from recsys.training.losses import softmax_of_all
 from tests.training.small_data import make_interactions, two_tastes
 
 
@@ -144,38 +143,6 @@ def test_loss_and_penalty_by_hand(max_items: int, monkeypatch: pytest.MonkeyPatc
         possible = [expected(2, 3), expected(2), expected(3), 20.0]
         assert all(min(abs(loss - value) for value in possible) < 1e-3 for loss in losses)
         assert len({round(loss, 3) for loss in losses}) > 1
-
-
-def test_the_gradient_is_that_of_autograd() -> None:
-    generator = torch.Generator().manual_seed(0)
-    logits = torch.randn(3, 6, dtype=torch.float64, generator=generator).mul_(3).requires_grad_()
-    row, column, known = (
-        torch.tensor([0, 0, 2]),
-        torch.tensor([1, 4, 0]),
-        torch.tensor([1, 4, 5, 12]),
-    )
-    shift = torch.tensor([0.5, 0.0, -1.0], dtype=torch.float64)
-    losses = softmax_of_all(logits, row, column, known, shift)
-    mask = torch.zeros(18, dtype=torch.bool).index_fill(0, known, value=True).view(3, 6)
-    free = logits.masked_fill(mask, -math.inf).logsumexp(1) + shift
-    expected = torch.log1p(torch.exp(free[row] - logits[row, column]))
-    torch.testing.assert_close(losses, expected)
-    weights = torch.tensor([1.0, 2.0, 3.0], dtype=torch.float64)
-    (gradient,), (expected_gradient,) = (
-        torch.autograd.grad((weights * part).sum(), logits) for part in (losses, expected)
-    )
-    torch.testing.assert_close(gradient, expected_gradient)
-
-
-def test_scores_far_apart_give_finite_gradients() -> None:
-    # Nothing of the free items is left beside a known one that is higher by 500.
-    logits = torch.tensor([[500.0, 0.0, 0.0]], requires_grad=True)
-    zero = torch.tensor([0])
-    loss = softmax_of_all(logits, zero, zero, zero, torch.zeros(1))
-    torch.autograd.backward(loss.sum())
-    assert logits.grad is not None
-    assert loss.tolist() == pytest.approx([0.0], abs=1e-30)
-    assert torch.isfinite(logits.grad).all()
 
 
 @pytest.mark.parametrize(

@@ -73,7 +73,7 @@ class Descent:
                 torch.autograd.backward(loss)
                 self._optimiser.step()
                 total.add_(loss.detach(), alpha=batch.n_rows)
-        self._optimiser.settle()
+        self._optimiser.catch_up()
         return float(total)
 
     def n_rows(self, n_parts: int) -> int:

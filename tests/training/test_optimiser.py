@@ -4,6 +4,7 @@ from torch import Tensor
 
 from recsys.config.components import MODELS
 from recsys.config.sections import ModelConfig
+from recsys.kernels import row_adam
 from recsys.kernels.adam import Adam
 from recsys.models import Model, SideName, build_model
 from recsys.training import optimiser
@@ -51,7 +52,7 @@ def loss_of(model: Model, batch: Batch) -> Tensor:
 def test_rows_get_what_plain_adam_gives_them(
     name: str, max_steps: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(optimiser, "MAX_STEPS", max_steps)
+    monkeypatch.setattr(row_adam, "MAX_STEPS", max_steps)
     config, model, adam = make(name)
     subject = Optimiser(config, model, adam, N_LOOKUPS)
     assert subject.model is not model
@@ -65,9 +66,9 @@ def test_rows_get_what_plain_adam_gives_them(
         torch.autograd.backward(loss_of(subject.model, prepared))
         subject.step()
         if step == 30:
-            subject.settle()
+            subject.catch_up()
             adam.learning_rate = reference.param_groups[0]["lr"] = 0.02
-    subject.settle()
+    subject.catch_up()
     for weight, expected in zip(model.parameters(), plain.parameters(), strict=True):
         torch.testing.assert_close(weight, expected, rtol=1e-3, atol=1e-4)
         for moment in ("step", "exp_avg", "exp_avg_sq"):
@@ -92,7 +93,7 @@ def test_a_missed_row_moves_on_along_its_first_moment() -> None:
         )
         torch.autograd.backward(subject.model(batch.user, batch.item).sum())
         subject.step()
-    subject.settle()
+    subject.catch_up()
     moved = 1.0  # step 1: (0.1 / 0.1) / (sqrt(0.001) / sqrt(0.001))
     for step, (moment, square) in {2: (0.09, 0.000999), 3: (0.081, 0.000998001)}.items():
         moved += moment / (1 - 0.9**step) / (square / (1 - 0.999**step)) ** 0.5

@@ -1,8 +1,10 @@
-"""Rows of a table that a batch of ids asks for, and what a model needs of them without copying them.
+"""Rows of an embedding looked up by id, and what a model needs of them, without copies of the rows.
 
-An inner product reads a user's vector and an item's row once and leaves one number. Rows (B, n, d) that are copied out of the
-table, multiplied, and given gradients of the same shape pass through memory five times, past every cache and, beyond 32 MB, on
-pages that the system has to clear each time. So on a CPU the products are computed from the table itself; so are their gradients.
+Called by the models. An inner product reads a user's vector and an item's row once and returns one
+number. Rows (B, n, d) that are copied out of the embedding, multiplied, and given gradients of the
+same shape pass through memory five times. They exceed every cache, and beyond 32 MB the system has
+to clear their pages each time. So on a CPU the products and their gradients are computed from the
+embedding itself.
 """
 
 import functools
@@ -15,99 +17,108 @@ from torch.nn import functional
 
 
 class Lookup(NamedTuple):
-    """The rows of `table` (N, d) at `ids` (...), which may lie anywhere and repeat."""
+    """The rows of `embedding` (N, d) at `ids` (...) int64, in any order and with repetitions."""
 
-    table: Tensor
+    embedding: Tensor
     ids: Tensor
 
     def rows(self) -> Tensor:
-        """A copy of the rows (..., d).
+        """Return a copy of the rows (..., d).
 
-        `index_select` and not `nn.Embedding`: its backward adds the rows 5 times as fast on a CPU (10,240 rows of 16 in 76 us
-        against 390 us).
+        The backward of `index_select` adds the rows 5 times as fast on a CPU as that of
+        `nn.Embedding` (10,240 rows of 16 in 76 us against 390 us).
         """
-        return self.table.index_select(0, self.ids.reshape(-1)).view(*self.ids.shape, -1)
+        return self.embedding.index_select(0, self.ids.reshape(-1)).view(*self.ids.shape, -1)
 
 
-def rows_of(part: Tensor | Lookup) -> Tensor:
-    """The rows themselves, copied if they were not."""
-    return part.rows() if isinstance(part, Lookup) else part
+def rows_of(rows: Tensor | Lookup) -> Tensor:
+    """Return the rows (..., d) as a tensor: a copy if they are a lookup."""
+    return rows.rows() if isinstance(rows, Lookup) else rows
 
 
-def square_norms(part: Tensor | Lookup) -> Tensor:
-    """The squared norm (...) of each row (..., d)."""
-    if isinstance(part, Lookup) and len(part.table) < part.ids.numel():
-        return (
-            part.table.square().sum(-1).index_select(0, part.ids.reshape(-1)).view(part.ids.shape)
-        )
-    return rows_of(part).square().sum(-1)
+def square_norms(rows: Tensor | Lookup) -> Tensor:
+    """Return the squared norm (...) of each row (..., d)."""
+    if isinstance(rows, Lookup) and len(rows.embedding) < rows.ids.numel():
+        norms = rows.embedding.square().sum(-1)
+        return norms.index_select(0, rows.ids.reshape(-1)).view(rows.ids.shape)
+    return plain_square_norms(rows)
+
+
+def plain_square_norms(rows: Tensor | Lookup) -> Tensor:
+    """Return what `square_norms` returns, from a copy of the rows."""
+    return rows_of(rows).square().sum(-1)
 
 
 MIN_VALUES = 1 << 18
-"""Values of a copy from which on it is spared: smaller ones stay in a core's own cache, and their operations are fewer."""
+"""Values of a copy from which on it is avoided: a smaller one stays in a core's cache, and takes
+fewer operations."""
 
 
 def inner_product(user: Tensor | Lookup, item: Tensor | Lookup) -> Tensor:
-    """Vectors (B, d) with vectors (B, n, d) or (n, d) -> inner products (B, n)."""
-    vector = rows_of(user)
+    """Return the inner products (B, n) of vectors (B, d) with vectors (B, n, d) or (n, d)."""
     if (
         isinstance(item, Lookup)
         and item.ids.ndim == 2
-        and _is_large(item)
+        and item.ids.numel() * item.embedding.shape[1] >= MIN_VALUES
         and item.ids.device.type == "cpu"
     ):
-        products: Tensor = _InnerProducts.apply(vector, item.table, item.ids)  # type: ignore[no-untyped-call]
+        products: Tensor = _InnerProducts.apply(rows_of(user), item.embedding, item.ids)  # type: ignore[no-untyped-call]
         return products
-    rows = rows_of(item)
+    return plain_inner_product(user, item)
+
+
+def plain_inner_product(user: Tensor | Lookup, item: Tensor | Lookup) -> Tensor:
+    """Return what `inner_product` returns, from a copy of the rows."""
+    vector, rows = rows_of(user), rows_of(item)
     if rows.ndim == 2:
         return vector @ rows.T
     return (vector.unsqueeze(1) * rows).sum(-1)
 
 
-def _is_large(lookup: Lookup) -> bool:
-    return lookup.ids.numel() * lookup.table.shape[1] >= MIN_VALUES
-
-
 class _InnerProducts(torch.autograd.Function):
-    """Vectors (B, d), a table (N, d), ids (B, n) -> inner products (B, n), without a copy of the rows in either direction.
+    """Inner products (B, n) of vectors (B, d) with the rows of an embedding (N, d) at ids (B, n).
 
-    The products are those of a dense matrix at the places of a sparse one; a gradient is a weighted sum of rows.
+    The products are the entries of a dense matrix (B, N) at the indices of a sparse one. A gradient
+    is a weighted sum of rows. Neither direction copies the rows.
     """
 
     @staticmethod
-    def forward(ctx: Any, vector: Tensor, table: Tensor, ids: Tensor) -> Tensor:
-        ctx.save_for_backward(vector, table, ids)
+    def forward(ctx: Any, vector: Tensor, embedding: Tensor, ids: Tensor) -> Tensor:
+        ctx.save_for_backward(vector, embedding, ids)
         _expect_beta_warning()
         starts = torch.arange(0, ids.numel() + 1, ids.shape[1])
-        shape = (len(ids), len(table))
-        places = torch.sparse_csr_tensor(
+        shape = (len(ids), len(embedding))
+        indices = torch.sparse_csr_tensor(
             starts, ids.reshape(-1), vector.new_zeros(ids.numel()), shape, check_invariants=False
         )
-        products: Tensor = (
-            torch.sparse.sampled_addmm(places, vector, table.T, beta=0.0).values().view(ids.shape)
-        )
-        return products
+        products = torch.sparse.sampled_addmm(indices, vector, embedding.T, beta=0.0)
+        values: Tensor = products.values().view(ids.shape)
+        return values
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, None]:
-        vector, table, ids = ctx.saved_tensors
+        vector, embedding, ids = ctx.saved_tensors
         of_vector = functional.embedding_bag(
-            ids, table, mode="sum", per_sample_weights=gradient.contiguous()
+            ids, embedding, mode="sum", per_sample_weights=gradient.contiguous()
         )
-        order, starts = _sort_by_id(ids, len(table))
+        order, starts = _sort_by_id(ids, len(embedding))
         weights = gradient.reshape(-1).index_select(0, order)
         rows = order.div_(ids.shape[1], rounding_mode="floor")
-        of_table = functional.embedding_bag(
+        of_embedding = functional.embedding_bag(
             rows, vector, starts, mode="sum", per_sample_weights=weights
         )
-        return of_vector, of_table, None
+        return of_vector, of_embedding, None
 
 
 def _sort_by_id(ids: Tensor, n: int) -> tuple[Tensor, Tensor]:
-    """The places of `ids` (...), each below n, in the order of the ids, and where each of the n ids begins among them."""
+    """Return the indices of `ids` (...) in the order of the ids, and where each id begins (n,).
+
+    Each id is below `n`.
+    """
     flat = ids.reshape(-1)
     bits = len(flat).bit_length()
-    # Id and place in one number, sorted by numpy: torch takes ten times as long for fewer than 2^15 of them.
+    # Id and index in one number, sorted by numpy: for fewer than 2^15 of them torch takes ten
+    # times as long.
     keys = (flat << bits).add_(torch.arange(len(flat)))
     keys.numpy().sort()
     counts = torch.bincount(flat, minlength=n)
@@ -116,7 +127,7 @@ def _sort_by_id(ids: Tensor, n: int) -> tuple[Tensor, Tensor]:
 
 @functools.cache
 def _expect_beta_warning() -> None:
-    """Let torch say once, unheard, that its sparse matrices may still change."""
+    """Let torch warn once, unheard, that its sparse matrices may still change."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Sparse CSR tensor support is in beta")
         torch.sparse_csr_tensor(

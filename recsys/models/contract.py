@@ -64,7 +64,7 @@ class Side(NamedTuple):
 
 def _split(part: Tensor | Lookup, first: int) -> tuple[Tensor | Lookup, Tensor | Lookup]:
     if isinstance(part, Lookup):
-        return Lookup(part.table, part.ids[:first]), Lookup(part.table, part.ids[first:])
+        return Lookup(part.embedding, part.ids[:first]), Lookup(part.embedding, part.ids[first:])
     return _split_tensor(part, first)
 
 
@@ -76,7 +76,7 @@ def _split_tensor(part: Tensor, first: int) -> tuple[Tensor, Tensor]:
 
 def _unflatten(part: Tensor | Lookup, width: int) -> Tensor | Lookup:
     if isinstance(part, Lookup):
-        return Lookup(part.table, part.ids.view(-1, width))
+        return Lookup(part.embedding, part.ids.view(-1, width))
     return part.view(-1, width, part.shape[-1])
 
 

@@ -16,10 +16,6 @@ from recsys.errors import InputError
 from recsys.storage.credentials import without_passwords
 from recsys.storage.surroundings import require_temporary_folder, temporary_folders
 
-# Ray that is started here listens on loopback, as it does by itself on Windows and macOS: read when ray is imported, and no
-# matter to a cluster that is joined. An address of one's own in `ray.init` is no way: Ray resolves loopback to the network's.
-os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
-
 
 def cluster_address(config: Config) -> str | None:
     """The address of the Ray cluster to join; None where Ray is started on this machine."""

@@ -3,12 +3,12 @@
 Stands before a connection: it is asked before anything starts, so that nothing here imports mlflow.
 """
 
-import os
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 import requests
 
+from recsys.config.environment import mlflow_login, mlflow_uri, set_mlflow_login
 from recsys.config.schema import Config
 from recsys.errors import InputError
 from recsys.storage.credentials import keep_password
@@ -16,7 +16,6 @@ from recsys.storage.databases import is_shared_database, knock
 from recsys.storage.files import network_file_system
 from recsys.storage.s3 import url_of
 
-_USER, _PASSWORD = "MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD"
 _ANSWER_SECONDS = 5.0
 
 
@@ -31,7 +30,7 @@ def tracking_uri(config: Config, folder: Path) -> str | None:
     if config.tracking.uri is not None:
         return config.tracking.uri
     try:
-        given = keep_password(os.environ.get("MLFLOW_TRACKING_URI", ""))
+        given = keep_password(mlflow_uri() or "")
     except ValueError as error:
         raise InputError.listing("MLFLOW_TRACKING_URI", [str(error)]) from None
     return given or (None if _takes_no_database(folder) else f"sqlite:///{folder / 'mlflow.db'}")
@@ -75,10 +74,7 @@ def log_in(uri: str) -> str:
     parts = urlsplit(uri)
     if parts.scheme not in ("http", "https") or parts.username is None:
         return uri
-    os.environ[_USER], os.environ[_PASSWORD] = (
-        unquote(parts.username),
-        unquote(parts.password or ""),
-    )
+    set_mlflow_login(unquote(parts.username), unquote(parts.password or ""))
     return keep_password(uri)
 
 
@@ -91,9 +87,8 @@ def require_answer(uri: str) -> None:
     if is_shared_database(uri):
         knock(uri)
     elif urlsplit(uri).scheme in ("http", "https"):
-        login = (os.environ[_USER], os.environ.get(_PASSWORD, "")) if _USER in os.environ else None
         requests.get(
-            f"{uri.rstrip('/')}/health", auth=login, timeout=_ANSWER_SECONDS
+            f"{uri.rstrip('/')}/health", auth=mlflow_login(), timeout=_ANSWER_SECONDS
         ).raise_for_status()
 
 

@@ -6,7 +6,6 @@ through its outbox, final trainings and evaluations directly. Every epoch is one
 
 import json
 import logging
-import os
 import time
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
@@ -25,6 +24,7 @@ from mlflow.utils.mlflow_tags import MLFLOW_LOGGED_ARTIFACTS, MLFLOW_PARENT_RUN_
 from mlflow.utils.validation import MAX_TAG_VAL_LENGTH
 from sqlalchemy.exc import DatabaseError
 
+from recsys.config.environment import mlflow_uri
 from recsys.config.schema import Config, config_paths, get_value
 from recsys.errors import InputError
 from recsys.serving import saved_model
@@ -275,7 +275,7 @@ class Tracking:
 @contextmanager
 def _store_of_process(uri: str) -> Iterator[None]:
     """Let MLflow's calls without a client go to a store, and take it back: MLflow writes it into the environment too."""
-    before = os.environ.get("MLFLOW_TRACKING_URI")
+    before = mlflow_uri()
     mlflow.set_tracking_uri(uri)
     try:
         yield

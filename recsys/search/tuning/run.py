@@ -3,7 +3,6 @@
 Stands between a run of the command and the parts of the search: searcher, scheduler, trials and progress.
 """
 
-import os
 import signal
 import tempfile
 import time
@@ -13,15 +12,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 from typing import Any
-
-# Tune logs each result to files and a console of its own unless told otherwise; the record, MLflow and the progress show it all.
-os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
-os.environ.setdefault("TUNE_DISABLE_SIGINT_HANDLER", "1")
-os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
-os.environ.setdefault("TUNE_GLOBAL_CHECKPOINT_S", str(10**9))
-os.environ.setdefault("TUNE_FORCE_TRIAL_CLEANUP_S", "5")
-# The searcher knows how many trials may run; Tune would let one wait at a time, and a cluster grow by one node at a time.
-os.environ.setdefault("TUNE_MAX_PENDING_TRIALS_PG", str(10**6))
 
 from ray import tune
 from ray.tune import Callback, Stopper

@@ -5,6 +5,8 @@ from typing import Any
 
 from ray import tune
 
+from recsys.search.tuning.messages import Report, as_result
+
 METRICS = (
     "val_ndcg_at_10",
     "val_hit_rate_at_10",
@@ -16,7 +18,7 @@ METRICS = (
 
 
 class TrivialRunner(tune.Trainable):
-    """A trial that tells epochs and trains nothing."""
+    """A trial that reports epochs and trains nothing."""
 
     def setup(self, config: dict[str, Any]) -> None:
         """Begin."""
@@ -28,12 +30,12 @@ class TrivialRunner(tune.Trainable):
         return True
 
     def step(self) -> dict[str, Any]:
-        """What a trial of `recsys.search.tuning.trainable` tells of an epoch."""
+        """Return a report of an epoch, as `recsys.search.tuning.trainable` does."""
         self._epoch += 1
         value = (self._number * 37 % 101 + self._epoch) / 200
         metrics = dict.fromkeys(METRICS, value) | {"train_seconds": 0.01, "rank_seconds": 0.01}
-        told = {"epoch": self._epoch, "step": self._epoch, "whole": True, "metrics": metrics}
-        return {**told, "is_last": self._epoch == self.config["epochs"], "started": self._started}
+        is_last = self._epoch == self.config["epochs"]
+        return as_result(Report(self._epoch, self._epoch, True, metrics, is_last, self._started))
 
 
 class Workers:

@@ -23,7 +23,8 @@ from recsys.search.record.study_storage import Start
 from recsys.search.record.summaries import TrialSummary
 from recsys.search.space.file import parse_space
 from recsys.search.tuning import run
-from recsys.tracking.callback import StudyCallback
+from recsys.search.tuning.messages import Report, message_of
+from recsys.search.tuning.mlflow_callback import StudyCallback
 from recsys.tracking.runs import open_tracking
 from recsys.tracking.study_runs import open_study_runs
 
@@ -159,7 +160,9 @@ class Results(Callback):
         result: dict[str, Any],
         **_info: Any,
     ) -> None:
-        self.seen.append((trial.config["number"], result.get("epoch", 0), result["pid"]))
+        message = message_of(result)
+        epoch = message.epoch if isinstance(message, Report) else 0
+        self.seen.append((trial.config["number"], epoch, result["pid"]))
 
     @property
     def pids(self) -> set[int]:

@@ -24,7 +24,7 @@ DRAWING = re.search(
 ARROW = re.compile(r"^ *([a-z.]+) --> ([a-z. &]+)$", re.MULTILINE)
 
 HOMES = {
-    "ray": ("cluster", "data.preprocessing", "final", "search", "tracking", *COMMANDS),
+    "ray": ("cluster", "data.preprocessing", "final", "search", *COMMANDS),
     "optuna": ("search",),
     "mlflow": ("tracking",),
     "torch": ("kernels", "models", "evaluation", "training", "serving", "final", "search.tuning"),

@@ -32,9 +32,9 @@ from recsys.search.record.study_storage import Start
 from recsys.search.record.summaries import TrialSummary, best_trial, count_states, ranked
 from recsys.search.record.uploads import Uploads
 from recsys.search.space.space import SearchSpace
+from recsys.search.tuning.mlflow_callback import StudyCallback
 from recsys.search.tuning.run import Outcome, search
 from recsys.storage.s3 import url_of
-from recsys.tracking.callback import StudyCallback
 from recsys.tracking.places import tracking_uri
 from recsys.tracking.runs import Tracking, open_tracking
 from recsys.tracking.study_runs import StudyRuns, open_study_runs

@@ -21,7 +21,7 @@ from recsys.config.schema import Config, config_paths, get_value, replace_values
 from recsys.config.yaml_text import parse_yaml
 from recsys.search import session
 from recsys.search.record.record import trial_seed
-from recsys.tracking.callback import StudyCallback
+from recsys.search.tuning.mlflow_callback import StudyCallback
 from tests.commands import in_process
 from tests.conftest import Tuned
 from tests.small_search import SPACE, logged_steps, logged_trials, open_optuna

@@ -20,6 +20,7 @@ from recsys.console.verbosity import is_quiet, is_verbose
 from recsys.evaluation.evaluate import protocol_name
 from recsys.search.record.record import StudyRecord
 from recsys.search.record.summaries import TrialSummary, best_trial, ranked
+from recsys.search.tuning.messages import Report, message_of
 
 _SHOWN_TRIALS = 12
 _SECONDS_A_LINE = 30.0
@@ -78,13 +79,14 @@ class SearchProgress(Callback):
     ) -> None:
         """Keep the epoch's times and value; without a terminal, print a line for a trial that this result ended."""
         self.ended = time.time()
-        if "metrics" in result:
-            self.started = min(self.started or result["started"], result["started"])
-            # A part of an epoch tells the time of the epoch so far.
-            seconds = result["metrics"]["train_seconds"] + result["metrics"]["rank_seconds"]
-            number, value = trial.config["number"], result["metrics"][self._config.metric_name]
-            self._busy[number, result["epoch"]] = seconds
-            self._reached[number] = result["step"], value
+        message = message_of(result)
+        if isinstance(message, Report):
+            self.started = min(self.started or message.started, message.started)
+            number, metrics = trial.config["number"], message.metrics
+            # A segment reports the time of its epoch so far.
+            seconds = metrics["train_seconds"] + metrics["rank_seconds"]
+            self._busy[number, message.epoch] = seconds
+            self._reached[number] = message.step, metrics[self._config.metric_name]
             if is_verbose():
                 self._print(
                     f"trial {number}: {self._describe_running(self._record.summary(number))}"

@@ -1,12 +1,12 @@
 """The trials of a study under Ray Tune, from the first to the last.
 
-Stands between a run of the command and the parts of the search: searcher, scheduler, trials and progress.
+Builds the searcher, the recorder and the callbacks of one run of the command, and runs Tune.
 """
 
 import signal
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,16 +27,20 @@ from recsys.search.tuning.pruning import make_pruner
 from recsys.search.tuning.recorder import Recorder
 from recsys.search.tuning.searcher import StudySearcher
 from recsys.search.tuning.trainable import TrialRunner
-from recsys.search.tuning.trial_folders import Later, TrialFolders, at_once
+from recsys.search.tuning.trial_folders import Defer, TrialFolders, call_now
 
 _MANY_TRIALS = 10**6
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a search came to.
+    """Result of one run of a study.
 
-    `wall_seconds`: from the first batch to the last trial's end. `busy_seconds`: training and ranking, summed over the trials.
+    Attributes:
+        summaries: all trials of the study.
+        wall_seconds: from the first batch to the last trial's end.
+        busy_seconds: time that trials trained and ranked, summed over the trials.
+        interrupted: the user stopped the search.
     """
 
     summaries: list[TrialSummary]
@@ -50,75 +54,99 @@ def search(
     record: StudyRecord,
     config: Config,
     data: Any,
-    callbacks: list[Callback],
+    callbacks: Sequence[Callback],
     *,
     slots: Slots,
     gpu_device: str = "cuda",
-    after_upload: Later = at_once,
+    after_upload: Defer = call_now,
 ) -> Outcome:
-    """Run the trials of a study until they are done, the time budget is spent or the user interrupts.
+    """Run trials until the study is complete, its time budget is spent or the user interrupts.
+
+    The callbacks do not depend on their order: the recorder stores a result before Tune calls any
+    of them, and each reads the result and the record alone.
 
     Args:
         folder: the study's folder.
-        record: where everything is written as it happens.
+        record: the study's record.
         config: the base config.
         data: reference to the `Interactions` in Ray's object store.
-        callbacks: further listeners, such as MLflow's.
+        callbacks: further callbacks of Tune, such as `StudyCallback`.
         slots: how many trials may run at a time.
         gpu_device: the torch device of trials that have a GPU.
-        after_upload: does what must wait until the record lies where it is gone on from.
+        after_upload: calls an action once the record, as it is now, is uploaded.
     """
-    trial_folder = (folder / "trials").resolve()
-    folders = TrialFolders(trial_folder, record, config.study.keep_checkpoints, after_upload)
+    trials = (folder / "trials").resolve()
+    folders = TrialFolders(trials, record, config.study.keep_checkpoints, after_upload)
     limit = config.study.trial_limit
     if limit is not None and record.n_finished >= limit:
         return Outcome(record.summaries(), wall_seconds=0.0, busy_seconds=0.0, interrupted=False)
     progress = SearchProgress(record, config)
     stopper = _Stopper(config.study.time_budget)
-    listeners = [*callbacks, folders, progress]
     pruner = make_pruner(record, config)
-    parameters = {
-        "data": [data],
-        "folder": str(trial_folder),
-        "rungs": set(pruner.steps),
-        "gpu_device": gpu_device,
-    }
-    trainable = tune.with_resources(
-        tune.with_parameters(TrialRunner, **parameters), placement(config, config.resources.gpu)
+    trainable = tune.with_parameters(
+        TrialRunner,
+        data=[data],
+        folder=str(trials),
+        pruning_steps=set(pruner.steps),
+        gpu_device=gpu_device,
     )
-    # tune.run and not Tuner: a Tuner pickles itself, searcher and callbacks included, and nothing here is to be unpickled.
+    try:
+        _run_tune(
+            tune.with_resources(trainable, placement(config, config.resources.gpu)),
+            folder.name,
+            StudySearcher(record, limit, slots.count),
+            Recorder(record, pruner, config),
+            [*callbacks, folders, progress],
+            stopper=stopper,
+            max_failures=config.resources.max_failures,
+        )
+    finally:
+        progress.close()
+    wall = (progress.ended or 0.0) - (progress.started or progress.ended or 0.0)
+    return Outcome(record.summaries(), wall, progress.busy_seconds, stopper.interrupted)
+
+
+def _run_tune(
+    trainable: Any,
+    name: str,
+    searcher: StudySearcher,
+    recorder: Recorder,
+    callbacks: list[Callback],
+    *,
+    stopper: "_Stopper",
+    max_failures: int,
+) -> None:
+    """Run Tune until the searcher has no more trials or the stopper stops it.
+
+    `tune.run` and not `Tuner`: a Tuner pickles itself with its searcher and callbacks, and recsys
+    unpickles nothing.
+    """
     with (
-        tempfile.TemporaryDirectory(
-            prefix="recsys-tune-", ignore_cleanup_errors=True
-        ) as tune_folder,
+        tempfile.TemporaryDirectory(prefix="recsys-tune-", ignore_cleanup_errors=True) as storage,
         _interrupts(stopper),
     ):
         try:
             tune.run(
                 trainable,
-                name=folder.name,
-                search_alg=StudySearcher(record, limit, slots.count),
-                scheduler=Recorder(record, pruner, config),
-                num_samples=_MANY_TRIALS,  # the searcher knows when to end
-                max_failures=config.resources.max_failures,
+                name=name,
+                search_alg=searcher,
+                scheduler=recorder,
+                num_samples=_MANY_TRIALS,  # the searcher ends the search
+                max_failures=max_failures,
                 reuse_actors=True,
                 stop=stopper,
-                callbacks=listeners,
-                storage_path=tune_folder,
+                callbacks=callbacks,
+                storage_path=storage,
                 trial_name_creator=_trial_name,
                 trial_dirname_creator=_trial_name,
                 raise_on_failed_trial=False,
                 verbose=0,
             )
         except KeyboardInterrupt:
-            pass  # from the stopper: what was reported is written, and the workers end with this process
+            pass  # from the stopper: all reports are stored, and the workers end with the driver
         except TuneError as error:
-            # What was raised where Tune tells of a result or a failure: Tune wraps it into the text of a traceback.
+            # An error of the recorder or a callback, which Tune turns into the text of a traceback.
             raise error.__context__ or error from None
-        finally:
-            progress.close()
-    wall = (progress.ended or 0.0) - (progress.started or progress.ended or 0.0)
-    return Outcome(record.summaries(), wall, progress.busy_seconds, stopper.interrupted)
 
 
 def _trial_name(trial: Trial) -> str:
@@ -126,7 +154,7 @@ def _trial_name(trial: Trial) -> str:
 
 
 class _Stopper(Stopper):
-    """Ends the whole search once the time budget is spent or the user interrupts."""
+    """Stopper of the whole search once its time budget is spent or the user interrupts."""
 
     def __init__(self, time_budget: float | None) -> None:
         self.interrupted = False
@@ -137,14 +165,15 @@ class _Stopper(Stopper):
 
     def stop_all(self) -> bool:
         if self.interrupted:
-            # Told to stop, Tune waits ten seconds for a worker in the middle of an epoch. Here it is between two results.
+            # If it returned True, Tune would wait ten seconds for each worker within an epoch.
+            # Tune calls this between two results, so that no report is lost.
             raise KeyboardInterrupt
         return self._deadline is not None and time.monotonic() >= self._deadline
 
 
 @contextmanager
 def _interrupts(stopper: _Stopper) -> Iterator[None]:
-    """Let Ctrl-C and SIGTERM end the search in order: what was reported stays, and the runs are closed."""
+    """Let Ctrl-C and SIGTERM end the search through the stopper, not amid a callback."""
 
     def interrupt(_signal: int, _frame: FrameType | None) -> None:
         stopper.interrupted = True

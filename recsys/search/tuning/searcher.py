@@ -1,7 +1,7 @@
-"""The searcher of Ray Tune, which proposes the trials of a study out of its record.
+"""The searcher of Ray Tune, which starts the trials of a study from its record.
 
-Tune's own OptunaSearch reports every trial to Optuna as complete with its last value. Here reports and endings are written by the
-recorder, and a pruned trial is pruned in the record too, so that the sampler learns what it is worth.
+Tune's own OptunaSearch reports every trial to Optuna as complete with its last value. Here the
+recorder stores the values and states, so that the sampler learns which trials were pruned.
 """
 
 from collections.abc import Callable
@@ -13,10 +13,16 @@ from recsys.search.record.record import StudyRecord, trial_seed
 
 
 class StudySearcher(Searcher):
-    """Searcher over the trials of a study; the recorder writes the values and all endings but failures."""
+    """Searcher over the trials of a study; it stores failures, the recorder all other states."""
 
     def __init__(self, record: StudyRecord, limit: int | None, n_slots: Callable[[], int]) -> None:
-        """Propose until `limit` trials have ended, without end where it is None, while fewer run than there are slots."""
+        """Prepare to start trials.
+
+        Args:
+            record: the record of the study.
+            limit: how many trials have ended when the search ends; None for no limit.
+            n_slots: returns how many trials may run at a time now.
+        """
         super().__init__()
         self._record = record
         self._limit = limit
@@ -24,9 +30,10 @@ class StudySearcher(Searcher):
         self._numbers: dict[str, int] = {}  # by Tune's ids, which are new in each run
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:  # type: ignore[override]
-        """Begin the next trial. None while there is no slot, or the last ones run, of which one may be given back.
+        """Start the next trial and return its Tune config.
 
-        `FINISHED` after them.
+        Returns None while no slot is free, or while the last trials run, since one of them may
+        have to be retried; `FINISHED` once all have ended.
         """
         n_running = self._record.n_running
         if n_running >= self._n_slots():
@@ -44,13 +51,13 @@ class StudySearcher(Searcher):
         result: dict[str, Any] | None = None,
         error: bool = False,
     ) -> None:
-        """Write that a trial failed for good: unlike a scheduler, a searcher is not told of failures that are retried."""
+        """Store that a trial failed; Tune reports a failure here once it does not retry the trial."""
         number = self._numbers[trial_id]
         if error and self._record.is_running(number):
             self._record.finish(number, "failed")
 
     def save(self, checkpoint_path: str) -> None:
-        """Nothing: the study's storage is the record."""
+        """Do nothing: the study's storage is the record."""
 
     def restore(self, checkpoint_path: str) -> None:
-        """Nothing: the study's storage is the record."""
+        """Do nothing: the study's storage is the record."""

@@ -1,7 +1,7 @@
-"""The folder that each trial has in its study: what a trial leaves there, and what is kept of it once it has ended.
+"""The folders of a study's trials: workers write files there, the driver deletes them.
 
-Stands between the workers, which write, and the driver, which knows the record and deletes. A running trial has a checkpoint; an
-ended one has its best weights if it is among the best of the study, the traceback if it failed, and nothing else.
+A running trial has a checkpoint and perhaps its best weights. An ended trial keeps its best weights
+if it is among the best of the study, its traceback if it failed, and nothing else.
 """
 
 from collections.abc import Callable, Collection
@@ -14,47 +14,48 @@ from ray.tune.experiment import Trial
 
 from recsys.search.record.record import StudyRecord
 from recsys.search.record.summaries import TrialSummary, ranked
+from recsys.search.tuning.messages import Report, message_of
+from recsys.search.tuning.mlflow_callback import traceback_of
 from recsys.search.tuning.trainable import CHECKPOINT, WEIGHTS
 from recsys.storage.files import write_atomically
 from recsys.storage.s3 import move, names, remove, url_of
-from recsys.tracking.callback import failure_of
 
 TRACEBACK = "traceback.txt"
-Later = Callable[[Callable[[], None]], None]
-"""Does something, at once or when its time has come."""
+Defer = Callable[[Callable[[], None]], None]
+"""Function that calls an action, now or later."""
 
 
-def at_once(action: Callable[[], None]) -> None:
-    """Do it."""
+def call_now(action: Callable[[], None]) -> None:
+    """Call an action."""
     action()
 
 
 class TrialFolders(Callback):
-    """Deletes what is not kept of a trial, as soon as the trial has ended."""
+    """Callback that deletes the files of a trial that are no longer needed once it has ended."""
 
     def __init__(
-        self, folder: Path, record: StudyRecord, n_kept: int, later: Later = at_once
+        self, folder: Path, record: StudyRecord, n_kept: int, after_upload: Defer = call_now
     ) -> None:
-        """Begin with what an earlier process left.
+        """Delete the unneeded files of trials that an earlier process ended.
 
         Args:
-            folder: where the trials have their folders.
-            record: tells how trials ended.
+            folder: the folder in which each trial has a folder.
+            record: the study's record, which has the states of the trials.
             n_kept: how many trials keep their weights.
-            later: does what must wait until the record lies where it is gone on from.
+            after_upload: calls an action once the record, as it is now, is uploaded.
         """
         self._folder = folder
         self._record = record
         self._n_kept = n_kept
-        self._later = later
+        self._after_upload = after_upload
         summaries = record.summaries()
         self._best = self._best_of(
             [summary for summary in summaries if summary.state != "unfinished"]
         )
-        left = set(names(folder))
+        existing = set(names(folder))
         for summary in summaries:
-            if str(summary.number) in left:
-                self._tidy(summary)
+            if str(summary.number) in existing:
+                self._clean(summary)
 
     def on_trial_result(
         self,
@@ -64,12 +65,12 @@ class TrialFolders(Callback):
         result: dict[str, Any],
         **_info: Any,
     ) -> None:
-        """Keep of a trial that this result ended what is to be kept, and delete what it takes the place of."""
-        number = trial.config["number"]
-        if "saved" in result:
-            # In S3 a checkpoint counts once the record has all that came before it, else epochs would be missing there.
+        """Put a new checkpoint into place; clean the folders where the result ended the trial."""
+        number, message = trial.config["number"], message_of(result)
+        if isinstance(message, Report) and message.checkpoint is not None:
+            # A trial that resumed from a step that the record in S3 lacks would leave a gap there.
             folder = self._folder / str(number)
-            self._later(partial(move, folder / result["saved"], folder / CHECKPOINT))
+            self._after_upload(partial(move, folder / message.checkpoint, folder / CHECKPOINT))
         if result.get("done"):
             self._end(number)
 
@@ -80,37 +81,37 @@ class TrialFolders(Callback):
         trial: Trial,
         **_info: Any,
     ) -> None:
-        """Keep the traceback of a trial that failed for good."""
+        """Write the traceback of a trial that failed and is not retried, and clean the folders."""
         number = trial.config["number"]
         if self._record.ending(number) == "unfinished":
-            return  # it was given back
-        if (told := failure_of(trial)) is not None:
+            return  # it will be retried
+        if (text := traceback_of(trial)) is not None:
             with write_atomically(self._folder / str(number) / TRACEBACK) as file:
-                file.write_text(told, encoding="utf-8")
+                file.write_text(text, encoding="utf-8")
         self._end(number)
 
     def _end(self, number: int) -> None:
         candidates = [*self._best, self._record.summary(number)]
         self._best = self._best_of(candidates)
         for candidate in candidates:
-            self._tidy(candidate)
+            self._clean(candidate)
 
     def _best_of(self, ended: list[TrialSummary]) -> list[TrialSummary]:
         return ranked([summary for summary in ended if summary.choosable])[: self._n_kept]
 
-    def _tidy(self, trial: TrialSummary) -> None:
-        """Delete what is not kept of a trial, and what a killed worker left half written."""
+    def _clean(self, trial: TrialSummary) -> None:
+        """Delete unneeded files, with those that a killed worker had not written to the end."""
         folder = self._folder / str(trial.number)
         kept = {TRACEBACK}
         if trial.state == "unfinished":
             kept = {CHECKPOINT, WEIGHTS}
         elif trial in self._best:
             kept = {TRACEBACK, WEIGHTS}
-        self._later(partial(_keep_only, folder, kept))
+        self._after_upload(partial(_keep_only, folder, kept))
 
 
 def _keep_only(folder: Path, kept: Collection[str]) -> None:
-    """Delete all files of a folder but those to be kept, and a folder on disk that is empty then."""
+    """Delete the files of a folder except `kept`, and a folder on disk if no file remains."""
     found = names(folder)
     for name in found:
         if name not in kept:

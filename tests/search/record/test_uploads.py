@@ -22,6 +22,7 @@ from recsys.search.record.study_storage import JOURNAL, Start, load_study
 from recsys.search.record.uploads import Uploads
 from recsys.search.space.file import parse_space
 from recsys.search.tuning import trainable
+from recsys.search.tuning.messages import Report, message_of
 from recsys.search.tuning.trainable import CHECKPOINT, TrialRunner
 from recsys.search.tuning.trial_folders import TrialFolders
 from recsys.storage.s3 import names, open_folder, remove
@@ -130,6 +131,12 @@ def data(ray_here: None, config: Config, tmp_path_factory: pytest.TempPathFactor
     return load(prepare(config, tmp_path_factory.mktemp("trial")), "validation", negatives=False)
 
 
+def report(result: dict[str, Any]) -> Report:
+    message = message_of(result)
+    assert isinstance(message, Report)
+    return message
+
+
 def test_a_checkpoint_counts_once_the_record_has_it(
     place: str, config: Config, data: Interactions, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -145,24 +152,29 @@ def test_a_checkpoint_counts_once_the_record_has_it(
         folder = open_folder(place) / "studies" / "s" / "trials"
         folder.parent.mkdir(parents=True)
         make = tune.with_parameters(
-            TrialRunner, data=[ray.put(data)], folder=str(folder), rungs=set(), gpu_device="cpu"
+            TrialRunner,
+            data=[ray.put(data)],
+            folder=str(folder),
+            pruning_steps=set(),
+            gpu_device="cpu",
         )
         return make(config={"number": 0, "seed": 11, "config": config.model_dump_json()})
 
     first = worker()
     saved = [first.train() for _ in range(2)]
-    assert [result["saved"] for result in saved] == [f"{CHECKPOINT}.1", f"{CHECKPOINT}.2"]
-    assert worker().train()["epoch"] == 1  # nothing counts yet
+    assert [report(result).checkpoint for result in saved] == [
+        f"{CHECKPOINT}.1",
+        f"{CHECKPOINT}.2",
+    ]
+    assert report(worker().train()).epoch == 1  # nothing counts yet
     folders.on_trial_result(1, [], told, saved[1])
     assert sorted(names(study / "trials" / "0")) == [f"{CHECKPOINT}.1", f"{CHECKPOINT}.2"]
     for action in waiting:
         action()
     assert sorted(names(study / "trials" / "0")) == [CHECKPOINT, f"{CHECKPOINT}.1"]
-    results = [second.train() for second in [worker()] for _ in range(3)]
+    reports = [report(second.train()) for second in [worker()] for _ in range(3)]
     expected = [(epoch.epoch, epoch.metrics["val_ndcg_at_10"]) for epoch in fit(config, data, 11)]
-    assert [
-        (result["epoch"], result["metrics"]["val_ndcg_at_10"]) for result in results
-    ] == expected[1:]
+    assert [(each.epoch, each.metrics["val_ndcg_at_10"]) for each in reports] == expected[1:]
 
 
 def test_one_driver_a_study(place: str, monkeypatch: pytest.MonkeyPatch) -> None:

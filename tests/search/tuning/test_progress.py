@@ -11,6 +11,7 @@ from rich.console import Console
 
 from recsys.console.verbosity import NORMAL, QUIET, VERBOSE, set_verbosity
 from recsys.search.tuning import progress
+from recsys.search.tuning.messages import Report, as_result
 from recsys.search.tuning.progress import SearchProgress
 from tests.search.tuning.test_searcher import Search
 
@@ -47,16 +48,9 @@ class Shown:
         parts = self.search.record.parts
         self.search.report(number, step, value, is_last=is_last)
         metrics = {"train_seconds": 1.0, "rank_seconds": 1.0, "val_ndcg_at_10": value}
-        result = {
-            "metrics": metrics,
-            "started": 1.0,
-            "epoch": -(-step // parts),
-            "step": step,
-            "done": is_last,
-        }
-        self.progress.on_trial_result(
-            1, [], cast(Any, SimpleNamespace(config={"number": number})), result
-        )
+        report = Report(-(-step // parts), step, step % parts == 0, metrics, is_last, started=1.0)
+        trial = cast(Any, SimpleNamespace(config={"number": number}))
+        self.progress.on_trial_result(1, [], trial, {**as_result(report), "done": is_last})
 
     def idle(self) -> None:
         self.progress.on_step_end(1, [])

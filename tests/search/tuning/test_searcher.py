@@ -14,6 +14,7 @@ from ray.tune.search import Searcher
 from recsys.config.schema import Config, replace_values
 from recsys.search.record.record import StudyRecord, trial_seed
 from recsys.search.space.file import parse_space
+from recsys.search.tuning.messages import DiskFull, Diverged, Message, Report, as_result
 from recsys.search.tuning.pruning import make_pruner, rungs
 from recsys.search.tuning.recorder import Recorder
 from recsys.search.tuning.searcher import StudySearcher
@@ -48,12 +49,13 @@ class Search:
         return int(self.suggest()["number"])
 
     def report(self, number: int, step: int, value: float, *, is_last: bool = False) -> str:
-        metrics = {"metrics/val_ndcg_at_10": value, "metrics/train_loss": 1.0}
-        return self.tell(
-            number, {"step": step, "is_last": is_last, "pid": 1, "node_ip": "10.0.0.1", **metrics}
-        )
+        parts = self.record.parts
+        metrics = {"val_ndcg_at_10": value, "train_loss": 1.0}
+        report = Report(-(-step // parts), step, step % parts == 0, metrics, is_last, started=0.0)
+        return self.send(number, report)
 
-    def tell(self, number: int, result: dict[str, Any]) -> str:
+    def send(self, number: int, message: Message) -> str:
+        result = {**as_result(message), "node_ip": "10.0.0.1"}
         return self.scheduler.on_trial_result(cast(Any, None), self._trial(number), result)
 
     def fail(self, number: int, *errors: str, gpu: float = 0.0, status: str = Trial.ERROR) -> float:
@@ -215,7 +217,7 @@ def test_a_diverged_trial_is_pruned_with_a_violated_constraint() -> None:
     search = Search()
     number = search.begin()
     search.report(number, 1, 0.2)
-    assert search.tell(number, {"diverged": "train_loss, epoch 2: must be finite"}) == "STOP"
+    assert search.send(number, Diverged("train_loss, epoch 2: must be finite")) == "STOP"
     trial = search.study.trials[number]
     assert (trial.state, trial.intermediate_values, trial.constraints) == (
         TrialState.PRUNED,
@@ -286,7 +288,7 @@ def test_a_full_disk_is_no_failure_of_the_trial_that_met_it() -> None:
     search = Search()
     number = search.begin()
     with pytest.raises(OSError, match="No space left on device") as raised:
-        search.tell(number, {"no_room": "I/O error: No space left on device (os error 28)"})
+        search.send(number, DiskFull("I/O error: No space left on device (os error 28)"))
     assert raised.value.errno == errno.ENOSPC
     assert search.record.is_running(number)
 

@@ -21,6 +21,7 @@ from recsys.data.preprocessing.pipeline import prepare
 from recsys.data.processed import load
 from recsys.models import build_model
 from recsys.search.tuning import trainable
+from recsys.search.tuning.messages import Diverged, Report, message_of
 from recsys.search.tuning.trainable import CHECKPOINT, WEIGHTS, TrialRunner
 from recsys.training.fit import fit
 
@@ -57,18 +58,22 @@ def tune_config(config: Config, number: int, seed: int) -> dict[str, Any]:
 def begin(data: Interactions, folder: Path, given: dict[str, Any]) -> Any:
     """A runner as Tune makes it, of a class without annotations."""
     make = tune.with_parameters(
-        TrialRunner, data=[ray.put(data)], folder=str(folder), rungs={2}, gpu_device="cpu"
+        TrialRunner, data=[ray.put(data)], folder=str(folder), pruning_steps={2}, gpu_device="cpu"
     )
     runner = make(config=given)
     assert isinstance(runner, TrialRunner)
     return runner
 
 
-def values(results: list[dict[str, Any]]) -> list[tuple[int, float, bool]]:
-    return [
-        (result["epoch"], result["metrics"]["val_ndcg_at_10"], result["is_last"])
-        for result in results
-    ]
+def train(runner: Any) -> Report:
+    """Step as Tune does; the worker's report."""
+    message = message_of(runner.train())
+    assert isinstance(message, Report)
+    return message
+
+
+def values(reports: list[Report]) -> list[tuple[int, float, bool]]:
+    return [(report.epoch, report.metrics["val_ndcg_at_10"], report.is_last) for report in reports]
 
 
 def expected(config: Config, data: Interactions, seed: int) -> list[tuple[int, float, bool]]:
@@ -80,16 +85,16 @@ def expected(config: Config, data: Interactions, seed: int) -> list[tuple[int, f
 
 def test_an_epoch_a_step(config: Config, data: Interactions, tmp_path: Path) -> None:
     runner = begin(data, tmp_path, tune_config(config, 3, seed=11))
-    results = [runner.train() for _ in range(4)]
-    assert values(results) == expected(config, data, 11)
-    assert [result["is_last"] for result in results] == [False, False, False, True]
+    reports = [train(runner) for _ in range(4)]
+    assert values(reports) == expected(config, data, 11)
+    assert [report.is_last for report in reports] == [False, False, False, True]
     assert {
         "train_loss",
         "train_seconds",
         "rank_seconds",
         "samples_per_second",
         "val_mrr_at_10",
-    } < set(results[0]["metrics"])
+    } < set(reports[0].metrics)
     # Too short for a checkpoint on the way.
     assert [path.name for path in tmp_path.rglob("*.*")] == [WEIGHTS]
 
@@ -101,7 +106,7 @@ def test_best_weights_are_there_when_a_trial_may_be_stopped(
     file, epochs = tmp_path / "3" / WEIGHTS, fit(config, data, 11)
     best = (0.0, 0)
     for is_rung in (False, True, False, True):  # after the second epoch, and after the last
-        runner.train()
+        train(runner)
         epoch = next(epochs)
         value = epoch.metrics["val_ndcg_at_10"]
         if value > best[0]:
@@ -127,7 +132,7 @@ def test_before_its_first_epoch_a_stopped_trial_has_no_weights(
 ) -> None:
     monkeypatch.setattr("recsys.training.batches.PART", len(data.user) // 3)
     runner = begin(data, tmp_path, tune_config(config, 0, seed=11))
-    assert [runner.train()["whole"] for _ in range(3)] == [False, False, True]
+    assert [train(runner).is_whole_epoch for _ in range(3)] == [False, False, True]
     assert not list(tmp_path.rglob("*.*"))  # the rung lies within the epoch
 
 
@@ -141,10 +146,10 @@ def test_only_a_worker_of_ray_ends_at_once(
 
 def test_a_process_takes_the_next_trial(config: Config, data: Interactions, tmp_path: Path) -> None:
     runner = begin(data, tmp_path, tune_config(config, 0, seed=11))
-    runner.train()
+    train(runner)
     other = replace_values(config, {"model.name": "gmf", "training.max_epochs": 2})
     assert runner.reset_config(tune_config(other, 1, seed=12))
-    assert values([runner.train() for _ in range(2)]) == expected(other, data, 12)
+    assert values([train(runner) for _ in range(2)]) == expected(other, data, 12)
 
 
 def test_a_trial_goes_on_where_it_was_saved(
@@ -153,16 +158,16 @@ def test_a_trial_goes_on_where_it_was_saved(
     monkeypatch.setattr(trainable, "CHECKPOINT_SECONDS", 0.0)
     monkeypatch.setattr(trainable, "CHECKPOINT_SHARE", math.inf)
     first = begin(data, tmp_path, tune_config(config, 0, seed=11))
-    results = [first.train() for _ in range(2)]
+    reports = [train(first) for _ in range(2)]
     # The process dies, and another begins the same trial.
     second = begin(data, tmp_path, tune_config(config, 0, seed=11))
-    results += [second.train() for _ in range(3)]
+    reports += [train(second) for _ in range(3)]
     # What was saved is told again, since it may not have been told.
-    assert values(results[1:2]) == values(results[2:3])
-    assert values(results[:2] + results[3:]) == expected(config, data, 11)
+    assert values(reports[1:2]) == values(reports[2:3])
+    assert values(reports[:2] + reports[3:]) == expected(config, data, 11)
     # It dies again before its last epoch was told.
     third = begin(data, tmp_path, tune_config(config, 0, seed=11))
-    assert values([third.train(), third.train()]) == values(results[-2:])
+    assert values([train(third), train(third)]) == values(reports[-2:])
 
 
 def test_checkpoints_are_made_by_seconds(
@@ -178,7 +183,7 @@ def test_checkpoints_are_made_by_seconds(
     runner = begin(data, tmp_path, tune_config(config, 0, seed=11))
     saved = []
     for _ in range(4):
-        runner.train()
+        train(runner)
         file = tmp_path / "0" / CHECKPOINT
         saved.append(file.stat().st_ino if file.exists() else None)
     # Written whole each time, so another file each time.
@@ -190,9 +195,9 @@ def test_divergence_is_told_and_not_raised(
     config: Config, data: Interactions, tmp_path: Path
 ) -> None:
     wild = replace_values(config, {"training.learning_rate": 1e30, "model.name": "inner_product"})
-    result = begin(data, tmp_path, tune_config(wild, 0, seed=11)).train()
-    assert result["diverged"].startswith("train_loss, epoch 1: must be finite, but got ")
-    assert "metrics" not in result
+    message = message_of(begin(data, tmp_path, tune_config(wild, 0, seed=11)).train())
+    assert isinstance(message, Diverged)
+    assert message.reason.startswith("train_loss, epoch 1: must be finite, but got ")
     assert not list(tmp_path.iterdir())
 
 

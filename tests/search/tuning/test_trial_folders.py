@@ -16,6 +16,7 @@ from recsys.search.record.record import StudyRecord
 from recsys.search.record.study_storage import Start, create_study, reopen_study
 from recsys.search.space.file import parse_space
 from recsys.search.tuning import run, trainable
+from recsys.search.tuning.messages import Diverged, Message, Report, as_result
 from recsys.search.tuning.pruning import make_pruner
 from recsys.search.tuning.recorder import Recorder
 from recsys.search.tuning.searcher import StudySearcher
@@ -82,22 +83,15 @@ class Disk:
         return number
 
     def report(self, number: int, step: int, value: float) -> None:
-        """What a worker writes and tells after an epoch, and the driver does."""
+        """Do as a worker and the driver do after an epoch."""
         is_last = step == CONFIG.training.max_epochs
         self.state.best_value = None
         self.state.note_value(value)
         self.state.save_best(self.trials / str(number) / WEIGHTS, CONFIG)
-        self.tell(
-            number,
-            {
-                "node_ip": "10.0.0.1",
-                "step": step,
-                "is_last": is_last,
-                "metrics/val_ndcg_at_10": value,
-            },
-        )
+        self.send(number, Report(step, step, True, {"val_ndcg_at_10": value}, is_last, 0.0))
 
-    def tell(self, number: int, result: dict[str, Any]) -> None:
+    def send(self, number: int, message: Message) -> None:
+        result = {**as_result(message), "node_ip": "10.0.0.1"}
         decision = self.scheduler.on_trial_result(cast(Any, None), self._trial(number), result)
         self.folders.on_trial_result(
             1, [], self._trial(number), {**result, "done": decision == "STOP"}
@@ -144,9 +138,9 @@ def test_the_best_that_ended_are_kept_and_running_ones_left_alone(tmp_path: Path
     first, second = ({f"{number}/{CHECKPOINT}", f"{number}/{WEIGHTS}"} for number in numbers[:2])
     kept = {f"{numbers[2]}/{WEIGHTS}", f"{numbers[3]}/{WEIGHTS}"}
     assert names(disk.trials) == first | second | kept
-    disk.tell(numbers[0], {"diverged": "train_loss"})
+    disk.send(numbers[0], Diverged("train_loss"))
     assert names(disk.trials) == second | kept
-    disk.tell(numbers[1], {"diverged": "train_loss"})
+    disk.send(numbers[1], Diverged("train_loss"))
     assert {path.name for path in disk.trials.iterdir()} == {str(numbers[2]), str(numbers[3])}
 
 

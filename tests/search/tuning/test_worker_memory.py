@@ -62,7 +62,7 @@ class Worker:
         self._runner = None  # the one before gives back what it held
         before = private_bytes()
         make = tune.with_parameters(
-            TrialRunner, data=data, folder=self._folder, rungs=set(), gpu_device="cpu"
+            TrialRunner, data=data, folder=self._folder, pruning_steps=set(), gpu_device="cpu"
         )
         self._runner = make(config=self._config)
         ready = private_bytes()

@@ -9,7 +9,9 @@ from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 from ray.tune.experiment import Trial
 
 from recsys.config.schema import Config
-from recsys.tracking.callback import StudyCallback
+from recsys.search.record.record import StudyRecord
+from recsys.search.tuning.messages import Diverged, Report, as_result
+from recsys.search.tuning.mlflow_callback import StudyCallback
 from recsys.tracking.study_runs import StudyRuns
 from tests.tracking.studies import PARENT, Told
 
@@ -42,7 +44,7 @@ class Search:
         self.record = Record()
         self.runs: StudyRuns = told.open()
         self.runs.start({}, {})
-        self.callback = StudyCallback(self.runs, self.record)
+        self.callback = StudyCallback(self.runs, cast(StudyRecord, self.record))
         self.callback.setup()
         self.trial = cast(Trial, TuneTrial(number, error_file))
         self.start()
@@ -50,17 +52,18 @@ class Search:
     def start(self) -> None:
         self.callback.on_trial_start(1, [self.trial], self.trial)
 
-    def report(self, epoch: int, metrics: dict[str, float] | None = None, **result: Any) -> None:
-        told = {
-            "epoch": epoch,
-            "step": epoch,
-            "whole": True,
-            "metrics": metrics or METRICS,
-            "pid": 1,
-        }
-        self.callback.on_trial_result(
-            1, [self.trial], self.trial, {**told, "training_iteration": epoch, **result}
-        )
+    def report(
+        self,
+        epoch: int,
+        metrics: dict[str, float] | None = None,
+        *,
+        step: int | None = None,
+        is_whole_epoch: bool = True,
+        done: bool = False,
+    ) -> None:
+        report = Report(epoch, step or epoch, is_whole_epoch, metrics or METRICS, done, 0.0)
+        result = {**as_result(report), "pid": 1, "training_iteration": epoch, "done": done}
+        self.callback.on_trial_result(1, [self.trial], self.trial, result)
 
     def run(self) -> Run:
         """The trial's run as MLflow has it now."""
@@ -123,9 +126,9 @@ def test_an_epoch_is_logged_once(told: Told) -> None:
 
 def test_a_part_of_an_epoch_is_set_apart(told: Told) -> None:
     search = Search(told, 4)
-    search.report(1, {"train_loss": 0.9}, step=1, whole=False)
+    search.report(1, {"train_loss": 0.9}, step=1, is_whole_epoch=False)
     search.report(1, {"train_loss": 0.7}, step=2)
-    search.report(2, {"train_loss": 0.6}, step=3, whole=False)
+    search.report(2, {"train_loss": 0.6}, step=3, is_whole_epoch=False)
     run = search.run()
     assert told.history(run, "train_loss") == [(1, 0.7)]
     assert told.history(run, "partial/train_loss") == [(1, 0.9), (3, 0.6)]
@@ -194,7 +197,8 @@ def test_a_diverged_epoch_has_nothing_to_log(
     search = Search(told, 3)
     search.run()
     requests.clear()
-    search.callback.on_trial_result(1, [search.trial], search.trial, {"diverged": "train_loss"})
+    result = as_result(Diverged("train_loss"))
+    search.callback.on_trial_result(1, [search.trial], search.trial, result)
     search.run()
     assert not requests
 

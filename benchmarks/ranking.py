@@ -98,7 +98,7 @@ def _measure_case(
 
 def _rank(model: Model, data: Interactions) -> None:
     assert data.held_out is not None
-    rank_all(ModelScorer(model, data.n_items), data.held_out, data.known)
+    rank_all(ModelScorer(model, data.n_items), data.held_out, data.seen)
 
 
 @torch.inference_mode()

@@ -50,7 +50,7 @@ def draw() -> Answer:
 
     torch.set_num_threads(1)
     data, generator = _data(), torch.Generator().manual_seed(0)
-    sampler, user = NegativeSampler(data.known).to("cpu"), torch.from_numpy(data.user).long()
+    sampler, user = NegativeSampler(data.seen).to("cpu"), torch.from_numpy(data.user).long()
     return rate(
         lambda: sampler.sample(user, task.N_NEGATIVES, generator), len(user) * task.N_NEGATIVES
     )

@@ -1,6 +1,7 @@
-"""The in-memory form of the processed data: what a trial, the final training and the evaluation read.
+"""The processed data in memory, as trials, final training and evaluation read them.
 
-All fields are numpy arrays of contiguous ids, so that one copy in Ray's object store is mapped by every trial of a node.
+All fields are numpy arrays of contiguous ids, so that all trials of a node map one copy in Ray's
+object store.
 """
 
 from dataclasses import dataclass
@@ -10,11 +11,19 @@ from recsys.data.negatives import IntArray, UserItemIndex
 
 @dataclass(frozen=True)
 class HeldOut:
-    """Interactions kept from training, sorted by user and item.
+    """Interactions of the split that is ranked, sorted by user and item.
 
-    All are of users with a training positive. `user`, `item` (n,) int32: positives. `low_user`, `low_item` (m,) int32: low
-    ratings. `negatives` (n, data.n_negatives) int32: the unobserved half of the labelled pairs, for the random split alone.
-    `candidates` (n, c) int32: what each positive is ranked among under the sampled protocol, -1 where one is left out.
+    All are of users with a training positive.
+
+    Attributes:
+        user: users of the positives, (n,) int32.
+        item: items of the positives, (n,) int32.
+        low_user: users of the low ratings, (m,) int32.
+        low_item: items of the low ratings, (m,) int32.
+        negatives: unseen items that the random split labels as negative, (n, data.n_negatives)
+            int32; None for other splits.
+        candidates: items that each positive is ranked among under the sampled protocol, (n, c)
+            int32, padded with -1; None without them.
     """
 
     user: IntArray
@@ -27,12 +36,21 @@ class HeldOut:
 
 @dataclass(frozen=True)
 class Interactions:
-    """One split of a data set.
+    """Interactions to train on, and those that are ranked.
 
-    `user`, `item` (n,) int32: training positives sorted by user and item. `negatives` (n, data.n_negatives) int32: their fixed
-    negatives, None where they are drawn anew. `low_user`, `low_item` (m,) int32: low ratings of the training part.
-    `known`: what training has seen of each user, its low ratings included: never drawn as a negative, masked in ranking.
-    `held_out`: what is ranked, validation in the search, test in the end; None where nothing is.
+    Attributes:
+        n_users: users of the data set.
+        n_items: items of the data set.
+        user: users of the training positives, (n,) int32, sorted by user and item.
+        item: items of the training positives, (n,) int32.
+        negatives: fixed negatives of the training positives, (n, data.n_negatives) int32; None
+            where each epoch draws new ones.
+        low_user: users of the low ratings in training, (m,) int32.
+        low_item: items of the low ratings in training, (m,) int32.
+        seen: positives and low ratings of training by user. They are never drawn as negatives, and
+            ranking leaves them out.
+        held_out: the split that is ranked, validation in a search and test at the end; None where
+            nothing is ranked.
     """
 
     n_users: int
@@ -42,5 +60,5 @@ class Interactions:
     negatives: IntArray | None
     low_user: IntArray
     low_item: IntArray
-    known: UserItemIndex
+    seen: UserItemIndex
     held_out: HeldOut | None

@@ -179,7 +179,7 @@ def load(processed: Processed, part: HeldOutSplit, negatives: bool) -> Interacti
         negatives=_matrix(train, "negatives") if with_negatives else None,
         low_user=low_user,
         low_item=low_item,
-        known=index_pairs(np.r_[user, low_user], np.r_[item, low_item], n_users, n_items),
+        seen=index_pairs(np.r_[user, low_user], np.r_[item, low_item], n_users, n_items),
         held_out=HeldOut(
             user=held_user,
             item=held_item,

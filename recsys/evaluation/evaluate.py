@@ -54,7 +54,7 @@ def evaluate(scorer: Scorer, data: Interactions, config: Config) -> dict[str, fl
             )
         ranks, case = rank_among_candidates(scorer, held_out), None
     else:
-        ranks, case = rank_all(scorer, held_out, data.known), held_out.user
+        ranks, case = rank_all(scorer, held_out, data.seen), held_out.user
     values = {
         f"{name}_at_{k}": code_of(metric.code)(ranks, k, case)
         for name, metric in METRICS.items()

@@ -223,7 +223,7 @@ def _score_baselines(data: Interactions, config: Config) -> dict[str, Any]:
 
 def _pairs_of(data: Interactions) -> UserItemIndex:
     """What each user has interacted with in the parts that were read."""
-    known, held_out = data.known, data.held_out
+    known, held_out = data.seen, data.held_out
     assert held_out is not None
     user = np.concatenate([known.users(), held_out.user, held_out.low_user])
     item = np.concatenate([known.items, held_out.item, held_out.low_item])

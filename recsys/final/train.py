@@ -75,7 +75,7 @@ def train_for_test(config: Config, data: Interactions, seed: int, n_epochs: int 
     """
     if not config.training.resample_negatives:
         # The fixed negatives of the processed data may be validation items, which are positives here: draw a set once.
-        draws = NegativeSampler(data.known).sample_numpy(
+        draws = NegativeSampler(data.seen).sample_numpy(
             data.user.astype(np.int64), config.training.n_negatives, np.random.default_rng(seed)
         )
         data = dataclasses.replace(data, negatives=draws.astype(np.int32))

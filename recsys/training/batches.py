@@ -224,7 +224,7 @@ def training_rows(config: Config, data: Interactions, device: str | torch.device
             # Up to a term that is the same for all items of a user, and so for a row's softmax.
             if loss.corrects_sampling:
                 log_weights = torch.from_numpy(np.log(weights / weights.sum())).float().to(device)
-        sampler = NegativeSampler(data.known, weights).to(device)
+        sampler = NegativeSampler(data.seen, weights).to(device)
     elif data.negatives is None:
         raise InputError(
             "training.resample_negatives",

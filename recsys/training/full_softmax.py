@@ -199,10 +199,10 @@ class _ItemLists:
 def user_rows(config: Config, data: Interactions, device: str | torch.device) -> UserRows:
     """Put the data on `device`; it must have a positive."""
     user, item, known = (
-        as_tensor(array, device) for array in (data.user, data.item, data.known.items)
+        as_tensor(array, device) for array in (data.user, data.item, data.seen.items)
     )
     counts = torch.bincount(user, minlength=data.n_users)
-    offsets = as_tensor(data.known.offsets, device).long()
+    offsets = as_tensor(data.seen.offsets, device).long()
     return UserRows(
         active=counts.nonzero().squeeze(1),
         positives=_ItemLists(counts.cumsum(0) - counts, counts, item),

@@ -88,7 +88,7 @@ def arrays_of(data: Interactions, with_held_out: bool) -> dict[str, list[object]
     arrays = {
         name: getattr(data, name) for name in ("user", "item", "negatives", "low_user", "low_item")
     }
-    arrays |= {"offsets": data.known.offsets, "known": data.known.items}
+    arrays |= {"offsets": data.seen.offsets, "known": data.seen.items}
     if with_held_out:
         assert data.held_out is not None
         arrays |= {f"held_out.{name}": value for name, value in vars(data.held_out).items()}
@@ -131,9 +131,9 @@ def test_what_each_part_leaves_out(tmp_path: Path) -> None:
     table = Table(user_0 & (ITEM < 6), user_0 & (ITEM < 6), part, ITEM % 2 == 1)
     processed = processed_of(table, table.before, "given", tmp_path)
     validation, test = load(processed, "validation", True), load(processed, "test", True)
-    assert validation.known.items.tolist() == [0, 1]
+    assert validation.seen.items.tolist() == [0, 1]
     assert (validation.item.tolist(), validation.low_item.tolist()) == ([1], [0])
-    assert test.known.items.tolist() == [0, 1, 2, 3]
+    assert test.seen.items.tolist() == [0, 1, 2, 3]
     assert (test.item.tolist(), test.low_item.tolist()) == ([1, 3], [0, 2])
     assert validation.held_out is not None
     assert test.held_out is not None

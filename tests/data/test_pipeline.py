@@ -99,7 +99,7 @@ def test_training_data(prepared: Prepare) -> None:
     assert validation.user.dtype == validation.item.dtype == validation.negatives.dtype == np.int32
     key = validation.user.astype(np.int64) * 9066 + validation.item
     assert (np.diff(key) > 0).all()
-    known = validation.known.users().astype(np.int64) * 9066 + validation.known.items
+    known = validation.seen.users().astype(np.int64) * 9066 + validation.seen.items
     drawn = validation.user[:, None].astype(np.int64) * 9066 + validation.negatives
     assert not np.isin(drawn, known).any()
     # Training does not know what is held out: those may be drawn like any other item.

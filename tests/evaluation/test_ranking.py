@@ -31,7 +31,7 @@ class Table:
 
 def ranks_of(scorer: ranking.Scorer, data: Interactions) -> list[int]:
     assert data.held_out is not None
-    ranks: list[int] = rank_all(scorer, data.held_out, data.known).tolist()
+    ranks: list[int] = rank_all(scorer, data.held_out, data.seen).tolist()
     return ranks
 
 
@@ -109,7 +109,7 @@ def test_a_score_that_is_no_finite_number_is_an_error_and_not_a_rank(value: floa
     scorer = Table([[value, 1, 2]])
     assert data.held_out is not None
     with pytest.raises(FloatingPointError, match="scores: must be finite"):
-        rank_all(scorer, data.held_out, data.known)
+        rank_all(scorer, data.held_out, data.seen)
     with pytest.raises(FloatingPointError, match="scores: must be finite"):
         rank_among_candidates(scorer, data.held_out)
 
@@ -138,7 +138,7 @@ def test_top_items_are_unknown_best_first_and_agree_with_the_ranks() -> None:
     scores = [[5, 9, 1, 3, 7], [2, 2, 2, 2, 2]]
     data = make_interactions(2, 5, [(0, 1), (1, 4)], [(1, item) for item in range(4)])
     (first, items, values), (second, tied, _) = top_items(
-        Table(scores), np.array([0, 1]), data.known, 3
+        Table(scores), np.array([0, 1]), data.seen, 3
     )
     assert (first, items.tolist(), values.tolist()) == (0, [4, 0, 3], [7, 5, 3])
     ranks = ranks_of(Table(scores), data)

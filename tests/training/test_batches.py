@@ -52,7 +52,7 @@ def test_an_epoch_holds_every_row_once_with_unknown_negatives(
     ]
     assert Counter(low) == Counter(zip(data.low_user.tolist(), data.low_item.tolist(), strict=True))
     known = {
-        (u, i) for u, i in zip(data.known.users().tolist(), data.known.items.tolist(), strict=True)
+        (u, i) for u, i in zip(data.seen.users().tolist(), data.seen.items.tolist(), strict=True)
     }
     drawn = [
         (u, i)

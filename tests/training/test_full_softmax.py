@@ -54,7 +54,7 @@ def test_an_epoch_holds_every_user_once_with_all_its_positives() -> None:
         for place in batch.known.tolist()
     ]
     assert Counter(known) == Counter(
-        zip(data.known.users().tolist(), data.known.items.tolist(), strict=True)
+        zip(data.seen.users().tolist(), data.seen.items.tolist(), strict=True)
     )
     # 480 positives in 5 batches of 12 users; 10 of 40 items are known, so 3 draws stand for 30 free items.
     assert [len(batch.user) for batch in epoch] == [12] * 5
@@ -68,7 +68,7 @@ def test_a_large_catalogue_is_drawn_from_and_positives_keep_a_column(
     monkeypatch.setattr(full_softmax, "MAX_ITEMS", 16)
     data = two_tastes()
     liked = set(zip(data.user.tolist(), data.item.tolist(), strict=True))
-    known = set(zip(data.known.users().tolist(), data.known.items.tolist(), strict=True))
+    known = set(zip(data.seen.users().tolist(), data.seen.items.tolist(), strict=True))
     seen = set()
     for batch in one_epoch(data):
         assert batch.item is not None

@@ -1,6 +1,7 @@
-"""How a search is shown while it runs: a live table on a terminal, plain lines without one or with -v, nothing with -q.
+"""Progress of a search on standard error: a live table on a terminal, or plain lines.
 
-Listens to Tune as a callback and reads the record of the study; it also keeps the time that trials spent working.
+There are lines where standard error is no terminal and with -v, and nothing with -q. The callback
+reads Tune's results and the record; it also sums up the time that trials trained and ranked.
 """
 
 import sys
@@ -24,36 +25,36 @@ from recsys.search.tuning.messages import Report, message_of
 
 _SHOWN_TRIALS = 12
 _SECONDS_A_LINE = 30.0
-"""A search without a terminal says at least this often where its trials are."""
+"""Longest time between two lines."""
 
 
 class SearchProgress(Callback):
-    """Shows the search on standard error and sums up its times.
+    """Callback that shows a search on standard error and sums up its times.
 
-    `started`, `ended`: Unix seconds of the first batch and of the last trial's end.
+    Attributes:
+        started: Unix seconds of the first batch.
+        ended: Unix seconds of the last result.
     """
 
     def __init__(self, record: StudyRecord, config: Config) -> None:
         self.started: float | None = None
         self.ended: float | None = None
-        self._busy: dict[tuple[int, int], float] = {}
+        self._busy: dict[tuple[int, int], float] = {}  # seconds by trial and epoch
         self._record = record
         self._config = config
         self._began = time.monotonic()
         self._console = Console(file=sys.stderr)
         self._live: Live | None = None
-        self._reached: dict[
-            int, tuple[int, float]
-        ] = {}  # by trial, its last step and the value there
+        self._last: dict[int, tuple[int, float]] = {}  # last step and its value, by trial
         self._next_line = self._began + _SECONDS_A_LINE
 
     @property
     def busy_seconds(self) -> float:
-        """Training and ranking, summed over the trials."""
+        """Time that trials trained and ranked, summed over the trials."""
         return sum(self._busy.values())
 
     def setup(self, *_args: Any, **_kwargs: Any) -> None:
-        """Begin the live table where there is a terminal."""
+        """Start the live table if standard error is a terminal."""
         if self._console.is_terminal and not is_verbose() and not is_quiet():
             self._live = Live(
                 console=self._console,
@@ -64,7 +65,7 @@ class SearchProgress(Callback):
             self._live.start()
 
     def close(self) -> None:
-        """End the live table."""
+        """Stop the live table."""
         if self._live:
             self._live.stop()
             self._live = None
@@ -77,7 +78,7 @@ class SearchProgress(Callback):
         result: dict[str, Any],
         **_info: Any,
     ) -> None:
-        """Keep the epoch's times and value; without a terminal, print a line for a trial that this result ended."""
+        """Note the times and the value; print a line if the result ended the trial."""
         self.ended = time.time()
         message = message_of(result)
         if isinstance(message, Report):
@@ -86,7 +87,7 @@ class SearchProgress(Callback):
             # A segment reports the time of its epoch so far.
             seconds = metrics["train_seconds"] + metrics["rank_seconds"]
             self._busy[number, message.epoch] = seconds
-            self._reached[number] = message.step, metrics[self._config.metric_name]
+            self._last[number] = message.step, metrics[self._config.metric_name]
             if is_verbose():
                 self._print(
                     f"trial {number}: {self._describe_running(self._record.summary(number))}"
@@ -101,11 +102,11 @@ class SearchProgress(Callback):
         trial: Trial,
         **_info: Any,
     ) -> None:
-        """Print a line for the trial where there is no terminal."""
+        """Print a line for the trial."""
         self._print_ending(trial)
 
     def on_step_end(self, iteration: int, trials: list[Trial], **_info: Any) -> None:
-        """Without a terminal, print where the running trials are, if nothing was printed for long; Tune calls this often."""
+        """Print the running trials if the last line is old; Tune calls this often."""
         if time.monotonic() < self._next_line:
             return
         summaries = self._record.summaries()
@@ -115,9 +116,8 @@ class SearchProgress(Callback):
             if self._record.is_running(s.number)
         ]
         more = [f"{len(running) - _SHOWN_TRIALS} more"] if len(running) > _SHOWN_TRIALS else []
-        self._print(
-            f"{'; '.join(running[:_SHOWN_TRIALS] + more) or 'no trial runs'} | {self._headline(summaries)}"
-        )
+        shown = "; ".join(running[:_SHOWN_TRIALS] + more) or "no trial runs"
+        self._print(f"{shown} | {self._headline(summaries)}")
 
     def _print(self, line: str) -> None:
         self._next_line = time.monotonic() + _SECONDS_A_LINE
@@ -128,29 +128,29 @@ class SearchProgress(Callback):
         summaries = self._record.summaries()
         ended = next(s for s in summaries if s.number == trial.config["number"])
         if ended.state == "unfinished":
-            return  # it is tried again
+            return  # it will be retried
         epochs = f"{ended.epochs} epoch{'s' * (ended.epochs != 1)}"
-        told = f"trial {ended.number}: {ended.state} after {epochs}, {self._describe(ended)}"
-        self._print(f"{told} | {self._headline(summaries)}")
+        ending = f"trial {ended.number}: {ended.state} after {epochs}, {self._describe(ended)}"
+        self._print(f"{ending} | {self._headline(summaries)}")
 
     def _describe(self, summary: TrialSummary) -> str:
-        value = (
-            "no value"
-            if summary.value is None
-            else f"{metric_title(self._config)} {summary.value:.4f}"
-        )
+        value = "no value"
+        if summary.value is not None:
+            value = f"{metric_title(self._config)} {summary.value:.4f}"
         name = summary.params.get("model.name", self._config.model.name)
         return f"{name} {value}"
 
     def _describe_running(self, summary: TrialSummary) -> str:
-        epochs, value = self._reached_by(summary)
-        return f"epoch {epochs}, {f'{metric_title(self._config)} {value}' if value else 'no value yet'}"
+        epochs, value = self._last_report(summary)
+        shown = f"{metric_title(self._config)} {value}" if value else "no value yet"
+        return f"epoch {epochs}, {shown}"
 
-    def _reached_by(self, summary: TrialSummary) -> tuple[str, str]:
-        """Epochs of a running trial, with parts of one, of those that it may run; and the value of its last report."""
-        parts = self._record.parts
-        step, value = self._reached.get(summary.number, (summary.epochs * parts, summary.value))
-        epochs = f"{step / parts:.1f}" if step % parts else f"{step // parts}"
+    def _last_report(self, summary: TrialSummary) -> tuple[str, str]:
+        """Return the epochs of a running trial, such as `1.5/4`, and its last value, as texts."""
+        n_segments = self._record.parts
+        last = summary.epochs * n_segments, summary.value
+        step, value = self._last.get(summary.number, last)
+        epochs = f"{step / n_segments:.1f}" if step % n_segments else f"{step // n_segments}"
         most = summary.params.get("training.max_epochs", self._config.training.max_epochs)
         return f"{epochs}/{most}", "" if value is None else f"{value:.4f}"
 
@@ -158,24 +158,24 @@ class SearchProgress(Callback):
         best = best_trial(summaries)
         done = sum(s.state != "unfinished" for s in summaries)
         limit = self._config.study.trial_limit
-        parts = [f"{done} trials" if limit is None else f"{done}/{limit} trials"]
+        facts = [f"{done} trials" if limit is None else f"{done}/{limit} trials"]
         if best:
-            parts.append(f"best {best.value:.4f} (trial {best.number})")
+            facts.append(f"best {best.value:.4f} (trial {best.number})")
         left = self._seconds_left(done)
         if left is not None:
-            parts.append(f"about {int(left) // 60}:{int(left) % 60:02d} left")
-        return ", ".join(parts)
+            facts.append(f"about {int(left) // 60}:{int(left) % 60:02d} left")
+        return ", ".join(facts)
 
     def _seconds_left(self, done: int) -> float | None:
+        """Estimate the time until the last trial or the end of the budget, None without either."""
         passed = time.monotonic() - self._began
         limit, budget = self._config.study.trial_limit, self._config.study.time_budget
-        by_trials = passed / done * max(0, limit - done) if done and limit is not None else None
-        limits = [
-            seconds
-            for seconds in (by_trials, None if budget is None else max(0.0, budget - passed))
-            if seconds is not None
-        ]
-        return min(limits, default=None)
+        estimates = []
+        if done and limit is not None:
+            estimates.append(passed / done * max(0, limit - done))
+        if budget is not None:
+            estimates.append(max(0.0, budget - passed))
+        return min(estimates, default=None)
 
     def _render(self) -> Group:
         summaries = self._record.summaries()
@@ -184,14 +184,14 @@ class SearchProgress(Callback):
         table = trial_table(self._config)
         for summary in running:
             state = "running" if self._record.is_running(summary.number) else "waiting"
-            add_trial(table, summary, state, self._reached_by(summary))
+            add_trial(table, summary, state, self._last_report(summary))
         for summary in ended[: max(3, _SHOWN_TRIALS - len(running))]:
             add_trial(table, summary, summary.state)
         return Group(Text(self._headline(summaries)), table)
 
 
 def trial_table(config: Config) -> Table:
-    """An empty table of trials, for `add_trial`."""
+    """Return an empty table of trials, for `add_trial`."""
     return Table(
         "trial",
         "state",
@@ -206,24 +206,22 @@ def trial_table(config: Config) -> Table:
 def add_trial(
     table: Table, trial: TrialSummary, state: str, reached: tuple[str, str] | None = None
 ) -> None:
-    """Add a trial as a row, with the epochs and the value that it has reached: by default its last epoch and its best value."""
-    epochs, value = reached or (
-        str(trial.epochs),
-        "" if trial.value is None else f"{trial.value:.4f}",
-    )
+    """Add a trial as a row; `reached` has epochs and value as texts, else its last and best."""
+    best = "" if trial.value is None else f"{trial.value:.4f}"
+    epochs, value = reached or (str(trial.epochs), best)
     parameters = Text(show_params(trial.params), overflow="ellipsis", no_wrap=True)
     table.add_row(str(trial.number), state, epochs, value, parameters)
 
 
 def metric_title(config: Config) -> str:
-    """The searched metric as prose has it, with its protocol, such as `NDCG@10 (full)`."""
+    """Return the searched metric as shown to the user, such as `NDCG@10 (full)`."""
     return (
         f"{METRICS[config.study.metric].title}@{config.evaluation.k[0]} ({protocol_name(config)})"
     )
 
 
 def show_params(params: dict[str, Any]) -> str:
-    """Parameters in one line, by the last part of their paths."""
+    """Return parameters in one line, named by their paths without the section."""
     shown = {path.partition(".")[2]: value for path, value in params.items()}
     return " ".join(
         f"{name}={value:.3g}" if isinstance(value, float) else f"{name}={value}"

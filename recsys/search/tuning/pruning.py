@@ -1,7 +1,7 @@
-"""Pruners: rules that decide from the record whether a running trial is stopped.
+"""Pruners: rules that decide from the record whether a running trial is pruned.
 
-A pruner writes no report and ends no trial; the recorder does both. ASHA's only state is the values in the record, so that a
-resumed search decides by the same standard.
+A pruner stores no report and ends no trial; the recorder does both. Pruners have no state beside
+the values in the record, so that a resumed search decides as before.
 """
 
 import math
@@ -16,24 +16,26 @@ from recsys.search.record.record import StudyRecord
 
 
 class Pruner(Protocol):
-    """Rule that stops weak trials."""
+    """Rule that prunes weak trials."""
 
     @property
     def steps(self) -> Set[int]:
-        """The steps at which the rule decides; a trial saves its best weights before it reports one of them."""
+        """Steps at which the rule decides; a trial saves its best weights before it reports one."""
 
     def prunes(self, number: int, step: int) -> bool:
-        """Return whether trial `number`, whose report of `step` is in the record, is stopped."""
+        """Return whether to prune trial `number`, whose report of `step` is in the record."""
 
 
 class Asha:
-    """Asynchronous successive halving by a trial's own epochs.
+    """Asynchronous successive halving.
 
-    At each rung, the first report from grace_period * reduction_factor ** i epochs on, a trial survives only if it is among the
-    best 1 / reduction_factor of those that have reached the rung, or the best of fewer than reduction_factor. Among so few, the
-    trials that the search started with survive in any case: they were chosen, and may learn slowly and come out best.
+    Rung i is the first step at or after grace_period * reduction_factor ** i epochs. Of the n
+    trials that have reported a rung, the best n // reduction_factor survive it. Where n is below
+    reduction_factor, the best one survives, and so does each trial of the base config or a warm
+    start: someone chose it, and it may learn slowly and be the best in the end.
 
-    Source: Li et al. 2020, arXiv:1810.05934, sec. 3 (in the form that stops trials instead of pausing them).
+    Source: Li et al. 2020, arXiv:1810.05934, sec. 3 (the variant that stops trials and does not
+    pause them).
     """
 
     def __init__(self, record: StudyRecord, config: Config) -> None:
@@ -52,7 +54,7 @@ class Asha:
 
 
 class OptunaPruner:
-    """A pruner of Optuna's, asked at the steps where it can decide."""
+    """Pruner of Optuna's, called at the steps at which it can decide."""
 
     def __init__(
         self, record: StudyRecord, pruner: optuna.pruners.BasePruner, steps: Set[int]
@@ -62,12 +64,12 @@ class OptunaPruner:
         self.steps = steps
 
     def prunes(self, number: int, step: int) -> bool:
-        """Return what Optuna's pruner says of the trial."""
+        """Return the decision of Optuna's pruner."""
         return self._record.is_pruned_by(self._pruner, number)
 
 
 class NoPruner:
-    """Rule that stops no trial."""
+    """Rule that prunes no trial."""
 
     def __init__(self, record: StudyRecord, config: Config) -> None:
         self.steps: Set[int] = frozenset()
@@ -100,15 +102,15 @@ def make_pruner(record: StudyRecord, config: Config) -> Pruner:
     return pruner
 
 
-def first_step(config: Config, parts: int) -> int:
-    """Return the first step, of which an epoch has `parts`, at which a trial may be stopped."""
-    return math.ceil(config.study.grace_period * parts)
+def first_step(config: Config, n_segments: int) -> int:
+    """Return the first step at which a trial may be pruned; an epoch has `n_segments` steps."""
+    return math.ceil(config.study.grace_period * n_segments)
 
 
-def rungs(config: Config, parts: int) -> Set[int]:
-    """Return the steps, of which an epoch has `parts`, at which successive halving decides."""
+def rungs(config: Config, n_segments: int) -> Set[int]:
+    """Return the steps at which successive halving decides; an epoch has `n_segments` steps."""
     steps, epochs = set(), config.study.grace_period
-    while math.ceil(epochs * parts) < config.training.max_epochs * parts:
-        steps.add(math.ceil(epochs * parts))
+    while math.ceil(epochs * n_segments) < config.training.max_epochs * n_segments:
+        steps.add(math.ceil(epochs * n_segments))
         epochs *= config.study.reduction_factor
     return steps

@@ -51,7 +51,7 @@ class StudySearcher(Searcher):
         result: dict[str, Any] | None = None,
         error: bool = False,
     ) -> None:
-        """Store that a trial failed; Tune reports a failure here once it does not retry the trial."""
+        """Store that a trial failed; Tune reports here a failure that it does not retry."""
         number = self._numbers[trial_id]
         if error and self._record.is_running(number):
             self._record.finish(number, "failed")

@@ -27,7 +27,7 @@ from recsys import command_line
 @command_line.json_option
 def evaluate(*, model: Path, folder: Path, as_json: bool) -> int:
     """Parse, evaluate, print; returns the exit code."""
-    from recsys.final.run import evaluate_model
+    from recsys.final.evaluate import evaluate_model
 
     command_line.print_result(evaluate_model(model, folder), as_json, _text)
     return 0

@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from recsys import command_line
-from recsys.errors import InputError
+from recsys.errors import InputError, naming
 
 
 @click.command(
@@ -75,10 +75,11 @@ def train(
         chosen = choose.Choice(config_file.stem, config, None, config.study.seed, None, None)
     else:
         storage = command_line.given_storage(settings)
-        if best_of is not None:
-            chosen = choose.choose_best(folder, best_of, storage)
-        else:
-            chosen = choose.choose_trial(folder, trial or "", storage)
+        with naming({"study": "--best-of", "trial": "--trial"}):
+            if best_of is not None:
+                chosen = choose.choose_best(folder, best_of, storage)
+            else:
+                chosen = choose.choose_trial(folder, trial or "", storage)
         config, _ = command_line.read_config(chosen.config, data, settings)
         chosen = replace(chosen, config=config)
     answer = run.train(chosen, folder, out, n_seeds=seeds, validate=validate)

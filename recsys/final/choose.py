@@ -1,6 +1,6 @@
-"""Which trial of a study is trained: the best one, or one by its number.
+"""Choice of the trial that final training trains: the best one of a study, or one by its number.
 
-Stands between the record of a study and final training. A trial is chosen by its validation value alone.
+Reads the record of the study. A trial is chosen by its validation value alone.
 """
 
 from dataclasses import dataclass
@@ -17,8 +17,13 @@ from recsys.search.record.summaries import TrialSummary, best_trial
 class Choice:
     """A config to train.
 
-    `n_epochs`: as the search found it. `study`: the study it comes from. `study_run_id`: that study's run in MLflow, if any.
-    All are None for a config of one's own.
+    Attributes:
+        name: the saved model's name.
+        config: the config.
+        n_epochs: the best epoch that the search found, None for a config without a study.
+        seed: the seed of the first training.
+        study: the study that the config comes from, if any.
+        study_run_id: the MLflow run of that study, if any.
     """
 
     name: str
@@ -29,50 +34,55 @@ class Choice:
     study_run_id: str | None
 
 
-def choose_best(folder: Path, name: str, storage: str | None = None) -> Choice:
-    """The best trial of a study. `storage`: the database of its record, where it is not the one in the study's config.
+def choose_best(folder: Path, study: str, storage: str | None = None) -> Choice:
+    """Return the best trial of a study.
+
+    Args:
+        folder: the folder that holds `studies`.
+        study: the study's name.
+        storage: the database of its record, if it is not the one in the study's config.
 
     Raises:
         InputError: if there is no such study; if no trial of it has a value.
     """
-    record, config = read_study(find_study(folder, name), storage)
+    record, config = read_study(find_study(folder, study), storage)
     best = best_trial(record.summaries())
     if best is None:
         raise InputError(
-            "--best-of",
+            "study",
             "must be a study with a finished epoch",
-            f"{name}, which has none",
+            f"{study}, which has none",
             "Search again.",
         )
-    return _choice(name, name, record, config, best)
+    return _choice(study, study, record, config, best)
 
 
-def choose_trial(folder: Path, path: str, storage: str | None = None) -> Choice:
-    """A trial by `STUDY/TRIAL`. `storage`: as for `choose_best`.
+def choose_trial(folder: Path, trial: str, storage: str | None = None) -> Choice:
+    """Return the trial `STUDY/NUMBER`; `folder` and `storage` as in `choose_best`.
 
     Raises:
         InputError: if there is no such study; if there is no such trial, or it has no value.
     """
-    name, _, number = path.rpartition("/")
-    if not name or not number.isdecimal():
+    study, _, number = trial.rpartition("/")
+    if not study or not number.isdecimal():
         raise InputError(
-            "--trial",
+            "trial",
             "must be STUDY/TRIAL",
-            f"{path!r}",
-            f"Write it as --trial {name or number or 'ncf'}/0.",
+            f"{trial!r}",
+            f"Write it as {study or number or 'ncf'}/0.",
         )
-    record, config = read_study(find_study(folder, name), storage)
-    found = {summary.number: summary for summary in record.summaries()}
-    summary = found.get(int(number))
+    record, config = read_study(find_study(folder, study), storage)
+    summaries = {summary.number: summary for summary in record.summaries()}
+    summary = summaries.get(int(number))
     if summary is None or not summary.choosable:
         state = "no such trial" if summary is None else f"one that is {summary.state}"
         raise InputError(
-            "--trial",
-            f"must be a trial of {name} that may be chosen",
+            "trial",
+            f"must be a trial of {study} that may be chosen",
             state,
-            f"There are {len(found)} trials.",
+            f"There are {len(summaries)} trials.",
         )
-    return _choice(f"{name}-{number}", name, record, config, summary)
+    return _choice(f"{study}-{number}", study, record, config, summary)
 
 
 def _choice(

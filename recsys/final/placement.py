@@ -1,6 +1,6 @@
-"""The final trainings, one a seed: in this process, or side by side on the nodes of the cluster that is joined.
+"""Placement of the final trainings: in this process, or as tasks on the nodes of a cluster.
 
-Stands between final training and what trains. On a cluster the head need not have what a trial asks for, such as a GPU.
+On a cluster, the head may lack the resources that a training asks for, such as a GPU.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -17,15 +17,15 @@ from recsys.errors import InputError
 from recsys.final.train import Trained, device_of
 
 Train = Callable[[Config, Interactions, int, int | None], Trained]
-"""Trains a config on data with a seed, for a number of epochs; where it is None, for as many as the config says."""
+"""Training of a config on data, with a seed, for a number of epochs (None: as the config says)."""
 
 
 def require_device(config: Config) -> None:
-    """Check that the trainings can have what the config asks for, before the data are prepared.
+    """Check that the trainings can have the device that the config asks for, and join the cluster.
 
     Raises:
-        InputError: if there is no cluster at the address, or one of other versions; if no node of the cluster, or this machine
-            without one, has it.
+        InputError: if the config names no cluster and this machine lacks the device; if no cluster
+            is at the address, its versions differ, or none of its nodes has the device.
     """
     if cluster_address(config) is None:
         device_of(config)
@@ -36,26 +36,28 @@ def require_device(config: Config) -> None:
 def run(
     train: Train, config: Config, data: Interactions, seeds: Sequence[int], n_epochs: int | None
 ) -> Iterator[Trained]:
-    """Train with each seed; what was trained comes in the order of the seeds, from a node with its model on the CPU.
+    """Train with each seed, and yield the results in the order of the seeds.
+
+    On a cluster the trainings run side by side, and their models return on the CPU.
 
     Raises:
         DivergenceError: if a training diverges.
     """
     if cluster_address(config) is None:
-        yield from (_train(train, config, data, seed, n_epochs) for seed in seeds)
+        for seed in seeds:
+            yield _train(train, config, data, seed, n_epochs)
         return
-    task = ray.remote(_train_there).options(**task_options(config))
-    there = ray.put(data)
+    task = ray.remote(_train_on_node).options(**task_options(config))
+    stored = ray.put(data)  # one copy per node, not one per task
     level = VERBOSE if shows_progress() else NORMAL
-    results = [task.remote(train, config, there, seed, n_epochs, level) for seed in seeds]
+    results = [task.remote(train, config, stored, seed, n_epochs, level) for seed in seeds]
     for result in results:
         try:
-            trained = ray.get(result)
+            yield ray.get(result)
         except ray.exceptions.RayTaskError as error:
             if isinstance(error.cause, InputError):
-                raise error.cause from None  # Ray has put a traceback around it
+                raise error.cause from None  # without the traceback that Ray puts around it
             raise
-        yield trained
 
 
 def _train(
@@ -65,10 +67,10 @@ def _train(
     return train(config, data, seed, n_epochs)
 
 
-def _train_there(  # noqa: PLR0917 (Ray's types know no keywords)
+def _train_on_node(  # noqa: PLR0917 (the types of Ray's `remote` have no keyword arguments)
     train: Train, config: Config, data: Interactions, seed: int, n_epochs: int | None, level: int
 ) -> Trained:
-    set_verbosity(level)  # Ray brings the lines of other machines here
+    set_verbosity(level)  # Ray prints the lines of its tasks on the driver
     trained = _train(train, config, data, seed, n_epochs)
     trained.model.cpu()
     return trained

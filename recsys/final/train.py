@@ -1,15 +1,11 @@
-"""Training a chosen config to the end: on train and validation for the test, or on train alone for validation.
+"""One final training: the chosen config with one seed, and its scores on validation or test.
 
-Stands behind the search. Test is scored here and by the evaluate command alone, and each scoring leaves a line in
-`test_scores.jsonl`, so that nobody can look at test often without its being seen.
+Runs in this process or on a node of the cluster (`placement`).
 """
 
 import dataclasses
-import json
-import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -22,108 +18,66 @@ from recsys.errors import InputError
 from recsys.evaluation.evaluate import evaluate
 from recsys.evaluation.ranking import ModelScorer
 from recsys.models import Model
-from recsys.storage.s3 import fetch, publish, url_of
 from recsys.training.fit import Epoch, fit
 
 
 @dataclass(frozen=True)
 class Trained:
-    """A trained model after `n_epochs` epochs and what it reached; `metrics` are those of `evaluate`."""
+    """A model trained for `n_epochs` epochs, and its `metrics` as `evaluate` names them."""
 
     model: Model
     n_epochs: int
     metrics: dict[str, float]
 
 
-def find_n_epochs(config: Config, train: Callable[[], Trained]) -> int:
-    """How many epochs to train: `training.max_epochs`, or with patience the best epoch of what `train` trains.
-
-    It holds out validation.
-    """
-    return config.training.max_epochs if config.training.patience is None else train().n_epochs
-
-
-def train_on_validation(
+def train_for_validation(
     config: Config, data: Interactions, seed: int, n_epochs: int | None
 ) -> Trained:
-    """Train as a trial of the search does, and report the best epoch's validation metrics.
+    """Train as a trial of the search does, and return the best epoch with its metrics.
 
     `data` holds out validation.
+
+    Raises:
+        DivergenceError: if the training diverges.
     """
-    epochs = _shown(
-        fit(config, data, seed, n_epochs=n_epochs, device=device_of(config)), config, seed, n_epochs
-    )
+    epochs = fit(config, data, seed, n_epochs=n_epochs, device=device_of(config))
     best = max(
-        (epoch for epoch in epochs if epoch.whole),
+        (epoch for epoch in _show_progress(epochs, config, seed, n_epochs) if epoch.whole),
         key=lambda epoch: epoch.metrics[config.metric_name],
     )
+    state = best.state
+    assert state.best_weights is not None  # `fit` keeps them when it ranks
+    state.model.load_state_dict(state.best_weights)
     metrics = {
         name.removeprefix("val_"): value
         for name, value in best.metrics.items()
         if name.startswith("val_")
     }
-    state = best.state
-    if state.best_weights is not None:
-        state.model.load_state_dict(state.best_weights)
     return Trained(state.model, best.epoch, metrics)
 
 
 def train_for_test(config: Config, data: Interactions, seed: int, n_epochs: int | None) -> Trained:
-    """Train for a number of epochs that was chosen before, and score test once.
+    """Train for a given number of epochs, and score test once.
 
     `data` trains on train and validation, and holds out test.
+
+    Raises:
+        DivergenceError: if the training diverges.
     """
     if not config.training.resample_negatives:
-        # The fixed negatives of the processed data may be validation items, which are positives here: draw a set once.
-        draws = NegativeSampler(data.seen).sample_numpy(
-            data.user.astype(np.int64), config.training.n_negatives, np.random.default_rng(seed)
-        )
-        data = dataclasses.replace(data, negatives=draws.astype(np.int32))
+        data = _draw_fixed_negatives(config, data, seed)
     epochs = fit(config, data, seed, n_epochs=n_epochs, device=device_of(config), rank=False)
-    *_, last = _shown(epochs, config, seed, n_epochs)
+    *_, last = _show_progress(epochs, config, seed, n_epochs)
     with progress("Scoring test"):
         scores = evaluate(ModelScorer(last.state.model, data.n_items), data, config)
     return Trained(last.state.model, last.epoch, scores)
 
 
-def _shown(
-    epochs: Iterator[Epoch], config: Config, seed: int, n_epochs: int | None
-) -> Iterator[Epoch]:
-    """Yield the epochs, each shown as progress."""
-    last = config.training.max_epochs if n_epochs is None else n_epochs
-    with progress(f"Training with seed {seed}") as show:
-        for epoch in epochs:
-            part = "" if epoch.whole else f" (step {epoch.step})"
-            values = {name: epoch.metrics.get(name) for name in ("train_loss", config.metric_name)}
-            shown = "".join(
-                f", {name} {value:.4f}" for name, value in values.items() if value is not None
-            )
-            show(f"epoch {epoch.epoch} of {last}{part}{shown}")
-            yield epoch
-
-
-def append_test_scores(
-    folder: Path, command: str, model: Path, scores: Mapping[str, float]
-) -> None:
-    """Add a line to the folder's `test_scores.jsonl`."""
-    entry = {
-        "time": int(time.time()),
-        "command": command,
-        "model": url_of(model) or str(model),
-        "test": dict(scores),
-    }
-    path = folder / "test_scores.jsonl"
-    fetch(path)
-    with path.open("a", encoding="utf-8") as file:
-        file.write(json.dumps(entry) + "\n")
-    publish(path)
-
-
 def device_of(config: Config) -> str:
-    """The torch device that the resources of a config ask for.
+    """Return the torch device that the resources of a config ask for: `cpu` or `cuda`.
 
     Raises:
-        InputError: if it asks for a GPU and torch sees none.
+        InputError: if the config asks for a GPU and torch sees none.
     """
     if config.resources.gpu == 0:
         return "cpu"
@@ -132,6 +86,33 @@ def device_of(config: Config) -> str:
             "resources.gpu",
             "must be 0 where torch sees no GPU",
             f"{config.resources.gpu:g}",
-            "Go on without it: --set resources.gpu=0.",
+            "Set it to 0 to train on the CPU.",
         )
     return "cuda"
+
+
+def _draw_fixed_negatives(config: Config, data: Interactions, seed: int) -> Interactions:
+    """Return the data with one set of negatives for all epochs.
+
+    The fixed negatives of the processed data may be validation items, which are positives here.
+    """
+    negatives = NegativeSampler(data.seen).sample_numpy(
+        data.user.astype(np.int64), config.training.n_negatives, np.random.default_rng(seed)
+    )
+    return dataclasses.replace(data, negatives=negatives.astype(np.int32))
+
+
+def _show_progress(
+    epochs: Iterator[Epoch], config: Config, seed: int, n_epochs: int | None
+) -> Iterator[Epoch]:
+    """Yield the epochs and show each as progress."""
+    n_epochs = config.training.max_epochs if n_epochs is None else n_epochs
+    with progress(f"Training with seed {seed}") as show:
+        for epoch in epochs:
+            step = "" if epoch.whole else f" (step {epoch.step})"
+            values = {name: epoch.metrics.get(name) for name in ("train_loss", config.metric_name)}
+            shown = "".join(
+                f", {name} {value:.4f}" for name, value in values.items() if value is not None
+            )
+            show(f"epoch {epoch.epoch} of {n_epochs}{step}{shown}")
+            yield epoch

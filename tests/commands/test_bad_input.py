@@ -292,11 +292,11 @@ EARLY = {
     ),
     "trial without a number": Case(
         "train --trial s --dir exp",
-        "--trial: must be STUDY/TRIAL, but got 's'. Write it as --trial s/0.",
+        "--trial: must be STUDY/TRIAL, but got 's'. Write it as s/0.",
     ),
     "GPU where torch sees none": Case(
         "train --config c.yaml --dir exp",
-        "resources.gpu: must be 0 where torch sees no GPU, but got 1. Go on without it: --set resources.gpu=0.",
+        "resources.gpu: must be 0 where torch sees no GPU, but got 1. Set it to 0 to train on the CPU.",
         {"c.yaml": "resources: {gpu: 1}"},
     ),
     "no seed": Case(

@@ -70,14 +70,14 @@ def _dim(folder: Path, number: int) -> int:
     [
         (
             "s/2",
-            r"--trial: must be a trial of s that may be chosen, but got one that is diverged\. There are 4 trials\.",
+            r"^trial: must be a trial of s that may be chosen, but got one that is diverged\. There are 4 trials\.",
         ),
         ("s/3", r"but got one that is unfinished"),
         ("s/4", r"but got no such trial\. There are 4 trials\."),
-        ("s", r"--trial: must be STUDY/TRIAL, but got 's'\. Write it as --trial s/0\."),
-        ("s/", r"--trial: must be STUDY/TRIAL, but got 's/'\. Write it as --trial s/0\."),
-        ("s/-1", r"--trial: must be STUDY/TRIAL, but got 's/-1'\. Write it as --trial s/0\."),
-        ("s/one", r"--trial: must be STUDY/TRIAL, but got 's/one'\. Write it as --trial s/0\."),
+        ("s", r"^trial: must be STUDY/TRIAL, but got 's'\. Write it as s/0\."),
+        ("s/", r"^trial: must be STUDY/TRIAL, but got 's/'\. Write it as s/0\."),
+        ("s/-1", r"^trial: must be STUDY/TRIAL, but got 's/-1'\. Write it as s/0\."),
+        ("s/one", r"^trial: must be STUDY/TRIAL, but got 's/one'\. Write it as s/0\."),
         ("../s/0", r"study name: must be at most 100 letters"),
     ],
 )
@@ -94,6 +94,6 @@ def test_nothing_to_choose(tmp_path: Path) -> None:
     record.ask()
     with pytest.raises(
         ValueError,
-        match=r"--best-of: must be a study with a finished epoch, but got s, which has none\. Search",
+        match=r"^study: must be a study with a finished epoch, but got s, which has none\. Search",
     ):
         choose_best(tmp_path, "s")

@@ -1,20 +1,22 @@
-"""Final trainings as tasks of the cluster that is joined, here Ray on this machine."""
+"""Final trainings in this process, and as tasks of a cluster, here Ray on this machine."""
 
 import pytest
 
 from recsys.config.schema import replace_values
 from recsys.final import placement
-from recsys.final.train import train_on_validation
+from recsys.final.train import train_for_validation
 from tests.training.small_data import two_tastes
 from tests.training.test_fit import make_config
 
 
 @pytest.mark.usefixtures("ray_here")
 @pytest.mark.parametrize("address", [None, "auto"])
-def test_a_divergence_is_told_alike_wherever_it_happens(address: str | None) -> None:
+def test_a_divergence_is_reported_alike_in_this_process_and_on_a_cluster(
+    address: str | None,
+) -> None:
     config = replace_values(make_config(learning_rate=1e30), {"cluster.address": address})
     with pytest.raises(FloatingPointError) as caught:
-        list(placement.run(train_on_validation, config, two_tastes(), [0], 1))
+        list(placement.run(train_for_validation, config, two_tastes(), [0], 1))
     message = str(caught.value)
     assert message.startswith("train_loss, epoch 1: must be finite, but got ")
     assert "\n" not in message

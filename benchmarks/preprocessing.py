@@ -80,7 +80,7 @@ def prepare_with_polars(source: Path, target: Path) -> None:
     sampler = NegativeSampler(
         index_pairs(known["user"].to_numpy(), known["item"].to_numpy(), *sizes)
     )
-    negatives = sampler.sample_numpy(
+    negatives = sampler.sample(
         train["user"].to_numpy().astype(np.int64), 4, np.random.default_rng(0)
     ).astype(np.int32)
     target.mkdir(parents=True)

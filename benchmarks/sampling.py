@@ -13,8 +13,9 @@ import torch
 from benchmarks.interactions import SIZES, draw_index, make_interactions
 from benchmarks.measure import Row, Target, in_turns, rate, ratios, run, spread
 from recsys.config.schema import Config
-from recsys.data.negatives import NegativeSampler, popularity_weights
+from recsys.data.negatives import popularity_weights
 from recsys.training.batches import SLICE, STRETCH
+from recsys.training.negatives import TorchNegativeSampler
 
 N_NEGATIVES = 4
 REPEATS = 15
@@ -35,7 +36,7 @@ def measure() -> Iterator[Row]:
             "uniform": None,
             "popularity": popularity_weights(index.items, index.n_items, alpha),
         }.items():
-            sampler = NegativeSampler(index, weights).to("cpu")
+            sampler = TorchNegativeSampler(index, weights, "cpu")
             for order, users in {"in order": in_order, "shuffled": shuffled}.items():
                 row = _measure_case(
                     f"{kind}, users {order}, {size}", sampler, users, generator, len(index.items)
@@ -48,7 +49,7 @@ def measure() -> Iterator[Row]:
 
 def _measure_case(
     case: str,
-    sampler: NegativeSampler,
+    sampler: TorchNegativeSampler,
     users: torch.Tensor,
     generator: torch.Generator,
     n_known: int,

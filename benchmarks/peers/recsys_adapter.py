@@ -46,11 +46,11 @@ def draw() -> Answer:
     """Negatives a second."""
     import torch
 
-    from recsys.data.negatives import NegativeSampler
+    from recsys.training.negatives import TorchNegativeSampler
 
     torch.set_num_threads(1)
     data, generator = _data(), torch.Generator().manual_seed(0)
-    sampler, user = NegativeSampler(data.seen).to("cpu"), torch.from_numpy(data.user).long()
+    sampler, user = TorchNegativeSampler(data.seen, None, "cpu"), torch.from_numpy(data.user).long()
     return rate(
         lambda: sampler.sample(user, task.N_NEGATIVES, generator), len(user) * task.N_NEGATIVES
     )

@@ -1,40 +1,37 @@
-"""Which items a user never interacted with, and exact draws from them.
+"""Items that a user has not seen, and exact draws of negatives from them.
 
-Stands between the split and training. Ray Data draws fixed negatives and candidates here with numpy; a trial draws fresh
-negatives with torch on its own device. There is no rejection loop: lay a user's free items out on a line, each as long as its
-weight, draw a point t, and step over the known items that lie before it. With unit weights the r-th free item of a user with
-known items a_0 < a_1 < ... is r + #{j : a_j - j <= r}; the same count, taken in units of weight, serves any distribution. All
-arithmetic is in integers, so every draw is exact, and one `searchsorted` over all users' sorted keys answers a whole batch. With
-torch on a CPU, where draws are many, each line is cut into cells that know how many keys lie before them (`cells`).
+Preprocessing draws fixed negatives and candidates here with numpy. A trial draws fresh negatives
+with torch, by the same arithmetic (`training.negatives`).
+
+No draw is ever rejected. A user's unseen items lie on a line of integers, in order, each as long as
+its weight. A draw is a uniform point of this line, and the item that covers it. With unit weights
+and sorted seen items a_0 < a_1 < ..., there are a_j - j unseen items before a_j. So the unseen item
+at point r is r + #{j : a_j - j <= r}. The sorted keys a_j - j of all users, each user's beyond those
+of the user before, make this count one `searchsorted` for a whole batch. With weights, the same
+count is taken in units of weight. All arithmetic is in integers, so draws are exact.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from recsys.kernels.cells import Cells, cut_into_cells
-
-if TYPE_CHECKING:
-    import torch
-
 IntArray = npt.NDArray[np.integer[Any]]
 
 TOTAL_WEIGHT = 1 << 36
-"""Units that all items' weights add up to, about: fine enough for a share of 1e-10, and 2^26 users still fit an int64 key."""
-MAX_32_BIT = 1 << 22
-"""Items up to which 32 random bits make a draw: the chances of two of them then differ by a thousandth of themselves at most."""
-_LEAST = -(1 << 63)
+"""Approximate sum of all items' weights: fine enough for a share of 1e-10, while the keys of 2^26
+users still fit into 64 bits."""
 
 
 @dataclass(frozen=True)
 class UserItemIndex:
-    """Every user's known items, each once, in one flat array sorted by user and item.
+    """Items of every user, each once, in one flat array sorted by user and item.
 
-    `offsets` (n_users + 1,) int64: user u's items are `items[offsets[u]:offsets[u + 1]]`. `items` (n_pairs,) int32.
+    Attributes:
+        offsets: user u's items are `items[offsets[u]:offsets[u + 1]]`, (n_users + 1,) int64.
+        items: items of all users, (n_pairs,) int32.
+        n_items: items of the data set.
     """
 
     offsets: IntArray
@@ -43,17 +40,17 @@ class UserItemIndex:
 
     @property
     def n_users(self) -> int:
-        """Users of the data, those without an item included."""
+        """Users of the data set, including those without an item."""
         return len(self.offsets) - 1
 
     def users(self) -> IntArray:
-        """The user of each entry of `items`, (n_pairs,) int32."""
+        """Return the user of each entry of `items`, (n_pairs,) int32."""
         return np.repeat(np.arange(self.n_users, dtype=np.int32), np.diff(self.offsets))
 
 
 def index_pairs(user: IntArray, item: IntArray, n_users: int, n_items: int) -> UserItemIndex:
-    """Index pairs (n,), (n,) in any order, duplicates merged."""
-    # np.unique hashes integers, at ten times the cost of this sort.
+    """Return the index of pairs (n,), (n,), which may be in any order and repeat."""
+    # np.unique hashes integers, which takes ten times as long as this sort.
     keys = np.sort(user.astype(np.int64) * n_items + item)
     keys = keys[np.r_[True, keys[1:] != keys[:-1]][: len(keys)]]
     offsets = np.searchsorted(keys, np.arange(n_users + 1, dtype=np.int64) * n_items)
@@ -61,7 +58,9 @@ def index_pairs(user: IntArray, item: IntArray, n_users: int, n_items: int) -> U
 
 
 def popularity_weights(item: IntArray, n_items: int, alpha: float) -> IntArray:
-    """Integer weights (n_items,) int64 proportional to count ** alpha; an item without interactions counts as one.
+    """Return integer weights of the items, (n_items,) int64, proportional to count ** alpha.
+
+    `item` (n,): items of the interactions. An item without interactions counts as one.
 
     Source: Mikolov et al. 2013, arXiv:1310.4546, sec. 2.2 (the exponent 0.75).
     """
@@ -70,120 +69,91 @@ def popularity_weights(item: IntArray, n_items: int, alpha: float) -> IntArray:
     return weights
 
 
-class NegativeSampler:
-    """Draws items that a user never interacted with, uniformly or by integer weights (n_items,).
+@dataclass(frozen=True)
+class UnseenLines:
+    """Every user's line of unseen items.
 
-    Holds numpy arrays; `to` gives a sampler of torch tensors on a device. The arithmetic is the same. Drawing for a user without
-    a free item is an error of the caller: the preprocessing refuses such users by name.
+    Attributes:
+        mass: length of each user's line: the weights of the user's unseen items, (n_users,) int64.
+        stride: sum of all items' weights. No line is longer.
+        offsets: index of each user's first key, (n_users + 1,) int64.
+        keys: for each seen item, the weight of the user's unseen items before it, plus the user
+            times `stride`, (n_pairs,) int64 ascending.
+        seen_before: weight of all seen items before each of them, of the users before included,
+            (n_pairs + 1,) int64; None for unit weights.
+        item_ends: weight of all items up to and including each item, (n_items,) int64; None for
+            unit weights.
     """
 
-    def __init__(self, known: UserItemIndex, weights: IntArray | None = None) -> None:
-        offsets = known.offsets.astype(np.int64)
-        if weights is None:
-            length, cumulative = np.ones(len(known.items), dtype=np.int64), None
-            total = known.n_items
-        else:
-            length = weights[known.items].astype(np.int64)
-            cumulative = np.cumsum(weights, dtype=np.int64)
-            total = int(cumulative[-1])
-        mass_before = np.concatenate(
-            [np.zeros(1, dtype=np.int64), np.cumsum(length)]
-        )  # (n_pairs + 1,)
-        known_mass = mass_before[offsets[1:]] - mass_before[offsets[:-1]]
-        start = (
-            known.items.astype(np.int64) if cumulative is None else cumulative[known.items] - length
-        )
-        user = known.users().astype(np.int64)
-        self.stride = total
-        keys = user * total + start - (mass_before[:-1] - mass_before[offsets[:-1]][user])
-        self.keys: Any = keys
-        self.offsets: Any = offsets
-        self.mass_before: Any = None if cumulative is None else mass_before
-        self.cumulative: Any = cumulative
-        self.free_mass: Any = total - known_mass  # (n_users,)
-        self.cells: Cells | None = None
-        self.item_cells: Cells | None = None
-        self._searchsorted: Any = np.searchsorted
+    mass: IntArray
+    stride: int
+    offsets: IntArray
+    keys: IntArray
+    seen_before: IntArray | None
+    item_ends: IntArray | None
 
-    def to(self, device: str | torch.device) -> NegativeSampler:
-        """The same sampler with its arrays as torch tensors on `device` (views of the numpy arrays on the CPU)."""
-        import torch
 
-        moved = object.__new__(NegativeSampler)
-        moved.stride, moved._searchsorted = self.stride, torch.searchsorted
-        for name in ("keys", "offsets", "mass_before", "cumulative", "free_mass"):
-            array = getattr(self, name)
-            setattr(moved, name, None if array is None else torch.from_numpy(array).to(device))
-        moved.cells = moved.item_cells = None
-        # Elsewhere a search is as fast as a look-up, and picking out the keys for another round would wait for the device.
-        if torch.device(device).type == "cpu":
-            users = np.repeat(np.arange(len(self.free_mass)), np.diff(self.offsets))
-            moved.cells = cut_into_cells(
-                self.keys - users * self.stride, self.offsets, self.free_mass, self.stride
-            )
-            moved.keys = None
-            if self.cumulative is not None:
-                # All items on one line, for the way back from a position to its item.
-                ends, length = np.array([0, len(self.cumulative)]), np.array([self.stride])
-                moved.item_cells = cut_into_cells(self.cumulative, ends, length, self.stride)
-        return moved
+def unseen_lines(seen: UserItemIndex, weights: IntArray | None = None) -> UnseenLines:
+    """Return the lines of the items that are not in `seen`; `weights`: (n_items,), or None for 1."""
+    user, offsets = seen.users().astype(np.int64), seen.offsets.astype(np.int64)
+    if weights is None:
+        item_ends, stride = None, seen.n_items
+        length = np.ones(len(seen.items), dtype=np.int64)
+        start = seen.items.astype(np.int64)
+    else:
+        item_ends = np.cumsum(weights, dtype=np.int64)
+        stride = int(item_ends[-1])
+        length = weights[seen.items].astype(np.int64)
+        start = item_ends[seen.items] - length
+    before = np.concatenate([np.zeros(1, dtype=np.int64), np.cumsum(length)])  # (n_pairs + 1,)
+    mass = stride - (before[offsets[1:]] - before[offsets[:-1]])
+    # Of the weight before a seen item, take off that of the user's seen items.
+    keys = user * stride + start - (before[:-1] - before[offsets[:-1]][user])
+    return UnseenLines(mass, stride, offsets, keys, None if weights is None else before, item_ends)
 
-    def item_at(self, user: Any, point: Any) -> Any:
-        """The free item at `point` (B, n) of each user's line, 0 <= point < free_mass[user]; `user` (B,), result (B, n)."""
-        first = self.offsets[user][:, None]
-        if self.cells is None:
-            count = (
-                self._searchsorted(self.keys, user[:, None] * self.stride + point, side="right")
-                - first
-            )
-        else:
-            count = self.cells.count_keys(user, point)
-        if self.mass_before is None:
-            return point + count
-        position = point + self.mass_before[count + first] - self.mass_before[first]
-        if self.item_cells is None:
-            return self._searchsorted(self.cumulative, position, side="right")
-        return self.item_cells.count_keys(user * 0, position)
 
-    def sample(self, user: torch.Tensor, n: int, generator: torch.Generator) -> torch.Tensor:
-        """`n` independent draws for each user, (B,) int64 -> (B, n), on the sampler's device."""
-        items: torch.Tensor = self.item_at(user, self._draw_points(user, n, generator))
+class NegativeSampler:
+    """Sampler of items that a user has not seen, uniform or by integer weights (n_items,).
+
+    The caller must not draw for a user who has seen every item. Preprocessing refuses such users.
+    """
+
+    def __init__(self, seen: UserItemIndex, weights: IntArray | None = None) -> None:
+        self.lines = unseen_lines(seen, weights)
+
+    def item_at(self, user: IntArray, point: IntArray) -> IntArray:
+        """Return the items at points (B, n) of the lines of users (B,), (B, n) int64.
+
+        A point is from 0 to the line's length, exclusive.
+        """
+        lines, first = self.lines, self.lines.offsets[user][:, None]
+        key = user[:, None] * lines.stride + point
+        index: IntArray = np.searchsorted(lines.keys, key, side="right")
+        if lines.seen_before is None or lines.item_ends is None:
+            return point + (index - first)
+        position = point + lines.seen_before[index] - lines.seen_before[first]
+        items: IntArray = np.searchsorted(lines.item_ends, position, side="right")
         return items
 
-    def _draw_points(self, user: torch.Tensor, n: int, generator: torch.Generator) -> torch.Tensor:
-        """Points (B, n) of each user's line of free items."""
-        import torch
-
-        mass = self.free_mass.index_select(0, user)[:, None]
-        if self.cells is None or self.stride > MAX_32_BIT:
-            uniform = torch.rand(
-                (len(user), n), generator=generator, device=user.device, dtype=torch.float64
-            )
-            return torch.minimum(uniform.mul_(mass).long(), mass - 1)
-        # Two draws of 32 bits from each random number.
-        words = torch.empty((len(user) * n + 1) // 2, dtype=torch.int64).random_(
-            _LEAST, None, generator=generator
-        )
-        bits = words.view(torch.int32)[: len(user) * n].view(-1, n)
-        return bits.double().add_(2.0**31).mul_(mass * 2.0**-32).int()
-
-    def sample_numpy(self, user: IntArray, n: int, generator: np.random.Generator) -> IntArray:
-        """`n` independent draws for each user, (B,) int64 -> (B, n) int64."""
-        point = generator.integers(0, self.free_mass[user][:, None], size=(len(user), n))
-        items: IntArray = self.item_at(user, point)
-        return items
+    def sample(self, user: IntArray, n: int, generator: np.random.Generator) -> IntArray:
+        """Draw `n` items for each user independently: (B,) int64 -> (B, n) int64."""
+        point = generator.integers(0, self.lines.mass[user][:, None], size=(len(user), n))
+        return self.item_at(user, point)
 
     def sample_distinct(self, user: IntArray, n: int, generator: np.random.Generator) -> IntArray:
-        """`n` different free items for each user, uniform among all such sets: (B,) int64 -> (B, n) int64. Unit weights only.
+        """Draw `n` different items for each user, uniform among all such sets.
 
-        Source: Floyd's algorithm, in Bentley and Floyd 1987, Communications of the ACM 30(9), one step for all rows at a time.
+        Takes users (B,) int64 and returns (B, n) int64. Needs unit weights, and `n` unseen items of
+        each user.
+
+        Source: Floyd's algorithm, in Bentley and Floyd 1987, Communications of the ACM 30(9), one
+        step for all users at a time.
         """
-        free = self.free_mass[user]
+        mass = self.lines.mass[user]
         chosen = np.empty((len(user), n), dtype=np.int64)
         for step in range(n):
-            top = free - n + step
+            top = mass - n + step
             draw = generator.integers(0, top + 1)
-            taken = (chosen[:, :step] == draw[:, None]).any(axis=1)
-            chosen[:, step] = np.where(taken, top, draw)
-        items: IntArray = self.item_at(user, chosen)
-        return items
+            is_taken = (chosen[:, :step] == draw[:, None]).any(axis=1)
+            chosen[:, step] = np.where(is_taken, top, draw)
+        return self.item_at(user, chosen)

@@ -96,7 +96,7 @@ def _draw_fixed_negatives(config: Config, data: Interactions, seed: int) -> Inte
 
     The fixed negatives of the processed data may be validation items, which are positives here.
     """
-    negatives = NegativeSampler(data.seen).sample_numpy(
+    negatives = NegativeSampler(data.seen).sample(
         data.user.astype(np.int64), config.training.n_negatives, np.random.default_rng(seed)
     )
     return dataclasses.replace(data, negatives=negatives.astype(np.int32))

@@ -1,78 +1,96 @@
-"""Users' lines of free items cut into cells, so that most searches on a line take two look-ups.
+"""Counts of sorted keys before points of a line, for many lines at a time.
 
-The part of `negatives` that draws for training on a CPU, where draws are many. A line holds keys in order; a cell knows where the
-keys of its line that lie before it end. Numbers are 32 bits wide wherever they fit, since a draw costs what it moves.
+Negative sampling (`training.negatives`) counts a user's seen items so. `SortedKeys` searches, which
+is fast on a GPU; `Cells` gives the same counts in about two look-ups, which is fast on a CPU. The
+speed of a look-up depends on the bytes that it moves, so numbers have 32 bits wherever they fit.
+Reasons and measurements: docs/decisions/0011-fast-negative-sampling.md.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-
-if TYPE_CHECKING:
-    import torch
+import torch
+from torch import Tensor
 
 IntArray = npt.NDArray[np.integer[Any]]
 
 CELLS_PER_KEY = 2
-"""Cells of a line for each of its keys, rounded up so that a cell's length is a power of two."""
+"""Least number of cells for each key of a line; the cells' length is a power of two."""
 ROUNDS = 4
-"""Keys that are stepped over one by one; beyond, where keys lie in a clump, the rest of the line is halved again and again."""
+"""Keys to step over one by one. Where more keys crowd in a cell, a binary search finds the rest."""
+LINES_AT_A_TIME = 1 << 14
+"""Lines that are cut at a time, since the temporaries are many times as large as the result."""
+
+
+@dataclass(frozen=True)
+class SortedKeys:
+    """Sorted keys of all lines, one line after another on a single long line.
+
+    Attributes:
+        keys: keys of each line plus `stride` times the line's number, (n_keys,) int64.
+        offsets: index of each line's first key, (n_lines + 1,) int64.
+        stride: length of the longest line.
+    """
+
+    keys: Tensor
+    offsets: Tensor
+    stride: int
+
+    def count_keys(self, line: Tensor, point: Tensor) -> Tensor:
+        """Return the number of keys at or before points (B, n) of lines (B,), (B, n) int64."""
+        end = torch.searchsorted(self.keys, line[:, None] * self.stride + point, side="right")
+        return end - self.offsets[line][:, None]
 
 
 @dataclass(frozen=True)
 class Cells:
-    """Every line's keys and cells, all in one row, on the CPU.
+    """Sorted keys of all lines, and cells that each line is cut into, on the CPU.
 
-    `shift`, `first_cell`, `first_key` (n_lines,): a line's cells are of length 2^shift, and where its cells and keys begin.
-    `before` (n_cells,): the first key at or behind the cell's begin. `keys` (n_keys + n_lines,): each line's keys and one behind
-    every point.
+    Attributes:
+        shift: binary logarithm of the length of a line's cells, (n_lines,).
+        first_cell: index of each line's first cell, (n_lines,).
+        first_key: index of each line's first key, (n_lines,).
+        key_of_cell: index of the first key in or after each cell, (n_cells,).
+        keys: keys of each line, then one beyond every point, (n_keys + n_lines,).
     """
 
-    shift: torch.Tensor
-    first_cell: torch.Tensor
-    first_key: torch.Tensor
-    before: torch.Tensor
-    keys: torch.Tensor
+    shift: Tensor
+    first_cell: Tensor
+    first_key: Tensor
+    key_of_cell: Tensor
+    keys: Tensor
 
-    def count_keys(self, line: torch.Tensor, point: torch.Tensor) -> torch.Tensor:
-        """How many keys of lines (B,) lie at or before points (B, n) of them, (B, n)."""
-        import torch
-
-        cell = (point >> self.shift.index_select(0, line)[:, None]) + self.first_cell.index_select(
-            0, line
-        )[:, None]
-        wanted = point.reshape(-1)
-        index = self.before.index_select(0, cell.reshape(-1))
-        more, at = None, index
-        for _ in range(ROUNDS):
-            # numpy lists the few that are left four times as fast as torch.
-            left = torch.from_numpy(
-                np.flatnonzero((self.keys.index_select(0, at) <= wanted).numpy())
-            )
-            more = left if more is None else more.index_select(0, left)
-            at, wanted = at.index_select(0, left).add_(1), wanted.index_select(0, left)
-            index.index_copy_(0, more, at)
-        if more is not None and len(more):
-            index.index_copy_(
-                0, more, self._halve(at, line.index_select(0, more // point.shape[1]), wanted)
-            )
+    def count_keys(self, line: Tensor, point: Tensor) -> Tensor:
+        """Return the number of keys at or before points (B, n) of lines (B,), (B, n)."""
+        shift, first_cell = (
+            of_line.index_select(0, line)[:, None] for of_line in (self.shift, self.first_cell)
+        )
+        cell = (point >> shift) + first_cell
+        # The first key after each point, as an index: at least the first key of the point's cell.
+        index = self.key_of_cell.index_select(0, cell.reshape(-1))  # (B * n,)
+        self._step(index, line, point)
         return index.view(point.shape).sub_(self.first_key.index_select(0, line)[:, None])
 
-    def _halve(self, at: torch.Tensor, line: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:
-        """The first key behind each point, from key `at` on."""
-        import torch
+    def _step(self, index: Tensor, line: Tensor, point: Tensor) -> None:
+        """Raise `index` (B * n,) until it is that of the first key after each point (B, n)."""
+        behind, key, wanted = None, index, point.reshape(-1)
+        for _ in range(ROUNDS):
+            # Whose key is not yet after its point. numpy lists the few four times as fast as torch.
+            is_behind = self.keys.index_select(0, key) <= wanted
+            some = torch.from_numpy(np.flatnonzero(is_behind.numpy()))
+            behind = some if behind is None else behind.index_select(0, some)
+            key, wanted = key.index_select(0, some).add_(1), wanted.index_select(0, some)
+            index.index_copy_(0, behind, key)
+        if behind is not None and len(behind):
+            lines = line.index_select(0, behind // point.shape[1])
+            index.index_copy_(0, behind, self._bisect(key, lines, wanted))
 
-        low, high = (
-            at,
-            torch.cat(
-                [self.first_key[1:], self.first_key.new_tensor([len(self.keys)])]
-            ).index_select(0, line)
-            - 1,
-        )
+    def _bisect(self, low: Tensor, line: Tensor, wanted: Tensor) -> Tensor:
+        """Return the index of the first key after points `wanted` (m,), from `low` (m,) on."""
+        ends = torch.cat([self.first_key[1:], self.first_key.new_tensor([len(self.keys)])])
+        high = ends.index_select(0, line) - 1  # the key beyond every point
         while bool((low < high).any()):
             middle = (low + high) >> 1
             is_before = self.keys.index_select(0, middle) <= wanted
@@ -84,40 +102,40 @@ class Cells:
 
 
 def cut_into_cells(keys: IntArray, offsets: IntArray, length: IntArray, longest: int) -> Cells:
-    """Cells for lines of `length` (n_lines,), none above `longest`, with `keys` (n_keys,) in order; `offsets` (n_lines + 1,)."""
-    import torch
+    """Cut lines into cells.
 
+    Args:
+        keys: keys of each line in order, (n_keys,), from 0 to the line's length.
+        offsets: index of each line's first key, (n_lines + 1,).
+        length: length of each line, (n_lines,).
+        longest: upper bound of the lengths.
+    """
     n_keys = np.diff(offsets)
     wanted = np.maximum(CELLS_PER_KEY * n_keys, 1)
     shift = np.maximum(np.floor(np.log2(np.maximum(length, 1) / wanted)), 0).astype(np.int64)
     n_cells = (np.maximum(length - 1, 0) >> shift) + 1
     first_cell = np.concatenate([np.zeros(1, dtype=np.int64), np.cumsum(n_cells)])
+    # Each line before has one key more, the one beyond every point.
     first_key = offsets[:-1] + np.arange(len(n_keys))
     index_type, key_type = (
         np.int32 if most < 1 << 31 else np.int64 for most in (first_cell[-1], longest)
     )
-    before = np.empty(first_cell[-1], dtype=index_type)
+    key_of_cell = np.empty(first_cell[-1], dtype=index_type)
     ended = np.full(len(keys) + len(n_keys), np.iinfo(key_type).max, dtype=key_type)
-    # Some lines at a time, since the temporaries are many times the result.
-    for low in range(0, len(shift), 1 << 14):
-        high = min(low + (1 << 14), len(shift))
+    for low in range(0, len(shift), LINES_AT_A_TIME):
+        high = min(low + LINES_AT_A_TIME, len(shift))
+        some = keys[offsets[low] : offsets[high]]
         line = np.repeat(np.arange(low, high), n_keys[low:high])
-        part = keys[offsets[low] : offsets[high]]
-        ended[np.arange(offsets[low], offsets[high]) + line] = part
-        # A key at the end of the line, behind all points, counts for the last cell.
-        cell = (
-            first_cell[line] - first_cell[low] + np.minimum(part >> shift[line], n_cells[line] - 1)
-        )
-        counts = np.bincount(cell, minlength=first_cell[high] - first_cell[low])
-        lines_before = np.repeat(np.arange(low, high), n_cells[low:high])
-        before[first_cell[low] : first_cell[high]] = (
-            offsets[low] + np.cumsum(counts) - counts + lines_before
-        )
-    arrays = (
+        ended[np.arange(offsets[low], offsets[high]) + line] = some
+        # A key at the end of its line, after every point, counts as one of the last cell.
+        cell = first_cell[line] + np.minimum(some >> shift[line], n_cells[line] - 1)
+        counts = np.bincount(cell - first_cell[low], minlength=first_cell[high] - first_cell[low])
+        n_before = offsets[low] + np.cumsum(counts) - counts
+        line_of_cell = np.repeat(np.arange(low, high), n_cells[low:high])
+        key_of_cell[first_cell[low] : first_cell[high]] = n_before + line_of_cell
+    of_line = (
         shift.astype(key_type),
         first_cell[:-1].astype(index_type),
         first_key.astype(index_type),
-        before,
-        ended,
     )
-    return Cells(*(torch.from_numpy(array) for array in arrays))
+    return Cells(*(torch.from_numpy(array) for array in (*of_line, key_of_cell, ended)))

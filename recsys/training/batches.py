@@ -18,12 +18,13 @@ from recsys.config.components import LOSSES
 from recsys.config.schema import Config
 from recsys.config.sections import TrainingConfig
 from recsys.data.interactions import Interactions
-from recsys.data.negatives import NegativeSampler, popularity_weights
+from recsys.data.negatives import popularity_weights
 from recsys.errors import InputError
 from recsys.kernels.tensors import as_tensor
 from recsys.models import Model, SideName
 from recsys.training.contract import Relabel
 from recsys.training.losses import explicit_negative_bce, l2_penalty, row_loss_of
+from recsys.training.negatives import TorchNegativeSampler
 
 STRETCH = 1 << 16
 """Positives that negatives are drawn for at a time: their draws stay in the last-level cache until they are trained on."""
@@ -106,7 +107,7 @@ class TrainingRows:
     low_user: Tensor
     low_item: Tensor
     negatives: Tensor | None
-    sampler: NegativeSampler | None
+    sampler: TorchNegativeSampler | None
     log_weights: Tensor | None
     n_negatives: int
     batch_size: int
@@ -224,7 +225,7 @@ def training_rows(config: Config, data: Interactions, device: str | torch.device
             # Up to a term that is the same for all items of a user, and so for a row's softmax.
             if loss.corrects_sampling:
                 log_weights = torch.from_numpy(np.log(weights / weights.sum())).float().to(device)
-        sampler = NegativeSampler(data.seen, weights).to(device)
+        sampler = TorchNegativeSampler(data.seen, weights, device)
     elif data.negatives is None:
         raise InputError(
             "training.resample_negatives",

@@ -1,26 +1,13 @@
-"""The sampler is exact: what it may draw, how often, and what it never draws."""
+"""The sampler is exact: it draws each unseen item with its probability, and no seen item."""
 
 import numpy as np
 import pytest
-import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from scipy.stats import chisquare  # type: ignore[import-untyped]
 
-from recsys.data.negatives import NegativeSampler, UserItemIndex, index_pairs, popularity_weights
-
-N_ITEMS = 12
-KNOWN = {0: [0, 1, 2], 1: [11], 2: [], 3: [0, 5, 6, 11], 4: list(range(11)), 5: [3, 4, 5, 6, 7, 8]}
-WEIGHTS = np.array([5, 1, 3, 2, 8, 1, 1, 4, 2, 9, 3, 6], dtype=np.int64)
-
-
-@pytest.fixture
-def known() -> UserItemIndex:
-    pairs = [(user, item) for user, items in KNOWN.items() for item in items]
-    user, item = np.array(pairs, dtype=np.int32).T
-    return index_pairs(user, item, len(KNOWN), N_ITEMS)
-
-
-def free_items(user: int) -> list[int]:
-    return [item for item in range(N_ITEMS) if item not in KNOWN[user]]
+from recsys.data.negatives import NegativeSampler, index_pairs, popularity_weights
+from tests.negative_cases import HISTORIES, N_ITEMS, SEEN, WEIGHTS, index_of, line_of
 
 
 def test_index_merges_duplicates() -> None:
@@ -37,80 +24,80 @@ def test_index_of_nothing() -> None:
 
 
 @pytest.mark.parametrize("weights", [None, WEIGHTS], ids=["uniform", "weighted"])
-def test_every_point_has_its_item(known: UserItemIndex, weights: np.ndarray | None) -> None:
-    sampler = NegativeSampler(known, weights)
-    on_torch = sampler.to("cpu")
-    for user in KNOWN:
-        expected = [
-            item
-            for item in free_items(user)
-            for _ in range(1 if weights is None else weights[item])
-        ]
-        mass = int(sampler.free_mass[user])
+def test_every_point_has_its_item(weights: np.ndarray | None) -> None:
+    sampler = NegativeSampler(index_of(SEEN, N_ITEMS), weights)
+    for user, seen in enumerate(SEEN):
+        expected = line_of(seen, N_ITEMS, weights)
+        mass = int(sampler.lines.mass[user])
         assert mass == len(expected)
         users, points = np.full(mass, user), np.arange(mass)[:, None]
         assert sampler.item_at(users, points).ravel().tolist() == expected
-        assert (
-            on_torch.item_at(torch.from_numpy(users), torch.from_numpy(points)).ravel().tolist()
-            == expected
-        )
 
 
+@given(case=HISTORIES, data=st.data())
 @pytest.mark.parametrize("weighted", [False, True])
-def test_known_items_in_clumps_are_stepped_over(weighted: bool) -> None:
-    # Sixty known items side by side share a cell of the line, which is cut for known items that lie apart.
-    n_items = 5000
-    clump = np.r_[100:160, 3000, 4999]
-    known = index_pairs(np.full(len(clump), 1), clump, 3, n_items)
-    weights = np.where(np.arange(n_items) % 7 == 0, 3, 1) if weighted else None
-    sampler = NegativeSampler(known, weights)
-    free = np.setdiff1d(np.arange(n_items), clump)
-    expected = free if weights is None else np.repeat(free, weights[free])
-    points = torch.arange(len(expected))[None, :]
-    assert np.array_equal(sampler.to("cpu").item_at(torch.tensor([1]), points)[0].numpy(), expected)
+def test_each_point_of_a_line_is_an_unseen_item(
+    weighted: bool, case: tuple[int, list[set[int]]], data: st.DataObject
+) -> None:
+    n_items, histories = case
+    lengths = st.lists(st.integers(1, 5), min_size=n_items, max_size=n_items)
+    weights = np.array(data.draw(lengths)) if weighted else None
+    sampler = NegativeSampler(index_of(histories, n_items), weights)
+    for user, seen in enumerate(histories):
+        expected = line_of(seen, n_items, weights)
+        assert sampler.lines.mass[user] == len(expected)
+        users, points = np.full(1, user), np.arange(len(expected))[None, :]
+        assert sampler.item_at(users, points)[0].tolist() == expected
 
 
 @pytest.mark.parametrize("weights", [None, WEIGHTS], ids=["uniform", "weighted"])
-@pytest.mark.parametrize("backend", ["numpy", "torch"])
-def test_free_items_are_drawn_by_weight(
-    known: UserItemIndex, weights: np.ndarray | None, backend: str
-) -> None:
+def test_unseen_items_are_drawn_by_weight(weights: np.ndarray | None) -> None:
     n = 20_000
-    users = np.repeat(np.arange(len(KNOWN), dtype=np.int64), 10)
-    sampler = NegativeSampler(known, weights)
-    if backend == "numpy":
-        draws = sampler.sample_numpy(users, n // 10, np.random.default_rng(1))
-    else:
-        draws = (
-            sampler.to("cpu")
-            .sample(torch.from_numpy(users), n // 10, torch.Generator().manual_seed(1))
-            .numpy()
-        )
-    for user in KNOWN:
+    users = np.repeat(np.arange(len(SEEN), dtype=np.int64), 10)
+    sampler = NegativeSampler(index_of(SEEN, N_ITEMS), weights)
+    draws = sampler.sample(users, n // 10, np.random.default_rng(1))
+    for user, seen in enumerate(SEEN):
         counts = np.bincount(draws[users == user].ravel(), minlength=N_ITEMS)
-        free = free_items(user)
-        assert counts[KNOWN[user]].sum() == 0
-        share = np.ones(len(free)) if weights is None else weights[free]
-        assert len(free) == 1 or chisquare(counts[free], share / share.sum() * n).pvalue > 1e-4
+        unseen = line_of(seen, N_ITEMS, None)
+        assert counts[seen].sum() == 0
+        share = np.ones(len(unseen)) if weights is None else weights[unseen]
+        assert len(unseen) == 1 or chisquare(counts[unseen], share / share.sum() * n).pvalue > 1e-4
 
 
-def test_distinct_items_are_a_uniform_set(known: UserItemIndex) -> None:
+@given(seen=st.sets(st.integers(0, 7), max_size=6), seed=st.integers(0, 2**16))
+def test_unseen_items_are_drawn_alike(seen: set[int], seed: int) -> None:
+    sampler, unseen, n = NegativeSampler(index_of([seen], 8)), line_of(seen, 8, None), 4000
+    drawn = sampler.sample(np.zeros(1, dtype=np.int64), n, np.random.default_rng(seed))
+    counts = np.bincount(drawn[0], minlength=8)
+    assert counts.sum() == counts[unseen].sum()
+    # Six standard deviations of a binomial count: once in 10^9, and far less than a neighbour's
+    # double share.
+    share = 1 / len(unseen)
+    assert np.abs(counts[unseen] - n * share).max() <= 6 * (n * share * (1 - share)) ** 0.5
+
+
+def test_distinct_items_are_a_uniform_set() -> None:
     users = np.full(20_000, 5, dtype=np.int64)
-    draws = NegativeSampler(known).sample_distinct(users, 2, np.random.default_rng(2))
-    # Six free items: fifteen sets of two, each as likely.
+    sampler = NegativeSampler(index_of(SEEN, N_ITEMS))
+    draws = sampler.sample_distinct(users, 2, np.random.default_rng(2))
+    # Six unseen items: fifteen sets of two, each as likely.
     low, high = draws.min(axis=1), draws.max(axis=1)
     assert (low < high).all()
     _, counts = np.unique(low * N_ITEMS + high, return_counts=True)
     assert len(counts) == 15
     assert chisquare(counts).pvalue > 1e-4
-    assert not np.isin(draws, KNOWN[5]).any()
+    assert not np.isin(draws, SEEN[5]).any()
 
 
-def test_all_free_items_can_be_drawn_at_once(known: UserItemIndex) -> None:
-    draws = NegativeSampler(known).sample_distinct(np.array([3, 4]), 1, np.random.default_rng(0))
-    assert draws[1].tolist() == [11]
-    draws = NegativeSampler(known).sample_distinct(np.array([3]), 8, np.random.default_rng(0))
-    assert sorted(draws[0].tolist()) == free_items(3)
+@given(case=HISTORIES, seed=st.integers(0, 2**32))
+def test_all_unseen_items_can_be_drawn_at_once(case: tuple[int, list[set[int]]], seed: int) -> None:
+    n_items, histories = case
+    sampler = NegativeSampler(index_of(histories, n_items))
+    for user, seen in enumerate(histories):
+        unseen = line_of(seen, n_items, None)
+        random = np.random.default_rng(seed)
+        drawn = sampler.sample_distinct(np.array([user]), len(unseen), random)
+        assert sorted(drawn[0].tolist()) == unseen
 
 
 def test_popularity_weights_follow_the_counts() -> None:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from recsys.kernels.cells import cut_into_cells
+from recsys.kernels.cells import SortedKeys, cut_into_cells
 
 
 @pytest.mark.parametrize("longest", [50, 5_000, 1 << 36])
@@ -35,3 +35,6 @@ def test_counts_are_those_of_a_search(longest: int) -> None:
         for at, points in zip(line, point, strict=True)
     ]
     assert cells.count_keys(torch.from_numpy(line), torch.from_numpy(point)).tolist() == expected
+    on_one_line = np.concatenate(lines) + np.repeat(np.arange(22), np.diff(offsets)) * (longest + 1)
+    keys = SortedKeys(torch.from_numpy(on_one_line), torch.from_numpy(offsets), longest + 1)
+    assert keys.count_keys(torch.from_numpy(line), torch.from_numpy(point)).tolist() == expected

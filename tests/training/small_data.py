@@ -50,7 +50,7 @@ def two_tastes(n_users: int = 60, n_items: int = 40, seed: int = 0) -> Interacti
 
 
 def with_fixed_negatives(data: Interactions, n: int) -> Interactions:
-    draws = NegativeSampler(data.seen).sample_numpy(
+    draws = NegativeSampler(data.seen).sample(
         data.user.astype(np.int64), n, np.random.default_rng(0)
     )
     return dataclasses.replace(data, negatives=draws.astype(np.int32))

@@ -140,7 +140,7 @@ def _tables(
             index_pairs(local[known], rows.item[known], divided.n_local, plan.n_items)
         )
 
-    negatives = sampler(part == TRAIN).sample_numpy(local[divided.train], plan.n_negatives, random)
+    negatives = sampler(part == TRAIN).sample(local[divided.train], plan.n_negatives, random)
     tables = {
         "train": _pairs(rows, divided.train, negatives=_lists(negatives, plan.n_negatives)),
         "train_low": _pairs(rows, ~rows.positive & (part == TRAIN)),
@@ -150,14 +150,14 @@ def _tables(
         user, lists, free = local[held_out], {}, sampler(part <= code)
         if plan.split == "random":
             lists["negatives"] = _lists(
-                free.sample_numpy(user, plan.n_negatives, random), plan.n_negatives
+                free.sample(user, plan.n_negatives, random), plan.n_negatives
             )
         if code == TEST and plan.n_candidates_given is not None:
             candidates, missing = _given_candidates(bucket, held_out, plan)
             result.unmatched += np.unique(rows.user[held_out][missing]).tolist()
             lists["candidates"] = _lists(candidates, plan.n_candidates_given)
         elif plan.n_candidates is not None:
-            enough = free.free_mass[user] >= plan.n_candidates
+            enough = free.lines.mass[user] >= plan.n_candidates
             result.short = sorted({*result.short, *rows.user[held_out][~enough].tolist()})
             if enough.all():
                 lists["candidates"] = _lists(

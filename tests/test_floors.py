@@ -6,7 +6,6 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
 
 import pytest
 
@@ -29,41 +28,24 @@ HOMES = {
     "mlflow": ("tracking",),
     "torch": ("kernels", "models", "evaluation", "training", "serving", "final", "search.tuning"),
 }
-DEFERRED_HOMES = {"torch": ("data.negatives",)}
-"""Modules that may import a library within a function or for type checking alone."""
 
 MAX_LINES = 320
 
 
-class Import(NamedTuple):
-    name: str
-    deferred: bool
+def imports_of(source: str) -> Iterator[str]:
+    """Yield every name that a module imports, `from recsys import x` as `recsys.x`.
 
-
-def imports_of(source: str) -> Iterator[Import]:
-    """Every name that a module imports, `from recsys import x` as `recsys.x`; relative ones begin with a dot."""
-    tree = ast.parse(source)
-    deferred = {
-        inner
-        for node in ast.walk(tree)
-        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
-        or (
-            isinstance(node, ast.If)
-            and ast.unparse(node.test) in ("TYPE_CHECKING", "typing.TYPE_CHECKING")
-        )
-        for inner in ast.walk(node)
-    }
-    for node in ast.walk(tree):
+    Imports within functions count too. Relative ones begin with a dot.
+    """
+    for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Import):
-            yield from (Import(alias.name, node in deferred) for alias in node.names)
+            yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
             origin = "." * node.level + (node.module or "")
-            names = (
-                [f"{origin}.{alias.name}" for alias in node.names]
-                if origin.partition(".")[0] == "recsys"
-                else [origin]
-            )
-            yield from (Import(name, node in deferred) for name in names)
+            if origin.partition(".")[0] == "recsys":
+                yield from (f"{origin}.{alias.name}" for alias in node.names)
+            else:
+                yield origin
 
 
 def arrows() -> dict[str, set[str]]:
@@ -97,15 +79,15 @@ def reached(package: str, graph: dict[str, set[str]]) -> set[str]:
 def violations(module: str, source: str) -> list[str]:
     """Return the imports of a module that the drawing or the homes of the libraries forbid."""
     if module == "recsys":
-        return [f"recsys imports {name}" for name, _ in imports_of(source)]
+        return [f"recsys imports {name}" for name in imports_of(source)]
     found = []
-    for name, deferred in imports_of(source):
+    for name in imports_of(source):
         library = name.partition(".")[0]
         if name.startswith("."):
             found.append(f"{module} imports {name}, which is relative")
         elif library == "recsys" and not may_import(package_of(module), package_of(name)):
             found.append(f"{module} imports {name}")
-        elif library in HOMES and not lives_in(library, module.removeprefix("recsys."), deferred):
+        elif library in HOMES and not lives_in(library, module.removeprefix("recsys.")):
             found.append(f"{module} imports {library}")
     return found
 
@@ -114,9 +96,8 @@ def may_import(importer: str, imported: str) -> bool:
     return importer in PACKAGES and imported in {importer, *reached(importer, arrows())}
 
 
-def lives_in(library: str, module: str, deferred: bool) -> bool:
-    homes = HOMES[library] + (DEFERRED_HOMES.get(library, ()) if deferred else ())
-    return any(module == home or module.startswith(f"{home}.") for home in homes)
+def lives_in(library: str, module: str) -> bool:
+    return any(module == home or module.startswith(f"{home}.") for home in HOMES[library])
 
 
 @pytest.mark.parametrize("module", MODULES)
@@ -148,7 +129,7 @@ def test_each_package_of_the_drawing_exists_and_is_on_no_circle() -> None:
 def test_each_arrow_is_an_import_that_no_other_arrows_imply() -> None:
     imported: dict[str, set[str]] = {package: set() for package in PACKAGES}
     for module, source in MODULES.items() - {("recsys", MODULES["recsys"])}:
-        names = [name for name, _ in imports_of(source) if name.startswith("recsys.")]
+        names = [name for name in imports_of(source) if name.startswith("recsys.")]
         imported[package_of(module)] |= {package_of(name) for name in names} - {package_of(module)}
     needed = {
         package: {to for to in found if not any(to in reached(other, imported) for other in found)}
@@ -214,11 +195,7 @@ def test_a_violation_is_found(module: str, source: str, expected: list[str]) -> 
             "from recsys import command_line\ndef f():\n    from recsys.search import session",
         ),
         ("recsys.data.preprocessing.pipeline", "def f():\n    import ray"),
-        (
-            "recsys.data.negatives",
-            "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    import torch",
-        ),
-        ("recsys.data.negatives", "class A:\n    def f(self):\n        import torch"),
+        ("recsys.training.negatives", "class A:\n    def f(self):\n        import torch"),
         ("recsys.search.space.space", "import optuna, ray"),
         ("recsys.tracking.runs", "import mlflow, rayon"),
     ],

@@ -9,7 +9,8 @@ import pytest
 
 from recsys.config.sections import DataConfig
 from recsys.data.preprocessing.scan import merge, summarise
-from recsys.data.readers.dispatch import describe_blanks, list_fragments
+from recsys.data.readers.formats import list_fragments
+from recsys.data.readers.ids import describe_blanks
 from recsys.data.sources.layouts import find_source
 from tests.data.conftest import Prepare
 
@@ -60,7 +61,7 @@ def test_padding_is_left_out(tmp_path: Path, form: str, columns: list[str]) -> N
     users, items, notes = of_text(tmp_path, form, [("a", 97), ("bc", 100), (UNBROKEN, 7)])
     assert (users, items) == (["a", "bc", UNBROKEN], [7, 97, 100])
     expected = [
-        f"blanks around {column} in data.csv fill up the column and are no part of the ids"
+        f"blanks around {column} in data.csv are padding and not part of the ids"
         for column in columns
     ]
     assert notes == [*expected, f"blanks are part of user ids, as in {UNBROKEN!r}"]
@@ -109,5 +110,5 @@ def test_the_manifest_keeps_the_notes(prepared: Prepare, tmp_path: Path) -> None
     (tmp_path / "data.csv").write_text("user,item,time\n" + "\n".join(rows) + "\n")
     assert prepared(tmp_path / "data.csv").manifest.notes == [
         "times are numbers of no known unit, 0 to 3",
-        "blanks around item in data.csv fill up the column and are no part of the ids",
+        "blanks around item in data.csv are padding and not part of the ids",
     ]

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from recsys.config.sections import DataConfig
-from recsys.data.readers.dispatch import list_fragments, read
+from recsys.data.readers.formats import list_fragments, read
 from recsys.data.sources.layouts import find_source
 from recsys.errors import InputError
 from tests.data.conftest import Prepare
@@ -87,7 +87,7 @@ TEXTS = {
     "double colons": (
         "1::2::5::9\n1::3::x::9\n",
         "data.csv, row 2, column rating: must be a number, but got 'x'. "
-        "Correct or remove the row, or say with data.columns which column is which.",
+        "Correct or remove the row, or set the columns with data.columns.",
     ),
     "one user": ("user,item,timestamp\n1,1,1\n1,2,2\n", "must hold at least 2 users, but got 1."),
     "no positive": (
@@ -354,7 +354,7 @@ def test_parquet_without_a_row_group(prepared: Prepare, tmp_path: Path) -> None:
 def test_parquet_rows_count_over_row_groups(
     prepared: Prepare, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("recsys.data.readers.parquet.PIECE_ROWS", 100)
+    monkeypatch.setattr("recsys.data.readers.parquet.FRAGMENT_ROWS", 100)
     rating = np.full(1000, 5.0)
     rating[777] = np.inf
     table = pa.table({"user": np.arange(1000), "item": np.arange(1000), "rating": rating})

@@ -13,7 +13,7 @@ import pytest
 
 from recsys.config.sections import DataConfig
 from recsys.data.processed import Processed, all_pairs, item_ids, item_titles, load, user_ids
-from recsys.data.readers.dispatch import list_fragments, read
+from recsys.data.readers.formats import list_fragments, read
 from recsys.data.sources.layouts import find_source
 from recsys.data.splits import HeldOutSplit
 from tests.data.conftest import Prepare

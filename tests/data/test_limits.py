@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from recsys.config.sections import DataConfig
-from recsys.data.readers.dispatch import list_fragments, read
+from recsys.data.readers.formats import list_fragments, read
 from recsys.data.readers.titles import MAX_TITLE_LENGTH, read_titles
 from recsys.data.sources.catalog import find_embedded
 from recsys.data.sources.files import DataFile

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 
 from recsys.config.sections import ColumnsConfig, DataConfig
 from recsys.data.preprocessing.scan import merge, summarise
-from recsys.data.readers.dispatch import list_fragments, read
+from recsys.data.readers.formats import list_fragments, read
 from recsys.data.readers.fragments import Batch
 from recsys.data.readers.titles import read_titles
 from recsys.data.sources.layouts import find_source

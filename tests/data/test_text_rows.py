@@ -13,7 +13,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from recsys.config.sections import DataConfig
-from recsys.data.readers.dispatch import list_fragments, read
+from recsys.data.readers.formats import list_fragments, read
 from recsys.data.readers.titles import read_titles
 from recsys.data.sources.files import DataFile
 from recsys.data.sources.layouts import find_source
@@ -213,7 +213,7 @@ def test_a_stray_quote_costs_no_more_than_none(tmp_path: Path) -> None:
     code = (
         "from recsys.config.sections import DataConfig\n"
         "from recsys.data.sources.layouts import find_source\n"
-        "from recsys.data.readers.dispatch import list_fragments, read\n"
+        "from recsys.data.readers.formats import list_fragments, read\n"
         f"fragments = list_fragments(find_source(DataConfig(source={str(path)!r})), None)\n"
         "print(sum(len(batch.order) for fragment in fragments for batch in read(fragment, None)))\n"
     )

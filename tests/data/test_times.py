@@ -22,7 +22,7 @@ from recsys.data.preprocessing.scan import merge, summarise
 from recsys.data.preprocessing.split_strategies import leave_one_out
 from recsys.data.preprocessing.stages import encode
 from recsys.data.processed import load
-from recsys.data.readers.dispatch import list_fragments
+from recsys.data.readers.formats import list_fragments
 from recsys.data.readers.times import Times, find_form, from_floats, from_integers, parse_times
 from recsys.data.sources.files import DataFile
 from recsys.data.sources.layouts import find_source

@@ -36,8 +36,9 @@ from recsys.data.processed import (
     uses_candidates,
 )
 from recsys.data.readers.columns import wants_titles
-from recsys.data.readers.dispatch import describe_blanks, list_fragments
+from recsys.data.readers.formats import list_fragments
 from recsys.data.readers.fragments import Fragment
+from recsys.data.readers.ids import describe_blanks
 from recsys.data.readers.titles import read_titles
 from recsys.data.sources.layouts import Source, find_source
 from recsys.data.splits import TRAIN
@@ -189,7 +190,7 @@ def _make(
     _write_ids(users, items, titles, target)
     counts = {name: result.counts[name] for name in _COUNTS}
     notes = [*([describe_times(spans)] if spans else []), *describe_blanks(fragments, users, items)]
-    if any("name" in fragment.roles for fragment in fragments) and not from_names:
+    if any("name" in fragment.columns for fragment in fragments) and not from_names:
         notes.append(
             "the column name may be the users' and gives no titles; data.columns.title=name takes them from it"
         )

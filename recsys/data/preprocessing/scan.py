@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 from recsys.data.preprocessing.clock import Span, span_of
 from recsys.data.preprocessing.item_titles import Names, first_titles
 from recsys.data.readers.candidates import POSITION_BITS
-from recsys.data.readers.dispatch import read
+from recsys.data.readers.formats import read
 from recsys.data.readers.fragments import CANDIDATES, Fragment
 from recsys.data.sources.files import DataFile
 from recsys.errors import InputError
@@ -68,7 +68,7 @@ def summarise(fragment: Fragment, threshold: float | None) -> Summary:
                 user, item = (
                     column.dictionary.take(column.indices) for column in (batch.user, batch.item)
                 )
-                if "name" in fragment.roles:
+                if "name" in fragment.columns:
                     summary.item_names.add(item, batch.title)
                     summary.user_names.add(user, batch.title)
                 else:

@@ -28,7 +28,7 @@ from recsys.data.preprocessing.buckets import (
 from recsys.data.preprocessing.clock import Clock
 from recsys.data.preprocessing.scan import codes_of
 from recsys.data.preprocessing.split_strategies import temporal_cut
-from recsys.data.readers.dispatch import read
+from recsys.data.readers.formats import read
 from recsys.data.readers.fragments import Fragment
 from recsys.errors import InputError
 

@@ -1,1 +1,1 @@
-"""Readers: rows of text and Parquet files, in one form for all formats."""
+"""Readers of text and Parquet files, which yield batches of rows of one form."""

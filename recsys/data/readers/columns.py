@@ -1,133 +1,75 @@
-"""Which column of a file holds what.
+"""Recognition of columns: the role of each column of a file.
 
-Used by the readers: columns are named or numbered by `data.columns`, recognised from usual header names, or, in a file without
-a header, taken by position.
+`data.columns` names or numbers columns; the others are recognised by usual header names or, in a
+file without a header, by position.
 """
 
 import re
 from collections.abc import Sequence
+from typing import NamedTuple
 
 from recsys.config.sections import ColumnsConfig
 from recsys.errors import InputError
 
 KNOWN_NAMES = {
-    "user": (
-        *(
-            "userid",
-            "user",
-            "uid",
-            "useridx",
-            "userno",
-            "customerid",
-            "customer",
-            "reviewerid",
-            "reviewer",
-        ),
-        *("visitorid", "visitor", "memberid", "member", "profileid", "accountid", "username"),
-    ),
-    "item": (
-        *(
-            "itemid",
-            "item",
-            "iid",
-            "itemidx",
-            "movieid",
-            "movie",
-            "productid",
-            "product",
-            "asin",
-            "parentasin",
-            "bookid",
-            "isbn",
-        ),
-        *(
-            "book",
-            "trackid",
-            "track",
-            "songid",
-            "song",
-            "artistid",
-            "artist",
-            "businessid",
-            "business",
-            "gameid",
-            "game",
-        ),
-        *("articleid", "article", "newsid", "videoid", "video", "animeid", "contentid", "sku"),
-    ),
-    "rating": (
-        "rating",
-        "ratings",
-        "score",
-        "stars",
-        "star",
-        "overall",
-        "userrating",
-        "bookrating",
-    ),
-    "timestamp": (
-        *(
-            "timestamp",
-            "unixreviewtime",
-            "unixtime",
-            "time",
-            "ts",
-            "datetime",
-            "date",
-            "eventtime",
-            "ratedat",
-            "createdat",
-        ),
-        *("reviewtime", "reviewdate"),
-    ),
-    "title": (
-        *(
-            "title",
-            "itemtitle",
-            "movietitle",
-            "producttitle",
-            "booktitle",
-            "songtitle",
-            "tracktitle",
-            "gametitle",
-            "videotitle",
-        ),
-        *(
-            "articletitle",
-            "newstitle",
-            "itemname",
-            "moviename",
-            "productname",
-            "bookname",
-            "songname",
-            "trackname",
-            "gamename",
-        ),
-    ),
-    "name": ("name",),
-}
-"""Header names by role, compared in lower case without separators; the earlier in a list wins.
+    "user": [
+        "userid", "user", "uid", "useridx", "userno", "customerid", "customer", "reviewerid",
+        "reviewer", "visitorid", "visitor", "memberid", "member", "profileid", "accountid",
+        "username",
+    ],
+    "item": [
+        "itemid", "item", "iid", "itemidx", "movieid", "movie", "productid", "product", "asin",
+        "parentasin", "bookid", "isbn", "book", "trackid", "track", "songid", "song", "artistid",
+        "artist", "businessid", "business", "gameid", "game", "articleid", "article", "newsid",
+        "videoid", "video", "animeid", "contentid", "sku",
+    ],
+    "rating": [
+        "rating", "ratings", "score", "stars", "star", "overall", "userrating", "bookrating",
+    ],
+    "timestamp": [
+        "timestamp", "unixreviewtime", "unixtime", "time", "ts", "datetime", "date", "eventtime",
+        "ratedat", "createdat", "reviewtime", "reviewdate",
+    ],
+    "title": [
+        "title", "itemtitle", "movietitle", "producttitle", "booktitle", "songtitle", "tracktitle",
+        "gametitle", "videotitle", "articletitle", "newstitle", "itemname", "moviename",
+        "productname", "bookname", "songname", "trackname", "gamename",
+    ],
+    "name": ["name"],
+}  # fmt: skip
+"""Header names by role, in lower case without separators; an earlier name wins.
 
-A `name` can be the item's, and then is its title, or the user's: its values decide.
+A column `name` may hold the names of items, which are titles, or of users: its values decide.
 """
 
 ROLES = ("user", "item", "rating", "timestamp")
+
+TITLE_ROLES = ("title", "name")
+"""Roles of a column that holds titles, or may hold them."""
+
 NO_TITLES = "none"
 """Value of `data.columns.title` that turns titles off."""
 
 
-def plain(name: str) -> str:
-    """A header name as it is compared: `User_ID` becomes `userid`."""
+class Column(NamedTuple):
+    """A column of a file. `name`: its header, or its role in a file without a header."""
+
+    position: int
+    name: str
+
+
+def normalise(name: str) -> str:
+    """Return a header name as it is compared: `User_ID` becomes `userid`."""
     return re.sub(r"[^a-z0-9]", "", name.lower())
 
 
-def names_columns(fields: Sequence[str]) -> bool:
-    """Whether a line names a user or an item column, and so is a header."""
-    return any(plain(field) in KNOWN_NAMES["user"] + KNOWN_NAMES["item"] for field in fields)
+def is_header(fields: Sequence[str]) -> bool:
+    """Return whether a row names a user or an item column."""
+    return any(normalise(field) in KNOWN_NAMES["user"] + KNOWN_NAMES["item"] for field in fields)
 
 
 def chosen_columns(columns: ColumnsConfig | None) -> dict[str, str | int]:
-    """The roles that `data.columns` gives a column."""
+    """Return the columns that `data.columns` sets, by role."""
     if columns is None:
         return {}
     values = {role: getattr(columns, role) for role in (*ROLES, "title")}
@@ -139,27 +81,28 @@ def chosen_columns(columns: ColumnsConfig | None) -> dict[str, str | int]:
 
 
 def wants_titles(columns: ColumnsConfig | None) -> bool:
-    """Whether items get titles where there are any."""
+    """Return whether items get titles if the data have them."""
     return columns is None or columns.title != NO_TITLES
 
 
 def columns_by_name(
     names: Sequence[str], columns: ColumnsConfig | None, place: str
-) -> dict[str, int]:
-    """Position of each role's column among the header's `names`; roles that the file lacks are left out.
+) -> dict[str, Column]:
+    """Return the columns of a file by role, from its header. Roles that the file lacks are absent.
 
     Raises:
-        InputError: if a column that `data.columns` sets is not there, or no user or item column is found.
+        InputError: if a column that `data.columns` sets does not exist, or if no user or item
+            column is found.
     """
     found = {
         role: _chosen_position(role, value, names, place)
         for role, value in chosen_columns(columns).items()
     }
-    known = [plain(name) for name in names]
+    normalised = [normalise(name) for name in names]
     for role, usual in KNOWN_NAMES.items():
-        if role in ("title", "name") and ("title" in found or not wants_titles(columns)):
+        if role in TITLE_ROLES and ("title" in found or not wants_titles(columns)):
             continue
-        position = next((known.index(name) for name in usual if name in known), None)
+        position = next((normalised.index(name) for name in usual if name in normalised), None)
         if role not in found and position is not None and position not in found.values():
             found[role] = position
     for role in ("user", "item"):
@@ -170,16 +113,19 @@ def columns_by_name(
                 found=f"the columns are {', '.join(names)}",
                 remedy=f"Name it with data.columns.{role}.",
             )
-    return found
+    return {role: Column(position, names[position]) for role, position in found.items()}
 
 
 def columns_by_position(
     n_columns: int, columns: ColumnsConfig | None, place: str
-) -> dict[str, int]:
-    """Position of each role's column in a file without a header: user, item, rating, timestamp unless `data.columns` differs.
+) -> dict[str, Column]:
+    """Return the columns of a file without a header, by role.
+
+    They are user, item, rating and timestamp in this order, unless `data.columns` differs.
 
     Raises:
-        InputError: if there are fewer than two columns, or a position of `data.columns` is not there.
+        InputError: if there are fewer than two columns, or if a position that `data.columns` sets
+            does not exist.
     """
     names = [str(position) for position in range(n_columns)]
     found = {
@@ -196,7 +142,7 @@ def columns_by_position(
             found=f"has {n_columns} column{'s' * (n_columns != 1)}",
             remedy="Set data.columns, or separate the columns by comma, tab, semicolon, | or ::.",
         )
-    return found
+    return {role: Column(position, role) for role, position in found.items()}
 
 
 def _chosen_position(role: str, value: str | int, names: Sequence[str], place: str) -> int:

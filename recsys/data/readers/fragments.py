@@ -1,60 +1,82 @@
-"""What the readers take and give: pieces of files, and batches of rows in one form for all formats."""
+"""Fragments of files, which tasks read independently, and the batches of rows read from them."""
 
-from collections.abc import Collection
 from dataclasses import dataclass
-from typing import Literal
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.compute as pc
 
-from recsys.data.readers.text_format import TextFormat
+from recsys.data.readers.columns import Column
+from recsys.data.readers.text_dialect import Dialect
 from recsys.data.readers.times import Times
 from recsys.data.sources.files import DataFile
+
+PARTS = ("train", "validation", "test")
+"""The parts by their code in the `part` column."""
 
 CANDIDATES = 3
 """Code of a row that names a candidate, in the place of a part's."""
 
-TITLES = ("title", "name")
-"""Roles of a column that can hold titles: surely, and where its values are the items'."""
-
 ORDER_BITS = 40
-"""Bits of an order that count rows inside a fragment; those above hold the fragment."""
+"""Bits of `Batch.order` that count rows within a fragment; the bits above hold its index."""
+
+
+class Range(NamedTuple):
+    """Range of a file that one task reads, in a unit that its format chooses.
+
+    `stop`: None for the end of the file. `first_row`: the row number at `start`, from 1, for error
+    messages; a format that cannot know it without reading the rows before gives any number.
+    """
+
+    start: int
+    stop: int | None
+    first_row: int
+
+
+@dataclass(frozen=True)
+class FileStructure:
+    """Columns of a file by role, and the ranges that tasks read, in file order.
+
+    `dialect`: of a text file, None for other formats.
+    """
+
+    columns: dict[str, Column]
+    ranges: list[Range]
+    dialect: Dialect | None = None
 
 
 @dataclass(frozen=True)
 class Fragment:
-    """A piece of a file that one task reads: bytes [start, stop) of text, or row groups [start, stop) of Parquet.
+    """A range of a file that one task reads.
 
-    `index`: place among all fragments. `part`: code of the part that its rows belong to. `first_row`: number of the first row,
-    from 1, where that is known without reading what lies before. `columns`: position by role, for Parquet.
+    `format`: a name in `FORMATS`; None for the candidates of the NCF layout. `index`: position
+    among all fragments of the source. `part`: code of the part that the rows belong to.
     """
 
     file: DataFile
-    kind: Literal["text", "parquet", "candidates"]
+    format: str | None
     index: int
     part: int
-    start: int
-    stop: int | None
-    first_row: int
-    text: TextFormat | None = None
-    columns: dict[str, int] | None = None
+    range: Range
+    columns: dict[str, Column]
+    dialect: Dialect | None = None
 
     @property
-    def roles(self) -> Collection[str]:
-        """What the columns that are read hold, by their roles."""
-        return self.text.columns if self.text is not None else self.columns or ()
+    def first_order(self) -> int:
+        """The `order` of the first row."""
+        return self.index << ORDER_BITS
 
 
 @dataclass(frozen=True)
 class Batch:
     """Rows of a fragment in file order.
 
-    `user`, `item` (n,): dictionary arrays of int32 indices over int64 or string ids. `positive` (n,) bool. `rating_max`: largest
-    rating of the batch, None without ratings. `time` (n,): None where the file has none. `order` (n,) int64: place in the whole
-    source; in a candidate file `row << 16 | position`, position 0 being the held-out item.
-    `title` (n,): string array, None where the file has no titles.
+    `user`, `item` (n,): dictionary arrays of int32 indices into int64 or string ids.
+    `positive` (n,) bool. `rating_max`: the largest rating of the batch, None without ratings.
+    `time` (n,): None if the file has no times. `order` (n,) int64: increases through the whole
+    source; in a candidate file it is `row << 16 | position`, and the held-out item has position 0.
+    `title` (n,): string array, None if the file has no titles.
     """
 
     user: pa.DictionaryArray
@@ -64,29 +86,3 @@ class Batch:
     time: Times | None
     order: npt.NDArray[np.int64]
     title: pa.Array | None = None
-
-
-def first_order(fragment: Fragment) -> int:
-    """The order of a fragment's first row."""
-    return fragment.index << ORDER_BITS
-
-
-def as_ids(values: pa.Array) -> pa.Array:
-    """Ids as int64 where all of them are integers in plain decimal form, as text otherwise.
-
-    Text is exact: '007' and '7' stay two ids, and so do 'x' and 'x '.
-    """
-    if pa.types.is_integer(values.type) and values.type != pa.uint64():
-        return pc.cast(values, pa.int64())
-    text = pc.cast(values, pa.string())
-    if not pc.all(pc.match_substring_regex(text, r"^(0|-?[1-9][0-9]{0,18})$"), min_count=0).as_py():
-        return text
-    try:
-        return pc.cast(text, pa.int64())
-    except pa.ArrowInvalid:  # beyond 64 bits
-        return text
-
-
-def with_ids(column: pa.DictionaryArray) -> pa.DictionaryArray:
-    """The column with its dictionary turned into ids."""
-    return pa.DictionaryArray.from_arrays(column.indices, as_ids(column.dictionary))

@@ -1,6 +1,7 @@
-"""Rows of text files as Python's `csv` cuts them: a quote opens a field only where the field starts, and a row may span lines.
+"""Rows of text files by the rules of Python's `csv`.
 
-Stands below the readers of text: bytes into chunks of whole rows, text into fields.
+A quote opens a field only at the field's start, and a quoted field may contain line ends. The
+readers of text use these functions to cut bytes into chunks of whole rows, and text into fields.
 """
 
 import csv
@@ -14,15 +15,15 @@ import numpy as np
 
 from recsys.errors import InputError
 
-# Rows are cut here in chunks of bytes: a field of any length in them is a field.
+# Rows have a limit of their own, below: csv must accept a field of any length.
 csv.field_size_limit(2**31 - 1)
 
 MAX_ROW_BYTES = 1 << 24
-"""Bytes that a row may always have; one of which more must be held in memory than this is refused."""
+"""Bytes that a row may have. A longer row is refused before more of it is held in memory."""
 
 
 def too_long(place: str) -> InputError:
-    """The error of a row beyond the limit."""
+    """Return the error of a row longer than `MAX_ROW_BYTES`."""
     return InputError(
         place,
         f"rows must be at most {MAX_ROW_BYTES:,} bytes long",
@@ -32,10 +33,10 @@ def too_long(place: str) -> InputError:
 
 
 def read_line(stream: IO[bytes], label: str) -> bytes:
-    """The rest of a line that is a row.
+    """Return the rest of a line.
 
     Raises:
-        InputError: if it is too long.
+        InputError: if it is longer than `MAX_ROW_BYTES`.
     """
     line = stream.readline(MAX_ROW_BYTES + 1)
     if len(line) > MAX_ROW_BYTES:
@@ -46,12 +47,19 @@ def read_line(stream: IO[bytes], label: str) -> bytes:
 def read_chunks(
     stream: IO[bytes], n_bytes: int, quoting: str | None, label: str, first_line: int
 ) -> Iterator[tuple[bytes, int]]:
-    """Whole rows in chunks of about `n_bytes`, each chunk with the number of its first line; blank chunks are left out.
+    """Yield whole rows in chunks of about `n_bytes`, each with the number of its first line.
 
-    `quoting`: separator of a file whose fields may stand in quotes, None where a quote is a character like any other.
+    Blank chunks are left out.
+
+    Args:
+        stream: The text, from the start of a row.
+        n_bytes: Bytes to read at a time.
+        quoting: The separator if fields may be in quotes; None if a quote is an ordinary character.
+        label: The name of the file, for error messages.
+        first_line: The number of the stream's first line.
 
     Raises:
-        InputError: if the file ends within quotes, or a row is too long.
+        InputError: if the file ends within quotes, or a row is longer than `MAX_ROW_BYTES`.
     """
     line, rest = first_line, b""
     while data := stream.read(n_bytes):
@@ -75,31 +83,38 @@ def read_chunks(
 
 
 def read_rows(text: str, separator: str) -> Iterator[tuple[int, list[str]]]:
-    """The fields of each row that is not empty, with the number of lines before it; nothing is quoted where `::` separates."""
+    """Yield the fields of each row that is not empty, with the number of lines before it.
+
+    Quotes are ordinary characters if the separator is `::`.
+    """
     if separator == "::":
         yield from split_lines(text, separator)
         return
     rows = csv.reader(io.StringIO(text, newline=""), delimiter=separator)
-    start = 0
+    n_before = 0
     for fields in rows:
         if fields:
-            yield start, fields
-        start = rows.line_num
+            yield n_before, fields
+        n_before = rows.line_num
 
 
 def split_lines(text: str, separator: str) -> Iterator[tuple[int, list[str]]]:
-    """The fields of each line that is not empty, with the number of lines before it; a quote is a character like any other."""
+    """Yield the fields of each line that is not empty, with the number of lines before it.
+
+    Quotes are ordinary characters.
+    """
     lines = (line.rstrip("\r\n") for line in io.StringIO(text, newline=""))
     return ((n, line.split(separator)) for n, line in enumerate(lines) if line)
 
 
 def _last_row_end(data: bytes, quoting: str | None) -> int:
-    """Bytes up to and with the last row that ends in the data, which start with a row."""
+    """Return the end of the last whole row in data that starts with a row."""
     if quoting is None or b'"' not in data:
         return data.rfind(b"\n") + 1
     text = np.frombuffer(data, np.uint8)
     quotes = np.flatnonzero(text == ord('"'))
-    # Where every other quote starts a field, or doubles the one before it, quotes open and close by turns.
+    # If each quote at an even position starts a field, or follows another quote (a doubled one),
+    # then quotes open and close by turns. A line end after an even number of quotes ends a row.
     opening = quotes[::2]
     regular = np.isin(text[opening - 1], list(b'\r\n"' + quoting.encode())) | (opening == 0)
     if not regular.all():
@@ -112,7 +127,10 @@ def _last_row_end(data: bytes, quoting: str | None) -> int:
 
 @cache
 def _rows_pattern(separator: str) -> re.Pattern[bytes]:
-    """Whole rows, as many as there are; after a closing quote a field goes on as if it had none."""
+    """Return the pattern of as many whole rows as possible.
+
+    Text after a closing quote belongs to the field, as it does for `csv`.
+    """
     s = re.escape(separator.encode())
     field = rb'(?:"[^"]*+(?:""[^"]*+)*+"[^%b\r\n]*+|[^"%b\r\n][^%b\r\n]*+)?' % (s, s, s)
     return re.compile(rb'(?:[^"\n]*+\n|(?:%b%b)*+%b(?:\r\n?|\n))*+' % (field, s, field))

@@ -1,6 +1,6 @@
-"""Times as the readers give them: exact, whatever form a file holds them in.
+"""Exact times, parsed from each form in which files hold them.
 
-`clock` turns them into the integers that are compared from then on.
+`preprocessing.clock` turns them into integers, which are compared from then on.
 """
 
 import math
@@ -15,23 +15,22 @@ import pyarrow.compute as pc
 
 Form = Literal["number", "date", "zoned date"]
 FORMS: tuple[Form, ...] = ("number", "date", "zoned date")
-"""How a text can hold a time: as a number, or as an ISO date, without or with a time zone."""
+"""Forms of a time in text: a number, or an ISO date without or with a time zone."""
 
 _PER_SECOND = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
 _WHOLE = r"^-?\d+(\.0*)?$"
 _DATE = r"^(?P<date>[^.]*)(?:\.(?P<digits>\d{1,9}))?(?P<zone>[^.\d][^.]*)?$"
-
-
 _NUMBER = re.compile(r"\s*-?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?\s*", re.ASCII)
 _LIMIT = 2.0**63
 
 
 @dataclass(frozen=True)
 class Times:
-    """Times of rows, as exact as the file has them.
+    """Times of rows, as exact as in the file.
 
-    `whole` (n,) int64: the number without its fraction; of a date the seconds since 1970. `fraction` (n,) float64: the fraction
-    of the number, of its sign; of a date nanoseconds, never negative. None where all times are whole.
+    `whole` (n,) int64: numbers without their fractions; for dates, seconds since 1970.
+    `fraction` (n,) float64: fractions of the numbers, with their signs; for dates, nanoseconds,
+    never negative. None if all times are whole.
     """
 
     is_date: bool
@@ -40,30 +39,28 @@ class Times:
 
 
 def is_number(text: str) -> bool:
-    """Whether the text is a finite decimal number."""
+    """Return whether a text is a finite decimal number."""
     return _NUMBER.fullmatch(text) is not None and math.isfinite(float(text))
 
 
 def find_form(text: str) -> Form | None:
-    """The form of a time, None where the text is none."""
+    """Return the form of a time, None if the text is not a time."""
     return next((form for form in FORMS if is_time(text, form)), None)
 
 
 def is_time(text: str, form: Form) -> bool:
-    """Whether the text is a time of this form."""
+    """Return whether a text is a time of this form."""
     if form == "number" and is_number(text) and abs(float(text)) < _LIMIT:
         return True
     return parse_times(pa.array([text]), form) is not None
 
 
 def parse_times(texts: pa.Array, form: Form) -> Times | None:
-    """The times in texts without nulls, None where one of them is no time of this form."""
+    """Return the times in texts (n,) without nulls, None if one is not a time of this form."""
     texts = pc.utf8_trim_whitespace(texts)
-    return (
-        _parse_numbers(texts)
-        if form == "number"
-        else _parse_dates(texts, "UTC" if form == "zoned date" else None)
-    )
+    if form == "number":
+        return _parse_numbers(texts)
+    return _parse_dates(texts, "UTC" if form == "zoned date" else None)
 
 
 def _parse_numbers(texts: pa.Array) -> Times | None:
@@ -73,7 +70,7 @@ def _parse_numbers(texts: pa.Array) -> Times | None:
             pc.replace_substring_regex(texts.filter(pa.array(is_whole)), r"\.0*$", ""), pa.int64()
         )
         times = from_floats(pc.cast(texts.filter(pa.array(~is_whole)), pa.float64()).to_numpy())
-    except pa.ArrowInvalid:  # no number, or beyond 64 bits
+    except pa.ArrowInvalid:  # not a number, or beyond 64 bits
         return None
     if times is None:
         return None
@@ -86,14 +83,14 @@ def _parse_numbers(texts: pa.Array) -> Times | None:
 def _parse_dates(texts: pa.Array, zone: str | None) -> Times | None:
     try:
         return from_timestamps(pc.cast(texts, pa.timestamp("ns", zone)))
-    except pa.ArrowInvalid:  # no date, or of a year that a count of nanoseconds does not reach
-        parts = pc.extract_regex(texts, _DATE)
-    if parts.null_count:
+    except pa.ArrowInvalid:  # not a date, or of a year that nanoseconds of 64 bits do not reach
+        matches = pc.extract_regex(texts, _DATE)
+    if matches.null_count:
         return None
-    date, digits, offset = (pc.struct_field(parts, name) for name in ("date", "digits", "zone"))
-    if not pc.all(
-        pc.or_(pc.equal(digits, ""), pc.match_substring_regex(date, r":\d\d:\d\d$")), min_count=0
-    ).as_py():
+    date, digits, offset = (pc.struct_field(matches, name) for name in ("date", "digits", "zone"))
+    # Digits of a second may only follow a second.
+    has_seconds = pc.match_substring_regex(date, r":\d\d:\d\d$")
+    if not pc.all(pc.or_(pc.equal(digits, ""), has_seconds), min_count=0).as_py():
         return None
     try:
         seconds = from_timestamps(
@@ -109,7 +106,7 @@ def _parse_dates(texts: pa.Array, zone: str | None) -> Times | None:
 
 
 def from_integers(numbers: pa.Array) -> Times | None:
-    """The times in an array of integers without nulls, None where one is beyond 64 bits with a sign."""
+    """Return the times in integers (n,) without nulls, None if one exceeds signed 64 bits."""
     try:
         return Times(is_date=False, whole=pc.cast(numbers, pa.int64()).to_numpy())
     except pa.ArrowInvalid:
@@ -117,7 +114,7 @@ def from_integers(numbers: pa.Array) -> Times | None:
 
 
 def from_floats(numbers: npt.NDArray[np.float64]) -> Times | None:
-    """The times in numbers (n,), None where one is not finite or beyond 64 bits."""
+    """Return the times in floats (n,), None if one is not finite or exceeds 64 bits."""
     if not (np.abs(numbers) < _LIMIT).all():
         return None
     fraction, whole = np.modf(numbers)
@@ -127,7 +124,7 @@ def from_floats(numbers: npt.NDArray[np.float64]) -> Times | None:
 
 
 def from_timestamps(values: pa.Array) -> Times:
-    """The times in an array of timestamps or dates without nulls."""
+    """Return the times in Arrow timestamps or dates (n,) without nulls."""
     if pa.types.is_date(values.type):
         values = pc.cast(values, pa.timestamp("s" if pa.types.is_date32(values.type) else "ms"))
     per_second = _PER_SECOND[values.type.unit]
@@ -140,12 +137,15 @@ def from_timestamps(values: pa.Array) -> Times:
 
 
 def from_int96(nanoseconds: pa.Array, microseconds: pa.Array) -> Times:
-    """The times in a column of INT96, read in both units: 64 bits of nanoseconds reach 1677 to 2262, and wrap around beyond."""
+    """Return the times in a column of INT96 (n,), read in both units.
+
+    64 bits of nanoseconds reach from 1677 to 2262 and overflow beyond.
+    """
     in_ns, in_us = (
         pc.cast(values, pa.int64()).to_numpy() for values in (nanoseconds, microseconds)
     )
     whole, rest = np.divmod(in_us, 10**6)
-    # The difference is below 1,000, so that it is right whether or not the nanoseconds have wrapped around.
+    # The difference is below 1,000: it is right even if the nanoseconds have overflowed.
     return Times(
         is_date=True,
         whole=whole,

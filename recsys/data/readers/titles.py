@@ -1,19 +1,19 @@
-"""Titles of items from MovieLens' files of movies."""
+"""Reader of the titles of items in MovieLens' files of movies."""
 
 from collections.abc import Iterator
 
 import pyarrow as pa
 
 from recsys.data.plain_types import require_plain
-from recsys.data.readers.columns import KNOWN_NAMES, plain
-from recsys.data.readers.fragments import as_ids
+from recsys.data.readers.columns import KNOWN_NAMES, normalise
+from recsys.data.readers.ids import as_ids
 from recsys.data.readers.parquet import open_parquet
 from recsys.data.readers.text_rows import read_chunks, read_rows, split_lines
 from recsys.data.sources.files import DataFile, open_file
 from recsys.errors import InputError
 
 _LINE_FORMS = {"u.item": "|", "movies.dat": "::"}
-"""Separator of the files without a header: item id and title come first, in Latin-1."""
+"""Separators of the files without a header: item id and title come first, in Latin-1."""
 
 CHUNK_BYTES = 1 << 20
 """Text that is parsed at a time."""
@@ -22,17 +22,17 @@ MAX_TITLE_LENGTH = 1 << 17
 
 
 def read_titles(file: DataFile) -> pa.Table:
-    """Table of `item` (int64 or string ids) and `title`, each item once.
+    """Return a table of `item` (int64 or string ids) and `title`, each item once.
 
     Raises:
-        InputError: if the file is not in the form that its name promises, or a row or title is too long.
+        InputError: if the file has not the form that its name says, or a row or title is too long.
     """
     if file.name.endswith(".parquet"):
         return _from_parquet(file)
     rows = _rows(file)
     item, title = 0, 1
     if file.name not in _LINE_FORMS:
-        header = [plain(name) for name in next(rows, (0, []))[1]]
+        header = [normalise(name) for name in next(rows, (0, []))[1]]
         item, title = _position(header, "item", file), _position(header, "title", file)
     titles: dict[str, str] = {}
     for line, fields in rows:
@@ -54,7 +54,7 @@ def read_titles(file: DataFile) -> pa.Table:
 
 
 def _rows(file: DataFile) -> Iterator[tuple[int, list[str]]]:
-    """The fields of each row, with the number of its first line."""
+    """Yield the fields of each row, with the number of its first line."""
     separator = _LINE_FORMS.get(file.name)
     with open_file(file) as stream:
         for chunk, line in read_chunks(
@@ -74,14 +74,14 @@ def _rows(file: DataFile) -> Iterator[tuple[int, list[str]]]:
                 if separator is None
                 else split_lines(text, separator)
             )
-            yield from ((line + start, fields) for start, fields in rows)
+            yield from ((line + n_before, fields) for n_before, fields in rows)
 
 
 def _from_parquet(file: DataFile) -> pa.Table:
     with open_parquet(file) as parquet:
         names = parquet.schema_arrow.names
         item, title = (
-            names[_position([plain(name) for name in names], role, file)]
+            names[_position([normalise(name) for name in names], role, file)]
             for role in ("item", "title")
         )
         require_plain(parquet.schema_arrow, (item, title), file.label)
@@ -100,7 +100,7 @@ def _from_parquet(file: DataFile) -> pa.Table:
 
 
 def _position(names: list[str], role: str, file: DataFile) -> int:
-    for name in KNOWN_NAMES[role] + (KNOWN_NAMES["name"] if role == "title" else ()):
+    for name in KNOWN_NAMES[role] + (KNOWN_NAMES["name"] if role == "title" else []):
         if name in names:
             return names.index(name)
     raise InputError(

@@ -28,7 +28,7 @@ from recsys.console.streams import open_streams, output_apart, result_stream
 from recsys.console.verbosity import NORMAL, QUIET, VERBOSE, set_verbosity
 from recsys.errors import InputError
 from recsys.storage.credentials import hide_passwords_of, without_passwords
-from recsys.storage.s3 import as_shown, open_folder
+from recsys.storage.s3 import open_folder, restore_urls
 from recsys.storage.surroundings import refusal
 
 INTERRUPTED = 130
@@ -213,7 +213,7 @@ def print_result(
     No text of the data controls a terminal. JSON has the same values all the same, as it reads the escapes.
     """
     stream = result_stream()
-    told = escaped(as_shown(json.dumps(answer, ensure_ascii=False, allow_nan=not as_json)))
+    told = escaped(restore_urls(json.dumps(answer, ensure_ascii=False, allow_nan=not as_json)))
     try:
         if as_json:
             print(told, file=stream, flush=True)
@@ -229,12 +229,12 @@ def print_result(
 
 def dir_flag(folder: Path) -> str:
     """What a suggested command needs to find the same folder."""
-    return "" if folder == DEFAULT_FOLDER else f" --dir {shlex.quote(as_shown(str(folder)))}"
+    return "" if folder == DEFAULT_FOLDER else f" --dir {shlex.quote(restore_urls(str(folder)))}"
 
 
 def as_told(text: str) -> str:
     """The lines as they may be shown: no password in a URL, a folder in S3 by its URL, and nothing that controls a terminal."""
-    return escaped(without_passwords(as_shown(text)), keep="\n\t")
+    return escaped(without_passwords(restore_urls(text)), keep="\n\t")
 
 
 _CONTROLS = re.compile("[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")

@@ -39,7 +39,7 @@ def connect(config: Config) -> None:
     if address is None:
         require_temporary_folder()
     try:
-        _knock(address)
+        _ping(address)
         with _sigterm_kept():
             ray.init(
                 address=address,
@@ -98,7 +98,7 @@ def _sigterm_kept() -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
-def _knock(address: str | None) -> None:
+def _ping(address: str | None) -> None:
     """Open the cluster's port once: Ray itself tries a wrong address for minutes, then ends the process."""
     host, _, port = (address or "").removeprefix("ray://").rpartition(":")
     if port.isdigit():

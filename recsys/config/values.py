@@ -8,7 +8,7 @@ from typing import Annotated
 
 from pydantic import AfterValidator, BeforeValidator, Field, Strict
 
-from recsys.storage.credentials import keep_password
+from recsys.storage.credentials import strip_password
 from recsys.storage.databases import DATABASES, is_shared_database
 
 _UNIT_SECONDS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
@@ -43,7 +43,7 @@ def _require_shared_database(url: str) -> str:
     return url
 
 
-Url = Annotated[str, AfterValidator(keep_password)]
+Url = Annotated[str, AfterValidator(strip_password)]
 DatabaseUrl = Annotated[Url, AfterValidator(_require_shared_database)]
 Duration = Annotated[float, BeforeValidator(parse_duration), Field(gt=0)]
 Fraction = Annotated[float, Field(gt=0, lt=1)]

@@ -13,7 +13,7 @@ from recsys.config.files import config_yaml
 from recsys.config.schema import Config
 from recsys.final.choose import Choice
 from recsys.final.seeds import Trainings
-from recsys.storage.s3 import fetch, publish, url_of
+from recsys.storage.s3 import fetch, upload, url_of
 from recsys.tracking.runs import Tracking, trial_params
 from recsys.tracking.versions import version_tags
 
@@ -34,7 +34,7 @@ def append_test_scores(
     fetch(path)
     with path.open("a", encoding="utf-8") as file:
         file.write(json.dumps(entry) + "\n")
-    publish(path)
+    upload(path)
 
 
 def log_training(tracking: Tracking, choice: Choice, trainings: Trainings, model: Path) -> str:

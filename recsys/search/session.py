@@ -13,7 +13,7 @@ import ray
 from ray.tune import Callback
 
 from recsys.cluster.resources import Slots
-from recsys.cluster.visibility import require_seen_by_all
+from recsys.cluster.shared_paths import require_on_all_nodes
 from recsys.config.files import config_yaml, dump_yaml
 from recsys.config.schema import Config
 from recsys.data.processed import Processed, load, resolve
@@ -84,7 +84,7 @@ def make_plan(
         InputError: if no node can meet the request, or the study was started otherwise; if a node does not see the folder.
     """
     config = resolve(config, processed.manifest)
-    require_seen_by_all("--dir", folder.absolute())
+    require_on_all_nodes("--dir", folder.absolute())
     start = Start(
         processed.fingerprint, parts_of_epoch(processed.manifest.n_train), tuple(sorted(decided))
     )

@@ -30,7 +30,7 @@ from recsys.data.negatives import UserItemIndex
 from recsys.errors import InputError
 from recsys.models import Model, build_model
 from recsys.storage.files import readable, write_folder
-from recsys.storage.s3 import fetch_folder, names, publish_folder
+from recsys.storage.s3 import fetch_folder, list_folder, upload_folder
 from recsys.training.checkpoint import write_tensors
 
 FILES = ("model.safetensors", "config.yaml", "users.parquet", "items.parquet", "metrics.json")
@@ -72,7 +72,7 @@ def find(model: Path, folder: Path) -> Path:
         with readable(path):
             if path.is_dir():
                 return path
-    known = sorted(name for name in names(folder / "models") if not name.startswith("."))
+    known = sorted(name for name in list_folder(folder / "models") if not name.startswith("."))
     remedy = (
         f"Models here: {', '.join(known)}." if known else "Train one with `python -m recsys.train`."
     )
@@ -150,7 +150,7 @@ def save(folder: Path, saved: SavedModel) -> None:
         )
         pq.write_table(pa.table(users), partial / "users.parquet", write_page_checksum=True)
         pq.write_table(pa.table(items), partial / "items.parquet", write_page_checksum=True)
-    publish_folder(folder, last="metrics.json")
+    upload_folder(folder, last="metrics.json")
 
 
 def load(folder: Path) -> SavedModel:

@@ -27,7 +27,7 @@ _hidden: dict[str, str] = {}
 """Pattern of a text that this process must not show -> the text to show in its place."""
 
 
-def keep_password(url: str) -> str:
+def strip_password(url: str) -> str:
     """Return a URL without its password, which is kept for `with_password`; a path is returned as it is.
 
     Raises:

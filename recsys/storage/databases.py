@@ -20,7 +20,7 @@ def is_shared_database(url: str) -> bool:
     return bool(found) and scheme.partition("+")[0] in DATABASES
 
 
-def knock(url: str) -> None:
+def ping(url: str) -> None:
     """Open a database once: those who use it would try for minutes.
 
     Raises:
@@ -41,7 +41,7 @@ def knock(url: str) -> None:
         raise ConnectionError(str(error).splitlines()[0]) from None
 
 
-def require_whole(file: Path) -> None:
+def require_intact(file: Path) -> None:
     """Check that a file is a database of SQLite, and whole; a full or locked one raises what SQLite says of it.
 
     Raises:

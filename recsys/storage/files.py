@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from recsys.errors import InputError
-from recsys.storage.s3 import publish, remove_folder, url_of
+from recsys.storage.s3 import remove_folder, upload, url_of
 
 
 @contextmanager
@@ -33,7 +33,7 @@ def write_atomically(path: Path) -> Iterator[Path]:
         with temporary.open("rb") as file:
             os.fsync(file.fileno())  # a power cut may else keep the new name without the content
         temporary.replace(path)
-        publish(path)
+        upload(path)
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -50,7 +50,7 @@ def temporary_sibling(path: Path) -> Iterator[Path]:
         remove_folder(temporary)
 
 
-def move_folder(temporary: Path, path: Path) -> None:
+def replace_folder(temporary: Path, path: Path) -> None:
     """Rename a folder to `path`, in the place of a folder that stands there."""
     try:
         temporary.rename(path)
@@ -67,7 +67,7 @@ def write_folder(path: Path) -> Iterator[Path]:
     """Yield a temporary folder beside `path`; it takes the place of `path` when the block ends well."""
     with temporary_sibling(path) as temporary:
         yield temporary
-        move_folder(temporary, path)
+        replace_folder(temporary, path)
 
 
 @contextmanager
@@ -90,14 +90,14 @@ def readable(path: Path) -> Iterator[None]:
 
 
 @contextmanager
-def one_at_a_time(path: Path) -> Iterator[None]:
+def file_lock(path: Path) -> Iterator[None]:
     """Wait until no other process runs such a block for `path`; a process that dies in its own ends it."""
     with path.with_name(f".{path.name}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield
 
 
-def require_seen(folder: Path) -> None:
+def require_on_this_node(folder: Path) -> None:
     """Check that this node sees a folder that the driver has made. One in S3 is seen from everywhere.
 
     Raises:
@@ -137,7 +137,7 @@ _NO_ROOM = ("No space left on device", "Disk quota exceeded", "database or disk 
 """What says so where there is no error number: safetensors, and SQLite."""
 
 
-def no_room(error: BaseException) -> str | None:
+def disk_full_reason(error: BaseException) -> str | None:
     """What an error, or one that it came from, says of a disk that has no room left; None if it says nothing of the kind.
 
     The first cause is asked first: what came of it may repeat its words in the middle of others.

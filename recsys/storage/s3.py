@@ -3,7 +3,7 @@
 The ground floor, below `storage`. `--dir s3://bucket/prefix` becomes a folder of this process's own, such as
 `/tmp/recsys-x1y2/s3:/bucket/prefix`. A path below it tells its URL in any process and on any node, so that tasks and trials
 elsewhere use the same paths. What lies in S3 counts: it is fetched before it is read, and put there once it is written. Of any
-other path, which is a local one, there is nothing to fetch and nothing to publish.
+other path, which is a local one, there is nothing to fetch and nothing to upload.
 """
 
 import atexit
@@ -70,12 +70,12 @@ def url_of(path: Path) -> str | None:
     return None if key is None else f"s3://{key}"
 
 
-def as_shown(text: str) -> str:
+def restore_urls(text: str) -> str:
     """The text with the URLs in it that local copies stand for."""
     return _COPY.sub("s3://", text)
 
 
-def names(folder: Path) -> list[str]:
+def list_folder(folder: Path) -> list[str]:
     """The names of what lies in a folder, none where there is no folder."""
     if (key := _key(folder)) is None:
         return [entry.name for entry in folder.iterdir()] if folder.is_dir() else []
@@ -100,8 +100,8 @@ def fetch(path: Path) -> None:
         partial.unlink(missing_ok=True)
 
 
-def fetch_folder(folder: Path, leave_out: Collection[str] = ()) -> None:
-    """Bring a folder here from S3, but for what lies in it under the names `leave_out`; what S3 has not goes from here."""
+def fetch_folder(folder: Path, exclude: Collection[str] = ()) -> None:
+    """Bring a folder here from S3, but for what lies in it under the names `exclude`; what S3 has not goes from here."""
     if (key := _key(folder)) is None:
         return
     there = {
@@ -110,29 +110,29 @@ def fetch_folder(folder: Path, leave_out: Collection[str] = ()) -> None:
     here = {str(path.relative_to(folder)) for path in folder.rglob("[!.]*") if path.is_file()}
     for name in here - there:
         (folder / name).unlink(missing_ok=True)
-    wanted = [folder / name for name in sorted(there) if name.partition("/")[0] not in leave_out]
+    wanted = [folder / name for name in sorted(there) if name.partition("/")[0] not in exclude]
     with ThreadPoolExecutor(_AT_A_TIME) as transfers:
         list(transfers.map(fetch, wanted))
 
 
-def publish(path: Path, content: Path | None = None) -> None:
+def upload(path: Path, content: Path | None = None) -> None:
     """Put a file into S3, whole, in the place of one that is there: its own content, or that of another file."""
     if (key := _key(path)) is not None:
         _copy(key, content or path, arriving=False)
 
 
-def publish_folder(folder: Path, last: str) -> None:
+def upload_folder(folder: Path, last: str) -> None:
     """Put a folder's files into S3, the file `last` when all others are there: it tells that the folder is whole."""
     if _key(folder) is None:
         return
     _delete(folder / last)
     files = [path for path in folder.rglob("[!.]*") if path.is_file() and path != folder / last]
     with ThreadPoolExecutor(_AT_A_TIME) as transfers:
-        list(transfers.map(publish, files))
-    publish(folder / last)
+        list(transfers.map(upload, files))
+    upload(folder / last)
 
 
-def forget(path: Path) -> None:
+def delete_local_copy(path: Path) -> None:
     """Delete the local copy of a file or folder in S3; a local path is left as it is."""
     if url_of(path) is None:
         return
@@ -155,9 +155,9 @@ def remove_folder(folder: Path) -> None:
         _store(key).delete_dir(key)
 
 
-def move(path: Path, target: Path) -> None:
+def move_in_s3(path: Path, target: Path) -> None:
     """Rename a file in S3, if it is there, in the place of another one."""
-    if (key := _key(path)) is not None and path.name in names(path.parent):
+    if (key := _key(path)) is not None and path.name in list_folder(path.parent):
         _store(key).move(key, _key(target))
 
 
@@ -168,7 +168,7 @@ def _key(path: Path) -> str | None:
 
 
 def _delete(path: Path) -> None:
-    if (key := _key(path)) is not None and path.name in names(path.parent):
+    if (key := _key(path)) is not None and path.name in list_folder(path.parent):
         _store(key).delete_file(key)
 
 

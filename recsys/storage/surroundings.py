@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from recsys.errors import InputError
-from recsys.storage.files import no_room
+from recsys.storage.files import disk_full_reason
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 _CLOSED = (errno.EACCES, errno.EPERM, errno.EROFS)
@@ -26,7 +26,7 @@ def refusal(error: BaseException, folder: Path | None) -> tuple[str, int] | None
         error: what ended a command.
         folder: the command's `--dir`.
     """
-    if (reason := no_room(error)) is not None:
+    if (reason := disk_full_reason(error)) is not None:
         if isinstance(error, InputError):  # it names the place itself
             return str(error), 1
         return (

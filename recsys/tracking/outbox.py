@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from recsys.storage.files import no_room
+from recsys.storage.files import disk_full_reason
 from recsys.tracking.outbox_file import Kept, Note, Operation, append_entries, read_outbox
 
 Send = Callable[[Operation, bool], Note]
@@ -188,7 +188,7 @@ class Outbox:
             _log.warning(told, self._place, self._fault(), self.away, self._path)
 
     def _fault(self) -> str:
-        full = self.away is not None and no_room(self.away) is not None
+        full = self.away is not None and disk_full_reason(self.away) is not None
         return "has no room left on its disk" if full else "does not answer"
 
     def _check(self) -> None:

@@ -11,8 +11,8 @@ import requests
 from recsys.config.environment import mlflow_login, mlflow_uri, set_mlflow_login
 from recsys.config.schema import Config
 from recsys.errors import InputError
-from recsys.storage.credentials import keep_password
-from recsys.storage.databases import is_shared_database, knock
+from recsys.storage.credentials import strip_password
+from recsys.storage.databases import is_shared_database, ping
 from recsys.storage.files import network_file_system
 from recsys.storage.s3 import url_of
 
@@ -30,7 +30,7 @@ def tracking_uri(config: Config, folder: Path) -> str | None:
     if config.tracking.uri is not None:
         return config.tracking.uri
     try:
-        given = keep_password(mlflow_uri() or "")
+        given = strip_password(mlflow_uri() or "")
     except ValueError as error:
         raise InputError.listing("MLFLOW_TRACKING_URI", [str(error)]) from None
     return given or (None if _takes_no_database(folder) else f"sqlite:///{folder / 'mlflow.db'}")
@@ -75,7 +75,7 @@ def log_in(uri: str) -> str:
     if parts.scheme not in ("http", "https") or parts.username is None:
         return uri
     set_mlflow_login(unquote(parts.username), unquote(parts.password or ""))
-    return keep_password(uri)
+    return strip_password(uri)
 
 
 def require_answer(uri: str) -> None:
@@ -85,7 +85,7 @@ def require_answer(uri: str) -> None:
         OSError: if it does not answer.
     """
     if is_shared_database(uri):
-        knock(uri)
+        ping(uri)
     elif urlsplit(uri).scheme in ("http", "https"):
         requests.get(
             f"{uri.rstrip('/')}/health", auth=mlflow_login(), timeout=_ANSWER_SECONDS

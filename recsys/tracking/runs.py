@@ -30,7 +30,7 @@ from recsys.errors import InputError
 from recsys.serving import saved_model
 from recsys.serving.recommend import recommend
 from recsys.storage.credentials import with_password, without_passwords
-from recsys.storage.files import no_room, one_at_a_time, write_atomically
+from recsys.storage.files import disk_full_reason, file_lock, write_atomically
 from recsys.tracking.places import (
     artifact_location,
     log_in,
@@ -58,7 +58,7 @@ def open_tracking(config: Config, folder: Path) -> "Tracking | None":
     try:
         return connect(config, folder)
     except (MlflowException, OSError) as error:
-        full = no_room(error)
+        full = disk_full_reason(error)
         reason = full or without_passwords(" ".join(str(error).split()))
         if config.tracking.required:
             raise InputError(
@@ -105,7 +105,7 @@ def connect(config: Config, folder: Path) -> "Tracking":
 
 def _make_database(path: Path) -> None:
     """Set a database up where there is none: whole, as MLflow opens none that is half set up, and one process alone."""
-    with one_at_a_time(path):
+    with file_lock(path):
         if not path.exists():
             with write_atomically(path) as partial:
                 MlflowClient(tracking_uri=f"sqlite:///{partial}").search_experiments(max_results=1)

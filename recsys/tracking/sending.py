@@ -12,7 +12,7 @@ import requests
 from mlflow.exceptions import MlflowException
 
 from recsys.storage.credentials import without_passwords
-from recsys.storage.files import no_room
+from recsys.storage.files import disk_full_reason
 from recsys.tracking.outbox import StartOver
 from recsys.tracking.outbox_file import Note, Operation
 from recsys.tracking.runs import Tracking
@@ -175,7 +175,7 @@ class RunSender:
 
 def _is_refusal(error: Exception) -> bool:
     """Whether an error speaks against this one operation; what else there is concerns the server and is tried again."""
-    if no_room(error) is not None:
+    if disk_full_reason(error) is not None:
         return False
     if isinstance(error, MlflowException):
         return error.error_code in _REFUSALS
@@ -185,7 +185,11 @@ def _is_refusal(error: Exception) -> bool:
 
 
 def _reason(error: Exception) -> str:
-    told = no_room(error) or without_passwords(" ".join(str(error).split())) or type(error).__name__
+    told = (
+        disk_full_reason(error)
+        or without_passwords(" ".join(str(error).split()))
+        or type(error).__name__
+    )
     return told if len(told) <= _REASON_LENGTH else f"{told[:_REASON_LENGTH]}…"
 
 

@@ -14,7 +14,7 @@ from sqlalchemy.engine import URL, make_url
 from recsys.storage import credentials
 from recsys.storage.credentials import (
     hide_passwords_of,
-    keep_password,
+    strip_password,
     with_password,
     without_passwords,
 )
@@ -56,7 +56,7 @@ def forget() -> None:
 def test_a_url_without_its_password(url: str, expected: str) -> None:
     told = f"connecting to {expected} failed: {expected!r}"
     assert without_passwords(f"connecting to {url} failed: '{url}'").replace('"', "'") == told
-    assert keep_password(url) == expected
+    assert strip_password(url) == expected
     assert with_password(expected) == url
     assert without_passwords(f"connecting to {url} failed: {url!r}").replace('"', "'") == told
 
@@ -78,7 +78,7 @@ def test_a_url_whose_password_has_no_clear_end_is_refused_and_not_shown(
     url: str, shown: str
 ) -> None:
     with pytest.raises(ValueError, match="must be a URL") as raised:
-        keep_password(url)
+        strip_password(url)
     assert str(raised.value) == (
         f"must be a URL in which the special characters of user and password are escaped, but got {shown}. "
         "Write @ as %40, : as %3A and / as %2F."
@@ -91,7 +91,7 @@ def test_what_is_no_url_with_a_password_is_left_alone() -> None:
         "bob@home wrote http://host:5000/runs/me@home, s3://bucket/me@home and C:\\a@b; is a://b?"
     )
     assert without_passwords(text) == text
-    assert keep_password("./me@home:x") == "./me@home:x"
+    assert strip_password("./me@home:x") == "./me@home:x"
 
 
 def test_several_urls_in_one_text() -> None:
@@ -163,7 +163,7 @@ def test_databases_as_sqlalchemy_writes_them(
         url = URL.create("postgresql", user, secret, host, port, "d")
     text = url.render_as_string(hide_password=False)
     assume(make_url(text) == url)  # SQLAlchemy itself does not read each of its URLs
-    shown = keep_password(text)
+    shown = strip_password(text)
     assert MARK not in shown
     left = make_url(shown)
     assert (left.username, left.host, left.port, left.database) == (url.username, host, port, "d")
@@ -181,7 +181,7 @@ def test_databases_as_people_write_them(user: str, password: str) -> None:
     forget()
     text = f"postgresql://{quote(user, safe='')}:{MARK}{password}{MARK}@host/d"
     assert make_url(text).password == unquote(f"{MARK}{password}{MARK}")
-    assert make_url(keep_password(text)) == URL.create("postgresql", user, None, "host", None, "d")
+    assert make_url(strip_password(text)) == URL.create("postgresql", user, None, "host", None, "d")
     for message in written(text):
         assert MARK not in without_passwords(message)
 
@@ -201,7 +201,7 @@ def test_web_addresses(user: str, password: str, host: str, rest: str) -> None:
     assert unquote(urlsplit(text).password or "") == f"{MARK}{password}{MARK}"
     for message in written(text):  # of a URL that nobody told of
         assert MARK not in without_passwords(message)
-    assert keep_password(text) == f"http://{place}"
+    assert strip_password(text) == f"http://{place}"
     assert with_password(f"http://{place}") == text
     for message in written(text):
         assert MARK not in without_passwords(message)
@@ -215,7 +215,7 @@ def test_no_url_shows_what_is_before_an_at(password: str, scheme: str) -> None:
     forget()
     text = f"{scheme}://user:{MARK}{password}{MARK}@host/d"
     try:
-        told = keep_password(text)
+        told = strip_password(text)
     except ValueError as error:
         told = str(error)
     assert MARK not in told

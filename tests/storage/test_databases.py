@@ -14,7 +14,7 @@ import pytest
 import sqlalchemy
 
 from recsys.config.files import dump_yaml, read_yaml
-from recsys.storage.credentials import keep_password
+from recsys.storage.credentials import strip_password
 from tests.postgres import PASSWORD, UNESCAPED, needs_postgres, running_postgres
 from tests.small_search import SPACE, logged_steps, logged_trials
 
@@ -88,12 +88,12 @@ def test_a_study_in_postgresql(
     assert begun.returncode == 0, begun.stderr
     study = tmp_path / "exp" / "studies" / "s"
     started = read_yaml(study / "config.yaml")
-    assert started["study"]["storage"] == keep_password(databases["studies"])
-    assert started["tracking"]["uri"] == keep_password(databases["runs"])
+    assert started["study"]["storage"] == strip_password(databases["studies"])
+    assert started["tracking"]["uri"] == strip_password(databases["runs"])
 
     forgotten = run(temporary, "recsys.tune", *search, "--resume", "--trials", 4)
     assert forgotten.returncode == 2
-    expected = f"error: study.storage: must be a database that can be reached, but got {keep_password(databases['studies'])} ("
+    expected = f"error: study.storage: must be a database that can be reached, but got {strip_password(databases['studies'])} ("
     assert forgotten.stderr.startswith(expected)
     resumed = run(temporary, "recsys.tune", *search, "--resume", "--trials", 4, **variables)
     assert resumed.returncode == 0, resumed.stderr

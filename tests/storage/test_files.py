@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from safetensors import SafetensorError
 
-from recsys.storage.files import no_room, write_atomically, write_folder
+from recsys.storage.files import disk_full_reason, write_atomically, write_folder
 
 
 def interrupted_file(path: Path) -> None:
@@ -86,12 +86,12 @@ def chained(error: Exception) -> Exception:
     ],
 )
 def test_who_says_that_a_disk_is_full(error: Exception, expected: str | None) -> None:
-    assert no_room(error) == expected
-    assert no_room(chained(error)) == expected
+    assert disk_full_reason(error) == expected
+    assert disk_full_reason(chained(error)) == expected
 
 
 def test_the_cause_says_it_and_not_what_repeats_it() -> None:
     told = ConnectionError("must be reachable, but got x (database or disk is full). Make room.")
     told.__cause__ = ValueError("(sqlite3) database or disk is full")
-    assert no_room(told) == "(sqlite3) database or disk is full"
-    assert no_room(ConnectionError(str(told))) == str(told)
+    assert disk_full_reason(told) == "(sqlite3) database or disk is full"
+    assert disk_full_reason(ConnectionError(str(told))) == str(told)

@@ -9,15 +9,15 @@ import pytest
 from recsys.storage import s3
 from recsys.storage.files import temporary_sibling, write_atomically
 from recsys.storage.s3 import (
-    as_shown,
     fetch,
     fetch_folder,
-    names,
+    list_folder,
     open_folder,
-    publish,
-    publish_folder,
     remove,
     remove_folder,
+    restore_urls,
+    upload,
+    upload_folder,
     url_of,
 )
 from tests.s3_server import BUCKET, s3_here
@@ -62,16 +62,16 @@ def test_a_folder_is_brought_as_it_is(place: str) -> None:
         write(here / name, name)
     write(there / "gone", "here alone")
     remove(here / "gone")
-    fetch_folder(there, leave_out=("trials",))
+    fetch_folder(there, exclude=("trials",))
     assert sorted(str(path.relative_to(there)) for path in there.rglob("*") if path.is_file()) == [
         "deep/two",
         "one",
     ]
     assert (there / "deep" / "two").read_text() == "deep/two"
-    assert sorted(names(there)) == ["deep", "one", "trials"]
-    assert names(there / "nothing") == []
+    assert sorted(list_folder(there)) == ["deep", "one", "trials"]
+    assert list_folder(there / "nothing") == []
     remove_folder(here / "trials")
-    assert sorted(names(there)) == ["deep", "one"]
+    assert sorted(list_folder(there)) == ["deep", "one"]
     remove_folder(here / "trials")
 
 
@@ -82,8 +82,8 @@ def test_the_last_file_tells_that_a_folder_is_whole(
     folder.mkdir(parents=True)
     for name in ("config", "manifest", "rows"):
         (folder / name).write_text("old")
-    publish_folder(folder, last="manifest")
-    assert sorted(names(folder)) == ["config", "manifest", "rows"]
+    upload_folder(folder, last="manifest")
+    assert sorted(list_folder(folder)) == ["config", "manifest", "rows"]
     published = []
 
     def fail_at_rows(path: Path) -> None:
@@ -91,19 +91,19 @@ def test_the_last_file_tells_that_a_folder_is_whole(
         if path.name == "rows":
             raise OSError("made to fail")
 
-    monkeypatch.setattr(s3, "publish", fail_at_rows)
+    monkeypatch.setattr(s3, "upload", fail_at_rows)
     with pytest.raises(OSError, match="made to fail"):
-        publish_folder(folder, last="manifest")
+        upload_folder(folder, last="manifest")
     assert "manifest" not in published
-    assert sorted(names(folder)) == ["config", "rows"]
+    assert sorted(list_folder(folder)) == ["config", "rows"]
 
 
 def test_a_temporary_folder_leaves_nothing_in_s3(place: str) -> None:
     folder = open_folder(place)
     with temporary_sibling(folder / "work") as work:
         write(work / "part", "x")
-        assert names(work) == ["part"]
-    assert names(folder) == []
+        assert list_folder(work) == ["part"]
+    assert list_folder(folder) == []
     assert not work.exists()
 
 
@@ -111,7 +111,7 @@ def test_a_path_tells_its_url(place: str) -> None:
     folder = open_folder(place)
     assert url_of(folder / "studies" / "s") == f"{place}/studies/s"
     assert (
-        as_shown(f"{folder}/a: must be, but got {folder}.")
+        restore_urls(f"{folder}/a: must be, but got {folder}.")
         == f"{place}/a: must be, but got {place}."
     )
     assert folder.is_relative_to(tempfile.gettempdir())
@@ -121,13 +121,13 @@ def test_a_local_folder_is_left_alone(tmp_path: Path) -> None:
     assert open_folder(str(tmp_path)) == tmp_path
     assert url_of(tmp_path) is None
     (tmp_path / "file").write_text("x")
-    for do in (fetch, publish, fetch_folder):
+    for do in (fetch, upload, fetch_folder):
         do(tmp_path / "file")
-    publish_folder(tmp_path, last="file")
-    assert names(tmp_path) == ["file"]
+    upload_folder(tmp_path, last="file")
+    assert list_folder(tmp_path) == ["file"]
     remove(tmp_path / "file")
-    assert names(tmp_path) == []
-    assert as_shown(f"{tmp_path}/s3:/x") == f"{tmp_path}/s3:/x"
+    assert list_folder(tmp_path) == []
+    assert restore_urls(f"{tmp_path}/s3:/x") == f"{tmp_path}/s3:/x"
 
 
 @pytest.mark.parametrize(

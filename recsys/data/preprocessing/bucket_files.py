@@ -19,8 +19,8 @@ from recsys.data.preprocessing.split_strategies import (
     temporal_split,
 )
 from recsys.data.splits import TEST, TRAIN, VALIDATION
-from recsys.storage.files import require_seen, write_atomically
-from recsys.storage.s3 import forget
+from recsys.storage.files import require_on_this_node, write_atomically
+from recsys.storage.s3 import delete_local_copy
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,7 @@ def write_bucket(bucket: Bucket, plan: Plan, folder: Path, number: int) -> Bucke
     tables = _tables(bucket, divided, plan, np.random.default_rng([plan.seed, number]), result)
     if result.short or result.unmatched:
         return result
-    require_seen(folder)
+    require_on_this_node(folder)
     for name, table in tables.items():
         result.counts[f"n_{name}"] = table.num_rows
         if table.num_rows == 0:
@@ -92,7 +92,7 @@ def write_bucket(bucket: Bucket, plan: Plan, folder: Path, number: int) -> Bucke
                 write_statistics=False,
                 write_page_checksum=True,
             )
-        forget(path)
+        delete_local_copy(path)
     return result
 
 

@@ -14,8 +14,8 @@ import pyarrow as pa
 from recsys.data.negatives import IntArray
 from recsys.data.readers.candidates import POSITION_BITS
 from recsys.data.readers.fragments import CANDIDATES
-from recsys.storage.files import require_seen, write_atomically
-from recsys.storage.s3 import fetch_folder, forget, names, remove
+from recsys.storage.files import require_on_this_node, write_atomically
+from recsys.storage.s3 import delete_local_copy, fetch_folder, list_folder, remove
 
 COLUMNS = {
     "user": pa.int32(),
@@ -60,7 +60,7 @@ def put_rows(rows: Rows, bucket: IntArray, folder: Path, name: str, n_buckets: i
     Raises:
         InputError: if this node does not see the folder.
     """
-    require_seen(folder)
+    require_on_this_node(folder)
     order = np.argsort(bucket, kind="stable") if n_buckets > 1 else slice(None)
     ends = np.cumsum(np.bincount(bucket, minlength=n_buckets))
     rows = rows.take(order)
@@ -84,7 +84,7 @@ def _write_rows(rows: Rows, path: Path) -> None:
         pa.ipc.new_file(sink, table.schema) as writer,
     ):
         writer.write_table(table)
-    forget(path)
+    delete_local_copy(path)
 
 
 @dataclass(frozen=True)
@@ -102,11 +102,11 @@ def get_bucket(folder: Path, number: int, n_items: int) -> Bucket:
 
     Of several rows of a pair the one in the latest part stays, of those the latest by time, of those the last in file order.
     """
-    require_seen(folder)
+    require_on_this_node(folder)
     fetch_folder(folder / bucket_name(number))
     paths = sorted((folder / bucket_name(number)).glob("*.arrow"))
     tables = [pa.ipc.open_file(pa.memory_map(str(path))).read_all() for path in paths]
-    forget(folder / bucket_name(number))  # it stays mapped
+    delete_local_copy(folder / bucket_name(number))  # it stays mapped
     schema = pa.schema(list(COLUMNS.items()))
     table = pa.concat_tables([schema.empty_table(), *tables]).combine_chunks()
     rows = Rows(*(table[name].to_numpy() for name in COLUMNS))
@@ -167,7 +167,7 @@ def settle(
     rows = rows.take(np.isin(rows.user, users))
     old = [
         folder / bucket_name(number) / name
-        for name in names(folder / bucket_name(number))
+        for name in list_folder(folder / bucket_name(number))
         if name.endswith(".arrow")
     ]
     both = Rows(*(np.r_[getattr(rows, name), getattr(bucket.candidates, name)] for name in COLUMNS))

@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from recsys.cluster.connection import connect
-from recsys.cluster.visibility import require_seen_by_all
+from recsys.cluster.shared_paths import require_on_all_nodes
 from recsys.config.schema import Config
 from recsys.console.verbosity import progress
 from recsys.data.preprocessing.bucket_files import Plan
@@ -42,7 +42,7 @@ from recsys.data.readers.ids import describe_blanks
 from recsys.data.readers.titles import read_titles
 from recsys.data.sources.layouts import Source, find_source
 from recsys.data.splits import TRAIN
-from recsys.storage.files import move_folder, temporary_sibling, write_atomically
+from recsys.storage.files import replace_folder, temporary_sibling, write_atomically
 from recsys.storage.s3 import fetch_folder, remove, url_of
 from recsys.storage.surroundings import require_writable
 
@@ -82,8 +82,8 @@ def prepare(config: Config, folder: Path, join: Callable[[Config], None] = conne
     if manifest is None:
         fragments = list_fragments(source, config.data.columns)
         join(config)
-        require_seen_by_all("--dir", root.parent)
-        require_seen_by_all(
+        require_on_all_nodes("--dir", root.parent)
+        require_on_all_nodes(
             f"data.source ({source.name})",
             *(Path(file.path) for part in source.parts for file in part.files),
         )
@@ -130,7 +130,7 @@ def _put_in_place(made: Path, path: Path) -> None:
         made.rename(path)
     except OSError:
         if read_manifest(path) is None:
-            move_folder(made, path)
+            replace_folder(made, path)
 
 
 def _make(

@@ -13,7 +13,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from recsys.storage.files import one_at_a_time, write_atomically
+from recsys.storage.files import file_lock, write_atomically
 
 _REQUEST_SECONDS, _ATTEMPTS = 4, 3
 _REFUSED = (404, 409, 412)
@@ -63,7 +63,7 @@ class LeaseFile:
 
     def take(self, found: Found | None, holder: Holder) -> bool:
         """Write the lease unless it has changed since it was found; return whether it was written."""
-        with one_at_a_time(self._path):
+        with file_lock(self._path):
             if self.read() != found:
                 return False
             with write_atomically(self._path) as file:
@@ -72,7 +72,7 @@ class LeaseFile:
 
     def beat(self, holder: Holder) -> bool:
         """Show that the holder lives; return False where the lease is another's."""
-        with one_at_a_time(self._path):
+        with file_lock(self._path):
             if not self._is_held_by(holder):
                 return False
             os.utime(self._path)
@@ -80,7 +80,7 @@ class LeaseFile:
 
     def release(self, holder: Holder) -> None:
         """Delete the lease unless it is another's."""
-        with one_at_a_time(self._path):
+        with file_lock(self._path):
             if self._is_held_by(holder):
                 self._path.unlink()
 

@@ -27,7 +27,7 @@ from recsys.search.record.summaries import TrialSummary, best_trial, ranked
 from recsys.search.space.file import parse_space, read_effective_space
 from recsys.search.space.space import SearchSpace
 from recsys.storage.files import temporary_sibling, write_atomically
-from recsys.storage.s3 import publish_folder
+from recsys.storage.s3 import upload_folder
 
 _MAY_CHANGE = (
     *(
@@ -97,7 +97,7 @@ def make_study(folder: Path, config: Config, space: SearchSpace, start: Start) -
         except OSError:
             require_new(folder)  # another process may have made it since it was looked for
             raise
-        publish_folder(folder, last=record_of(folder))
+        upload_folder(folder, last=record_of(folder))
 
 
 def reopen(folder: Path, config: Config, space: SearchSpace) -> StudyRecord:

@@ -20,9 +20,9 @@ from recsys.search.record.journal import open_journal, take_over
 from recsys.search.record.samplers import make_sampler
 from recsys.search.record.write_through import WriteThroughStorage
 from recsys.storage.credentials import with_password
-from recsys.storage.databases import knock, require_whole
+from recsys.storage.databases import ping, require_intact
 from recsys.storage.files import network_file_system
-from recsys.storage.s3 import fetch_folder, names, url_of
+from recsys.storage.s3 import fetch_folder, list_folder, url_of
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 logging.getLogger("alembic").setLevel(logging.WARNING)
@@ -154,7 +154,7 @@ def record_of(folder: Path) -> str:
     found = _records(folder)
     if not found:
         is_here = url_of(folder) is None
-        there = [name for name in names(folder.parent) if not name.startswith(".")]
+        there = [name for name in list_folder(folder.parent) if not name.startswith(".")]
         known = sorted(name for name in there if not is_here or _records(folder.parent / name))
         raise InputError(
             folder,
@@ -169,8 +169,8 @@ def record_of(folder: Path) -> str:
 
 def fetch_study(folder: Path) -> None:
     """Bring a study here from S3, but for its trials' folders, if it is there and whole."""
-    if url_of(folder) is not None and {JOURNAL, DATABASE} & set(names(folder)):
-        fetch_folder(folder, leave_out=("trials",))
+    if url_of(folder) is not None and {JOURNAL, DATABASE} & set(list_folder(folder)):
+        fetch_folder(folder, exclude=("trials",))
 
 
 def _records(folder: Path) -> list[str]:
@@ -183,7 +183,7 @@ def _storage(folder: Path, url: str | None) -> optuna.storages.BaseStorage:
     if record == JOURNAL:
         return open_journal(folder / JOURNAL)
     if record == SQLITE:
-        require_whole(folder / SQLITE)
+        require_intact(folder / SQLITE)
         return optuna.storages.RDBStorage(f"sqlite:///{(folder / SQLITE).resolve()}")
     if url is None:
         raise InputError(
@@ -193,7 +193,7 @@ def _storage(folder: Path, url: str | None) -> optuna.storages.BaseStorage:
             "Give its URL.",
         )
     try:
-        knock(with_password(url))
+        ping(with_password(url))
         return optuna.storages.RDBStorage(with_password(url), engine_kwargs={"pool_pre_ping": True})
     except (ConnectionError, SQLAlchemyError, CommandError, RuntimeError) as error:
         raise InputError(

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Protocol, Self
 
 from recsys.search.record.study_storage import JOURNAL
-from recsys.storage.s3 import publish, url_of
+from recsys.storage.s3 import upload, url_of
 from recsys.tracking.study_runs import OUTBOX
 
 INTERVAL_SECONDS = 4.0
@@ -96,7 +96,7 @@ class Uploads:
         """Upload a file if there is one that has grown."""
         size = content.stat().st_size if content.exists() else 0
         if size != self._uploaded.get(name, 0):
-            publish(self._folder / name, content)
+            upload(self._folder / name, content)
             self._uploaded[name] = size
 
     def _run(self) -> None:

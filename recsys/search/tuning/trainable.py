@@ -18,8 +18,8 @@ from safetensors import SafetensorError
 
 from recsys.config.schema import Config
 from recsys.search.tuning.messages import DiskFull, Diverged, Message, Report, as_result
-from recsys.storage.files import no_room, require_seen
-from recsys.storage.s3 import fetch, forget, url_of
+from recsys.storage.files import disk_full_reason, require_on_this_node
+from recsys.storage.s3 import delete_local_copy, fetch, url_of
 from recsys.training.checkpoint import TrainingState
 from recsys.training.fit import Epoch, fit
 
@@ -60,7 +60,7 @@ class TrialRunner(tune.Trainable):
             signal.signal(signal.SIGTERM, lambda number, _: os._exit(128 + number))
         self._data = ray.get(data[0])
         self._folder = self._trial_folder = Path(folder)
-        require_seen(self._folder.parent)
+        require_on_this_node(self._folder.parent)
         self._pruning_steps = pruning_steps
         self._device = gpu_device if ray.get_gpu_ids() else "cpu"
         self._next_save = self._started = 0.0
@@ -93,7 +93,7 @@ class TrialRunner(tune.Trainable):
             if not epoch.is_last and time.monotonic() >= self._next_save:
                 checkpoint = self._save(epoch.state, epoch.step)
         except (OSError, SafetensorError) as error:
-            if (reason := no_room(error)) is None:
+            if (reason := disk_full_reason(error)) is None:
                 raise
             return DiskFull(reason)
         return Report(
@@ -109,7 +109,7 @@ class TrialRunner(tune.Trainable):
     def _start(self, tune_config: dict[str, Any]) -> None:
         self._config = config = Config.model_validate_json(tune_config["config"])
         torch.set_num_threads(max(1, int(config.resources.cpu)))
-        forget(self._trial_folder)  # the folder of the previous trial
+        delete_local_copy(self._trial_folder)  # the folder of the previous trial
         self._trial_folder = self._folder / str(tune_config["number"])
         self._checkpoint = self._trial_folder / CHECKPOINT
         sizes = self._data.n_users, self._data.n_items
@@ -144,5 +144,5 @@ class TrialRunner(tune.Trainable):
         self._next_save = end + max(CHECKPOINT_SECONDS, (end - start) / CHECKPOINT_SHARE)
         if not in_s3:
             return None
-        forget(path)
+        delete_local_copy(path)
         return path.name

@@ -18,7 +18,7 @@ from recsys.search.tuning.messages import Report, message_of
 from recsys.search.tuning.mlflow_callback import traceback_of
 from recsys.search.tuning.trainable import CHECKPOINT, WEIGHTS
 from recsys.storage.files import write_atomically
-from recsys.storage.s3 import move, names, remove, url_of
+from recsys.storage.s3 import list_folder, move_in_s3, remove, url_of
 
 TRACEBACK = "traceback.txt"
 Defer = Callable[[Callable[[], None]], None]
@@ -52,7 +52,7 @@ class TrialFolders(Callback):
         self._best = self._best_of(
             [summary for summary in summaries if summary.state != "unfinished"]
         )
-        existing = set(names(folder))
+        existing = set(list_folder(folder))
         for summary in summaries:
             if str(summary.number) in existing:
                 self._clean(summary)
@@ -70,7 +70,9 @@ class TrialFolders(Callback):
         if isinstance(message, Report) and message.checkpoint is not None:
             # A trial that resumed from a step that the record in S3 lacks would leave a gap there.
             folder = self._folder / str(number)
-            self._after_upload(partial(move, folder / message.checkpoint, folder / CHECKPOINT))
+            self._after_upload(
+                partial(move_in_s3, folder / message.checkpoint, folder / CHECKPOINT)
+            )
         if result.get("done"):
             self._end(number)
 
@@ -112,7 +114,7 @@ class TrialFolders(Callback):
 
 def _keep_only(folder: Path, kept: Collection[str]) -> None:
     """Delete the files of a folder except `kept`, and a folder on disk if no file remains."""
-    found = names(folder)
+    found = list_folder(folder)
     for name in found:
         if name not in kept:
             remove(folder / name)

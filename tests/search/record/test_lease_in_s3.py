@@ -13,7 +13,7 @@ import pytest
 from recsys.errors import InputError
 from recsys.search.record import lease
 from recsys.search.record.lease_places import Holder, LeaseObject
-from recsys.storage.s3 import names, open_folder
+from recsys.storage.s3 import list_folder, open_folder
 from tests.s3_server import BUCKET, s3_here
 from tests.search.record.test_lease import other_process
 
@@ -93,8 +93,8 @@ def test_a_second_process_is_refused_while_the_first_one_runs(
         process.kill()
         process.wait()
         with lease.hold(folder):
-            assert names(folder) == ["lease.json"]
-    assert names(folder) == []
+            assert list_folder(folder) == ["lease.json"]
+    assert list_folder(folder) == []
 
 
 class Between(BaseHTTPRequestHandler):

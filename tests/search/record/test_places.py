@@ -19,7 +19,7 @@ from recsys.search.record.study_storage import (
     reopen_study,
 )
 from recsys.storage import files
-from recsys.storage.files import network_file_system, require_seen
+from recsys.storage.files import network_file_system, require_on_this_node
 from tests.commands.in_process import answer, run
 from tests.small_search import SPACE
 
@@ -116,10 +116,10 @@ def test_what_is_no_database_for_many_machines(url: str) -> None:
 
 
 def test_a_folder_that_the_driver_made_is_to_be_seen(tmp_path: Path) -> None:
-    require_seen(tmp_path)
-    require_seen(Path("/tmp/recsys-x/s3:/bucket/prefix"))
+    require_on_this_node(tmp_path)
+    require_on_this_node(Path("/tmp/recsys-x/s3:/bucket/prefix"))
     with pytest.raises(
         InputError,
         match=rf"--dir: must be a folder that all nodes see, but got {tmp_path}/x, which is ",
     ):
-        require_seen(tmp_path / "x")
+        require_on_this_node(tmp_path / "x")

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from recsys.config.files import dump_yaml
-from recsys.storage.s3 import names, open_folder
+from recsys.storage.s3 import list_folder, open_folder
 from tests.s3_server import BUCKET, running_s3
 from tests.search.on_s3 import started, stored_trials
 from tests.small_search import SPACE, logged_steps, logged_trials
@@ -76,13 +76,13 @@ def test_a_study_goes_on_on_another_head(
             name: str(value) for name, value in trial.params.items() if "@" not in name
         }
     study = open_folder(PLACE) / "studies" / "s"
-    assert set(names(study)) == {
+    assert set(list_folder(study)) == {
         "config.yaml", "space.yaml", "optuna.jsonl", "mlflow-outbox.jsonl", "best.yaml", "trials.parquet", "trials",
     }  # fmt: skip
     kept = {
         name
-        for name in names(study / "trials")
-        if names(study / "trials" / name) == ["weights.safetensors"]
+        for name in list_folder(study / "trials")
+        if list_folder(study / "trials" / name) == ["weights.safetensors"]
     }
     ranked = sorted(answer["trials"], key=lambda trial: -trial["value"])
     assert kept == {trial["id"] for trial in ranked[:3]}
@@ -101,7 +101,7 @@ def test_a_study_goes_on_on_another_head(
     assert code == 0, errors
     assert evaluated["test"] == pytest.approx(trained["test"])
     scores = open_folder(PLACE) / "test_scores.jsonl"
-    assert "test_scores.jsonl" in names(scores.parent)
+    assert "test_scores.jsonl" in list_folder(scores.parent)
     # Of four commands one was killed; the others left nothing behind on their machines.
     left = [
         path.name

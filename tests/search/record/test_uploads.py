@@ -25,7 +25,7 @@ from recsys.search.tuning import trainable
 from recsys.search.tuning.messages import Report, message_of
 from recsys.search.tuning.trainable import CHECKPOINT, TrialRunner
 from recsys.search.tuning.trial_folders import TrialFolders
-from recsys.storage.s3 import names, open_folder, remove
+from recsys.storage.s3 import list_folder, open_folder, remove
 from recsys.tracking.outbox import Outbox
 from recsys.tracking.outbox_file import Note, Operation, read_outbox
 from recsys.tracking.study_runs import OUTBOX
@@ -168,10 +168,10 @@ def test_a_checkpoint_counts_once_the_record_has_it(
     ]
     assert report(worker().train()).epoch == 1  # nothing counts yet
     folders.on_trial_result(1, [], told, saved[1])
-    assert sorted(names(study / "trials" / "0")) == [f"{CHECKPOINT}.1", f"{CHECKPOINT}.2"]
+    assert sorted(list_folder(study / "trials" / "0")) == [f"{CHECKPOINT}.1", f"{CHECKPOINT}.2"]
     for action in waiting:
         action()
-    assert sorted(names(study / "trials" / "0")) == [CHECKPOINT, f"{CHECKPOINT}.1"]
+    assert sorted(list_folder(study / "trials" / "0")) == [CHECKPOINT, f"{CHECKPOINT}.1"]
     reports = [report(second.train()) for second in [worker()] for _ in range(3)]
     expected = [(epoch.epoch, epoch.metrics["val_ndcg_at_10"]) for epoch in fit(config, data, 11)]
     assert [(each.epoch, each.metrics["val_ndcg_at_10"]) for each in reports] == expected[1:]
@@ -188,7 +188,7 @@ def test_one_driver_a_study(place: str, monkeypatch: pytest.MonkeyPatch) -> None
             lease.hold(there),
         ):
             pytest.fail("held by two")
-        assert names(there) == ["lease.json"]
-    assert names(there) == []
+        assert list_folder(there) == ["lease.json"]
+    assert list_folder(there) == []
     with lease.hold(there):
-        assert names(here) == ["lease.json"]
+        assert list_folder(here) == ["lease.json"]

@@ -14,7 +14,7 @@ _PATIENCE_SECONDS = 5.0
 """How long a network file system may take to show what another node has made."""
 
 
-def require_seen_by_all(place: str, *paths: Path) -> None:
+def require_on_all_nodes(place: str, *paths: Path) -> None:
     """Check that every node of the connected cluster sees each path; of a folder, that it is the same one.
 
     `place`: what the mistake is about. A folder is made where there is none.

@@ -1,1 +1,1 @@
-"""Evaluation: ranking of items, metrics of ranks, and baselines."""
+"""Evaluation: ranks of held-out items, metrics of ranks, and baselines."""

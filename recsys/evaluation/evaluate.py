@@ -1,6 +1,6 @@
-"""From a scorer and held-out interactions to the named values that are reported: `ndcg_at_10`, `auc` and so on.
+"""Evaluation of a scorer on held-out interactions: values by name, such as `ndcg_at_10` and `auc`.
 
-Stands between ranks and metrics on one side, and training and the commands on the other; the baselines take the same way.
+Joins ranks and metrics for training and final training; models and baselines use the same code.
 """
 
 import dataclasses
@@ -27,12 +27,14 @@ from recsys.kernels.tensors import as_tensor
 
 
 def evaluate(scorer: Scorer, data: Interactions, config: Config) -> dict[str, float]:
-    """Every ranking metric at every `evaluation.k`, and where the data has labelled pairs `auc` and, for models, `log_loss`.
+    """Return each ranking metric at each `evaluation.k`, and the metrics of labelled pairs.
 
-    Under the full protocol a user is a case with all its held-out positives, under the sampled one each of them is.
+    Under the full protocol a case is a user with all its held-out positives; under the sampled
+    protocol it is one positive. Where the data has labelled pairs, `auc` is added, and for a model
+    `log_loss`.
 
     Raises:
-        InputError: if nothing is held out, or the sampled protocol is asked for and there are no candidates.
+        InputError: if nothing is held out; if the protocol is sampled and there are no candidates.
         DivergenceError: if a score is not finite.
     """
     held_out = data.held_out
@@ -43,15 +45,7 @@ def evaluate(scorer: Scorer, data: Interactions, config: Config) -> dict[str, fl
             "0",
             "Hold out more or lower data.positive_threshold.",
         )
-    protocol = config.evaluation.protocol
-    if protocol == "sampled" or (protocol == "auto" and held_out.candidates is not None):
-        if held_out.candidates is None:
-            raise InputError(
-                "evaluation.protocol",
-                "must be full for data without candidates",
-                "sampled",
-                "Preprocess the data again.",
-            )
+    if _ranks_candidates(held_out, config):
         ranks, case = rank_among_candidates(scorer, held_out), None
     else:
         ranks, case = rank_all(scorer, held_out, data.seen), held_out.user
@@ -63,27 +57,41 @@ def evaluate(scorer: Scorer, data: Interactions, config: Config) -> dict[str, fl
     if held_out.negatives is not None:
         scores, labels = score_labelled(scorer, held_out)
         values["auc"] = auc(scores, labels)
-        # A baseline's scores are no log odds.
         if isinstance(scorer, ModelScorer):
-            values["log_loss"] = log_loss(scores, labels)
+            values["log_loss"] = log_loss(scores, labels)  # a baseline's scores are not logits
     return values
+
+
+def protocol_name(config: Config) -> str:
+    """Return the name of a resolved config's protocol: `full`, or `sampled-N` with N candidates."""
+    return (
+        f"sampled-{config.evaluation.n_candidates}"
+        if config.evaluation.protocol == "sampled"
+        else "full"
+    )
 
 
 @torch.inference_mode()
 def score_labelled(
     scorer: Scorer, held_out: HeldOut
 ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.bool_]]:
-    """Scores and labels of all labelled pairs: held-out positives 1, their negatives and the held-out low ratings 0."""
+    """Return the scores and labels of all labelled pairs, both (n_pairs,).
+
+    Held-out positives have the label 1, their negatives and the held-out low ratings 0.
+
+    Raises:
+        DivergenceError: if a score is not finite.
+    """
     assert held_out.negatives is not None
-    items = np.column_stack([held_out.item, held_out.negatives])
+    items = np.column_stack([held_out.item, held_out.negatives])  # (n, 1 + n_negatives)
     rows = _score_rows(scorer, held_out.user, items)
     low = _score_rows(scorer, held_out.low_user, held_out.low_item[:, None])
     scores = np.concatenate([rows[:, 0], rows[:, 1:].ravel(), low.ravel()])
-    return scores, np.arange(len(scores)) < len(rows)
+    return scores, np.arange(len(scores)) < len(rows)  # the positives are first
 
 
 def sample_users(held_out: HeldOut, n_users: int, seed: int) -> HeldOut:
-    """The held-out part of `n_users` users drawn without replacement; the same for the same seed."""
+    """Return the held-out interactions of `n_users` users, drawn by `seed` without replacement."""
     users = np.unique(held_out.user)
     if len(users) <= n_users:
         return held_out
@@ -101,7 +109,7 @@ def sample_users(held_out: HeldOut, n_users: int, seed: int) -> HeldOut:
 
 
 def _score_rows(scorer: Scorer, user: IntArray, item: IntArray) -> npt.NDArray[np.float32]:
-    """Scores (m, n) of users (m,) and items (m, n), some rows at a time."""
+    """Return the scores (m, n) of users (m,) and their items (m, n), some rows at a time."""
     scores = np.empty(item.shape, dtype=np.float32)
     size = max(1, PAIR_BLOCK // item.shape[1])
     for start in range(0, len(user), size):
@@ -113,10 +121,18 @@ def _score_rows(scorer: Scorer, user: IntArray, item: IntArray) -> npt.NDArray[n
     return scores
 
 
-def protocol_name(config: Config) -> str:
-    """Return the name of a resolved config's protocol in tables: `full`, or `sampled-99` with the number of candidates."""
-    return (
-        f"sampled-{config.evaluation.n_candidates}"
-        if config.evaluation.protocol == "sampled"
-        else "full"
-    )
+def _ranks_candidates(held_out: HeldOut, config: Config) -> bool:
+    """Return whether held-out items are ranked among their candidates alone.
+
+    Raises:
+        InputError: if they are to be, and there are no candidates.
+    """
+    protocol, has_candidates = config.evaluation.protocol, held_out.candidates is not None
+    if protocol == "sampled" and not has_candidates:
+        raise InputError(
+            "evaluation.protocol",
+            "must be full for data without candidates",
+            "sampled",
+            "Preprocess the data again.",
+        )
+    return protocol == "sampled" or (protocol == "auto" and has_candidates)

@@ -1,7 +1,8 @@
-"""Pure functions of ranks, and of labelled scores.
+"""Metrics: pure functions of the ranks of held-out items, and of scores with labels.
 
-A rank is 0-based: how many items are ranked above the held-out one. `case` (n,) says which ranks belong together, a user's
-held-out items under the full protocol; None takes each rank as a case of its own. Every metric is the mean over cases.
+`ranks` (n,) are 0-based: the number of items that are ranked above the held-out one. `case` (n,)
+groups them: ranks of an equal `case` are one case, such as the held-out items of a user. Without
+it, each rank is a case of its own. A metric is the mean over cases.
 """
 
 import numpy as np
@@ -12,38 +13,41 @@ FloatArray = npt.NDArray[np.float64]
 
 
 def ndcg(ranks: ArrayLike, k: int, case: ArrayLike | None = None) -> float:
-    """Discounted gain within the first k, divided by that of the best order of the case's items.
+    """Return the discounted gain within the first k, divided by the gain of the best order.
 
-    Source: Jarvelin and Kekalainen 2002, ACM TOIS 20(4), with binary gains and the discount 1 / log2(rank + 2).
+    Source: Jarvelin and Kekalainen 2002, ACM TOIS 20(4), with binary gains and the discount
+    1 / log2(rank + 2).
     """
-    hits, index, size = _group(ranks, k, case)
-    gains = np.where(hits < k, 1 / np.log2(hits + 2), 0)
-    best = np.concatenate([[0], np.cumsum(1 / np.log2(np.arange(k) + 2))])
+    rank, index, size = _group(ranks, k, case)
+    gains = np.where(rank < k, 1 / np.log2(rank + 2), 0)
+    best = np.concatenate([[0], np.cumsum(1 / np.log2(np.arange(k) + 2))])  # by the case's size
     return float(np.mean(_sum(gains, index, size) / best[np.minimum(size, k)]))
 
 
 def hit_rate(ranks: ArrayLike, k: int, case: ArrayLike | None = None) -> float:
-    """Share of the cases with at least one held-out item within the first k."""
-    hits, index, size = _group(ranks, k, case)
-    return float(np.mean(_sum(hits < k, index, size) > 0))
+    """Return the share of the cases with a held-out item within the first k."""
+    rank, index, size = _group(ranks, k, case)
+    return float(np.mean(_sum(rank < k, index, size) > 0))
 
 
 def mrr(ranks: ArrayLike, k: int, case: ArrayLike | None = None) -> float:
-    """Reciprocal 1-based rank of the first held-out item, 0 where it is not within the first k."""
-    hits, index, size = _group(ranks, k, case)
+    """Return the reciprocal 1-based rank of the best held-out item, 0 beyond the first k."""
+    rank, index, size = _group(ranks, k, case)
     first = np.full(len(size), k, dtype=np.float64)
-    np.minimum.at(first, index, hits)
+    np.minimum.at(first, index, rank)
     return float(np.mean(np.where(first < k, 1 / (first + 1), 0)))
 
 
 def recall(ranks: ArrayLike, k: int, case: ArrayLike | None = None) -> float:
-    """Share of a case's held-out items that are within the first k."""
-    hits, index, size = _group(ranks, k, case)
-    return float(np.mean(_sum(hits < k, index, size) / size))
+    """Return the share of a case's held-out items that are within the first k."""
+    rank, index, size = _group(ranks, k, case)
+    return float(np.mean(_sum(rank < k, index, size) / size))
 
 
 def auc(scores: ArrayLike, labels: ArrayLike) -> float:
-    """Probability that a positive (label 1) scores above a negative (0), ties as one half.
+    """Return the probability that a positive (label 1) scores above a negative (label 0).
+
+    A tie counts as one half.
 
     Raises:
         ValueError: if there is no positive or no negative.
@@ -53,18 +57,16 @@ def auc(scores: ArrayLike, labels: ArrayLike) -> float:
     scores, labels = np.asarray(scores, dtype=np.float64), np.asarray(labels).astype(bool)
     positives, negatives = scores[labels], np.sort(scores[~labels])
     if len(positives) == 0 or len(negatives) == 0:
-        raise ValueError(
-            f"labels must have positives and negatives, but got {len(positives)} and {len(negatives)}."
-        )
-    below, not_above = (
-        np.searchsorted(negatives, positives, "left"),
-        np.searchsorted(negatives, positives, "right"),
-    )
+        counts = f"{len(positives)} and {len(negatives)}"
+        raise ValueError(f"labels must have positives and negatives, but got {counts}.")
+    # For each positive, the negatives below it, and those below or equal.
+    below = np.searchsorted(negatives, positives, "left")
+    not_above = np.searchsorted(negatives, positives, "right")
     return float(np.mean(below + not_above) / 2 / len(negatives))
 
 
 def log_loss(logits: ArrayLike, labels: ArrayLike) -> float:
-    """Mean binary cross-entropy of labels (n,) in {0, 1} under the sigmoid of `logits` (n,), in nats."""
+    """Return the mean binary cross-entropy of labels (n,) in {0, 1} given logits (n,), in nats."""
     logits, labels = np.asarray(logits, dtype=np.float64), np.asarray(labels).astype(bool)
     return float(np.mean(np.logaddexp(0, np.where(labels, -logits, logits))))
 
@@ -72,7 +74,11 @@ def log_loss(logits: ArrayLike, labels: ArrayLike) -> float:
 def _group(
     ranks: ArrayLike, k: int, case: ArrayLike | None
 ) -> tuple[FloatArray, npt.NDArray[np.intp], npt.NDArray[np.intp]]:
-    """Ranks as floats, the number of each rank's case, and each case's size."""
+    """Return the ranks as floats (n,), the index of each rank's case (n,), and the cases' sizes.
+
+    Raises:
+        ValueError: if there are no ranks or `ranks` has another shape; if k is below 1.
+    """
     array = np.asarray(ranks, dtype=np.float64)
     if array.ndim != 1 or len(array) == 0:
         raise ValueError(
@@ -89,4 +95,5 @@ def _group(
 def _sum(
     values: npt.NDArray[np.generic], index: npt.NDArray[np.intp], size: npt.NDArray[np.intp]
 ) -> FloatArray:
+    """Return the sum of the values (n,) of each case."""
     return np.bincount(index, weights=values, minlength=len(size)).astype(np.float64)

@@ -46,7 +46,7 @@ def test_ease_is_the_closed_form_by_items_and_by_users(shape: tuple[int, int]) -
     )
 
 
-def test_ease_learns_the_two_tastes_and_popularity_does_not() -> None:
+def test_ease_learns_two_tastes_and_popularity_does_not() -> None:
     scores = score_baselines(two_tastes(), Config.model_validate({"evaluation": {"k": [12]}}))
     assert float(scores["ease"]["hit_rate_at_12"]) > 0.9
     assert float(scores["popularity"]["hit_rate_at_12"]) < 0.6
@@ -56,25 +56,26 @@ def test_ease_beyond_its_limit_is_skipped_with_the_reason(monkeypatch: pytest.Mo
     monkeypatch.setattr(baselines, "EASE_LIMIT", 39)
     scores = score_baselines(two_tastes(), Config())
     assert scores["ease"] == {
-        "skipped": "EASE: must have at most 39 users or items, but got 40. Compare with popularity alone."
+        "skipped": "EASE: must have at most 39 users or items, but got 40. "
+        "Compare with popularity alone."
     }
     assert "ndcg_at_10" in scores["popularity"]
 
 
 @pytest.mark.skipif(
     "RECSYS_ML_1M_NCF" not in os.environ,
-    reason="RECSYS_ML_1M_NCF names no folder with the split of the NCF paper",
+    reason="RECSYS_ML_1M_NCF does not name a folder with the split of the NCF paper",
 )
-def test_ease_reaches_the_published_value_on_the_split_of_the_ncf_paper() -> None:
+def test_ease_reaches_its_published_value_on_the_split_of_the_ncf_paper() -> None:
     folder = Path(os.environ["RECSYS_ML_1M_NCF"])
     train = np.loadtxt(folder / "ml-1m.train.rating", dtype=np.int64, usecols=(0, 1))
     test = np.loadtxt(folder / "ml-1m.test.rating", dtype=np.int32, usecols=(0, 1))
     rows = (folder / "ml-1m.test.negative").read_text().splitlines()
     candidates = np.array([row.split("\t")[1:] for row in rows], dtype=np.int32)
-    known = index_pairs(train[:, 0], train[:, 1], 6040, 3706)
+    seen = index_pairs(train[:, 0], train[:, 1], 6040, 3706)
     none = np.zeros(0, dtype=np.int32)
     held_out = HeldOut(test[:, 0], test[:, 1], none, none, None, candidates)
-    data = Interactions(6040, 3706, known.users(), known.items, None, none, none, known, held_out)
+    data = Interactions(6040, 3706, seen.users(), seen.items, None, none, none, seen, held_out)
     ranks = rank_among_candidates(EASE(data, 1320), held_out)
     assert hit_rate(ranks, 10) == pytest.approx(0.7192, abs=5e-5)
     assert ndcg(ranks, 10) == pytest.approx(0.4494, abs=5e-5)

@@ -11,7 +11,7 @@ from recsys.evaluation.metrics import log_loss
 from recsys.evaluation.ranking import ModelScorer
 from recsys.models import build_model
 from recsys.training.seeds import generator_of
-from tests.evaluation.test_ranking import Table
+from tests.evaluation.test_ranking import FixedScores
 from tests.training.small_data import make_interactions, two_tastes
 
 SCORES = [[5, 9, 1, 3, 7], [1, 2, 3, 4, 5]]
@@ -33,8 +33,8 @@ def labelled() -> Interactions:
 
 
 def test_a_user_is_a_case_under_the_full_protocol() -> None:
-    # User 0: known 1, ranks 1 (item 0 behind 4) and 2 (item 3); user 1: known 4, rank 0.
-    values = evaluate(Table(SCORES), labelled(), config(k=[2, 3]))
+    # User 0 has seen 1; ranks 1 (item 0 behind 4) and 2 (item 3). User 1 has seen 4; rank 0.
+    values = evaluate(FixedScores(SCORES), labelled(), config(k=[2, 3]))
     assert values["hit_rate_at_2"] == 1.0
     assert values["recall_at_2"] == pytest.approx((1 / 2 + 1) / 2)
     assert values["mrr_at_3"] == pytest.approx((1 / 2 + 1) / 2)
@@ -46,18 +46,18 @@ def test_a_held_out_item_is_a_case_under_the_sampled_protocol() -> None:
     data = make_interactions(
         2, 5, [(0, 1)], [(0, 0), (0, 3), (1, 3)], candidates=[[2, 3], [4, 0], [0, -1]]
     )
-    values = evaluate(Table(SCORES), data, config(k=[1], protocol="sampled", n_candidates=2))
+    values = evaluate(FixedScores(SCORES), data, config(k=[1], protocol="sampled", n_candidates=2))
     assert values["hit_rate_at_1"] == pytest.approx(2 / 3)
 
 
 def test_labelled_pairs_are_positives_their_negatives_and_low_ratings() -> None:
     data = labelled()
     assert data.held_out is not None
-    scores, labels = score_labelled(Table(SCORES), data.held_out)
+    scores, labels = score_labelled(FixedScores(SCORES), data.held_out)
     assert scores.tolist() == [5, 3, 4, 1, 7, 7, 1, 1, 2, 3]
     assert labels.tolist() == [True] * 3 + [False] * 7
-    # Of 3 x 7 pairs: 5 and 4 lose to two 7s each, 3 to them too, and ties with one 3.
-    values = evaluate(Table(SCORES), data, config())
+    # Of 7 negatives, 5 and 4 are above five each; 3 is above four and ties with one.
+    values = evaluate(FixedScores(SCORES), data, config())
     assert values["auc"] == pytest.approx((5 + 5 + 4.5) / 21)
     assert "log_loss" not in values
 
@@ -72,21 +72,21 @@ def test_a_models_logits_have_a_log_loss() -> None:
     )
 
 
-def test_data_without_labelled_pairs_have_ranking_metrics_alone() -> None:
-    values = evaluate(Table(np.ones((60, 40))), two_tastes(), config())
+def test_data_without_labelled_pairs_have_only_ranking_metrics() -> None:
+    values = evaluate(FixedScores(np.ones((60, 40))), two_tastes(), config())
     assert set(values) == {"ndcg_at_10", "hit_rate_at_10", "mrr_at_10", "recall_at_10"}
 
 
-def test_what_cannot_be_ranked_is_refused() -> None:
+def test_data_that_cannot_be_ranked_are_refused() -> None:
     with pytest.raises(ValueError, match="at least one held-out positive, but got 0"):
-        evaluate(Table(SCORES), make_interactions(2, 5, [(0, 1)], []), config())
+        evaluate(FixedScores(SCORES), make_interactions(2, 5, [(0, 1)], []), config())
     with pytest.raises(
         ValueError, match=r"evaluation\.protocol: must be full for data without candidates"
     ):
-        evaluate(Table(SCORES), labelled(), config(protocol="sampled"))
+        evaluate(FixedScores(SCORES), labelled(), config(protocol="sampled"))
 
 
-def test_a_sample_holds_whole_users_and_depends_on_the_seed() -> None:
+def test_a_sample_has_all_rows_of_its_users_and_depends_on_the_seed() -> None:
     data = make_interactions(
         4,
         5,

@@ -70,13 +70,13 @@ def test_labelled_metrics_equal_scikit_learn() -> None:
     )
 
 
-def test_log_loss_by_hand_and_far_out() -> None:
+def test_log_loss_by_hand_and_of_large_logits() -> None:
     assert log_loss([0.0, math.log(3)], [1, 0]) == pytest.approx((math.log(2) + math.log(4)) / 2)
     assert log_loss([1000.0, -1000.0], [0, 1]) == pytest.approx(1000)
 
 
 @pytest.mark.parametrize("ranks", [[], [[1]]])
-def test_ranks_without_an_entry_or_of_another_shape_are_refused(ranks: list[object]) -> None:
+def test_no_ranks_or_ranks_of_another_shape_are_refused(ranks: list[object]) -> None:
     with pytest.raises(ValueError, match="ranks must be one-dimensional"):
         ndcg(np.array(ranks), 10)
 

@@ -15,7 +15,10 @@ SPACE = parse_space({"parameters": {"model.embedding_dim": {"low": 8, "high": 64
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """Four trials: the second is the best of those that may be chosen, at its second epoch; the last never reported."""
+    """A folder with a study `s` of four trials.
+
+    The best that may be chosen is the second, at its second epoch. The last one never reported.
+    """
     config = replace_values(
         Config(), {"study.seed": 3, "training.max_epochs": 5, "data.split": "random"}
     )
@@ -43,7 +46,7 @@ def test_the_best(folder: Path) -> None:
         2,
         trial_seed(3, 1),
     )
-    # The trial's own value in the space, the study's config beside it.
+    # The value at the path of the space is the trial's, all others are the study's.
     assert chosen.config.model.embedding_dim == _dim(folder, 1)
     assert (chosen.config.training.max_epochs, chosen.config.data.split) == (5, "random")
 
@@ -70,7 +73,8 @@ def _dim(folder: Path, number: int) -> int:
     [
         (
             "s/2",
-            r"^trial: must be a trial of s that may be chosen, but got one that is diverged\. There are 4 trials\.",
+            r"^trial: must be a trial of s that may be chosen, but got one that is diverged\. "
+            r"There are 4 trials\.",
         ),
         ("s/3", r"but got one that is unfinished"),
         ("s/4", r"but got no such trial\. There are 4 trials\."),
@@ -81,12 +85,12 @@ def _dim(folder: Path, number: int) -> int:
         ("../s/0", r"study name: must be at most 100 letters"),
     ],
 )
-def test_what_is_no_trial(folder: Path, path: str, message: str) -> None:
+def test_anything_else_is_refused(folder: Path, path: str, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         choose_trial(folder, path)
 
 
-def test_nothing_to_choose(tmp_path: Path) -> None:
+def test_a_study_without_a_value_has_no_best_trial(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="must be a study, but got no record of one"):
         choose_best(tmp_path, "s")
     make_study(tmp_path / "studies" / "s", Config(), SPACE, Start())

@@ -5,14 +5,20 @@ import re
 import sys
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import optuna
+import pyarrow as pa
 import pytest
 import torch
 
 from recsys.config import components
 from recsys.config.components import LOSSES, METRICS, code_of
 from recsys.config.schema import Config, replace_values
+from recsys.config.sections import DataConfig
+from recsys.data.readers import formats
+from recsys.data.sources.layouts import find_source
+from recsys.errors import InputError
 from recsys.search.record.samplers import make_sampler
 from recsys.search.space.file import parse_space
 from recsys.search.tuning.progress import metric_title
@@ -35,6 +41,12 @@ def blocks(heading: str) -> dict[str, str]:
 def install(heading: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Add a section's code to recsys as the page says, until the test ends."""
     (path, code), (table, line) = blocks(heading).items()
+    add_code(path, code, monkeypatch)
+    register(table, line, monkeypatch)
+
+
+def add_code(path: str, code: str, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    """Add code to a module of recsys, which may be new, and return the module."""
     name = path.removesuffix(".py").replace("/", ".")
     if not (ROOT / path).exists():
         monkeypatch.setitem(sys.modules, name, ModuleType(name))
@@ -43,7 +55,7 @@ def install(heading: str, monkeypatch: pytest.MonkeyPatch) -> None:
     exec(compile(code, path, "exec"), added)
     for key in added.keys() - vars(module).keys():
         monkeypatch.setattr(module, key, added[key], raising=False)
-    register(table, line, monkeypatch)
+    return module
 
 
 def register(table: str, line: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -110,6 +122,44 @@ def test_a_sampler(monkeypatch: pytest.MonkeyPatch) -> None:
     study = optuna.create_study(sampler=make_sampler(config, n_trials=0))
     study.optimize(lambda trial: trial.suggest_float("x", 0, 1), n_trials=2)
     assert [len(trial.params) for trial in study.trials] == [1, 1]
+
+
+def test_a_file_format(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (path, code), (table, line) = blocks("A file format").items()
+    entry = eval(f"{{{line}}}", {"arrow": add_code(path, code, monkeypatch)})
+    monkeypatch.setattr(formats, table, {**entry, **formats.FORMATS})
+    columns = {
+        "movieId": ["x", "y", "x"],
+        "userId": [7, 7, 8],
+        "stars": [3.5, 5.0, 4.0],
+        "date": pa.array([30, 20, 10], pa.timestamp("s")),
+    }
+    assert arrow_rows(tmp_path, columns) == [
+        # user, item, whether positive, time, order: the second record batch has the third row
+        (7, "x", False, 30, 0),
+        (7, "y", True, 20, 1),
+        (8, "x", True, 10, 1 << 40),
+    ]
+    columns["stars"] = [3.5, 5.0, None]
+    with pytest.raises(InputError, match=r"data\.feather, row 3, column stars: must be a finite"):
+        arrow_rows(tmp_path, columns)
+
+
+def arrow_rows(folder: Path, columns: dict[str, Any]) -> list[tuple[Any, ...]]:
+    """Write an Arrow IPC file in record batches of two rows, and read it as recsys does."""
+    table = pa.table(columns)
+    with pa.ipc.new_file(str(folder / "data.feather"), table.schema) as writer:
+        writer.write_table(table, max_chunksize=2)
+    source = find_source(DataConfig(source=str(folder / "data.feather")))
+    rows: list[tuple[Any, ...]] = []
+    for fragment in formats.list_fragments(source, None):
+        assert fragment.format == "arrow"
+        for batch in formats.read(fragment, threshold=4.0):
+            assert batch.time is not None
+            ids = batch.user.to_pylist(), batch.item.to_pylist()
+            numbers = (batch.positive, batch.time.whole, batch.order)
+            rows += zip(*ids, *(values.tolist() for values in numbers), strict=True)
+    return rows
 
 
 def test_every_section_with_code_is_tested() -> None:

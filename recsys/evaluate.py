@@ -1,4 +1,4 @@
-"""`python -m recsys.evaluate`: score a saved model on test again."""
+"""`python -m recsys.evaluate`, which scores a saved model on test again."""
 
 import sys
 from collections.abc import Mapping
@@ -9,27 +9,19 @@ import click
 from rich.console import RenderableType
 from rich.table import Table
 
-from recsys import command_line
+from recsys.command_line.options import common_options, model_option
+from recsys.command_line.results import print_result
+from recsys.command_line.run import run_command
 
 
 @click.command(help="Score a saved model on test.")
-@click.option(
-    "--model",
-    callback=command_line.model_path,
-    required=True,
-    metavar="MODEL",
-    help="Folder of a trained model.",
-)
-@command_line.dir_option
-@command_line.verbose_option
-@command_line.quiet_option
-@command_line.traceback_option
-@command_line.json_option
+@model_option("--model", required=True, help="Folder or name of a saved model.")
+@common_options
 def evaluate(*, model: Path, folder: Path, as_json: bool) -> int:
-    """Parse, evaluate, print; returns the exit code."""
+    """Evaluate, print, and return the exit code."""
     from recsys.final.evaluate import evaluate_model
 
-    command_line.print_result(evaluate_model(model, folder), as_json, _text)
+    print_result(evaluate_model(model, folder), as_json, _text)
     return 0
 
 
@@ -41,8 +33,8 @@ def _text(answer: Mapping[str, Any]) -> RenderableType:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run the command; returns the exit code."""
-    return command_line.run(evaluate, argv)
+    """Run the command and return its exit code."""
+    return run_command(evaluate, argv)
 
 
 if __name__ == "__main__":

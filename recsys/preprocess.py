@@ -1,4 +1,4 @@
-"""`python -m recsys.preprocess`: read, split and encode a data set ahead of a search."""
+"""`python -m recsys.preprocess`, which reads, splits and encodes a data set before a search."""
 
 import sys
 from collections.abc import Mapping
@@ -8,18 +8,17 @@ from typing import Any
 import click
 from rich.console import RenderableType
 
-from recsys import command_line
+from recsys.command_line.options import common_options, config_option, data_option, set_option
+from recsys.command_line.results import print_result
+from recsys.command_line.run import run_command
+from recsys.command_line.settings import read_config
 
 
-@click.command(help="Read, split and encode a data set ahead of a search.")
-@command_line.data_option
-@command_line.config_option
-@command_line.set_option
-@command_line.dir_option
-@command_line.verbose_option
-@command_line.quiet_option
-@command_line.traceback_option
-@command_line.json_option
+@click.command(help="Read, split and encode a data set before a search.")
+@data_option
+@config_option
+@set_option
+@common_options
 def preprocess(
     *,
     data: str | None,
@@ -28,8 +27,8 @@ def preprocess(
     folder: Path,
     as_json: bool,
 ) -> int:
-    """Parse, preprocess, print; returns the exit code."""
-    config, _ = command_line.read_config(config_file, data, settings)
+    """Preprocess, print, and return the exit code."""
+    config, _ = read_config(config_file, data, settings)
     from recsys.data.preprocessing import pipeline
     from recsys.data.processed import resolve
 
@@ -41,7 +40,7 @@ def preprocess(
         "notes": processed.manifest.notes,
         **processed.manifest.counts(),
     }
-    command_line.print_result(answer, as_json, _text)
+    print_result(answer, as_json, _text)
     return 0
 
 
@@ -55,8 +54,8 @@ def _text(answer: Mapping[str, Any]) -> RenderableType:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run the command; returns the exit code."""
-    return command_line.run(preprocess, argv)
+    """Run the command and return its exit code."""
+    return run_command(preprocess, argv)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""`python -m recsys.recommend`: the best unseen items of some users, or of all."""
+"""`python -m recsys.recommend`, which recommends unseen items to some users, or to all."""
 
 import sys
 from collections.abc import Mapping
@@ -9,32 +9,29 @@ import click
 from rich.console import Group, RenderableType
 from rich.table import Table
 
-from recsys import command_line
+from recsys.command_line.options import common_options, model_option
+from recsys.command_line.results import escaped, print_result
+from recsys.command_line.run import run_command
 from recsys.console.verbosity import note, progress
-from recsys.errors import InputError, naming
+from recsys.errors import InputError
+
+_FLAGS = {"k": "-k", "user_id": "--user"}
+"""Flag of each argument that an error may name."""
 
 
 @click.command(help="Recommend the best unseen items to some users, or to all.")
+@model_option("--model", required=True, help="Folder or name of a saved model.")
 @click.option(
-    "--model",
-    callback=command_line.model_path,
-    required=True,
-    metavar="MODEL",
-    help="Folder of a trained model.",
-)
-@click.option(
-    "--user", "users", multiple=True, metavar="ID", help="A user by its own id; may be repeated."
+    "--user", "users", multiple=True, metavar="ID", help="User id, as in the data. May be repeated."
 )
 @click.option("--all-users", is_flag=True, help="Recommend to every user.")
-@click.option("-k", type=click.IntRange(min=1), default=10, show_default=True, help="Items a user.")
 @click.option(
-    "--output", type=Path, metavar="FILE", help="Write a Parquet file instead of printing."
+    "-k", type=click.IntRange(min=1), default=10, show_default=True, help="Items per user."
 )
-@command_line.dir_option
-@command_line.verbose_option
-@command_line.quiet_option
-@command_line.traceback_option
-@command_line.json_option
+@click.option(
+    "--output", type=Path, metavar="FILE", help="Write this Parquet file instead of printing."
+)
+@common_options
 def recommend(
     *,
     model: Path,
@@ -45,7 +42,7 @@ def recommend(
     folder: Path,
     as_json: bool,
 ) -> int:
-    """Parse, recommend, print or write; returns the exit code."""
+    """Recommend, print or write, and return the exit code."""
     if bool(users) == all_users:
         got = "both" if users else "neither"
         raise InputError(
@@ -61,7 +58,7 @@ def recommend(
     from recsys.storage.files import write_atomically
 
     saved = saved_model.load(saved_model.find(model, folder))
-    with progress("Recommending"), naming({"k": "-k", "user_id": "--user"}):
+    with progress("Recommending"):
         table = recommend_to(
             saved, np.flatnonzero(saved.is_trained) if all_users else find_users(saved, users), k
         )
@@ -75,10 +72,10 @@ def recommend(
             "users": len(table.column("user_id").unique()),
             "rows": len(table),
         }
-        command_line.print_result(
+        print_result(
             answer,
             as_json,
-            lambda told: f"{told['rows']:,} rows of {told['users']:,} users: {told['output']}",
+            lambda shown: f"{shown['rows']:,} rows of {shown['users']:,} users: {shown['output']}",
         )
         return 0
     answer = {}
@@ -86,7 +83,7 @@ def recommend(
         answer.setdefault(str(row["user_id"]), []).append(
             {name: row[name] for name in ("item_id", "score", "title")}
         )
-    command_line.print_result(answer, as_json, _text)
+    print_result(answer, as_json, _text)
     return 0
 
 
@@ -97,7 +94,7 @@ def _text(answer: Mapping[str, Any]) -> RenderableType:
             *("rank", "item", "score", "title"),
             box=None,
             header_style="bold",
-            title=f"user {command_line.escaped(user_id)}",
+            title=f"user {escaped(user_id)}",
             title_justify="left",
         )
         for rank, item in enumerate(items, start=1):
@@ -109,8 +106,8 @@ def _text(answer: Mapping[str, Any]) -> RenderableType:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run the command; returns the exit code."""
-    return command_line.run(recommend, argv)
+    """Run the command and return its exit code."""
+    return run_command(recommend, argv, _FLAGS)
 
 
 if __name__ == "__main__":

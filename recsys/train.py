@@ -1,4 +1,4 @@
-"""`python -m recsys.train`: train the best trial of a study, a named trial, or one config, and score it on test."""
+"""`python -m recsys.train`, which trains a chosen config and scores it on test."""
 
 import sys
 from collections.abc import Mapping
@@ -11,40 +11,45 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from recsys import command_line
-from recsys.errors import InputError, naming
+from recsys.command_line.options import (
+    common_options,
+    config_option,
+    data_option,
+    model_option,
+    set_option,
+)
+from recsys.command_line.results import print_result
+from recsys.command_line.run import run_command
+from recsys.command_line.settings import read_config, read_storage
+from recsys.errors import InputError
+
+_FLAGS = {"study": "--best-of", "trial": "--trial"}
+"""Flag of each argument that an error may name."""
 
 
 @click.command(
-    help="Train the best trial of a study, a named trial, or one config, and score it on test."
+    help="Train the best trial of a study, another trial, or one config, and score it on test."
 )
 @click.option("--best-of", metavar="STUDY", help="Train the best trial of this study.")
-@click.option("--trial", metavar="STUDY/TRIAL", help="Train this trial.")
-@command_line.config_option
-@command_line.data_option
-@command_line.set_option
+@click.option("--trial", metavar="STUDY/TRIAL", help="Train this trial of a study.")
+@config_option
+@data_option
+@set_option
 @click.option(
     "--seeds",
     metavar="N",
     type=click.IntRange(min=1),
     default=1,
     show_default=True,
-    help="Repeat with N seeds.",
+    help="Train N times, each with a seed of its own.",
 )
 @click.option(
-    "--validate", is_flag=True, help="Train on train alone and report validation; test is not read."
+    "--validate",
+    is_flag=True,
+    help="Train on train alone and score on validation; do not read test.",
 )
-@click.option(
-    "--out",
-    callback=command_line.model_path,
-    metavar="MODEL",
-    help="Folder of the model.  [default: DIR/models/<name>]",
-)
-@command_line.dir_option
-@command_line.verbose_option
-@command_line.quiet_option
-@command_line.traceback_option
-@command_line.json_option
+@model_option("--out", help="Folder of the saved model.  [default: DIR/models/<name>]")
+@common_options
 def train(
     *,
     best_of: str | None,
@@ -58,7 +63,7 @@ def train(
     folder: Path,
     as_json: bool,
 ) -> int:
-    """Parse, train, print; returns the exit code."""
+    """Train, print, and return the exit code."""
     sources = {"--best-of": best_of, "--trial": trial, "--config": config_file}
     given = [flag for flag, value in sources.items() if value is not None]
     if len(given) != 1:
@@ -71,19 +76,18 @@ def train(
     from recsys.final import choose, run
 
     if config_file is not None:
-        config, _ = command_line.read_config(config_file, data, settings)
+        config, _ = read_config(config_file, data, settings)
         chosen = choose.Choice(config_file.stem, config, None, config.study.seed, None, None)
     else:
-        storage = command_line.given_storage(settings)
-        with naming({"study": "--best-of", "trial": "--trial"}):
-            if best_of is not None:
-                chosen = choose.choose_best(folder, best_of, storage)
-            else:
-                chosen = choose.choose_trial(folder, trial or "", storage)
-        config, _ = command_line.read_config(chosen.config, data, settings)
+        storage = read_storage(settings)
+        if best_of is not None:
+            chosen = choose.choose_best(folder, best_of, storage)
+        else:
+            chosen = choose.choose_trial(folder, trial or "", storage)
+        config, _ = read_config(chosen.config, data, settings)
         chosen = replace(chosen, config=config)
     answer = run.train(chosen, folder, out, n_seeds=seeds, validate=validate)
-    command_line.print_result(answer, as_json, _text)
+    print_result(answer, as_json, _text)
     return 0
 
 
@@ -110,8 +114,8 @@ def _text(answer: Mapping[str, Any]) -> RenderableType:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run the command; returns the exit code."""
-    return command_line.run(train, argv)
+    """Run the command and return its exit code."""
+    return run_command(train, argv, _FLAGS)
 
 
 if __name__ == "__main__":

@@ -11,45 +11,39 @@ import numpy as np
 import pytest
 from rich.text import Text
 
-from recsys.command_line import (
-    DEFAULT_FOLDER,
-    dir_flag,
-    given_storage,
-    print_result,
-    read_config,
-    run,
-    tell,
-    traceback_option,
-)
+from recsys.command_line.options import DEFAULT_FOLDER, traceback_option
+from recsys.command_line.results import dir_flag, print_result
+from recsys.command_line.run import print_error, run_command
+from recsys.command_line.settings import read_config, read_storage
 from recsys.config.schema import Config
 from recsys.data.preprocessing.scan import Summary, merge
 from recsys.errors import DivergenceError, InputError
 
-RECSYS = Path(sys.modules["recsys.command_line"].__file__ or "").parent
+RECSYS = Path(sys.modules["recsys"].__file__ or "").parent
 
 SCRIPT = '''
 """A command whose libraries, children and own prints all write to standard output."""
 import subprocess, sys
 import click
-from recsys import command_line
+from recsys.command_line import options, results, run
 
 @click.command()
-@command_line.json_option
+@options.json_option
 def chatty(as_json: bool) -> int:
     print("printed by a library")
     subprocess.run([sys.executable, "-c", "print('printed by a child')"], check=True)
-    command_line.print_result({"name": "é"}, as_json, lambda answer: f"name is {answer['name']}")
+    results.print_result({"name": "é"}, as_json, lambda answer: f"name is {answer['name']}")
     print("printed afterwards")
     return 0
 
-code = command_line.run(chatty, None)
+code = run.run_command(chatty, None)
 print("printed by a thread that is still there")
 sys.exit(code)
 '''
 
 
 def run_callback(callback: Callable[[], object]) -> int:
-    return run(click.Command("made-up", callback=callback), [])
+    return run_command(click.Command("made-up", callback=callback), [])
 
 
 @pytest.fixture
@@ -78,7 +72,7 @@ def test_what_the_command_returns_is_the_exit_code(capfd: pytest.CaptureFixture[
 def test_a_users_mistake_is_one_line_and_2(
     read: click.Command, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    assert run(read, ["--space", "x", "--set", "model.embeding_dim=8"]) == 2
+    assert run_command(read, ["--space", "x", "--set", "model.embeding_dim=8"]) == 2
     message = "--set: model.embeding_dim: must be a config path, but got an unknown name. Did you mean model.embedding_dim?"
     assert capfd.readouterr() == ("", f"error: {message}\n")
 
@@ -87,7 +81,9 @@ def test_several_mistakes_are_a_headline_and_a_line_each(
     read: click.Command, capfd: pytest.CaptureFixture[str]
 ) -> None:
     assert (
-        run(read, ["--space", "x", "--set", "model.embedding_dim=0", "--set", "model.dropout=1"])
+        run_command(
+            read, ["--space", "x", "--set", "model.embedding_dim=0", "--set", "model.dropout=1"]
+        )
         == 2
     )
     assert capfd.readouterr().err.splitlines() == [
@@ -168,12 +164,15 @@ def test_the_traceback_of_a_users_mistake_is_shown_where_asked_for(
     if ask == "variable":
         monkeypatch.setenv("RECSYS_TRACEBACK", "1")
     assert (
-        run(read, ["--space", "x", "--set", "x", *(["--traceback"] if ask == "flag" else [])]) == 2
+        run_command(
+            read, ["--space", "x", "--set", "x", *(["--traceback"] if ask == "flag" else [])]
+        )
+        == 2
     )
     err = capfd.readouterr().err
     assert err.startswith("Traceback (most recent call last):\n")
     assert err.endswith(
-        "\nerror: --set: must be PATH=VALUE, but got 'x'. Write it as --set training.batch_size=512.\n"
+        "\nerror: --set: must be PATH=VALUE, but got 'x'. Write it as training.batch_size=512.\n"
     )
 
 
@@ -273,12 +272,12 @@ def test_an_interrupt_is_130(interrupt: type[BaseException]) -> None:
 def test_a_mistake_on_the_command_line(
     read: click.Command, argv: list[str], expected: str, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    assert run(read, argv) == 2
+    assert run_command(read, argv) == 2
     assert capfd.readouterr() == ("", f"error: {expected}\n")
 
 
 def test_help_is_on_standard_output(read: click.Command, capfd: pytest.CaptureFixture[str]) -> None:
-    assert run(read, ["--help"]) == 0
+    assert run_command(read, ["--help"]) == 0
     out, err = capfd.readouterr()
     assert out.startswith("Usage: python -m recsys.read [OPTIONS]\n")
     assert err == ""
@@ -344,6 +343,15 @@ def test_a_flag_is_named_by_its_mistake(text: str, shown: str) -> None:
     )
 
 
+def test_the_data_flag_takes_the_place_of_a_given_split(tmp_path: Path) -> None:
+    file = tmp_path / "c.yaml"
+    file.write_text("data: {files: {train: a, test: b}, positive_threshold: 3.0}")
+    config, decided = read_config(file, "ml-1m", ["data.files.test=c"])
+    assert (config.data.source, config.data.files) == ("ml-1m", None)
+    assert config.data.positive_threshold == 3.0
+    assert decided == {"data.source", "data.files.test"}
+
+
 def test_a_path_to_data_is_text_whatever_it_looks_like() -> None:
     config, decided = read_config(Config(), "2024", [])
     assert (config.data.source, decided) == ("2024", {"data.source"})
@@ -372,14 +380,14 @@ def test_a_result_is_exact_but_for_folders_in_s3(capfd: pytest.CaptureFixture[st
 
 def test_no_password_is_told(capfd: pytest.CaptureFixture[str]) -> None:
     url = "postgresql://search:pass@host/runs"
-    assert tell(RuntimeError(f"no answer from {url}")) == 1
+    assert print_error(RuntimeError(f"no answer from {url}")) == 1
     told = capfd.readouterr().err
     assert told.endswith("RuntimeError: no answer from postgresql://search@host/runs\n")
     assert dir_flag(Path("/tmp/recsys-x1/s3:/bucket/p")) == " --dir s3://bucket/p"
 
 
 def test_nothing_that_is_reported_controls_the_terminal(capfd: pytest.CaptureFixture[str]) -> None:
-    assert tell(RuntimeError("a\tb\nc \x1b[31m \x07 \x9b \ud800 ü \u202e")) == 1
+    assert print_error(RuntimeError("a\tb\nc \x1b[31m \x07 \x9b \ud800 ü \u202e")) == 1
     assert capfd.readouterr().err.endswith(
         "RuntimeError: a\tb\nc \\u001b[31m \\u0007 \\u009b \\ud800 ü \\u202e\n"
     )
@@ -393,11 +401,11 @@ def test_the_storage_that_a_command_is_given(monkeypatch: pytest.MonkeyPatch) ->
         "training.loss=squared",
         "study.storage='mysql://u:pass@h/b'",
     ]
-    assert given_storage(both) == "mysql://u@h/b"
-    assert given_storage(["training.loss=squared"]) is None
+    assert read_storage(both) == "mysql://u@h/b"
+    assert read_storage(["training.loss=squared"]) is None
     monkeypatch.setenv("RECSYS_STUDY_STORAGE", "mysql://u@h/c")
-    assert given_storage([]) == "mysql://u@h/c"
-    assert given_storage(both) == "mysql://u@h/b"
+    assert read_storage([]) == "mysql://u@h/c"
+    assert read_storage(both) == "mysql://u@h/b"
 
 
 def test_a_mistake_shows_no_password(
@@ -410,7 +418,7 @@ def test_a_mistake_shows_no_password(
         f"tracking.url={url}",
         f"data.files={url!r}",
     ):
-        assert run(read, ["--space", "x", "--set", setting]) == 2
+        assert run_command(read, ["--space", "x", "--set", setting]) == 2
         told = capfd.readouterr().err
         assert told.startswith("error: ")
         assert "M4RK" not in told

@@ -20,7 +20,7 @@ VARIANTS = {
 
 @pytest.mark.parametrize("file", CONFIGS, ids=lambda file: file.stem)
 def test_a_config_is_read_without_a_mistake(file: Path) -> None:
-    config = load_config(file, [], {})
+    config = load_config(file)
     if file.stem in VARIANTS:
         assert config.model.name == VARIANTS[file.stem]
         assert config.data.source == EMBEDDED

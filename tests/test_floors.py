@@ -20,7 +20,7 @@ COMMANDS = ("preprocess", "tune", "train", "evaluate", "recommend")
 DRAWING = re.search(
     r"```mermaid\n(.*?)```", (ROOT / "docs/architecture.md").read_text(encoding="utf-8"), re.DOTALL
 )
-ARROW = re.compile(r"^ *([a-z.]+) --> ([a-z. &]+)$", re.MULTILINE)
+ARROW = re.compile(r"^ *([a-z_.]+) --> ([a-z_. &]+)$", re.MULTILINE)
 
 HOMES = {
     "ray": ("cluster", "data.preprocessing", "final", "search", *COMMANDS),

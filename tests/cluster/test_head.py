@@ -168,7 +168,7 @@ def test_a_search_as_a_job_that_is_stopped_and_resumed(head: Host, folder: Path)
     run(head, "ray job stop first")
     log = run(head, "ray job logs first")
     assert (
-        "Interrupted. What was reported is kept; go on with: python -m recsys.tune --name job --resume"
+        "Interrupted. The study is stored; resume it with: python -m recsys.tune --name job --resume"
         in log
     )
     assert "was stopped" in run(head, "ray job status first")

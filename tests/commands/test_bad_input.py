@@ -189,11 +189,11 @@ EARLY = {
     ),
     "setting without a value": Case(
         f"{TUNE} --set model.name",
-        "--set: must be PATH=VALUE, but got 'model.name'. Write it as --set training.batch_size=512.",
+        "--set: must be PATH=VALUE, but got 'model.name'. Write it as training.batch_size=512.",
     ),
     "resuming without a name": Case(
         "tune --resume --dir exp",
-        "--name: must be given with --resume, but got nothing. Name the study to go on with.",
+        "--name: must be given with --resume, but got nothing. Name the study.",
     ),
     "resuming no study": Case(
         "tune --name s --resume --dir exp",
@@ -201,7 +201,7 @@ EARLY = {
     ),
     "warm start of a study that goes on": Case(
         "tune --name s --resume --warm-start t --dir exp",
-        "--warm-start: must begin a new study, but got t with --resume. Leave it out, or choose another --name.",
+        "--warm-start: must start a new study, but got t with --resume. Leave it out, or choose another --name.",
     ),
     "warm start from no study": Case(
         f"{TUNE} --warm-start t",

@@ -85,8 +85,8 @@ def test_the_model(trained: dict[str, Any], tuned: Tuned) -> None:
     folder = Path(trained["model"])
     assert {path.name for path in folder.iterdir()} == set(saved_model.FILES)
     config, best = (
-        load_config(folder / "config.yaml", (), {}),
-        load_config(tuned.study_folder / "best.yaml", (), {}),
+        load_config(folder / "config.yaml"),
+        load_config(tuned.study_folder / "best.yaml"),
     )
     assert (config.model, config.training, config.data) == (best.model, best.training, best.data)
     metrics = json.loads((folder / "metrics.json").read_text())
@@ -260,7 +260,7 @@ def test_a_setting_goes_over_the_choice(home: Path, store: list[str], tmp_path: 
     found = answer(
         train.main, "--best-of", "first", "--dir", home, "--out", tmp_path / "m", *sets, *store
     )
-    assert load_config(tmp_path / "m" / "config.yaml", (), {}).model.embedding_dim == 5
+    assert load_config(tmp_path / "m" / "config.yaml").model.embedding_dim == 5
     assert {"ndcg_at_3", "ndcg_at_7"} < set(found["test"])
     assert answer(evaluate.main, "--model", tmp_path / "m", "--dir", home)["test"] == found["test"]
 

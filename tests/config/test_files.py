@@ -6,14 +6,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from recsys.config.files import (
+    Override,
     config_yaml,
     dump_yaml,
     load_config,
-    nearest,
     parse_config,
+    parse_override,
     read_yaml,
-    unknown_path,
 )
+from recsys.config.mistakes import suggestion, unknown_path
 from recsys.config.schema import Config, replace_values
 from recsys.config.yaml_text import parse_yaml
 from recsys.data.processed import uses_candidates
@@ -24,11 +25,15 @@ from recsys.storage.credentials import with_password
 README = "See the config paths in the README."
 
 
+def overrides(*texts: str) -> list[Override]:
+    return [parse_override(text, "--set") for text in texts]
+
+
 def mistake(file: Path, content: str | bytes, *settings: str) -> str:
     """What is said about a config file with this content, without the folder's name."""
     file.write_bytes(content.encode() if isinstance(content, str) else content)
     with pytest.raises(ValueError) as caught:  # noqa: PT011 (the message is what is asserted)
-        load_config(file, settings, {})
+        load_config(file, overrides(*settings))
     return str(caught.value).replace(f"{file.parent}{os.sep}", "")
 
 
@@ -165,7 +170,10 @@ def test_mistakes_of_several_places_each_name_theirs(tmp_path: Path) -> None:
     file = tmp_path / "c.yaml"
     file.write_text("model: {name: nmf}")
     with pytest.raises(ValueError, match="config: 3 mistakes") as caught:
-        load_config(file, ["training.batch_size=0"], {"study.n_trials": ("--trials", 0)})
+        load_config(
+            file,
+            [*overrides("training.batch_size=0"), Override("study.n_trials", 0, "--trials")],
+        )
     assert str(caught.value).replace(f"{tmp_path}{os.sep}", "").splitlines()[1:] == [
         "  c.yaml: model.name: must be one of inner_product, gmf, mlp, neumf, but got 'nmf'. The default is neumf.",
         "  --set: training.batch_size: must be at least 1, but got 0. The default is 2048.",
@@ -278,8 +286,8 @@ def test_values_are_yaml_1_2(text: str, value: object) -> None:
 def test_flag_over_set_over_file_over_default(tmp_path: Path) -> None:
     file = tmp_path / "c.yaml"
     file.write_text("training: {max_epochs: 2, batch_size: 2, n_negatives: 2}")
-    settings = ["training.max_epochs=3", "training.batch_size=3", "training.batch_size=4"]
-    config = load_config(file, settings, {"training.max_epochs": ("--max-epochs", 5)})
+    sets = overrides("training.max_epochs=3", "training.batch_size=3", "training.batch_size=4")
+    config = load_config(file, [*sets, Override("training.max_epochs", 5, "--max-epochs")])
     training = config.training
     assert (training.max_epochs, training.batch_size, training.n_negatives, training.l2) == (
         5,
@@ -303,7 +311,7 @@ def test_the_environment_sets_what_may_have_a_password(
         "mysql://bob@environment/d",
     )
     assert with_password("http://environment") == "http://bob:pass@environment"
-    assert load_config(file, ["tracking.uri=http://set"]).tracking.uri == "http://set"
+    assert load_config(file, overrides("tracking.uri=http://set")).tracking.uri == "http://set"
     monkeypatch.setenv("RECSYS_STUDY_STORAGE", "http://h")
     with pytest.raises(
         ValueError, match=r"^RECSYS_STUDY_STORAGE: study\.storage: must begin with postgresql://"
@@ -312,12 +320,12 @@ def test_the_environment_sets_what_may_have_a_password(
 
 
 def test_without_a_file_the_defaults_hold() -> None:
-    assert load_config(None, [], {}) == Config()
+    assert load_config(None) == Config()
 
 
 def test_a_config_may_be_the_base() -> None:
     base = replace_values(Config(), {"model.name": "gmf"})
-    config = load_config(base, ["model.embedding_dim=8"], {})
+    config = load_config(base, overrides("model.embedding_dim=8"))
     assert (config.model.name, config.model.embedding_dim) == ("gmf", 8)
 
 
@@ -326,29 +334,18 @@ def test_none_is_a_choice_where_null_is_absence(tmp_path: Path) -> None:
     for text, title in (("none", "none"), ("null", None), ("", None)):
         file.write_text(f"data: {{columns: {{title: {text}}}}}\n")
         for config in (
-            load_config(file, [], {}),
-            load_config(None, [f"data.columns.title={text}"], {}),
+            load_config(file),
+            load_config(None, overrides(f"data.columns.title={text}")),
         ):
             assert config.data.columns is not None
             assert config.data.columns.title == title
-        assert load_config(None, [], {}).data.columns is None
+        assert load_config(None).data.columns is None
 
 
 def test_a_group_may_be_set_as_a_whole() -> None:
-    config = load_config(None, ["data.files={train: a.csv, test: b.csv}"], {})
+    config = load_config(None, overrides("data.files={train: a.csv, test: b.csv}"))
     assert config.data.files is not None
     assert (config.data.files.train, config.data.files.test) == ("a.csv", "b.csv")
-
-
-def test_the_data_flag_takes_the_place_of_a_given_split(tmp_path: Path) -> None:
-    file = tmp_path / "c.yaml"
-    file.write_text("data: {files: {train: a, test: b}, positive_threshold: 3.0}")
-    config = load_config(file, [], {"data.source": ("--data", "ml-1m")})
-    assert (config.data.source, config.data.files, config.data.positive_threshold) == (
-        "ml-1m",
-        None,
-        3.0,
-    )
 
 
 @pytest.mark.parametrize(
@@ -356,11 +353,11 @@ def test_the_data_flag_takes_the_place_of_a_given_split(tmp_path: Path) -> None:
     [
         (
             "model.name",
-            "--set: must be PATH=VALUE, but got 'model.name'. Write it as --set training.batch_size=512.",
+            "--set: must be PATH=VALUE, but got 'model.name'. Write it as training.batch_size=512.",
         ),
         (
             "=3",
-            "--set: must be PATH=VALUE, but got '=3'. Write it as --set training.batch_size=512.",
+            "--set: must be PATH=VALUE, but got '=3'. Write it as training.batch_size=512.",
         ),
         (
             "model.nam=gmf",
@@ -407,8 +404,8 @@ def test_a_long_value_is_cut_short(tmp_path: Path) -> None:
         ("zzz", [f"a{i}" for i in range(50)], README),
     ],
 )
-def test_nearest(name: str, names: list[str], expected: str) -> None:
-    assert nearest(name, names) == expected
+def test_suggestion(name: str, names: list[str], expected: str) -> None:
+    assert suggestion(name, names) == expected
 
 
 def test_unknown_path() -> None:
@@ -482,7 +479,7 @@ def all_that_depends(config: Config) -> list[object]:
         config_yaml(config),
         config.model_dump_json(),
         replace_values(config, {"model.embedding_dim": 3}).study.trial_limit,
-        load_config(config, ["model.embedding_dim=3"]),
+        load_config(config, overrides("model.embedding_dim=3")),
     ]
 
 

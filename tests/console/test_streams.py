@@ -9,10 +9,10 @@ import pytest
 SCRIPT = """
 import logging, subprocess, sys
 import click
-from recsys import command_line
+from recsys.command_line import options, results, run
 
 @click.command()
-@command_line.json_option
+@options.json_option
 def chatty(as_json: bool) -> int:
     from rich.console import Console
 
@@ -23,12 +23,12 @@ def chatty(as_json: bool) -> int:
         logging.getLogger("recsys").warning("a warning")
         Console(file=sys.stderr).print("a table")
     subprocess.run(["echo", "printed by a child"], check=False)
-    command_line.print_result({"name": "x"}, as_json, lambda answer: f"name is {answer['name']}")
+    results.print_result({"name": "x"}, as_json, lambda answer: f"name is {answer['name']}")
     print("printed afterwards", flush=True)
     open("last", "w").write(open("first").read())
     return 0
 
-sys.exit(command_line.run(chatty, None))
+sys.exit(run.run_command(chatty, None))
 """
 
 ENDED = "exec 4> >(exec true); wait $!; "

@@ -21,7 +21,7 @@ from tests.faults.search_process import (
 from tests.small_search import SPACE, ratings_csv
 
 N_TRIALS, N_EPOCHS = 8, 6
-GOES_ON = "goes on with: python -m recsys.tune --name s --resume"
+RESUME = "resume it with: python -m recsys.tune --name s --resume"
 
 
 @pytest.fixture
@@ -90,7 +90,7 @@ def test_an_interrupted_search_prints_the_command_that_goes_on(
     assert code == 130
     assert answer["counts"]["unfinished"] > 0
     assert "Traceback" not in errors
-    command = shlex.split(errors.splitlines()[-1].partition("go on with: python ")[2])
+    command = shlex.split(errors.splitlines()[-1].partition("resume it with: python ")[2])
     resumed = subprocess.run(
         [sys.executable, *command], capture_output=True, text=True, check=False, env={**os.environ}
     )
@@ -116,7 +116,7 @@ def test_sigterm_before_there_is_a_trial(folder: Path, moment: str) -> None:
     with started(folder, *flags(folder)) as search:
         come = {
             "while Ray starts": lambda: n_children(search) > 0,
-            "before the first trial": lambda: GOES_ON in told(search),
+            "before the first trial": lambda: RESUME in told(search),
         }
         search.wait_until(come[moment])
         search.process.send_signal(signal.SIGTERM)
@@ -125,12 +125,9 @@ def test_sigterm_before_there_is_a_trial(folder: Path, moment: str) -> None:
     assert "SIGTERM" not in errors
     last = errors.splitlines()[-1]
     if moment == "while Ray starts":
-        assert last == "Interrupted before the search began; nothing of it is kept. Start it again."
+        assert last == "Interrupted before the search began; nothing was stored."
     else:
-        assert (
-            last
-            == f"Interrupted. What was reported is kept; go on with: {GOES_ON.partition(': ')[2]} --dir {folder}"
-        )
+        assert last == f"Interrupted. The study is stored; {RESUME} --dir {folder}"
 
 
 def test_a_finished_study_is_extended_and_started_by_the_same_command(folder: Path) -> None:

@@ -112,7 +112,7 @@ def test_a_search_ends_and_goes_on_once_there_is_room(
     # A process that is killed on a full disk leaves a torn line.
     with (study / "mlflow-outbox.jsonl").open("ab") as outbox:
         outbox.write(b'{"do": "metr')
-    command = shlex.split(errors.splitlines()[-1].partition("go on with: python ")[2])
+    command = shlex.split(errors.splitlines()[-1].partition("resume it with: python ")[2])
     done = subprocess.run([sys.executable, *command], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     check_complete(disk, uri, N_TRIALS)
@@ -159,6 +159,6 @@ def check_told(expected: str, code: int, errors: str) -> None:
     *_, told, how_to_go_on = errors.splitlines()
     assert re.fullmatch(expected, told), told
     assert how_to_go_on.startswith(
-        "What was reported is kept; go on with: python -m recsys.tune --name s --resume"
+        "The study is stored; resume it with: python -m recsys.tune --name s --resume"
     )
     assert "Traceback" not in errors

@@ -10,7 +10,7 @@ from typing import Any
 
 import pandas as pd
 
-from recsys.config.files import config_yaml, dump_yaml, parse_config, raise_mistakes, read_yaml
+from recsys.config.files import config_yaml, dump_yaml, parse_config, read_yaml
 from recsys.config.schema import Config, config_paths, get_value
 from recsys.errors import InputError
 from recsys.search.record.record import StudyRecord
@@ -194,7 +194,9 @@ def require_same(folder: Path, config: Config, space: SearchSpace, start: Start)
         if was != value
     ]
     if changed:
-        raise_mistakes("--resume", [f"{line} Search under another --name." for line in changed])
+        raise InputError.listing(
+            "--resume", [f"{line} Search under another --name." for line in changed]
+        )
 
 
 def read_study(folder: Path, storage: str | None = None) -> tuple[StudyRecord, Config]:

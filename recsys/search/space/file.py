@@ -9,7 +9,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, get_args
 
-from recsys.config.files import nearest, raise_mistakes, read_yaml, unknown_path
+from recsys.config.files import read_yaml
+from recsys.config.mistakes import suggestion, unknown_path
 from recsys.config.schema import Config, config_paths, get_value
 from recsys.console.verbosity import note
 from recsys.errors import InputError
@@ -101,7 +102,7 @@ class _SpaceReader:
         ordered = self._order_by_condition()
         points = self._read_warm_start(ordered)
         if self.mistakes:
-            raise_mistakes(place, self.mistakes)
+            raise InputError.listing(place, self.mistakes)
         return SearchSpace(
             tuple(domain for domains in ordered.values() for domain in domains), points
         )
@@ -161,7 +162,7 @@ class _SpaceReader:
                     f"{path}: when must name another parameter, but got the parameter itself. Remove it."
                 )
             elif parent not in self.parameters:
-                remedy = nearest(parent, self.parameters)
+                remedy = suggestion(parent, self.parameters)
                 self.mistakes.append(
                     f"{path}: when must name a parameter of this file, but got {parent}. {remedy}"
                 )
@@ -206,7 +207,7 @@ class _SpaceReader:
         for number, point in enumerate(given, start=1):
             for path, value in point.items():
                 if path not in self.parameters:
-                    remedy = nearest(str(path), self.parameters)
+                    remedy = suggestion(str(path), self.parameters)
                     self.mistakes.append(
                         f"warm_start {number}: {path} must be a parameter of this file, but got none. {remedy}"
                     )

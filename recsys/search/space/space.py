@@ -12,8 +12,9 @@ from typing import Any
 import optuna
 from pydantic import ValidationError
 
-from recsys.config.files import describe_mistakes, raise_mistakes
+from recsys.config.mistakes import describe_mistakes
 from recsys.config.schema import Config, get_value, replace_values
+from recsys.errors import InputError
 
 Scalar = int | float | str | bool | None
 
@@ -217,7 +218,7 @@ class SearchSpace:
                 ):
                     mistakes |= dict.fromkeys(found)
         if mistakes:
-            raise_mistakes("search space", list(mistakes))
+            raise InputError.listing("search space", list(mistakes))
 
     def _may_be_mended(self, values: dict[str, Scalar], base: Config) -> bool:
         """Whether a value of a third parameter makes them valid: the mistake, if it is one, is that of a pair with it."""

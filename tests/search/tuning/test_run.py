@@ -201,9 +201,7 @@ def test_what_is_left_in_the_folder(broken: tuple[Searched, Results, KillOnce]) 
     }
     best = best_trial(searched.outcome.summaries)
     assert best is not None
-    assert load_config(searched.folder / "best.yaml", (), {}) == searched.record.config_of(
-        best.number
-    )
+    assert load_config(searched.folder / "best.yaml") == searched.record.config_of(best.number)
     # Weights of three by default, the best of the four trials that were completed; of the failed one why it failed.
     order = sorted(
         (s.value or 0.0, -number) for number, s in searched.trials.items() if s.choosable

@@ -1,0 +1,1 @@
+"""Common code of the commands: options, the config that they set, errors and results."""

@@ -83,17 +83,16 @@ def search(
     progress = SearchProgress(record, config)
     stopper = _Stopper(config.study.time_budget)
     pruner = make_pruner(record, config)
-    trainable = tune.with_parameters(
-        TrialRunner,
-        data=[data],
-        folder=str(trials),
-        pruning_steps=set(pruner.steps),
-        gpu_device=gpu_device,
-    )
+    parameters = {
+        "data": [data],
+        "folder": str(trials),
+        "pruning_steps": set(pruner.steps),
+        "gpu_device": gpu_device,
+    }
     try:
         _run_tune(
-            tune.with_resources(trainable, placement(config, config.resources.gpu)),
             folder.name,
+            _trainable(config, parameters),
             StudySearcher(record, limit, slots.count),
             Recorder(record, pruner, config),
             [*callbacks, folders, progress],
@@ -106,9 +105,15 @@ def search(
     return Outcome(record.summaries(), wall, progress.busy_seconds, stopper.interrupted)
 
 
+def _trainable(config: Config, parameters: dict[str, Any]) -> Any:
+    """Return `TrialRunner` with parameters of `setup` and the resources of a trial."""
+    runner = tune.with_parameters(TrialRunner, **parameters)
+    return tune.with_resources(runner, placement(config, config.resources.gpu))
+
+
 def _run_tune(
-    trainable: Any,
     name: str,
+    trainable: Any,
     searcher: StudySearcher,
     recorder: Recorder,
     callbacks: list[Callback],

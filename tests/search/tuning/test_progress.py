@@ -1,4 +1,4 @@
-"""What a search shows while it runs, on a record in memory, as Tune calls the progress."""
+"""Output of a search while it runs, on a record in memory, with the progress called as by Tune."""
 
 import io
 import sys
@@ -24,14 +24,14 @@ def _as_before() -> Iterator[None]:
 
 @pytest.fixture
 def now(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    """The time, which a test moves."""
+    """The time, which a test sets."""
     now = [1000.0]
     monkeypatch.setattr("time.monotonic", lambda: now[0])
     return now
 
 
 class Shown:
-    """A search with 4-epoch trials and what it shows."""
+    """A search with trials of 4 epochs, and its progress."""
 
     def __init__(self, parts: int = 1) -> None:
         self.search = Search(
@@ -67,18 +67,22 @@ def test_a_line_at_least_every_half_minute(
     for seconds in (29, 30, 31, 59.5, 60):
         now[0] = 1000 + seconds
         shown.idle()
-    # The current value, not the best; of its third epoch the first has done the first half.
-    line = f"trial {first} at epoch 1.5/4, NDCG@10 (full) 0.2000; trial {second} at epoch 0/4, no value yet | 0/9 trials, "
-    best = f"best 0.3000 (trial {first})"
-    assert capsys.readouterr().err.splitlines() == [line + best] * 2
-    # A line about the end of a trial counts.
+    # The last value, not the best; the first trial has trained half of its second epoch.
+    running = (
+        f"trial {first} at epoch 1.5/4, NDCG@10 (full) 0.2000; "
+        f"trial {second} at epoch 0/4, no value yet"
+    )
+    headline = f"0/9 trials, best 0.3000 (trial {first})"
+    assert capsys.readouterr().err.splitlines() == [f"{running} | {headline}"] * 2
+    # The line of a trial's end counts too.
     now[0] += 20
     shown.report(second, 2, 0.4, is_last=True)
     now[0] += 29
     shown.idle()
-    (told,) = capsys.readouterr().err.splitlines()
-    assert told.startswith(
-        f"trial {second}: complete after 1 epoch, gmf NDCG@10 (full) 0.4000 | 1/9 trials, best 0.4000"
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(
+        f"trial {second}: complete after 1 epoch, gmf NDCG@10 (full) 0.4000 | "
+        "1/9 trials, best 0.4000"
     )
 
 
@@ -93,9 +97,9 @@ def test_of_many_trials_some_are_named(
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(progress, "_SHOWN_TRIALS", 7)
         shown.idle()
-    (told,) = capsys.readouterr().err.splitlines()
-    assert told.startswith("trial 0 at epoch 0/4, no value yet; trial 1 ")
-    assert "; trial 6 at epoch 0/4, no value yet; 2 more | 0/9 trials" in told
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("trial 0 at epoch 0/4, no value yet; trial 1 ")
+    assert "; trial 6 at epoch 0/4, no value yet; 2 more | 0/9 trials" in line
 
 
 def test_verbose_and_quiet(now: list[float], capsys: pytest.CaptureFixture[str]) -> None:
@@ -107,15 +111,15 @@ def test_verbose_and_quiet(now: list[float], capsys: pytest.CaptureFixture[str])
         shown.report(number, 2, 0.2, is_last=True)
         now[0] += 60
         shown.idle()
-        told = capsys.readouterr().err.splitlines()
+        lines = capsys.readouterr().err.splitlines()
         if level == QUIET:
-            assert told == []
+            assert lines == []
             continue
-        assert told[:2] == [
+        assert lines[:2] == [
             f"trial {number}: epoch {epoch}/4, NDCG@10 (full) 0.{epoch}000" for epoch in (1, 2)
         ]
-        assert told[2].startswith(f"trial {number}: complete after 2 epochs, ")
-        assert told[3].startswith("no trial runs | 1/9 trials")
+        assert lines[2].startswith(f"trial {number}: complete after 2 epochs, ")
+        assert lines[3].startswith("no trial runs | 1/9 trials")
 
 
 def test_the_live_table(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -133,7 +137,7 @@ def test_the_live_table(monkeypatch: pytest.MonkeyPatch) -> None:
         [str(left), "waiting", "0/4", rows[1][3]],
         [str(second), "complete", "3", "0.4000"],
     ]
-    # It is for a terminal, and neither for -v nor for -q.
+    # It is shown on a terminal, without -v and -q.
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
     for level, is_live in ((NORMAL, True), (VERBOSE, False), (QUIET, False)):
         set_verbosity(level)

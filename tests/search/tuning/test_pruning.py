@@ -1,4 +1,4 @@
-"""The pruners: what they decide, by hand and against a plain reference, on the record of a study."""
+"""Decisions of the pruners on the record of a study, by hand and by a plain reference."""
 
 from typing import Any
 
@@ -33,12 +33,12 @@ def study_of(parts: int = 1, /, **values: object) -> tuple[StudyRecord, Config, 
 
 
 def run(pruner_name: str, curves: list[list[float]], **values: object) -> list[int]:
-    """Run trials one after the other as the recorder does; the number of steps that each of them lived."""
+    """Run trials one after another as the recorder does; return the number of steps of each."""
     record, config, _ = study_of(
         study__pruner=pruner_name, training__max_epochs=len(curves[0]), **values
     )
     pruner = make_pruner(record, config)
-    lived = []
+    n_steps = []
     for curve in curves:
         number, _ = record.ask()
         for step, value in enumerate(curve, start=1):
@@ -48,20 +48,20 @@ def run(pruner_name: str, curves: list[list[float]], **values: object) -> list[i
             elif step in pruner.steps and pruner.prunes(number, step):
                 record.finish(number, "pruned")
                 break
-        lived.append(step)
-    return lived
+        n_steps.append(step)
+    return n_steps
 
 
 def reference(
     reports: list[tuple[int, int, float]], rungs: set[int], factor: int, starts: set[int]
 ) -> list[bool]:
-    """Whether each report (trial, step, value) prunes its trial: the rule of ASHA in words, over all reports before it."""
+    """Return for each report (trial, step, value) whether it prunes its trial, by ASHA's rule."""
     pruned: list[bool] = []
-    for place, (trial, step, value) in enumerate(reports):
+    for position, (trial, step, value) in enumerate(reports):
         if step not in rungs:
             pruned.append(False)
             continue
-        reached = {other: there for other, at, there in reports[: place + 1] if at == step}
+        reached = {other: reported for other, at, reported in reports[: position + 1] if at == step}
         rank = sorted(reached.values(), reverse=True).index(value) + 1
         n_passing = len(reached) // factor
         survives = rank <= max(1, n_passing) or (n_passing == 0 and trial in starts)
@@ -105,26 +105,27 @@ def test_asha_decides_as_its_rule_says(
 CURVES = [[0.1 * trial + 0.01 * epoch for epoch in range(9)] for trial in (5, 4, 6, 3, 7, 2, 8, 1)]
 
 
-def test_none_stops_nothing() -> None:
+def test_none_prunes_no_trial() -> None:
     assert run("none", CURVES) == [9] * 8
 
 
 def test_the_median_of_complete_trials_is_what_counts() -> None:
-    # Optuna's rule: the first five run to the end; then a trial whose best value so far is below the median of the complete
-    # trials' at the same step is stopped, from grace_period epochs on. The medians are those of 0.5 and 0.55 and their epochs.
+    # Optuna's rule: the first five finish. Then, from grace_period epochs on, a trial is pruned if
+    # its best value so far is below the median of the complete trials' values at the step: 0.5, and
+    # 0.55 once a sixth is complete, each plus 0.01 an epoch.
     assert run("median", CURVES, study__grace_period=3) == [9, 9, 9, 9, 9, 3, 9, 3]
 
 
-def test_hyperband_stops_by_brackets() -> None:
-    lived = run("hyperband", CURVES * 4)
-    # Of brackets that begin at 1, 3 and 9 epochs: rungs at 1 and 3, and every trial that survives runs 9.
-    assert set(lived) <= {1, 3, 9}
-    assert {1, 9} <= set(lived)
-    # The best trial is never worse than the best third of a rung.
-    assert all(lived[place] == 9 for place in range(6, 32, 8))
+def test_hyperband_prunes_by_brackets() -> None:
+    n_steps = run("hyperband", CURVES * 4)
+    # Brackets start at 1, 3 and 9 epochs: rungs at 1 and 3; trials that survive run 9 epochs.
+    assert set(n_steps) <= {1, 3, 9}
+    assert {1, 9} <= set(n_steps)
+    # The best trial is always in the best third of a rung.
+    assert all(n_steps[trial] == 9 for trial in range(6, 32, 8))
 
 
-def test_every_pruner_keeps_to_the_rungs_of_its_own_and_none_to_no_step() -> None:
+def test_each_pruner_decides_within_grace_period_and_max_epochs_and_none_never() -> None:
     for name in PRUNERS:
         record, config, _ = study_of(
             2, study__pruner=name, study__grace_period=1.5, training__max_epochs=20
@@ -135,7 +136,7 @@ def test_every_pruner_keeps_to_the_rungs_of_its_own_and_none_to_no_step() -> Non
 
 
 @pytest.mark.parametrize("name", ["asha", "median", "hyperband"])
-def test_a_pruner_goes_by_the_record_of_an_earlier_process(name: str) -> None:
+def test_a_pruner_uses_the_record_of_an_earlier_process(name: str) -> None:
     _, config, study = study_of(study__pruner=name, training__max_epochs=9)
     first = StudyRecord(study, config, SPACE)
     pruner = make_pruner(first, config)

@@ -1,4 +1,4 @@
-"""Searches through Ray Tune as they go: deaths, divergence, budgets, interrupts, shares of the machine."""
+"""Searches through Ray Tune: killed workers, failures, divergence, shares of GPUs."""
 
 import os
 import re
@@ -33,7 +33,7 @@ DYING, FAILING, N_EPOCHS = 1, 2, 3
 
 
 class FailingRunner(TrialRunner):
-    """A worker that raises in each attempt at one trial, in its second epoch."""
+    """A worker that raises in the second epoch of one trial, in each attempt."""
 
     def step(self) -> dict[str, Any]:
         if self.config["number"] == FAILING and self.iteration == 1:
@@ -42,7 +42,7 @@ class FailingRunner(TrialRunner):
 
 
 class KillOnce(Callback):
-    """Kills a trial's worker as the system does, after its first epoch; counts what Tune retries."""
+    """Callback that kills a trial's worker after its first epoch and notes Tune's retries."""
 
     def __init__(self) -> None:
         self.killed: int | None = None
@@ -70,7 +70,7 @@ class KillOnce(Callback):
 def broken(
     ray_here: None, ratings: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[Searched, Results, KillOnce]:
-    """Trial 1 loses its worker once, trial 2 raises again and again; one retry each."""
+    """A search in which trial 1 loses its worker once and trial 2 always raises; one retry each."""
     results, kill = Results(), KillOnce()
     values = {"study.n_trials": 5, "resources.max_failures": 1, "study.grace_period": N_EPOCHS}
     with pytest.MonkeyPatch.context() as patch:
@@ -110,7 +110,7 @@ def test_a_trial_that_keeps_raising_fails_alone(broken: tuple[Searched, Results,
     assert open_optuna(searched.folder).trials[FAILING].state.name == "FAIL"
 
 
-def test_mlflow_has_every_epoch_once_all_the_same(
+def test_mlflow_has_every_epoch_once(
     broken: tuple[Searched, Results, KillOnce],
 ) -> None:
     uri = f"sqlite:///{broken[0].folder.parents[1] / 'mlflow.db'}"
@@ -134,7 +134,9 @@ def test_mlflow_has_every_epoch_once_all_the_same(
     ]
 
 
-def test_busy_seconds_lie_within_the_wall(broken: tuple[Searched, Results, KillOnce]) -> None:
+def test_busy_seconds_are_within_the_wall_seconds(
+    broken: tuple[Searched, Results, KillOnce],
+) -> None:
     outcome = broken[0].outcome
     assert 0 < outcome.busy_seconds < 2 * outcome.wall_seconds
     assert not outcome.interrupted
@@ -181,12 +183,12 @@ def test_divergence(ray_here: None, ratings: Path, tmp_path: Path) -> None:
     best = best_trial(searched.outcome.summaries)
     assert best is not None
     assert best.number not in diverged
-    # Stopped at once and not tried again.
+    # Stopped at once and not retried.
     assert [number for number, _, _ in results.seen].count(1) == 1
     assert open_optuna(searched.folder).trials[1].state.name == "PRUNED"
 
 
-def test_what_is_left_in_the_folder(broken: tuple[Searched, Results, KillOnce]) -> None:
+def test_files_in_the_folder_of_a_study(broken: tuple[Searched, Results, KillOnce]) -> None:
     searched, _, _ = broken
     study_files.write_results(searched.folder, searched.record, searched.outcome.summaries)
     names = {path.name for path in searched.folder.iterdir()}
@@ -202,7 +204,7 @@ def test_what_is_left_in_the_folder(broken: tuple[Searched, Results, KillOnce]) 
     best = best_trial(searched.outcome.summaries)
     assert best is not None
     assert load_config(searched.folder / "best.yaml") == searched.record.config_of(best.number)
-    # Weights of three by default, the best of the four trials that were completed; of the failed one why it failed.
+    # The weights of the best three of four completed trials, and the traceback of the failed one.
     order = sorted(
         (s.value or 0.0, -number) for number, s in searched.trials.items() if s.choosable
     )
@@ -212,10 +214,10 @@ def test_what_is_left_in_the_folder(broken: tuple[Searched, Results, KillOnce]) 
     trials = searched.folder / "trials"
     assert {str(path.relative_to(trials)) for path in trials.rglob("*.*")} == expected
     assert len(list(trials.iterdir())) == 4
-    told = (trials / str(FAILING) / "traceback.txt").read_text(encoding="utf-8")
-    # Both attempts, without the colours of a terminal.
-    assert told.count("RuntimeError: made to fail") == told.count("Failure # ") == 2
-    assert "\x1b" not in told
+    text = (trials / str(FAILING) / "traceback.txt").read_text(encoding="utf-8")
+    # Of both attempts, without the colours of a terminal.
+    assert text.count("RuntimeError: made to fail") == text.count("Failure # ") == 2
+    assert "\x1b" not in text
     table = pd.read_parquet(searched.folder / "trials.parquet")
     assert list(table["trial"]) == ["0", "1", "2", "3", "4"]
     assert list(table["state"])[FAILING] == "failed"
@@ -243,9 +245,12 @@ def test_names_of_studies(tmp_path: Path) -> None:
             study_files.study_folder(tmp_path, name)
 
 
-def test_a_study_is_never_begun_twice(ray_here: None, ratings: Path, tmp_path: Path) -> None:
+def test_a_study_is_never_started_twice(ray_here: None, ratings: Path, tmp_path: Path) -> None:
     (tmp_path / "studies" / "s").mkdir(parents=True)
-    message = r"--name: must be a new study, but got s, which exists\. Choose another name, or --resume it\."
+    message = (
+        r"--name: must be a new study, but got s, which exists\. "
+        r"Choose another name, or --resume it\."
+    )
     with pytest.raises(InputError, match=message):
         search(ratings, tmp_path, {})
     with pytest.raises(InputError, match="must be a study, but got no record of one"):
@@ -272,7 +277,8 @@ class MeetingRunner(run.TrialRunner):
 run.TrialRunner = MeetingRunner
 ray.init(num_cpus=2, num_gpus=2, include_dashboard=False)
 results = Results()
-values = {"resources.cpu": 0.5, "resources.gpu": 0.5, "study.n_trials": 8, "study.max_concurrent": None, "study.grace_period": 3}
+values = {"resources.cpu": 0.5, "resources.gpu": 0.5}
+values |= {"study.n_trials": 8, "study.max_concurrent": None, "study.grace_period": 3}
 searched = search(Path(sys.argv[1]), Path(sys.argv[2]), values, callbacks=[results])
 assert Slots(searched.config).count() == 4
 assert [s.state for s in searched.outcome.summaries] == ["complete"] * 8, searched.outcome
@@ -281,8 +287,8 @@ assert len(results.pids) == 4, results.pids
 
 
 def test_shares_of_gpus(ratings: Path, tmp_path: Path) -> None:
-    # Ray believes in two GPUs here, and the trials' stand-in device is the CPU; 8 trials go 4 at a time, 2 on each. The first
-    # four wait for one another: else the workers that start first may do all of them.
+    # Ray assumes two GPUs; the trials' device is the CPU. 8 trials run 4 at a time, 2 on each GPU.
+    # The first four wait for one another: otherwise one worker might run them all.
     root = Path(__file__).parents[3]
     command = [sys.executable, "-c", ON_GPUS, str(ratings), str(tmp_path)]
     done = subprocess.run(

@@ -29,7 +29,7 @@ SPACE = parse_space(
 
 
 class Search:
-    """A scheduler and a searcher as Tune calls them, on a study in memory."""
+    """A recorder and a searcher as Tune calls them, on a study in memory."""
 
     def __init__(self, parts: int = 1, **values: object) -> None:
         config = replace_values(
@@ -59,7 +59,7 @@ class Search:
         return self.scheduler.on_trial_result(cast(Any, None), self._trial(number), result)
 
     def fail(self, number: int, *errors: str, gpu: float = 0.0, status: str = Trial.ERROR) -> float:
-        """Tell of a failure as Tune does, of one that it retries too; the share of a GPU that the trial asks for afterwards."""
+        """Report a failure as Tune does; return the share of a GPU that the trial then requests."""
         trial = self._trial(number)
         trial.update_resources({"cpu": 1, "gpu": gpu})
         trial.status = status
@@ -88,7 +88,7 @@ class Search:
         (20, 2, 4, 1, {2, 8}),
         (1, 1, 3, 1, set()),
         (5, 5, 3, 1, set()),
-        # By parts of an epoch: after 1, 3 and 9 epochs, and from a fraction of one on the first part that reaches it.
+        # Several segments an epoch: after 1, 3 and 9 epochs; a fraction is rounded up to a segment.
         (20, 1, 3, 7, {7, 21, 63}),
         (1, 0.2, 3, 7, {2, 5}),
         (2, 0.5, 2, 1, {1}),
@@ -111,7 +111,7 @@ def test_a_trial_is_stopped_within_a_long_epoch() -> None:
     assert [search.report(best, step, 0.3) for step in (1, 2)] == ["CONTINUE", "CONTINUE"]
     assert [search.report(other, step, 0.2) for step in (1, 2)] == ["CONTINUE", "CONTINUE"]
     assert [search.report(worse, step, 0.1) for step in (1, 2)] == ["CONTINUE", "STOP"]
-    # Parts of an epoch are no epochs: a value, which may be chosen, comes with the first whole one.
+    # A trial has a value, by which it may be chosen, from its first whole epoch on.
     pruned = search.record.summaries()[worse]
     assert (pruned.state, pruned.epochs, pruned.value, pruned.choosable) == (
         "pruned",
@@ -130,10 +130,10 @@ def test_trials_begin_while_there_are_slots() -> None:
     search.n_slots = 2
     first, _ = search.begin(), search.begin()
     assert search.suggest() is None
-    search.n_slots = 3  # the cluster has grown
+    search.n_slots = 3  # nodes have joined the cluster
     third = search.begin()
     assert search.suggest() is None
-    search.n_slots = 1  # nodes have left: of three that run, or wait for one, two have to end before another begins
+    search.n_slots = 1  # nodes have left: two of the three trials must end before another starts
     for number in (first, third):
         search.report(number, 20, 0.5, is_last=True)
         assert search.suggest() is None
@@ -141,10 +141,11 @@ def test_trials_begin_while_there_are_slots() -> None:
     search.begin()
 
 
-def test_a_third_passes_a_rung_and_the_best_of_fewer() -> None:
+def test_a_third_survives_a_rung_and_the_best_of_fewer() -> None:
     search = Search()
     decided = []
-    # By hand: the n-th to reach the rung goes on if fewer than n // 3 of the n are better, or of less than 3 none.
+    # By hand: of n trials at the rung, the last survives if fewer than n // 3 are better, or none
+    # where n is below 3.
     for value in (0.5, 0.4, 0.45, 0.7, 0.6, 0.6, 0.55, 0.65, 0.66, 0.61):
         decided.append(search.report(search.begin(), 1, value) == "CONTINUE")
     assert decided == [True, False, False, True, False, True, False, True, True, False]
@@ -154,7 +155,7 @@ def test_a_third_passes_a_rung_and_the_best_of_fewer() -> None:
     assert search.study.trials[2].intermediate_values == {1: 0.45}
 
 
-def test_what_a_search_starts_with_is_judged_among_three() -> None:
+def test_start_points_are_pruned_only_among_three() -> None:
     search = Search()
     search.record.enqueue_first_points()  # the default config and one warm start
     default, warm_start, proposed = search.begin(), search.begin(), search.begin()
@@ -163,7 +164,7 @@ def test_what_a_search_starts_with_is_judged_among_three() -> None:
     assert search.report(warm_start, 1, 0.45) == "STOP"
 
 
-def test_rungs_are_apart_and_nothing_is_decided_between_them() -> None:
+def test_no_trial_is_pruned_between_rungs() -> None:
     search = Search()
     search.record.enqueue_first_points()
     for values in ((0.5, 0.9, 0.3), (0.4, 0.8, 0.25)):
@@ -174,7 +175,7 @@ def test_rungs_are_apart_and_nothing_is_decided_between_them() -> None:
     last = search.begin()
     assert search.report(last, 1, 0.6) == "CONTINUE"
     assert search.report(last, 2, 0.0) == "CONTINUE"
-    # At epoch 3 its 0.28 stands against the 0.3 and the 0.25 there, and not against what was reached before.
+    # At epoch 3 its 0.28 is compared with 0.3 and 0.25 of that epoch, not with earlier values.
     assert search.report(last, 3, 0.28) == "STOP"
     assert search.study.trials[last].intermediate_values == {1: 0.6, 2: 0.0, 3: 0.28}
 
@@ -184,7 +185,7 @@ def test_an_epoch_repeated_by_a_retry_changes_nothing() -> None:
     first, second = search.begin(), search.begin()
     search.report(first, 1, 0.5)
     search.report(second, 1, 0.6)
-    # Anew, the first would be second of two now.
+    # If it were decided again, the first would be the worse of two.
     assert search.report(first, 1, 0.1) == "CONTINUE"
     assert search.study.trials[first].intermediate_values == {1: 0.5}
     assert search.record.values_at(1) == {first: 0.5, second: 0.6}
@@ -208,7 +209,7 @@ def test_a_trial_that_ends_at_a_rung_is_complete() -> None:
     search = Search()
     search.report(search.begin(), 1, 0.5)
     worse = search.begin()
-    # As with patience: were it to go on, it would be stopped here.
+    # As with patience: if it had not finished, it would be pruned here.
     assert search.report(worse, 1, 0.1, is_last=True) == "STOP"
     assert search.study.trials[worse].state == TrialState.COMPLETE
 
@@ -226,7 +227,7 @@ def test_a_diverged_trial_is_pruned_with_a_violated_constraint() -> None:
     )
 
 
-def test_only_a_failure_for_good_is_told() -> None:
+def test_a_failure_is_stored_once_it_is_not_retried() -> None:
     search = Search()
     first, second = search.begin(), search.begin()
     search.fail(first, "RuntimeError: made to fail")
@@ -237,26 +238,26 @@ def test_only_a_failure_for_good_is_told() -> None:
     assert search.record.is_running(second)
 
 
-def test_a_trial_whose_worker_died_while_it_took_it_up_is_given_back() -> None:
+def test_a_trial_whose_worker_died_before_it_started_is_requeued() -> None:
     search = Search(resources__max_failures=1)
     first, other = search.begin(), search.begin()
     search.report(first, 1, 0.5)
     before = search.study.trials[first]
     search.fail(first, "ActorDiedError", status=Trial.PENDING)
     search.searcher.on_trial_complete("tune-0", error=True)
-    # It comes first, as it was, and goes on after what it told.
+    # It is the next to start, unchanged, and resumes after its last report.
     assert search.begin() == first
     assert search.study.trials[first] == before
     assert search.report(first, 1, 0.1) == "CONTINUE"
     assert search.study.trials[first].intermediate_values == {1: 0.5}
-    # Once, as failures go.
+    # Once, as max_failures says.
     search.fail(first, "ActorDiedError", status=Trial.PENDING)
     search.searcher.on_trial_complete("tune-2", error=True)
     assert search.study.trials[first].state == TrialState.FAIL
     assert search.record.is_running(other)
 
 
-def test_the_searcher_ends_when_no_trial_can_be_given_back() -> None:
+def test_the_searcher_ends_when_no_trial_can_be_requeued() -> None:
     search = Search(study__n_trials=2, training__max_epochs=1)
     first, second = search.begin(), search.begin()
     assert search.suggest() is None
@@ -273,18 +274,18 @@ def test_the_searcher_ends_when_no_trial_can_be_given_back() -> None:
 @pytest.mark.parametrize(
     ("gpu", "expected"), [(0.25, 0.5), (0.5, 1.0), (0.75, 1.0), (1.0, 1.0), (2.0, 2.0), (0.0, 0.0)]
 )
-def test_where_a_gpu_was_full_the_next_attempt_gets_twice_the_share(
+def test_after_a_full_gpu_the_next_attempt_gets_twice_the_share(
     gpu: float, expected: float
 ) -> None:
     search = Search()
     full, other = "torch.OutOfMemoryError: CUDA out of memory.", "MemoryError"
     assert search.fail(search.begin(), full, gpu=gpu) == expected
     assert search.fail(search.begin(), other, full, gpu=gpu) == expected
-    # That time it died of something else.
+    # The last attempt failed for another reason.
     assert search.fail(search.begin(), full, other, gpu=gpu) == gpu
 
 
-def test_a_full_disk_is_no_failure_of_the_trial_that_met_it() -> None:
+def test_a_full_disk_ends_the_search_and_fails_no_trial() -> None:
     search = Search()
     number = search.begin()
     with pytest.raises(OSError, match="No space left on device") as raised:
@@ -293,7 +294,7 @@ def test_a_full_disk_is_no_failure_of_the_trial_that_met_it() -> None:
     assert search.record.is_running(number)
 
 
-def test_the_default_then_the_warm_start_come_first() -> None:
+def test_the_base_config_and_the_warm_start_come_first() -> None:
     search = Search(model__dropout=0.25)
     search.record.enqueue_first_points()
     proposals = [search.suggest() for _ in range(3)]

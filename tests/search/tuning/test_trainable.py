@@ -1,4 +1,4 @@
-"""What runs on a worker, here in this process: the same code, called as Tune calls it."""
+"""The trials of a worker, in the process of the test and called as Tune calls them."""
 
 import itertools
 import math
@@ -56,7 +56,7 @@ def tune_config(config: Config, number: int, seed: int) -> dict[str, Any]:
 
 
 def begin(data: Interactions, folder: Path, given: dict[str, Any]) -> Any:
-    """A runner as Tune makes it, of a class without annotations."""
+    """Return a runner as Tune creates it, of a class without annotations."""
     make = tune.with_parameters(
         TrialRunner, data=[ray.put(data)], folder=str(folder), pruning_steps={2}, gpu_device="cpu"
     )
@@ -95,11 +95,11 @@ def test_an_epoch_a_step(config: Config, data: Interactions, tmp_path: Path) -> 
         "samples_per_second",
         "val_mrr_at_10",
     } < set(reports[0].metrics)
-    # Too short for a checkpoint on the way.
+    # Too short for a checkpoint.
     assert [path.name for path in tmp_path.rglob("*.*")] == [WEIGHTS]
 
 
-def test_best_weights_are_there_when_a_trial_may_be_stopped(
+def test_best_weights_are_saved_when_a_trial_may_be_pruned(
     config: Config, data: Interactions, tmp_path: Path
 ) -> None:
     runner = begin(data, tmp_path, tune_config(config, 3, seed=11))
@@ -119,21 +119,21 @@ def test_best_weights_are_there_when_a_trial_may_be_stopped(
             continue
         with safe_open(file, framework="pt") as saved:
             assert saved.metadata()["epoch"] == str(best[1])
-            told = Config.model_validate_json(saved.metadata()["config"])
-        model = build_model(told.model, data.n_users, data.n_items, torch.Generator())
+            saved_config = Config.model_validate_json(saved.metadata()["config"])
+        model = build_model(saved_config.model, data.n_users, data.n_items, torch.Generator())
         model.load_state_dict(load_file(file))
         assert all(
             torch.equal(weight, weights[name]) for name, weight in model.state_dict().items()
         )
 
 
-def test_before_its_first_epoch_a_stopped_trial_has_no_weights(
+def test_a_trial_pruned_within_its_first_epoch_has_no_weights(
     config: Config, data: Interactions, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("recsys.training.batches.PART", len(data.user) // 3)
     runner = begin(data, tmp_path, tune_config(config, 0, seed=11))
     assert [train(runner).is_whole_epoch for _ in range(3)] == [False, False, True]
-    assert not list(tmp_path.rglob("*.*"))  # the rung lies within the epoch
+    assert not list(tmp_path.rglob("*.*"))  # the rung is within the epoch
 
 
 def test_only_a_worker_of_ray_ends_at_once(
@@ -144,7 +144,9 @@ def test_only_a_worker_of_ray_ends_at_once(
     assert signal.getsignal(signal.SIGTERM) is before
 
 
-def test_a_process_takes_the_next_trial(config: Config, data: Interactions, tmp_path: Path) -> None:
+def test_a_process_runs_one_trial_after_another(
+    config: Config, data: Interactions, tmp_path: Path
+) -> None:
     runner = begin(data, tmp_path, tune_config(config, 0, seed=11))
     train(runner)
     other = replace_values(config, {"model.name": "gmf", "training.max_epochs": 2})
@@ -152,29 +154,29 @@ def test_a_process_takes_the_next_trial(config: Config, data: Interactions, tmp_
     assert values([train(runner) for _ in range(2)]) == expected(other, data, 12)
 
 
-def test_a_trial_goes_on_where_it_was_saved(
+def test_a_trial_resumes_from_its_checkpoint(
     config: Config, data: Interactions, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(trainable, "CHECKPOINT_SECONDS", 0.0)
     monkeypatch.setattr(trainable, "CHECKPOINT_SHARE", math.inf)
     first = begin(data, tmp_path, tune_config(config, 0, seed=11))
     reports = [train(first) for _ in range(2)]
-    # The process dies, and another begins the same trial.
+    # The process dies, and another starts the same trial.
     second = begin(data, tmp_path, tune_config(config, 0, seed=11))
     reports += [train(second) for _ in range(3)]
-    # What was saved is told again, since it may not have been told.
+    # It reports the saved step again, since the first report may be lost.
     assert values(reports[1:2]) == values(reports[2:3])
     assert values(reports[:2] + reports[3:]) == expected(config, data, 11)
-    # It dies again before its last epoch was told.
+    # It dies again before it reports its last epoch.
     third = begin(data, tmp_path, tune_config(config, 0, seed=11))
     assert values([train(third), train(third)]) == values(reports[-2:])
 
 
-def test_checkpoints_are_made_by_seconds(
+def test_checkpoints_are_saved_by_seconds(
     config: Config, data: Interactions, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # A clock that moves 16 s each time that it is read: 30 s have passed after the second epoch, and saving takes so long that
-    # the next one has to wait. The end needs none.
+    # Each reading of the clock adds 16 s: 30 s have passed after the second epoch, and saving takes
+    # so long that the next checkpoint has to wait. The last epoch needs none.
     clock = itertools.count(0, 16)
     monkeypatch.setattr(
         "recsys.search.tuning.trainable.time",
@@ -186,12 +188,12 @@ def test_checkpoints_are_made_by_seconds(
         train(runner)
         file = tmp_path / "0" / CHECKPOINT
         saved.append(file.stat().st_ino if file.exists() else None)
-    # Written whole each time, so another file each time.
+    # Each checkpoint would be a new file.
     assert saved[0] is None
     assert saved[1] == saved[2] == saved[3] is not None
 
 
-def test_divergence_is_told_and_not_raised(
+def test_divergence_is_reported_and_not_raised(
     config: Config, data: Interactions, tmp_path: Path
 ) -> None:
     wild = replace_values(config, {"training.learning_rate": 1e30, "model.name": "inner_product"})

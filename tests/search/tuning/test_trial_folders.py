@@ -1,4 +1,4 @@
-"""What the trials of a study take on the disk, on the way and in the end."""
+"""Disk space of a study's trials, during the search and after it."""
 
 import random
 import threading
@@ -26,7 +26,7 @@ from recsys.training.checkpoint import TrainingState, start_training
 from tests.small_search import search
 
 MB = 1_000_000
-N_USERS, N_ITEMS, DIM = 20_000, 5_000, 100  # and an intercept each: 10.1 MB
+N_USERS, N_ITEMS, DIM = 20_000, 5_000, 100  # and a bias each: 10.1 MB
 CONFIG = replace_values(
     Config(),
     {
@@ -40,7 +40,7 @@ SPACE = parse_space({"parameters": {"training.learning_rate": {"low": 1e-4, "hig
 
 
 def used(folder: Path) -> int:
-    """Bytes in the files below a folder, those of files that are gone before they are looked at left out."""
+    """Return the bytes of the files below a folder; files that vanish meanwhile count as 0."""
     total = 0
     for path in folder.rglob("*"):
         try:
@@ -55,7 +55,7 @@ def names(folder: Path) -> set[str]:
 
 
 class Disk:
-    """A study's record, scheduler and files, as the driver and its workers write them, without the training."""
+    """A study's record, recorder and files, written as in a search but without training."""
 
     def __init__(self, folder: Path, n_kept: int = 3, state: TrainingState | None = None) -> None:
         self.folder = folder
@@ -74,7 +74,7 @@ class Disk:
         )
 
     def begin(self, *, saves: bool = True) -> int:
-        """A trial that has a checkpoint if it `saves`, as one has after half a minute."""
+        """Start a trial; it has a checkpoint if it `saves`, as after half a minute."""
         number = int(
             cast(Any, self.searcher.suggest(f"tune-{len(self.record.summaries())}"))["number"]
         )
@@ -122,19 +122,20 @@ def test_200_trials_of_10_mb(tmp_path: Path) -> None:
     assert len(states) == 200
     assert states.count("pruned") > 50
     assert states.count("complete") > 20
-    # Two trials at a time may each be writing a checkpoint beside the one before, of weights, best weights and two moments.
+    # Each of two running trials may write a checkpoint beside its last one: weights, best weights
+    # and two moments.
     assert most + 2 * 4 * 10.1 * MB < 250 * MB
     best = sorted(disk.record.summaries(), key=lambda summary: summary.value or 0.0)[-3:]
     assert names(disk.trials) == {f"{summary.number}/{WEIGHTS}" for summary in best}
     assert 30 * MB < used(tmp_path) < 60 * MB
 
 
-def test_the_best_that_ended_are_kept_and_running_ones_left_alone(tmp_path: Path) -> None:
+def test_the_best_ended_trials_keep_weights_and_running_ones_all_files(tmp_path: Path) -> None:
     disk = Disk(tmp_path, n_kept=2)
     numbers = [disk.begin() for _ in range(5)]
     for number, value in zip(numbers, (0.8, 0.9, 0.5, 0.4, 0.2), strict=True):
         disk.report(number, 1, value)
-    # All were pruned but the first two, whose values do not count before their end.
+    # All but the first two were pruned; the values of those two do not count before they end.
     first, second = ({f"{number}/{CHECKPOINT}", f"{number}/{WEIGHTS}"} for number in numbers[:2])
     kept = {f"{numbers[2]}/{WEIGHTS}", f"{numbers[3]}/{WEIGHTS}"}
     assert names(disk.trials) == first | second | kept
@@ -155,7 +156,7 @@ def test_a_failed_trial_keeps_its_traceback_alone(tmp_path: Path) -> None:
     assert (disk.trials / str(number) / "traceback.txt").read_text() == "Traceback: made to fail\n"
 
 
-def test_the_next_process_deletes_what_a_killed_one_left(tmp_path: Path) -> None:
+def test_the_next_process_deletes_the_files_of_a_killed_one(tmp_path: Path) -> None:
     disk = Disk(tmp_path)
     ended, running = disk.begin(), disk.begin()
     half = f".{CHECKPOINT}.1-abc.tmp"
@@ -176,7 +177,7 @@ def test_the_next_process_deletes_what_a_killed_one_left(tmp_path: Path) -> None
 
 
 class SavingRunner(TrialRunner):
-    """A worker that saves each epoch."""
+    """A worker that saves a checkpoint each epoch."""
 
     def setup(self, *arguments: Any, **named: Any) -> None:
         trainable.CHECKPOINT_SECONDS, trainable.CHECKPOINT_SHARE = 0.0, 1e9
@@ -185,7 +186,7 @@ class SavingRunner(TrialRunner):
 
 @contextmanager
 def watched(folder: Path) -> Iterator[list[int]]:
-    """Note again and again what is used below a folder."""
+    """Measure repeatedly the space that is used below a folder."""
     seen, stopped = [0], threading.Event()
 
     def look() -> None:
@@ -217,5 +218,5 @@ def test_a_search(
     assert names(searched.folder / "trials") == {
         f"{summary.number}/{WEIGHTS}" for summary in ended[-8:]
     }
-    # Eight that are kept, and of the trial that runs a checkpoint, the next one and the weights.
+    # The weights of eight trials, and the running trial's weights, checkpoint and next checkpoint.
     assert max(seen) < (8 + 2 * 4 + 1) * 4 * (60 + 80) * 1501 + MB

@@ -1,4 +1,4 @@
-"""What a trial's worker holds for itself must not grow with the data, which lie once in the object store of a node."""
+"""Private memory of a trial's worker: the data are once in the node's object store, not in it."""
 
 import ctypes
 import gc
@@ -19,7 +19,7 @@ N_USERS, N_ITEMS = 20_000, 4_000
 
 
 def interactions(n_each: int) -> Interactions:
-    """Each user knows `n_each` items at equal distances, the first held out; users and items are always as many."""
+    """Return data in which each user has `n_each` items at equal distances, the first held out."""
     distance = N_ITEMS // n_each
     first = np.arange(N_USERS, dtype=np.int32)[:, None] % distance
     items = first + np.arange(n_each, dtype=np.int32) * distance  # (n_users, n_each)
@@ -39,7 +39,7 @@ def interactions(n_each: int) -> Interactions:
 
 
 def private_bytes() -> int:
-    """What this process holds and shares with no other, without what was freed and kept for later."""
+    """Return the bytes that this process alone holds, after it returned freed memory."""
     gc.collect()
     ctypes.CDLL(None).malloc_trim(0)
     lines = Path("/proc/self/smaps_rollup").read_text(encoding="ascii").splitlines()
@@ -52,14 +52,14 @@ def private_bytes() -> int:
 
 @ray.remote(num_cpus=1)
 class Worker:
-    """A process that sets trials up as Tune does, one after the other."""
+    """A process that sets up trials as Tune does, one after another."""
 
     def __init__(self, folder: str, config: dict[str, Any]) -> None:
         self._folder, self._config = folder, config
 
     def grow(self, data: list[Any]) -> tuple[int, int]:
-        """By how many private bytes setting a trial up makes this process grow, and by how many setting up and an epoch."""
-        self._runner = None  # the one before gives back what it held
+        """Return the private bytes that a trial's set-up adds, and that set-up and an epoch add."""
+        self._runner = None  # frees the memory of the previous one
         before = private_bytes()
         make = tune.with_parameters(
             TrialRunner, data=data, folder=self._folder, pruning_steps=set(), gpu_device="cpu"
@@ -72,14 +72,15 @@ class Worker:
 
 @pytest.fixture(scope="module")
 def growth(ray_here: None, tmp_path_factory: pytest.TempPathFactory) -> tuple[float, float]:
-    """Private bytes an interaction, of 4 M instead of 1 M: of a trial that is set up, and of one that has trained."""
+    """Private bytes per interaction, from 1 M to 4 M: after the set-up, and after an epoch."""
     settings = {"model.name": "inner_product", "model.embedding_dim": 4, "training.n_negatives": 1}
     settings |= {"training.batch_size": 1 << 16, "evaluation.max_users": 100}
     config = replace_values(Config(), settings)
     given = {"number": 0, "seed": 0, "config": config.model_dump_json()}
-    worker = Worker.remote(str(tmp_path_factory.mktemp("memory")), given)  # type: ignore[attr-defined]
+    folder = str(tmp_path_factory.mktemp("memory"))
+    worker = Worker.remote(folder, given)  # type: ignore[attr-defined]
     small, large = interactions(50), interactions(200)
-    # The first trial of a process pays for what it imports.
+    # The first trial of a process imports modules.
     _, before, after = (
         ray.get(worker.grow.remote([ray.put(data)])) for data in (small, small, large)
     )
@@ -88,10 +89,12 @@ def growth(ray_here: None, tmp_path_factory: pytest.TempPathFactory) -> tuple[fl
 
 
 def test_a_trial_is_set_up_without_a_copy_of_the_data(growth: tuple[float, float]) -> None:
-    # An interaction takes 12 bytes in the object store: its user, its item, and its item again as one that the user knows.
+    # An interaction takes 12 bytes in the object store: its user, its item, and the item again in
+    # the list of the user's seen items.
     assert growth[0] < 0.2
 
 
 def test_training_holds_little_beside_the_data(growth: tuple[float, float]) -> None:
-    # The sampler's key (8 bytes) and cells (9.5 here), and a place in the epoch's order (8). Users and items as int64: 16 more.
+    # The sampler's key (8 bytes) and cells (9.5 here), and an index in the epoch's order (8). Users
+    # and items as int64 would take 16 more.
     assert growth[1] < 30

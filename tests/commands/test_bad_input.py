@@ -224,7 +224,7 @@ EARLY = {
     ),
     "zip that climbs out": Case(
         "preprocess --data r.zip --dir exp",
-        "r.zip: members must lie inside the archive, but got '../r.csv'. Do not trust this file.",
+        "r.zip: members must be inside the archive, but got '../r.csv'. Do not trust this file.",
         {"r.zip": packed("../r.csv", ratings_csv())},
     ),
     "unknown model": Case(

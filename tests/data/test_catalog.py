@@ -74,7 +74,7 @@ def test_wrong_checksum(server: str, tmp_path: Path, monkeypatch: pytest.MonkeyP
 def test_broken_transfer(server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RECSYS_DOWNLOADS", f"{server}/broken")
     assert failure("ml-1m", tmp_path / "cache").startswith(
-        f"{server}/broken/ml-1m.zip: must be downloadable, but the transfer broke off"
+        f"{server}/broken/ml-1m.zip: must be downloadable, but the transfer was interrupted"
     )
 
 

@@ -270,7 +270,7 @@ def test_members_that_climb_out(prepared: Prepare, tmp_path: Path) -> None:
         archive.writestr("../../escaped.csv", GOOD)
     with pytest.raises(
         ValueError,
-        match=r"data\.zip: members must lie inside the archive, but got '\.\./\.\./escaped\.csv'",
+        match=r"data\.zip: members must be inside the archive, but got '\.\./\.\./escaped\.csv'",
     ):
         prepared(tmp_path / "data.zip")
     assert not (tmp_path.parent.parent / "escaped.csv").exists()

@@ -48,11 +48,9 @@ def source_checksum(source: Source, memory: Path) -> str:
     known = _remembered(memory)
     before = dict(known)
     digest = hashlib.sha256()
-    for part in source.parts:
-        for file in part.files:
-            digest.update(
-                f"{part.part} {file.member} {_file_checksum(file.path, known)}\n".encode()
-            )
+    for split, files in source.splits.items():
+        for file in files:
+            digest.update(f"{split} {file.member} {_file_checksum(file.path, known)}\n".encode())
     for role, extra in (("candidates", source.candidates), ("titles", source.titles)):
         if extra is not None:
             digest.update(f"{role} {extra.name} {_file_checksum(extra.path, known)}\n".encode())

@@ -85,7 +85,7 @@ def prepare(config: Config, folder: Path, join: Callable[[Config], None] = conne
         require_on_all_nodes("--dir", root.parent)
         require_on_all_nodes(
             f"data.source ({source.name})",
-            *(Path(file.path) for part in source.parts for file in part.files),
+            *(Path(file.path) for files in source.splits.values() for file in files),
         )
         _limit_cpus(config.resources.preprocess_cpus)
         with temporary_sibling(path) as temporary:
@@ -204,8 +204,7 @@ def _make(
 
 def _plan(config: Config, source: Source, summary: Summary) -> Plan:
     data = config.data
-    has_validation = any(part.part == "validation" for part in source.parts)
-    given = "given" if has_validation else "given_without_validation"
+    given = "given" if "validation" in source.splits else "given_without_validation"
     return Plan(
         n_users=len(summary.users[0]),
         n_items=len(summary.items[0]),

@@ -50,7 +50,7 @@ def summarise(fragment: Fragment, threshold: float | None) -> Summary:
         for batch in read(fragment, threshold):
             summary.users.append(batch.user.dictionary)
             summary.items.append(batch.item.dictionary)
-            if fragment.part == CANDIDATES:
+            if fragment.split == CANDIDATES:
                 summary.n_candidates = max(
                     summary.n_candidates,
                     int((batch.order & ((1 << POSITION_BITS) - 1)).max(initial=0)),
@@ -60,9 +60,9 @@ def summarise(fragment: Fragment, threshold: float | None) -> Summary:
             summary.n_positives += int(batch.positive.sum())
             summary.rating_max = _largest(summary.rating_max, batch.rating_max)
             if batch.time is None:
-                summary.timeless[fragment.part] = fragment.file
+                summary.timeless[fragment.split] = fragment.file
             elif len(batch.order):
-                place = fragment.part, fragment.file, batch.time.is_date
+                place = fragment.split, fragment.file, batch.time.is_date
                 _widen(summary, {place: span_of(fragment.file, batch.time)})
             if batch.title is not None:
                 user, item = (

@@ -59,7 +59,7 @@ def encode(
         fragment = fragments[number]
         for position, batch in enumerate(read(fragment, threshold)):
             user = codes_of(batch.user, users)
-            part = np.full(len(user), fragment.part, dtype=np.int8)
+            part = np.full(len(user), fragment.split, dtype=np.int8)
             time = (
                 np.zeros(len(user), dtype=np.int64)
                 if clock is None or batch.time is None

@@ -11,7 +11,6 @@ from recsys.data.readers import parquet, text
 from recsys.data.readers.candidates import read_candidates
 from recsys.data.readers.fragments import (
     CANDIDATES,
-    PARTS,
     Batch,
     FileStructure,
     Fragment,
@@ -19,6 +18,7 @@ from recsys.data.readers.fragments import (
 )
 from recsys.data.sources.files import DataFile, open_file
 from recsys.data.sources.layouts import Source
+from recsys.data.splits import SPLITS
 
 HEAD_BYTES = 16
 """Number of bytes from which a format is recognised."""
@@ -64,13 +64,13 @@ def list_fragments(source: Source, columns: ColumnsConfig | None) -> list[Fragme
         InputError: if a file has an unknown format, is damaged or empty, or lacks a needed column.
     """
     fragments: list[Fragment] = []
-    for part_files in source.parts:
-        part = PARTS.index(part_files.part)
-        for file in part_files.files:
+    for split, files in source.splits.items():
+        code = SPLITS.index(split)
+        for file in files:
             name = _format_of(file)
             found = FORMATS[name].inspect(file, columns)
             fragments += [
-                Fragment(file, name, index, part, range_, found.columns, found.dialect)
+                Fragment(file, name, index, code, range_, found.columns, found.dialect)
                 for index, range_ in enumerate(found.ranges, len(fragments))
             ]
     if source.candidates is not None:

@@ -12,11 +12,8 @@ from recsys.data.readers.text_dialect import Dialect
 from recsys.data.readers.times import Times
 from recsys.data.sources.files import DataFile
 
-PARTS = ("train", "validation", "test")
-"""The parts by their code in the `part` column."""
-
 CANDIDATES = 3
-"""Code of a row that names a candidate, in the place of a part's."""
+"""Code of the candidates' rows, in place of a split's."""
 
 ORDER_BITS = 40
 """Bits of `Batch.order` that count rows within a fragment; the bits above hold its index."""
@@ -51,13 +48,13 @@ class Fragment:
     """A range of a file that one task reads.
 
     `format`: a name in `FORMATS`; None for the candidates of the NCF layout. `index`: position
-    among all fragments of the source. `part`: code of the part that the rows belong to.
+    among all fragments of the source. `split`: code of the split of the rows, or `CANDIDATES`.
     """
 
     file: DataFile
     format: str | None
     index: int
-    part: int
+    split: int
     range: Range
     columns: dict[str, Column]
     dialect: Dialect | None = None

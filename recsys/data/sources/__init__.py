@@ -1,1 +1,1 @@
-"""Sources: the files that make up a data set."""
+"""Sources: the files that make up a data set, and where they are found."""

@@ -1,6 +1,6 @@
-"""The data sets that go by a name: one inside the package, the others downloaded once into the user's cache.
+"""Catalog of data sets with names: one is in the package, the others are downloaded once.
 
-`RECSYS_CACHE` moves the cache, `RECSYS_DOWNLOADS` points to a mirror.
+`RECSYS_CACHE` sets the folder of the downloads, `RECSYS_DOWNLOADS` the URL of a mirror.
 """
 
 import logging
@@ -20,7 +20,7 @@ CATALOG = {
     "ml-25m": "6b51fb2759a8657d3bfcbfc42b592ada",
     "ml-32m": "d472be332d4daa821edc399621853b57",
 }
-"""Data sets to download, with the MD5 that GroupLens publishes beside each zip."""
+"""MD5 of the zip of each data set to download, as GroupLens publishes it."""
 
 _DOWNLOADS = "https://files.grouplens.org/datasets/movielens"
 
@@ -28,15 +28,15 @@ _log = logging.getLogger(__name__)
 
 
 def find_embedded() -> Path:
-    """The folder of the data set inside the package: 671 users, 9,066 movies, 100,004 ratings."""
+    """Return the folder of the packaged data: 671 users, 9,066 movies, 100,004 ratings."""
     return Path(__file__).parents[1] / EMBEDDED
 
 
 def find_download(name: str) -> Path:
-    """The zip of a data set of the catalog in the user's cache, downloaded and checked where it is not there yet.
+    """Return the zip of a data set in the user's cache; download it if it is missing.
 
     Raises:
-        InputError: if the download fails or its checksum is wrong; nothing of it stays on the disk.
+        InputError: if the download fails or its checksum is wrong; no file is left behind.
     """
     import pooch
 
@@ -53,13 +53,14 @@ def find_download(name: str) -> Path:
                 url,
                 "must be downloadable",
                 found=problem,
-                remedy=f"Try again, or download {name}.zip by hand and pass its path as data.source.",
+                remedy=f"Try again, or download {name}.zip by hand and pass its path as "
+                "data.source.",
             )
     return target
 
 
 def _download(url: str, target: Path, md5: str) -> str | None:
-    """Fetch `url` into `target`; what went wrong, or None."""
+    """Download `url` to `target`. Return the problem, None if there is none."""
     import pooch
     import requests
 
@@ -67,14 +68,11 @@ def _download(url: str, target: Path, md5: str) -> str | None:
     try:
         pooch.HTTPDownloader(progressbar=True, timeout=30)(url, str(target), None)
     except requests.HTTPError as error:
-        status = (
-            "an error"
-            if error.response is None
-            else f"{error.response.status_code} {error.response.reason}"
-        )
+        answer = error.response
+        status = "an error" if answer is None else f"{answer.status_code} {answer.reason}"
         return f"the server answered {status}"
     except requests.exceptions.ChunkedEncodingError:
-        return "the transfer broke off"
+        return "the transfer was interrupted"
     except requests.RequestException as error:
         return f"there is no connection to the server ({type(error).__name__})"
     found = pooch.file_hash(str(target), alg="md5")

@@ -1,4 +1,7 @@
-"""One file of a source, wherever it lies: plain, gzip, or a member of a zip, which is read in place and never extracted."""
+"""Files of a data set: plain files, gzip files, and members of zip archives.
+
+All are opened as uncompressed streams. Archives are read in place and never extracted.
+"""
 
 import gzip
 import io
@@ -17,43 +20,47 @@ if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
 
 _DAMAGE = (EOFError, OSError, zlib.error, lzma.LZMAError, zipfile.BadZipFile)
-"""What reading compressed bytes raises, gzip's and bzip2's errors being OSErrors."""
+"""Errors of reading damaged compressed bytes; those of gzip and bzip2 are OSErrors."""
 
 MAX_RATIO = 200
-"""Bytes that one byte of an archive may unpack to. Ratings come to about 4, rows that repeat long texts to some 50."""
+"""Bytes that a byte of an archive may unpack to.
+
+Ratings unpack to about 4, rows that repeat long texts to about 50.
+"""
 
 FREE_BYTES = 1 << 28
-"""Bytes that any archive may unpack to."""
+"""Bytes to which any archive may unpack, whatever the ratio."""
 
 
 @dataclass(frozen=True)
 class DataFile:
-    """A file by path, or a member of the zip at that path. `label`: what errors call it."""
+    """A file by path, or a member of the zip at that path."""
 
     path: str
     member: str | None = None
 
     @property
     def label(self) -> str:
-        """The file's name, behind its archive's where it is a member."""
+        """The name for error messages: the file's, after its archive's if it is a member."""
         name = Path(self.path).name
         return name if self.member is None else f"{name}/{self.member}"
 
     @property
     def name(self) -> str:
-        """The last part of the file's own name."""
+        """The file's own name, without folders."""
         return Path(self.path).name if self.member is None else PurePosixPath(self.member).name
 
 
 @contextmanager
 def open_raw(path: str | Path) -> Iterator[IO[bytes]]:
-    """Open a file's bytes as they lie on the disk.
+    """Open a file without uncompressing it.
 
     Raises:
         InputError: if the file may not be read.
     """
     try:
-        stream = Path(path).open("rb")  # noqa: SIM115  (the block of the caller must stay outside of this try)
+        # The caller's block must be outside of this `try`, so `with` is below.
+        stream = Path(path).open("rb")  # noqa: SIM115
     except PermissionError:
         raise InputError(
             path, "must be readable", found="permission is denied", remedy="Change its permissions."
@@ -64,11 +71,11 @@ def open_raw(path: str | Path) -> Iterator[IO[bytes]]:
 
 @contextmanager
 def open_file(file: DataFile) -> Iterator[IO[bytes]]:
-    """Open a file's content, uncompressed.
+    """Open the uncompressed content of a file.
 
     Raises:
-        InputError: if the file may not be read; if the gzip or zip around it is damaged or unpacks to too much, also while it is
-            read inside the block.
+        InputError: if the file may not be read; if its gzip or zip is damaged or unpacks to too
+            many bytes, also while the block reads it.
     """
     with open_raw(file.path) as raw, ExitStack() as opened:
         packed, n_packed = raw, Path(file.path).stat().st_size
@@ -77,7 +84,7 @@ def open_file(file: DataFile) -> Iterator[IO[bytes]]:
                 archive = opened.enter_context(zipfile.ZipFile(raw))
                 member = archive.getinfo(file.member)
                 packed = opened.enter_context(archive.open(member))
-            # zipfile gives no more bytes than these.
+            # zipfile reads no more bytes than `file_size`.
             n_packed = member.compress_size
             _require_limit(member.file_size, n_packed, file.label)
         try:
@@ -88,7 +95,7 @@ def open_file(file: DataFile) -> Iterator[IO[bytes]]:
 
 @contextmanager
 def _zip_damage(label: str) -> Iterator[None]:
-    """Tell whatever goes wrong inside as a damaged zip: zipfile has a dozen kinds of errors for bytes that make no sense."""
+    """Turn any error into that of a damaged zip: zipfile raises a dozen kinds for damaged bytes."""
     try:
         yield
     except Exception as error:
@@ -116,17 +123,17 @@ def _require_limit(n_unpacked: int, n_packed: int, label: str) -> None:
 
 
 class _Limited(io.RawIOBase):
-    """Unpacked bytes, refused where they become too many for the packed ones."""
+    """Stream of unpacked bytes that raises an error if they are too many for the packed ones."""
 
     def __init__(self, stream: gzip.GzipFile, n_packed: int, label: str) -> None:
         self._stream, self._n_packed, self._label = stream, n_packed, label
 
     def readable(self) -> bool:
-        """Whether it can be read: `io.BufferedReader` asks."""
+        """Return True, for `io.BufferedReader`."""
         return True
 
     def readinto(self, buffer: "WriteableBuffer") -> int:
-        """Fill the buffer with the next bytes; how many there are."""
+        """Fill the buffer with the next bytes and return their number."""
         n = self._stream.readinto(buffer)
         _require_limit(self._stream.tell(), self._n_packed, self._label)
         return n
@@ -144,7 +151,7 @@ def _unpacked(stream: IO[bytes], n_packed: int, label: str) -> Iterator[IO[bytes
 
 
 def is_plain(file: DataFile) -> bool:
-    """Whether a part of the content can be read without what lies before it."""
+    """Return whether a file can be read from the middle: it is neither packed nor in an archive."""
     if file.member is not None:
         return False
     with open_raw(file.path) as raw:
@@ -152,19 +159,19 @@ def is_plain(file: DataFile) -> bool:
 
 
 def archive_members(path: Path) -> list[str]:
-    """The files in a zip, by name.
+    """Return the names of the files in a zip.
 
     Raises:
-        InputError: if the zip is damaged, or a member's name leads out of the archive's own folder.
+        InputError: if the zip is damaged, or the path of a member leads out of the archive.
     """
     with open_raw(path) as raw, _zip_damage(path.name), zipfile.ZipFile(raw) as archive:
         names = [name for name in archive.namelist() if not name.endswith("/")]
     for name in names:
-        parts = PurePosixPath(name.replace("\\", "/")).parts
-        if ".." in parts or name.startswith(("/", "\\")) or any(":" in part for part in parts[:1]):
+        steps = PurePosixPath(name.replace("\\", "/")).parts
+        if ".." in steps or name.startswith(("/", "\\")) or any(":" in step for step in steps[:1]):
             raise InputError(
                 path.name,
-                "members must lie inside the archive",
+                "members must be inside the archive",
                 f"{name!r}",
                 "Do not trust this file.",
             )

@@ -6,6 +6,7 @@ The ground floor. They are raised where input enters; every other error is a bug
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
+from pathlib import Path
 from typing import Any, Self
 
 
@@ -53,7 +54,8 @@ def naming(places: Mapping[str, str]) -> Iterator[None]:
     try:
         yield
     except InputError as error:
-        error.place = places.get(error.place, error.place)
+        if not isinstance(error.args[0], Path):  # a path may happen to have an argument's name
+            error.place = places.get(error.place, error.place)
         raise
 
 

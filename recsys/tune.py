@@ -18,7 +18,7 @@ from recsys.command_line.results import dir_flag, print_result
 from recsys.command_line.run import INTERRUPTED, run_command
 from recsys.command_line.settings import read_config
 from recsys.console.verbosity import note
-from recsys.errors import InputError
+from recsys.errors import InputError, naming
 
 if TYPE_CHECKING:
     from recsys.config.schema import Config
@@ -86,9 +86,11 @@ def tune(
     name = name or f"{space_file.stem if space_file else 'study'}-{datetime.now(UTC):%Y%m%d-%H%M%S}"
     study = study_files.find_study(folder, name)
     resume = resume or (resume_auto and study.exists())
-    with _suggesting_to_resume(study, folder):
+    given = _with_paths(flags)
+    typed = {path: flag for path, (flag, text) in given.items() if text is not None}
+    with _suggesting_to_resume(study, folder), naming(typed):
         base = study_files.started_config(study) if resume and config_file is None else config_file
-        config, paths = read_config(base, data, settings, _with_paths(flags))
+        config, paths = read_config(base, data, settings, given)
         plan = _make_plan(
             config,
             paths,

@@ -17,7 +17,7 @@ from recsys.command_line.run import print_error, run_command
 from recsys.command_line.settings import read_config, read_storage
 from recsys.config.schema import Config
 from recsys.data.preprocessing.scan import Summary, merge
-from recsys.errors import DivergenceError, InputError
+from recsys.errors import DivergenceError, InputError, naming
 
 RECSYS = Path(sys.modules["recsys"].__file__ or "").parent
 
@@ -198,6 +198,13 @@ def test_an_input_error_has_its_parts_and_survives_pickling() -> None:
     assert str(InputError("a.csv", "must hold rows", found="is empty", remedy="Add some.")) == (
         "a.csv: must hold rows, but is empty. Add some."
     )
+
+
+def test_naming_maps_arguments_but_no_path_of_the_same_name() -> None:
+    for place, expected in (("folder", "--dir"), (Path("folder"), "folder"), ("k", "k")):
+        with pytest.raises(InputError) as raised, naming({"folder": "--dir"}):
+            raise InputError(place, "must exist", "nothing", "Create it.")
+        assert raised.value.place == expected
 
 
 def raise_no_room() -> None:

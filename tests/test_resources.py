@@ -113,7 +113,7 @@ def test_slots_follow_the_cluster(monkeypatch: pytest.MonkeyPatch) -> None:
         (
             [{"CPU": 2.0}],
             {"gpu": 1.0},
-            r"resources\.gpu: must be at most what one node has, 0, but got 1\. Ask for less with --gpu",
+            r"resources\.gpu: must be at most what one node has, 0, but got 1\. Ask for less, or join",
         ),
         (
             [{"CPU": 2.0}, {"CPU": 4.0}],
@@ -123,7 +123,7 @@ def test_slots_follow_the_cluster(monkeypatch: pytest.MonkeyPatch) -> None:
         (
             [{"CPU": 8.0, "GPU": 4.0}],
             {"gpu": 1.5},
-            r"resources\.gpu: must be whole above 1, but got 1\.5\. Ask for 1 or 2 with",
+            r"resources\.gpu: must be whole above 1, but got 1\.5\. Ask for 1 or 2\.",
         ),
         (
             [{"CPU": 8.0, "big": 1.0}],

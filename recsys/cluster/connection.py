@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from recsys.config.schema import Config
 from recsys.errors import InputError
 from recsys.storage.credentials import without_passwords
-from recsys.storage.surroundings import require_temporary_folder, temporary_folders
+from recsys.storage.path_errors import require_temporary_folder, temporary_folders
 
 
 def cluster_address(config: Config) -> str | None:

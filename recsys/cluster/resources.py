@@ -81,7 +81,7 @@ class Slots:
                 "resources.gpu",
                 "must be whole above 1",
                 f"{gpu:g}",
-                f"Ask for {int(gpu)} or {int(gpu) + 1} with --gpu.",
+                f"Ask for {int(gpu)} or {int(gpu) + 1}.",
             )
         self._config = config
         self._addable, self._n_addable = _addable()
@@ -178,15 +178,9 @@ def _unmet(config: Config, nodes: Sequence[_Node]) -> InputError:
         largest = max((node.resources.get(kind, 0.0) for node in nodes), default=0.0)
         if amount > largest:
             own = kind in ("CPU", "GPU")
-            path, unit, flag = (
-                (kind.lower(), "", f" with --{kind.lower()}")
-                if own
-                else ("custom", f" of {kind}", "")
-            )
+            path, unit = (kind.lower(), "") if own else ("custom", f" of {kind}")
             rule = f"must be at most what one node has, {largest:g}{unit}"
-            return InputError(
-                f"resources.{path}", rule, f"{amount:g}", f"Ask for less{flag}{joining}"
-            )
+            return InputError(f"resources.{path}", rule, f"{amount:g}", f"Ask for less{joining}")
     for name, value in _labels(config).items():
         known = sorted({node.labels[name] for node in nodes if name in node.labels})
         if value not in known:

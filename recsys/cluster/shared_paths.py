@@ -57,7 +57,7 @@ def _require(place: str, path: Path, wanted: Path, nodes: dict[str, str]) -> Non
             continue
         if not seen:
             remedy = "Give a shared folder" + (
-                " or s3://BUCKET/PREFIX." if place == "--dir" else "."
+                " or s3://BUCKET/PREFIX." if place == "folder" else "."
             )
             raise InputError(
                 place,

@@ -17,16 +17,16 @@ DEFAULT_FOLDER = Path("experiments")
 
 
 def _open_dir(context: click.Context, option: click.Parameter, place: str) -> Path:
-    folder: Path = click.Path(file_okay=False, path_type=Path).convert(
-        open_folder(place), option, context
-    )
+    with naming({"folder": option.opts[0]}):
+        path = open_folder(place)
+    folder: Path = click.Path(file_okay=False, path_type=Path).convert(path, option, context)
     return folder
 
 
 def _open_model(_context: click.Context, option: click.Parameter, place: str | None) -> Path | None:
     if place is None:
         return None
-    with naming({"--dir": option.opts[0]}):
+    with naming({"folder": option.opts[0]}):
         return open_folder(place)
 
 

@@ -22,7 +22,7 @@ from recsys.console.streams import open_streams, output_apart
 from recsys.console.verbosity import NORMAL, VERBOSE, set_verbosity
 from recsys.errors import InputError, naming
 from recsys.storage.credentials import hide_passwords_of
-from recsys.storage.surroundings import refusal
+from recsys.storage.path_errors import disk_full_line, permission_error
 
 FAILED, MISTAKEN, INTERRUPTED = 1, 2, 130
 """Exit codes: a fault or a bug; a mistake in what the user gave; an interrupt."""
@@ -81,7 +81,7 @@ def print_error(
 ) -> int:
     """Print the error that ended a command, and return the exit code.
 
-    An `InputError` and a full disk are one line, and everything else is a traceback. The notes of
+    An `InputError`, a denied path and a full disk are one line, and everything else is a traceback. The notes of
     an error that is no mistake of the user follow it.
 
     Args:
@@ -89,10 +89,12 @@ def print_error(
         folder: the command's `--dir`.
         with_traceback: print the traceback of a mistake too.
     """
-    if (refused := refusal(error, folder)) is not None:
-        line, code = refused
-    elif isinstance(error, InputError):
-        line, code = str(error), MISTAKEN
+    flags = {} if folder is None else {folder: "--dir"}
+    mistake = error if isinstance(error, InputError) else permission_error(error, flags)
+    if (full := disk_full_line(error, folder)) is not None:
+        line, code = full, FAILED
+    elif mistake is not None:
+        line, code = str(mistake), MISTAKEN
     else:
         line, code, with_traceback = "", FAILED, True
     if with_traceback:

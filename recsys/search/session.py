@@ -84,7 +84,7 @@ def make_plan(
         InputError: if no node can meet the request, or the study was started otherwise; if a node does not see the folder.
     """
     config = resolve(config, processed.manifest)
-    require_on_all_nodes("--dir", folder.absolute())
+    require_on_all_nodes("folder", folder.absolute())
     start = Start(
         processed.fingerprint, parts_of_epoch(processed.manifest.n_train), tuple(sorted(decided))
     )

@@ -4,7 +4,6 @@ The ground floor. Everything that outlives a process is written beside its place
 disk or an interrupt leaves the old content or none, never half of the new.
 """
 
-import errno
 import fcntl
 import os
 import platform
@@ -105,7 +104,7 @@ def require_on_this_node(folder: Path) -> None:
     """
     if url_of(folder) is None and not folder.is_dir():
         raise InputError(
-            "--dir",
+            "folder",
             "must be a folder that all nodes see",
             f"{folder}, which is not on {platform.node()}",
             "Give a shared folder or s3://BUCKET/PREFIX.",
@@ -131,27 +130,6 @@ def network_file_system(path: Path) -> str | None:
         ):  # of mounts at one place the last counts
             longest, kind = len(point.parts), source.split()[0]
     return kind if _NETWORK_FILE_SYSTEMS.fullmatch(kind) else None
-
-
-_NO_ROOM = ("No space left on device", "Disk quota exceeded", "database or disk is full")
-"""What says so where there is no error number: safetensors, and SQLite."""
-
-
-def disk_full_reason(error: BaseException) -> str | None:
-    """What an error, or one that it came from, says of a disk that has no room left; None if it says nothing of the kind.
-
-    The first cause is asked first: what came of it may repeat its words in the middle of others.
-    """
-    chain = [error]
-    while (cause := chain[-1].__cause__ or chain[-1].__context__) is not None:
-        chain.append(cause)
-    for found in reversed(chain):
-        if isinstance(found, OSError) and found.errno in (errno.ENOSPC, errno.EDQUOT):
-            return str(found)
-        for line in str(found).splitlines():
-            if any(text in line for text in _NO_ROOM):
-                return line
-    return None
 
 
 def _sibling(path: Path) -> Path:

@@ -42,18 +42,18 @@ def open_folder(place: str) -> Path:
     rest = rest.strip("/")
     if scheme != "s3" or not rest:
         raise InputError(
-            "--dir", "must be a folder or s3://BUCKET/PREFIX", place, "Give one of the two."
+            "folder", "must be a folder or s3://BUCKET/PREFIX", place, "Give one of the two."
         )
     if "@" in rest or "?" in rest:
         raise InputError(
-            "--dir",
+            "folder",
             "must be s3://BUCKET/PREFIX alone",
             "credentials or settings in it",
             "Put them into the environment: AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_ENDPOINT_URL.",
         )
     if find_spec("boto3") is None:
         raise InputError(
-            "--dir",
+            "folder",
             "must be a folder on a disk where boto3 is not installed",
             place,
             "Install the extra s3: pip install -c constraints.txt -e '.[s3]'.",
@@ -204,7 +204,7 @@ def _require_bucket(place: str, bucket: str) -> None:
         reason = str(error).splitlines()[0]
     if reason is not None:
         raise InputError(
-            "--dir",
+            "folder",
             "must lie in a bucket that can be reached",
             f"{place} ({reason})",
             "See to its name, to AWS_ENDPOINT_URL and to the credentials in the environment.",

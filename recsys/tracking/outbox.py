@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from recsys.storage.files import disk_full_reason
+from recsys.storage.path_errors import disk_full_reason
 from recsys.tracking.outbox_file import Kept, Note, Operation, append_entries, read_outbox
 
 Send = Callable[[Operation, bool], Note]

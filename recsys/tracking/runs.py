@@ -30,7 +30,8 @@ from recsys.errors import InputError
 from recsys.serving import saved_model
 from recsys.serving.recommend import recommend
 from recsys.storage.credentials import with_password, without_passwords
-from recsys.storage.files import disk_full_reason, file_lock, write_atomically
+from recsys.storage.files import file_lock, write_atomically
+from recsys.storage.path_errors import disk_full_reason
 from recsys.tracking.places import (
     artifact_location,
     log_in,

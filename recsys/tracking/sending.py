@@ -12,7 +12,7 @@ import requests
 from mlflow.exceptions import MlflowException
 
 from recsys.storage.credentials import without_passwords
-from recsys.storage.files import disk_full_reason
+from recsys.storage.path_errors import disk_full_reason
 from recsys.tracking.outbox import StartOver
 from recsys.tracking.outbox_file import Note, Operation
 from recsys.tracking.runs import Tracking

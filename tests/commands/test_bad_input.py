@@ -380,13 +380,13 @@ IN_THE_DATA = {
     ),
     "GPU where none is": Case(
         f"{TUNE} --gpu 1",
-        "resources.gpu: must be at most what one node has, 0, but got 1. "
-        "Ask for less with --gpu, or join a cluster with such nodes (cluster.address).",
+        "--gpu: must be at most what one node has, 0, but got 1. "
+        "Ask for less, or join a cluster with such nodes (cluster.address).",
     ),
     "more CPUs than there are": Case(
         f"{TUNE} --cpu 4096",
-        "resources.cpu: must be at most what one node has, 2, but got 4096. "
-        "Ask for less with --cpu, or join a cluster with such nodes (cluster.address).",
+        "--cpu: must be at most what one node has, 2, but got 4096. "
+        "Ask for less, or join a cluster with such nodes (cluster.address).",
     ),
     "server that is not there": Case(
         f"{TUNE} --set tracking.uri=http://127.0.0.1:9",

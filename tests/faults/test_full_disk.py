@@ -14,6 +14,7 @@ import pytest
 from recsys.config.files import dump_yaml
 from recsys.search.record import lease
 from tests.faults.search_process import check_complete, n_reports, started
+from tests.mounts import mounted
 from tests.search.record.test_lease import wait_for_beats
 from tests.small_search import SPACE, ratings_csv
 
@@ -31,16 +32,8 @@ WIDE = {
 @pytest.fixture
 def disk(tmp_path: Path) -> Iterator[Path]:
     """A disk of 24 MB."""
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    command = ["mount", "-t", "tmpfs", "-o", "size=24m", "tmpfs", str(disk)]
-    mounted = subprocess.run(command, capture_output=True, text=True, check=False)
-    if mounted.returncode:
-        pytest.skip(f"a file system cannot be mounted here: {mounted.stderr.strip()}")
-    try:
+    with mounted(tmp_path / "disk", "size=24m") as disk:
         yield disk
-    finally:
-        subprocess.run(["umount", "--lazy", str(disk)], check=True)
 
 
 def flags(folder: Path, space: dict[str, Any], uri: str) -> list[object]:

@@ -133,15 +133,18 @@ def test_a_local_folder_is_left_alone(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("place", "expected"),
     [
-        ("gs://bucket/x", "--dir: must be a folder or s3://BUCKET/PREFIX, but got gs://bucket/x. "),
-        ("s3://", "--dir: must be a folder or s3://BUCKET/PREFIX, but got s3://. "),
+        (
+            "gs://bucket/x",
+            "folder: must be a folder or s3://BUCKET/PREFIX, but got gs://bucket/x. ",
+        ),
+        ("s3://", "folder: must be a folder or s3://BUCKET/PREFIX, but got s3://. "),
         (
             "s3://id:secret@bucket/x",
-            "--dir: must be s3://BUCKET/PREFIX alone, but got credentials or settings in it. ",
+            "folder: must be s3://BUCKET/PREFIX alone, but got credentials or settings in it. ",
         ),
         (
             "s3://no-such-bucket/x",
-            "--dir: must lie in a bucket that can be reached, but got s3://no-such-bucket/x (there is no ",
+            "folder: must lie in a bucket that can be reached, but got s3://no-such-bucket/x (there is no ",
         ),
     ],
 )
@@ -157,6 +160,6 @@ def test_a_folder_in_s3_needs_boto3(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(s3, "find_spec", lambda _: None)
     with pytest.raises(
         ValueError,
-        match=r"^--dir: must be .* boto3 is not installed, but got s3://b/x\. Install the extra s3: ",
+        match=r"^folder: must be .* boto3 is not installed, but got s3://b/x\. Install the extra s3: ",
     ):
         open_folder("s3://b/x")

@@ -43,8 +43,8 @@ from recsys.data.readers.titles import read_titles
 from recsys.data.sources.layouts import Source, find_source
 from recsys.data.splits import TRAIN
 from recsys.storage.files import replace_folder, temporary_sibling, write_atomically
+from recsys.storage.path_errors import require_writable
 from recsys.storage.s3 import fetch_folder, remove, url_of
-from recsys.storage.surroundings import require_writable
 
 BUCKET_ROWS = 1 << 20
 """Rows of a bucket, about: what one task holds in memory."""
@@ -82,7 +82,7 @@ def prepare(config: Config, folder: Path, join: Callable[[Config], None] = conne
     if manifest is None:
         fragments = list_fragments(source, config.data.columns)
         join(config)
-        require_on_all_nodes("--dir", root.parent)
+        require_on_all_nodes("folder", root.parent)
         require_on_all_nodes(
             f"data.source ({source.name})",
             *(Path(file.path) for files in source.splits.values() for file in files),

@@ -120,6 +120,6 @@ def test_a_folder_that_the_driver_made_is_to_be_seen(tmp_path: Path) -> None:
     require_on_this_node(Path("/tmp/recsys-x/s3:/bucket/prefix"))
     with pytest.raises(
         InputError,
-        match=rf"--dir: must be a folder that all nodes see, but got {tmp_path}/x, which is ",
+        match=rf"folder: must be a folder that all nodes see, but got {tmp_path}/x, which is ",
     ):
         require_on_this_node(tmp_path / "x")

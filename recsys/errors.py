@@ -1,19 +1,22 @@
-"""Errors that are the user's to mend: the only ones that end a command with exit code 2 and one line.
+"""Errors of the user: the only ones that end a command with exit code 2 and one line.
 
-The ground floor. They are raised where input enters; every other error is a bug or a fault, and keeps its traceback.
+The lowest floor. They are raised where input enters. Every other error is a bug or a fault, and
+ends a command with a traceback.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
-from pathlib import Path
 from typing import Any, Self
 
 
 class InputError(ValueError):
-    """Mistake in what the user gave: a place, the rule that it breaks, the value found there, and a remedy.
+    """Mistake of the user, printed as `PLACE: rule, but got VALUE. remedy`.
 
-    `found` takes the place of "got VALUE" where there is no single value. `lines` are the mistakes of one place, one line each.
+    `place`: a config path, a file, an environment variable, or the name of a function's argument,
+    which a command replaces by its flag. `rule`: the rule that is broken, such as "must be at least
+    1". `found`: replaces "got VALUE" if there is no single value. `lines`: several mistakes of one
+    place, one line each.
     """
 
     def __init__(
@@ -39,25 +42,27 @@ class InputError(ValueError):
         return f"{self.place}: {self.rule}, but {found}. {self.remedy}"
 
     def __reduce__(self) -> tuple[Callable[..., Self], tuple[Any, ...]]:
-        """Return how the error is rebuilt in another process: it comes from Ray's workers."""
+        """Return the constructor and its arguments for pickle, since Ray's workers raise it too."""
         return partial(type(self), found=self.found, lines=self.lines), self.args
 
     @classmethod
     def listing(cls, place: str, lines: Sequence[str]) -> Self:
-        """Return the error of all mistakes of one place, each `PATH: rule, but got value. remedy`."""
+        """Return the error of all mistakes of one place, each as a line of this format."""
         return cls(place, f"{len(lines)} mistakes", lines=tuple(lines))
 
 
 @contextmanager
 def naming(places: Mapping[str, str]) -> Iterator[None]:
-    """Give the places of an `InputError` raised within other names: a function's arguments those of a command's flags."""
+    """Rename the place of an `InputError` raised within, as from an argument to a command's flag."""
     try:
         yield
     except InputError as error:
-        if not isinstance(error.args[0], Path):  # a path may happen to have an argument's name
-            error.place = places.get(error.place, error.place)
+        place, *rest = error.args
+        if place in places:  # a `Path` is never an argument's name, even if it reads the same
+            error.args = (places[place], *rest)
+            error.place = places[place]
         raise
 
 
 class DivergenceError(InputError, FloatingPointError):
-    """Training whose loss or scores are no longer finite, which is its config's doing."""
+    """Training whose loss or scores are no longer finite, because of its config."""

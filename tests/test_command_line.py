@@ -200,11 +200,41 @@ def test_an_input_error_has_its_parts_and_survives_pickling() -> None:
     )
 
 
-def test_naming_maps_arguments_but_no_path_of_the_same_name() -> None:
-    for place, expected in (("folder", "--dir"), (Path("folder"), "folder"), ("k", "k")):
-        with pytest.raises(InputError) as raised, naming({"folder": "--dir"}):
-            raise InputError(place, "must exist", "nothing", "Create it.")
-        assert raised.value.place == expected
+@pytest.mark.parametrize(
+    ("place", "shown"),
+    [("k", "-k"), ("folder", "--dir"), ("item", "item"), (Path("k"), "k")],
+)
+def test_an_argument_is_shown_as_the_flag_that_sets_it(
+    place: object, shown: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    def fail() -> None:
+        raise InputError(place, "must be at least 1", 0, "Raise it.")
+
+    assert run_command(click.Command("made-up", callback=fail), [], {"k": "-k"}) == 2
+    assert capfd.readouterr().err == f"error: {shown}: must be at least 1, but got 0. Raise it.\n"
+
+
+def test_the_innermost_name_of_a_place_counts() -> None:
+    with (
+        pytest.raises(InputError) as caught,
+        naming({"study": "--name"}),
+        naming({"study": "--warm-start"}),
+    ):
+        raise InputError("study", "must be short", "long", "Rename it.")
+    assert caught.value.place == pickle.loads(pickle.dumps(caught.value)).place == "--warm-start"
+
+
+def test_the_notes_of_a_fault_follow_it(capfd: pytest.CaptureFixture[str]) -> None:
+    def fail(error: Exception) -> list[str]:
+        error.add_note("resume it with: x")
+        print_error(error)
+        return capfd.readouterr().err.splitlines()
+
+    assert fail(RuntimeError("y"))[-2:] == ["RuntimeError: y", "resume it with: x"]
+    assert fail(OSError(28, "No space left on device", "/nowhere/x.db"))[1:] == [
+        "resume it with: x"
+    ]
+    assert len(fail(InputError("a", "must be b", "c", "Set it."))) == 1
 
 
 def raise_no_room() -> None:

@@ -81,8 +81,8 @@ def print_error(
 ) -> int:
     """Print the error that ended a command, and return the exit code.
 
-    An `InputError`, a denied path and a full disk are one line, and everything else is a traceback. The notes of
-    an error that is no mistake of the user follow it.
+    An `InputError`, a denied path and a full disk are one line, and everything else is a traceback.
+    The notes of an error that is no mistake of the user follow it.
 
     Args:
         error: the error.

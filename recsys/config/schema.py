@@ -25,7 +25,7 @@ from recsys.errors import InputError
 
 
 class Config(Section):
-    """Everything that determines a run."""
+    """Complete config of a run."""
 
     data: DataConfig = DataConfig()
     model: ModelConfig = ModelConfig()
@@ -39,21 +39,23 @@ class Config(Section):
     @model_validator(mode="after")
     def _check_negatives(self) -> Self:
         training, data = self.training, self.data
-        if not training.resample_negatives:
-            if training.n_negatives > data.n_negatives:
-                raise InputError(
-                    "training.n_negatives",
-                    f"must be at most data.n_negatives, {data.n_negatives}, without training.resample_negatives",
-                    training.n_negatives,
-                    "Raise data.n_negatives or resample.",
-                )
-            if training.negative_sampling != "uniform":
-                raise InputError(
-                    "training.negative_sampling",
-                    "must be uniform without training.resample_negatives",
-                    training.negative_sampling,
-                    "Set training.resample_negatives to true.",
-                )
+        if training.resample_negatives:
+            return self
+        limit = data.n_negatives
+        if training.n_negatives > limit:
+            raise InputError(
+                "training.n_negatives",
+                f"must be at most data.n_negatives, {limit}, without training.resample_negatives",
+                training.n_negatives,
+                "Raise data.n_negatives or resample.",
+            )
+        if training.negative_sampling != "uniform":
+            raise InputError(
+                "training.negative_sampling",
+                "must be uniform without training.resample_negatives",
+                training.negative_sampling,
+                "Set training.resample_negatives to true.",
+            )
         return self
 
     @model_validator(mode="after")
@@ -87,29 +89,27 @@ class Config(Section):
 
     @model_validator(mode="after")
     def _check_protocol(self) -> Self:
-        if (
-            self.evaluation.protocol == "sampled"
-            and max(self.evaluation.k) > self.evaluation.n_candidates + 1
-        ):
+        limit, longest = self.evaluation.n_candidates + 1, max(self.evaluation.k)
+        if self.evaluation.protocol == "sampled" and longest > limit:
             raise InputError(
                 "evaluation.k",
-                f"must be at most evaluation.n_candidates + 1, {self.evaluation.n_candidates + 1}",
-                f"{max(self.evaluation.k)}",
+                f"must be at most evaluation.n_candidates + 1, {limit}",
+                longest,
                 "Lower it or raise evaluation.n_candidates.",
             )
         return self
 
     @property
     def metric_name(self) -> str:
-        """The reported metric that the search maximises, such as `val_ndcg_at_10`."""
+        """Name of the reported metric that the search maximises, such as `val_ndcg_at_10`."""
         return f"val_{self.study.metric}_at_{self.evaluation.k[0]}"
 
 
 def replace_values(config: Config, values: Mapping[str, object]) -> Config:
-    """A copy of `config` with the value at each config path replaced, validated as a whole.
+    """Return a copy of `config` with the value at each config path replaced.
 
     Raises:
-        pydantic.ValidationError: if a path is unknown or a value is refused.
+        pydantic.ValidationError: if a path is unknown, or a value or the whole is refused.
     """
     tree = config.model_dump()
     for path, value in values.items():
@@ -118,7 +118,7 @@ def replace_values(config: Config, values: Mapping[str, object]) -> Config:
 
 
 def set_value(tree: dict[str, Any], path: str, value: object) -> None:
-    """Put `value` at a dotted path of a nested dict, making the levels on the way."""
+    """Set the value at a dotted path of a nested dict, with new dicts for missing levels."""
     *parents, leaf = path.split(".")
     for name in parents:
         child = tree.get(name)
@@ -128,7 +128,7 @@ def set_value(tree: dict[str, Any], path: str, value: object) -> None:
 
 
 def get_value(config: Config, path: str) -> Any:
-    """The value at a config path such as `model.embedding_dim`."""
+    """Return the value at a config path such as `model.embedding_dim`."""
     value: Any = config
     for name in path.split("."):
         value = getattr(value, name)
@@ -136,7 +136,7 @@ def get_value(config: Config, path: str) -> Any:
 
 
 def config_paths() -> tuple[str, ...]:
-    """Every config path that holds a value, in the order of the tree."""
+    """Return every config path with a value, in the order of the tree."""
     return tuple(
         f"{section}.{name}"
         for section, field in Config.model_fields.items()

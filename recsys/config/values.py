@@ -15,19 +15,18 @@ _UNIT_SECONDS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 
 
 def parse_duration(value: object) -> object:
-    """Turn `90s`, `10m`, `1h30m` into seconds; anything but text passes through unchanged.
+    """Convert `90s`, `10m` or `1h30m` to seconds; return anything but text unchanged.
 
     Raises:
         ValueError: if the text is not a sum of numbers with the units s, m, h or d.
     """
     if not isinstance(value, str):
         return value
-    parts = re.findall(r"(\d+(?:\.\d+)?)([smhd])", value)
-    if not parts or "".join(number + unit for number, unit in parts) != value:
-        raise ValueError(
-            f"must be a duration, but got {value!r}. Write it as 90s, 10m, 1h30m or a number of seconds."
-        )
-    return sum(float(number) * _UNIT_SECONDS[unit] for number, unit in parts)
+    terms = re.findall(r"(\d+(?:\.\d+)?)([smhd])", value)
+    if not terms or "".join(number + unit for number, unit in terms) != value:
+        remedy = "Write it as 90s, 10m, 1h30m or a number of seconds."
+        raise ValueError(f"must be a duration, but got {value!r}. {remedy}")
+    return sum(float(number) * _UNIT_SECONDS[unit] for number, unit in terms)
 
 
 def _as_tuple(value: object) -> object:
@@ -36,10 +35,9 @@ def _as_tuple(value: object) -> object:
 
 def _require_shared_database(url: str) -> str:
     if not is_shared_database(url):
-        raise ValueError(
-            f"must begin with {' or '.join(f'{name}://' for name in DATABASES)}, but got {url}. "
-            "Without it the record is a file in the study's folder."
-        )
+        schemes = " or ".join(f"{name}://" for name in DATABASES)
+        remedy = "Without it the record is a file in the study's folder."
+        raise ValueError(f"must begin with {schemes}, but got {url}. {remedy}")
     return url
 
 

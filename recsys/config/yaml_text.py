@@ -1,6 +1,6 @@
-"""Parsing YAML within limits: a small text must not cost much time or memory.
+"""Parser of YAML with limits: a small text must not cost much time or memory.
 
-The ground floor, below `config_files`.
+Below `files`, which reads config files with it.
 """
 
 import re
@@ -16,19 +16,25 @@ from recsys.errors import InputError
 
 MAX_CHARACTERS = 1 << 18
 MAX_VALUES = 10_000
-"""Names and values of a text, those behind an alias counted at each place where it stands."""
+"""Most names and values of a text. What an alias repeats is counted each time."""
 MAX_LEVELS = 20
 _LEVELS = "levels of nesting"
 
 
 def parse_yaml(text: str, place: str) -> Any:
-    """Parse YAML 1.2 (1e-4 is a number, `no` is text); tags that would construct objects are refused.
+    """Parse YAML 1.2, in which 1e-4 is a number and `no` is text.
+
+    Args:
+        text: the YAML.
+        place: its origin, for errors.
 
     Raises:
-        InputError: if the text is not such YAML, and names the line, or it exceeds a limit of this module.
+        InputError: naming the line, if the text is not YAML or has a tag that constructs an object;
+            if it exceeds a limit of this module.
     """
     _require(len(text), MAX_CHARACTERS, "characters", place)
-    # The scanner takes quadratic time in the depth of brackets. Those in a string or a comment count here as well: leave room.
+    # The scanner takes quadratic time in the depth of brackets. The count includes brackets in
+    # strings and comments, hence the factor.
     _require(_open_brackets(text) // 5, MAX_LEVELS, _LEVELS, place)
     yaml = YAML(typ="safe", pure=True)
     with _explained(place):
@@ -44,7 +50,7 @@ def parse_yaml(text: str, place: str) -> Any:
 
 @contextmanager
 def _explained(place: str) -> Iterator[None]:
-    """Raise what ruamel says against a text as a ValueError with place and remedy."""
+    """Raise errors of ruamel as an `InputError` with a place and a remedy."""
     try:
         yield
     except RecursionError:
@@ -61,7 +67,7 @@ def _explained(place: str) -> Iterator[None]:
 
 
 def _open_brackets(text: str) -> int:
-    """How many brackets are open at a time at most."""
+    """Return the depth of brackets."""
     n_open = most = 0
     for bracket in re.findall(r"[\[\]{}]", text):
         n_open = n_open + 1 if bracket in "[{" else max(0, n_open - 1)
@@ -70,7 +76,7 @@ def _open_brackets(text: str) -> int:
 
 
 def _extent(root: Node) -> tuple[int, int]:
-    """How many names and values a tree has and how many levels, both as far as one exceeds its limit."""
+    """Count the names and values of a tree, and its levels, until one count exceeds its limit."""
     n_values, n_levels, waiting = 1, 1, [(root, 1)]
     while waiting and n_values <= MAX_VALUES and n_levels <= MAX_LEVELS:
         node, level = waiting.pop()

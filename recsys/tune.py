@@ -159,13 +159,13 @@ def _make_plan(
     """Prepare the data, join the cluster, and check everything before the search."""
     from recsys.data.preprocessing import pipeline
     from recsys.search.record import study_files
-    from recsys.tracking.places import require_place
+    from recsys.tracking.uri import require_tracking_uri
 
     space, paths = study_files.read_start_space(study, space_file, config, paths, goes_on=resume)
     if warm_start and not resume:
         other = study_files.find_study(folder, warm_start)
         space = study_files.with_best_of(space, other, config.study.storage)
-    require_place(config, folder)
+    require_tracking_uri(config, folder)
     processed = pipeline.prepare(config, folder, _join)
     with ThreadPoolExecutor(1) as importer:
         # The import of MLflow and torch and the start of Ray take seconds each: side by side.

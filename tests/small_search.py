@@ -25,7 +25,7 @@ from recsys.search.space.file import parse_space
 from recsys.search.tuning import run
 from recsys.search.tuning.messages import Report, message_of
 from recsys.search.tuning.mlflow_callback import StudyCallback
-from recsys.tracking.runs import open_tracking
+from recsys.tracking.connection import open_tracking
 from recsys.tracking.study_runs import open_study_runs
 
 N_USERS, N_ITEMS = 60, 80

@@ -14,7 +14,7 @@ from recsys.evaluation.evaluate import evaluate, protocol_name
 from recsys.evaluation.ranking import ModelScorer
 from recsys.final.log import append_test_scores, log_evaluation
 from recsys.serving import saved_model
-from recsys.tracking.runs import open_tracking
+from recsys.tracking.connection import open_tracking
 
 
 def evaluate_model(model: Path, folder: Path) -> dict[str, Any]:

@@ -25,7 +25,7 @@ from recsys.final.log import append_test_scores, log_training
 from recsys.final.seeds import Trainings, train_seeds_for_test, train_seeds_for_validation
 from recsys.serving import saved_model
 from recsys.serving.saved_model import SavedModel
-from recsys.tracking.runs import open_tracking
+from recsys.tracking.connection import open_tracking
 
 
 def train(

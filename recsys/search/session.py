@@ -35,9 +35,10 @@ from recsys.search.space.space import SearchSpace
 from recsys.search.tuning.mlflow_callback import StudyCallback
 from recsys.search.tuning.run import Outcome, search
 from recsys.storage.s3 import url_of
-from recsys.tracking.places import tracking_uri
-from recsys.tracking.runs import Tracking, open_tracking
+from recsys.tracking.connection import open_tracking
+from recsys.tracking.runs import Tracking
 from recsys.tracking.study_runs import StudyRuns, open_study_runs
+from recsys.tracking.uri import tracking_uri
 from recsys.tracking.versions import version_tags
 from recsys.training.batches import parts_of_epoch
 
@@ -174,13 +175,13 @@ def _start_runs(runs: StudyRuns, plan: Plan, record: StudyRecord, uploads: Uploa
     _tell_what_was_not_told(runs, plan.config, record, in_s3=url_of(plan.study_folder) is not None)
     uploads.now()
     if plan.config.tracking.required and not runs.flush():
-        reason = "" if runs.away is None else f" ({runs.away})"
+        reason = "" if runs.connection_error is None else f" ({runs.connection_error})"
         raise InputError(
             "tracking.uri",
             "must be a reachable MLflow store",
             f"{tracking_uri(plan.config, plan.folder)}, which takes no run{reason}",
-            "See to its server or its disk, or go on without it: --set tracking.required=false.",
-        ) from runs.away
+            "See to its server or its disk, or run without it: --set tracking.required=false.",
+        ) from runs.connection_error
 
 
 def _tell_what_was_not_told(

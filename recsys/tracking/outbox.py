@@ -1,7 +1,7 @@
-"""The outbox: sends what MLflow is to be told, in order, in a thread of its own.
+"""The outbox: a file and a thread that log a search to MLflow later, in order.
 
-Stands between the search, which puts operations in and never waits for a request, and the tracking store, which may be away for
-minutes or until the next start. What is put in is kept in a file meanwhile (`outbox_file`).
+The search appends operations and never waits for a request. They are kept in the file
+(`outbox_file`) until MLflow has answered, which may be minutes later or after the next start.
 """
 
 import logging
@@ -13,60 +13,63 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from recsys.storage.path_errors import disk_full_reason
-from recsys.tracking.outbox_file import Kept, Note, Operation, append_entries, read_outbox
+from recsys.tracking.outbox_file import Entry, Note, Operation, append_entries, read_outbox
 
 Send = Callable[[Operation, bool], Note]
-"""Sends an operation, which may have been sent before if the flag says so, and returns what is to be noted.
+"""Function that sends an operation and returns a note on it, which is stored in the file.
 
-It raises `ConnectionError` if the operation is to be sent again later, and `StartOver` if all are, from the first."""
+The flag says that the operation may have been sent before. Raises `ConnectionError` if the
+operation is to be sent again later, `StartOver` if all are, from the first.
+"""
 
 PATIENCE_SECONDS = 5.0
-"""How long `flush` waits for a server that does not answer."""
+"""Longest time that `flush` waits for an answer."""
 _FIRST_DELAY, _LONGEST_DELAY = 1.0, 30.0
-_HURRIED_DELAY = 0.25
-"""Between the attempts while somebody waits in `flush`."""
+"""Seconds between two attempts; the delay doubles with each."""
+_FLUSH_DELAY = 0.25
+"""Seconds between two attempts during `flush`."""
 _log = logging.getLogger(__name__)
 
 
-class StartOver(Exception):  # noqa: N818 (nothing is wrong with the operation)
-    """The receiver has lost operations that were sent before."""
+class StartOver(Exception):  # noqa: N818 (the operation has no error)
+    """Signal that the receiver has lost operations that were sent before."""
 
 
 class Outbox:
-    """Keeps operations in a file and sends them."""
+    """Queue of operations in a file, which a thread sends."""
 
     def __init__(
-        self, path: Path, kept: Sequence[Kept], send: Send, place: str, *, held: bool = False
+        self, path: Path, entries: Sequence[Entry], send: Send, uri: str, *, held: bool = False
     ) -> None:
-        """Begin to send.
+        """Start the thread.
 
         Args:
-            path: the file, made with the first operation.
-            kept: what the file holds, as `read_outbox` tells.
+            path: the file, created with the first operation.
+            entries: the file's content, from `read_outbox`.
             send: sends one operation.
-            place: what warnings call the receiver.
-            held: whether operations wait until they are released.
+            uri: names the receiver in warnings.
+            held: send no new operation before `release` allows it.
         """
         self._path = path
         self._send = send
-        self._place = place
-        self._pending = deque((entry.operation, True) for entry in kept if not entry.sent)
-        self._n_sent = len(kept) - len(self._pending)
-        self._n_released = len(kept) if held else math.inf
+        self._uri = uri
+        self._pending = deque((entry.operation, True) for entry in entries if not entry.sent)
+        self._n_sent = len(entries) - len(self._pending)
+        self._n_released = len(entries) if held else math.inf
         self._changed = threading.Condition()
         self._answered = 0.0
-        self._hurry = self._closed = self._warned = False
-        self.away: ConnectionError | None = None
-        """Why the last attempt was not answered, None where it was."""
+        self._flushing = self._closed = self._warned = False
+        self.connection_error: ConnectionError | None = None
+        """Error of the last attempt, None if it was answered."""
         self._failure: Exception | None = None
         threading.Thread(target=self._run, name="mlflow-outbox", daemon=True).start()
 
     def append(self, *operations: Operation) -> None:
-        """Keep operations, all or none of them, and return at once; they are sent after all that were put in before.
+        """Write operations to the file, all or none, and return; the thread sends them in order.
 
         Raises:
             OSError: if the file cannot be written.
-            RuntimeError: if sending came to an end by a fault.
+            RuntimeError: if an unexpected error has ended the thread.
         """
         with self._changed:
             self._check()
@@ -76,26 +79,29 @@ class Outbox:
 
     @property
     def n_kept(self) -> int:
-        """Operations that are in the file."""
+        """Operations in the file, sent or not."""
         with self._changed:
             return self._n_sent + len(self._pending)
 
     def release(self, n: int) -> None:
-        """Let the first `n` operations be sent, of an outbox that is held."""
+        """Let the thread of a held outbox send the first `n` operations."""
         with self._changed:
             self._n_released = max(self._n_released, n)
             self._changed.notify_all()
 
     def flush(self, limit: float | None = None) -> bool:
-        """Wait until all is sent, as long as the server answers, and at most `limit` seconds. Returns whether all is sent.
+        """Wait until all operations are sent, while MLflow answers, for at most `limit` seconds.
+
+        Returns:
+            Whether all operations are sent.
 
         Raises:
             OSError: if the file cannot be written.
-            RuntimeError: if sending came to an end by a fault.
+            RuntimeError: if an unexpected error has ended the thread.
         """
         with self._changed:
             began = time.monotonic()
-            self._hurry = True
+            self._flushing = True
             self._changed.notify_all()
             while self._pending and self._failure is None:
                 end = max(began, self._answered) + PATIENCE_SECONDS
@@ -103,58 +109,58 @@ class Outbox:
                 if left <= 0:
                     break
                 self._changed.wait(left)
-            self._hurry = False
+            self._flushing = False
             self._check()
             return not self._pending
 
     def close(self, limit: float | None = None) -> None:
-        """Flush, end the thread and tell what is left, which the next start sends.
+        """Flush, end the thread, and warn of unsent operations, which the next start sends.
 
         Raises:
             OSError: if the file cannot be written.
-            RuntimeError: if sending came to an end by a fault.
+            RuntimeError: if an unexpected error has ended the thread.
         """
         done = self.flush(limit)
         with self._changed:
             self._closed = True
             self._changed.notify_all()
-            left = len(self._pending)
+            n_pending = len(self._pending)
         if not done:
-            told = "MLflow at %s %s: %d operations are kept in %s; --resume sends them."
-            _log.warning(told, self._place, self._fault(), left, self._path)
+            warning = "MLflow at %s %s: %d operations are kept in %s; --resume sends them."
+            _log.warning(warning, self._uri, self._fault(), n_pending, self._path)
 
     def _run(self) -> None:
         try:
             while (entry := self._next()) is not None:
                 self._deliver(*entry)
-        except Exception as error:  # whatever it was, it is raised where the search goes on
+        except Exception as error:  # any error is raised in the thread of the search
             with self._changed:
                 self._failure = error
                 self._changed.notify_all()
 
     def _next(self) -> tuple[Operation, bool] | None:
-        """The first operation that is not sent, once there is one; None when the outbox is closed."""
+        """Wait for an operation that may be sent and return it; None once the outbox is closed."""
         with self._changed:
             self._changed.wait_for(
                 lambda: self._closed or (self._pending and self._n_sent < self._n_released)
             )
             return None if self._closed else self._pending[0]
 
-    def _deliver(self, operation: Operation, doubtful: bool) -> None:
-        """Send an operation, again and again until it is answered or the outbox is closed."""
+    def _deliver(self, operation: Operation, resent: bool) -> None:
+        """Send an operation, repeatedly until MLflow answers or the outbox is closed."""
         delay = _FIRST_DELAY
         while not self._closed:
             try:
-                note = self._send(operation, doubtful)
+                note = self._send(operation, resent)
             except ConnectionError as error:
-                doubtful = True
-                self.away = error
-                self._tell_away()
+                resent = True
+                self.connection_error = error
+                self._warn_once()
                 with self._changed:
-                    if self._hurry:
-                        self._changed.wait_for(lambda: self._closed, _HURRIED_DELAY)
+                    if self._flushing:
+                        self._changed.wait_for(lambda: self._closed, _FLUSH_DELAY)
                     else:
-                        self._changed.wait_for(lambda: self._closed or self._hurry, delay)
+                        self._changed.wait_for(lambda: self._closed or self._flushing, delay)
                 delay = min(2 * delay, _LONGEST_DELAY)
             except StartOver:
                 self._start_over()
@@ -164,8 +170,8 @@ class Outbox:
                 return
 
     def _start_over(self) -> None:
-        told = "MLflow at %s lacks runs of this study: they are made anew from %s."
-        _log.warning(told, self._place, self._path)
+        warning = "MLflow at %s lacks runs of this study: they are created again from %s."
+        _log.warning(warning, self._uri, self._path)
         with self._changed:
             append_entries(self._path, {"sent": 0})
             self._pending = deque((entry.operation, True) for entry in read_outbox(self._path))
@@ -177,24 +183,26 @@ class Outbox:
             append_entries(self._path, {"sent": self._n_sent + 1, **note})
             self._n_sent += 1
             self._pending.popleft()
-            self.away = None
+            self.connection_error = None
             self._answered = time.monotonic()
             self._changed.notify_all()
 
-    def _tell_away(self) -> None:
+    def _warn_once(self) -> None:
         if not self._warned:
             self._warned = True
-            told = "MLflow at %s %s (%s): the search goes on, and what is not sent is kept in %s."
-            _log.warning(told, self._place, self._fault(), self.away, self._path)
+            warning = (
+                "MLflow at %s %s (%s): the search continues, and unsent operations are kept in %s."
+            )
+            _log.warning(warning, self._uri, self._fault(), self.connection_error, self._path)
 
     def _fault(self) -> str:
-        full = self.away is not None and disk_full_reason(self.away) is not None
+        error = self.connection_error
+        full = error is not None and disk_full_reason(error) is not None
         return "has no room left on its disk" if full else "does not answer"
 
     def _check(self) -> None:
         if isinstance(self._failure, OSError):
             raise self._failure
         if self._failure is not None:
-            raise RuntimeError(
-                f"{self._path}: sending to MLflow came to an end."
-            ) from self._failure
+            message = f"{self._path}: sending to MLflow ended with an error."
+            raise RuntimeError(message) from self._failure

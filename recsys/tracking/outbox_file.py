@@ -1,7 +1,8 @@
-"""The file of an outbox: JSON lines that are only ever added, so that a killed process leaves all but perhaps a torn last line.
+"""The file of an outbox: JSON lines that are only appended.
 
-A line is an operation, or says that the first `sent` operations are sent and what the last of them came to. `sent` is 0 where
-MLflow lost what it was sent, and all is to be sent again.
+A killed process loses at most the last line. A line is an operation, or a note: that the first
+`sent` operations are sent, with the answer to the last. `sent` is 0 where MLflow has lost runs and
+all operations are to be sent again.
 """
 
 import errno
@@ -18,10 +19,13 @@ Note = dict[str, Any]
 
 
 @dataclass(frozen=True)
-class Kept:
-    """An operation that a file holds.
+class Entry:
+    """Operation in a file.
 
-    `note`: of the last time that it was sent, None if it never was. `sent`: whether it need not be sent again.
+    Attributes:
+        operation: the operation.
+        note: the answer when it was last sent, None if it never was.
+        sent: it need not be sent again.
     """
 
     operation: Operation
@@ -29,8 +33,10 @@ class Kept:
     sent: bool
 
 
-def read_outbox(path: Path) -> list[Kept]:
-    """What an outbox holds, in order; a torn last line is cut off the file. Empty if there is no file.
+def read_outbox(path: Path) -> list[Entry]:
+    """Read the operations of an outbox, in order; none if the file does not exist.
+
+    Cuts a last line off that a killed process had not written to the end.
 
     Raises:
         InputError: if another line is no JSON object.
@@ -53,7 +59,7 @@ def read_outbox(path: Path) -> list[Kept]:
                 f"{path}, line {number}",
                 "must be a JSON object",
                 f"{line[:60]!r}",
-                "Mend the line, or move the file away to go on without what it holds.",
+                "Correct the line, or move the file away to continue without its operations.",
             ) from None
         if "sent" in entry:
             n_sent = entry["sent"]
@@ -61,7 +67,7 @@ def read_outbox(path: Path) -> list[Kept]:
         else:
             operations.append(entry)
     return [
-        Kept(operation, notes.get(n), n <= n_sent)
+        Entry(operation, notes.get(n), n <= n_sent)
         for n, operation in enumerate(operations, start=1)
     ]
 
@@ -81,7 +87,7 @@ def append_entries(path: Path, *entries: Operation | Note) -> None:
         except OSError as error:
             reason = str(error.strerror)
         if written != len(lines):
-            # A torn line may only be the last, and more are to follow once there is room.
+            # Only the last line may be incomplete, and more lines follow once the disk has space.
             file.truncate(size)
             raise OSError(
                 f"{path}: must be written whole, but got {reason}. Make room on its disk."

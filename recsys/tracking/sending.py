@@ -1,8 +1,8 @@
-"""How an operation of the outbox reaches MLflow: which request it is, and what an error means.
+"""The sender of the outbox's operations: one or more requests each, and what an error means.
 
-Runs in the outbox's thread. Every operation may be sent twice, as an answer may be lost: a run is looked for before it is made
-again, and everything else says the same thing when it is said again. So may all operations, from the first: that makes anew what
-MLflow has lost, and changes nothing else.
+Runs in the outbox's thread. An operation may be sent twice, since an answer may be lost: the sender
+looks for a run before it creates it again, and all other operations are idempotent. If MLflow has
+lost runs, all operations are sent again from the first, which restores them.
 """
 
 import logging
@@ -28,7 +28,7 @@ SENDERS: dict[str, Callable[[Tracking, str, Operation], None]] = {
     "reopen": lambda tracking, run_id, _: tracking.reopen_run(run_id),
     "end": lambda tracking, run_id, o: tracking.end_run(run_id, o["status"], o["time"]),
 }
-"""The operations on a run that there is; `start` makes one."""
+"""Operations on an existing run; `start` creates one."""
 
 _REFUSALS = {
     "BAD_REQUEST",
@@ -37,13 +37,13 @@ _REFUSALS = {
     "RESOURCE_DOES_NOT_EXIST",
 }
 _REFUSAL_STATUSES = {400, 404, 413, 422}
-"""Of the artifact store, which answers by HTTP statuses. A login that has run out (401, 403) refuses no single operation."""
+"""Refusals of the artifact store. An expired login (401, 403) concerns all operations."""
 _REASON_LENGTH = 300
 _log = logging.getLogger(__name__)
 
 
 class RunSender:
-    """Sends the operations on a study's runs; a run is a trial's number, or None for the study's own."""
+    """Sender of operations on a study's runs: a trial's by its number, the study's own by None."""
 
     def __init__(
         self,
@@ -55,10 +55,11 @@ class RunSender:
         """Prepare to send.
 
         Args:
-            connect: opens the connection where `tracking` is None, as often as it takes.
+            connect: opens the connection where `tracking` is None; called until it succeeds.
             tracking: the connection, if it is open.
-            run_ids: the runs that were made in earlier processes, MLflow may have lost them since.
-            attach: called with each run that is made: the trial's number, None for the study's own, and the id.
+            run_ids: the runs that earlier processes created; MLflow may have lost them since.
+            attach: called with each run that is created: the trial's number, None for the study's
+                own run, and the run's id.
         """
         self._connect = connect
         self._tracking = tracking
@@ -68,49 +69,51 @@ class RunSender:
 
     @property
     def study_run_id(self) -> str | None:
-        """The study's own run, None until it is made."""
+        """The id of the study's own run, None until it is created."""
         return self._run_ids.get(None)
 
-    def send(self, operation: Operation, doubtful: bool) -> Note:
-        """Send an operation; one that MLflow refuses is left out with a warning.
+    def send(self, operation: Operation, resent: bool) -> Note:
+        """Send an operation, or skip it with a warning if MLflow refuses it.
+
+        Args:
+            operation: the operation.
+            resent: it may have been sent before.
 
         Returns:
             `run_id` of a run that was started, or `refused` with the reason.
 
         Raises:
             ConnectionError: if MLflow does not answer, or answers that it cannot work now.
-            StartOver: if it has lost a run that is needed; once in a process.
+            StartOver: if it has lost a run that the operation needs; once in a process.
         """
         run, is_start = operation["run"], operation["do"] == "start"
         needed = None if is_start else run
         if needed not in self._run_ids and not (is_start and run is None):
-            return {"refused": "its run was refused"}  # which the warning of that time told
+            return {"refused": "its run was refused"}  # with a warning
         try:
             if not is_start:
                 self._send_to_run(self._connected(), operation)
                 return {}
-            run_id = self._start(self._connected(), operation, doubtful)
+            run_id = self._start(self._connected(), operation, resent)
         except (ConnectionError, StartOver):
             raise
-        except Exception as error:  # stores of artifacts raise kinds of their own
+        except Exception as error:  # artifact stores raise exceptions of their own
             reason = _reason(error)
             if not _is_refusal(error):
                 raise ConnectionError(reason) from error
             if is_start:
                 self._run_ids.pop(run, None)
-            left_out = (
-                f"{_name(run)}, and all that belongs to it,"
-                if is_start
-                else f"{operation['do']} of {_name(run)}"
-            )
-            _log.warning("MLflow refused %s (%s): it is left out.", left_out, reason)
+            skipped = f"{operation['do']} of {_name(run)}"
+            if is_start:
+                skipped = f"{_name(run)}, and all that belongs to it,"
+            _log.warning("MLflow refused %s (%s): it is left out.", skipped, reason)
             return {"refused": reason}
         self._run_ids[run] = run_id
         self._attach(run, run_id)
         return {"run_id": run_id}
 
     def _send_to_run(self, tracking: Tracking, operation: Operation) -> None:
-        """Send an operation on a run, again if it was refused because the run was deleted."""
+        """Send an operation on a run; restore a deleted run and send the operation again."""
         run, send = operation["run"], SENDERS[operation["do"]]
         try:
             send(tracking, self._run_ids[run], operation)
@@ -120,15 +123,15 @@ class RunSender:
             send(tracking, self._run_ids[run], operation)
 
     def _restore(self, tracking: Tracking, run: int | None) -> bool:
-        """Restore a run that is deleted, and return whether it was.
+        """Restore a run if it is deleted; return whether it was.
 
         Raises:
-            StartOver: if MLflow has no such run any more; once in a process.
+            StartOver: if MLflow no longer has the run; once in a process.
         """
         stage = tracking.lifecycle(self._run_ids[run])
         if stage is None and not self._has_started_over:
             self._has_started_over = True
-            self._tracking = None  # its experiment may be gone, too
+            self._tracking = None  # the experiment may be lost, too
             raise StartOver
         if stage != "deleted":
             return False
@@ -137,23 +140,23 @@ class RunSender:
             _log.warning("In MLflow %s was deleted: it is restored.", _name(run))
         return True
 
-    def _start(self, tracking: Tracking, operation: Operation, doubtful: bool) -> str:
-        """Make a run, or find the one that an unanswered request or an earlier process made."""
+    def _start(self, tracking: Tracking, operation: Operation, resent: bool) -> str:
+        """Create a run, or find the one that an earlier request created, and return its id."""
         run, unique, parent = operation["run"], operation["unique"], None
         if run is not None:
             self._restore(tracking, None)
             parent = self._run_ids[None]
-        found = set(tracking.find_runs(unique, parent)) if doubtful else set()
+        found = set(tracking.find_runs(unique, parent)) if resent else set()
         if not found:
-            made = tracking.create_run(
+            created = tracking.create_run(
                 operation["name"], operation["tags"] | unique, parent, operation["time"]
             )
-            # MLflow repeats a request by itself that was not answered, so that there may be two by now.
-            found = {made, *tracking.find_runs(unique, parent)}
-        first, *doubled = sorted(found)
-        for run_id in doubled:
+            # MLflow's client retries a request without an answer, which may create a second run.
+            found = {created, *tracking.find_runs(unique, parent)}
+        first, *duplicates = sorted(found)
+        for run_id in duplicates:
             tracking.delete_run(run_id)
-        if doubtful and tracking.lifecycle(first) == "deleted":
+        if resent and tracking.lifecycle(first) == "deleted":
             tracking.restore_run(first)
         former = self._run_ids.get(run)
         if former is not None and former != first:
@@ -161,10 +164,10 @@ class RunSender:
         return first
 
     def _connected(self) -> Tracking:
-        """Return the connection.
+        """Return the connection, opened if needed.
 
         Raises:
-            ConnectionError: if there is none.
+            ConnectionError: if it cannot be opened.
         """
         try:
             self._tracking = self._tracking or self._connect()
@@ -174,7 +177,7 @@ class RunSender:
 
 
 def _is_refusal(error: Exception) -> bool:
-    """Whether an error speaks against this one operation; what else there is concerns the server and is tried again."""
+    """Return whether MLflow refuses this operation; other errors concern the server: retry."""
     if disk_full_reason(error) is not None:
         return False
     if isinstance(error, MlflowException):
@@ -185,12 +188,12 @@ def _is_refusal(error: Exception) -> bool:
 
 
 def _reason(error: Exception) -> str:
-    told = (
+    text = (
         disk_full_reason(error)
         or without_passwords(" ".join(str(error).split()))
         or type(error).__name__
     )
-    return told if len(told) <= _REASON_LENGTH else f"{told[:_REASON_LENGTH]}…"
+    return text if len(text) <= _REASON_LENGTH else f"{text[:_REASON_LENGTH]}…"
 
 
 def _name(run: int | None) -> str:

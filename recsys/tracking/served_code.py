@@ -1,6 +1,7 @@
-"""The code and the requirements that an MLflow model brings along, so that it is served where recsys is not installed.
+"""The code and the requirements in an MLflow model, which is served where recsys is not installed.
 
-MLflow runs `served_model` on that code. A requirement named recsys would install another author's package from the package index.
+MLflow runs `served_model` with that code. The requirements cannot include recsys: the package index
+has another author's package of that name.
 """
 
 import shutil
@@ -21,18 +22,18 @@ _NEEDED = (
     "safetensors",
     "torch",
 )
-"""What `served_model` and what it imports of recsys import."""
+"""Packages that `served_model` imports, itself or through recsys."""
 
 
 def requirements() -> list[str]:
     """Return the packages that serving needs, in the versions that are installed here."""
-    # Without what comes after a plus, such as +cpu: the package index has no such build.
+    # Without a local version such as +cpu, which the package index does not have.
     return [f"{name}=={version(name).partition('+')[0]}" for name in _NEEDED]
 
 
 @contextmanager
 def copied_code() -> Iterator[Path]:
-    """Yield a folder with a copy of recsys, without the embedded data, which have terms of their own."""
+    """Yield a folder with a copy of recsys, without the embedded data, whose licence differs."""
     with TemporaryDirectory(prefix="recsys-code-") as folder:
         copy = Path(folder) / _PACKAGE.name
         for file in _PACKAGE.rglob("*.py"):

@@ -1,6 +1,7 @@
-"""A saved model as MLflow serves it: loaded from this code and the model's folder, nothing is unpickled.
+"""A saved model as MLflow serves it, loaded from this code and the model's folder; no pickle.
 
-MLflow runs this file as a script. `predict` takes a table with a column `user_id` and gives each user's recommendations.
+MLflow runs this file as a script. `predict` takes a table with a column `user_id` and returns each
+user's recommendations.
 """
 
 from pathlib import Path
@@ -14,7 +15,7 @@ from recsys.serving.recommend import recommend
 
 
 class ServedModel(mlflow.pyfunc.PythonModel):  # type: ignore[name-defined, misc]
-    """Recommends items to users by their own ids."""
+    """Model that recommends items to users by their own ids."""
 
     def load_context(self, context: Any) -> None:
         """Read the saved model."""
@@ -26,7 +27,10 @@ class ServedModel(mlflow.pyfunc.PythonModel):  # type: ignore[name-defined, misc
         model_input: pd.DataFrame,
         params: dict[str, Any] | None = None,
     ) -> pd.DataFrame:
-        """Each user's best items: `user_id`, `rank` from 1, `item_id`, `score`, `title`; `params["k"]` says how many (10)."""
+        """Return the best `params["k"]` items (10 by default) of each user.
+
+        Columns: `user_id`, `rank` from 1, `item_id`, `score`, `title`.
+        """
         best: pd.DataFrame = recommend(
             self.saved, model_input["user_id"].tolist(), (params or {}).get("k", 10)
         ).to_pandas()

@@ -1,10 +1,9 @@
-"""The runs of one study in MLflow, as the search tells of them: its own run, and one nested below it a trial.
+"""The runs of one study in MLflow: the study's own run, and below it one a trial.
 
-Stands between the search, its callback of Tune included, and the outbox. What is told twice is logged once, also by a search that
-another process began: what its outbox holds, sent or not, has been told.
+The search and Tune's callback call this; it appends operations to the outbox. An operation is
+appended once, also where an earlier process appended it: the outbox holds all of them.
 """
 
-import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,11 +13,13 @@ from typing import Any
 
 from recsys.config.schema import Config
 from recsys.storage.s3 import url_of
+from recsys.tracking import operations
+from recsys.tracking.connection import connect
 from recsys.tracking.outbox import Outbox
 from recsys.tracking.outbox_file import Operation, read_outbox
-from recsys.tracking.places import tracking_uri
-from recsys.tracking.runs import Tracking, connect, trial_params
+from recsys.tracking.runs import Tracking, trial_params
 from recsys.tracking.sending import RunSender
+from recsys.tracking.uri import tracking_uri
 
 OUTBOX = "mlflow-outbox.jsonl"
 STATUSES = {
@@ -28,69 +29,70 @@ STATUSES = {
     "diverged": "FAILED",
     "unfinished": "KILLED",
 }
+"""Statuses of MLflow's runs by the states of trials in the record."""
 
 
 @dataclass
-class _Told:
-    """What was told of a trial. `status`: as what its run ended in MLflow, None where it goes on."""
+class _TrialRun:
+    """State of a trial's run after all operations; `status` is None while it is open."""
 
     last_step: int = 0
     status: str | None = None
 
 
 class StudyRuns:
-    """Tells MLflow of a study; nothing here waits for a request but `flush` and `close`."""
+    """Logger of a study to MLflow; only `flush` and `close` wait for requests."""
 
     def __init__(
-        self, outbox: Outbox, sender: RunSender, study: str, told: Sequence[Operation]
+        self, outbox: Outbox, sender: RunSender, study: str, earlier: Sequence[Operation]
     ) -> None:
-        """Begin or go on.
+        """Start to log, or resume.
 
         Args:
-            outbox: where everything is put in.
-            sender: what the outbox sends with.
+            outbox: the outbox of the study.
+            sender: the outbox's sender.
             study: the study's name.
-            told: what was put into the outbox before, by earlier processes.
+            earlier: the operations that earlier processes appended.
         """
         self._outbox = outbox
         self._sender = sender
         self._study = study
-        self._trials: dict[int, _Told] = {}
+        self._trials: dict[int, _TrialRun] = {}
         self._best: tuple[int, dict[str, float]] | None = None
-        self.is_new = not told
-        """Whether nothing was told of the study before."""
-        for operation in told:
+        self.is_new = not earlier
+        """No process has logged the study before."""
+        for operation in earlier:
             self._note(operation)
 
     @property
     def run_id(self) -> str | None:
-        """The study's own run in MLflow, None until it is made."""
+        """The id of the study's own run in MLflow, None until it is created."""
         return self._sender.study_run_id
 
     @property
-    def away(self) -> ConnectionError | None:
-        """Why MLflow did not answer when it was last tried, None where it did."""
-        return self._outbox.away
+    def connection_error(self) -> ConnectionError | None:
+        """Error of the last attempt to reach MLflow, None if it answered."""
+        return self._outbox.connection_error
 
     def has_ended(self, number: int, state: str) -> bool:
-        """Whether it was told that a trial ended in this state."""
-        return self._trials.get(number, _Told()).status == STATUSES[state]
+        """Return whether a trial's run was ended in this state."""
+        return self._trials.get(number, _TrialRun()).status == STATUSES[state]
 
     def last_step(self, number: int) -> int:
-        """The last step that was told of a trial, 0 if none was."""
-        return self._trials.get(number, _Told()).last_step
+        """Return the last step that was logged of a trial, 0 if none was."""
+        return self._trials.get(number, _TrialRun()).last_step
 
     def start(self, tags: Mapping[str, object], texts: Mapping[str, str]) -> None:
-        """Begin the study's own run with its tags, and its texts as artifacts by name."""
+        """Start the study's own run with its tags, and with texts as artifacts by name."""
         tags = {"kind": "study", "study": self._study, "state": "running", **tags}
         self._put(
-            _start(None, self._study, tags, {"study_id": uuid.uuid4().hex}),
-            *(_operation("text", None, file=name, text=text) for name, text in texts.items()),
+            operations.start(None, self._study, tags, {"study_id": uuid.uuid4().hex}),
+            *(operations.log_text(None, name, text) for name, text in texts.items()),
         )
 
     def resume(self) -> None:
-        """Let the study's own run go on."""
-        self._put(*_go_on(None))
+        """Reopen the study's own run."""
+        self._put(*operations.reopen(None))
 
     def end(
         self, state: str, best: Mapping[str, Any] | None, rows: Sequence[Mapping[str, Any]]
@@ -103,20 +105,16 @@ class StudyRuns:
             rows: the leaderboard.
         """
         if rows:
-            self._put(_operation("table", None, file="leaderboard.json", rows=list(rows)))
+            self._put(operations.log_table("leaderboard.json", rows))
         if best:
-            self._put(_operation("tags", None, tags={"best_trial": best["trial"]}))
+            self._put(operations.set_tags(None, {"best_trial": best["trial"]}))
         if best and self._best != (best["epoch"], best["metrics"]):
-            self._put(_metrics(None, best["metrics"], best["epoch"]))
-        self._put(
-            _operation("tags", None, tags={"state": state}),
-            _operation(
-                "end", None, status="KILLED" if state == "interrupted" else "FINISHED", time=_now()
-            ),
-        )
+            self._put(operations.log_metrics(None, best["metrics"], best["epoch"]))
+        status = "KILLED" if state == "interrupted" else "FINISHED"
+        self._put(operations.set_tags(None, {"state": state}), operations.end(None, status))
 
     def start_trial(self, number: int, config: Config, seed: int) -> None:
-        """Begin a trial's run, or let it go on if an earlier process ended it."""
+        """Start a trial's run, or reopen it if an earlier process ended it."""
         if number not in self._trials:
             tags = {
                 "study": self._study,
@@ -124,77 +122,95 @@ class StudyRuns:
                 "model": config.model.name,
                 "dataset": config.data.source,
             }
-            params = {
-                name: str(value) for name, value in {**trial_params(config), "seed": seed}.items()
-            }
+            unique = {"kind": "trial", "trial": number}
             self._put(
-                _start(number, f"{self._study}/{number}", tags, {"kind": "trial", "trial": number}),
-                _operation("params", number, params=params),
+                operations.start(number, f"{self._study}/{number}", tags, unique),
+                operations.log_params(number, {**trial_params(config), "seed": seed}),
             )
         elif self._trials[number].status is not None:
-            self._put(*_go_on(number))
+            self._put(*operations.reopen(number))
 
     def log_step(
-        self, number: int, step: int, epoch: int, whole: bool, metrics: Mapping[str, float]
+        self,
+        number: int,
+        step: int,
+        epoch: int,
+        is_whole_epoch: bool,
+        metrics: Mapping[str, float],
     ) -> None:
-        """Log a step of a trial, once: an epoch by its own number, a part of one as `partial/...` by the number of the step."""
-        if step > self._trials[number].last_step:
-            named = (
-                metrics if whole else {f"partial/{name}": value for name, value in metrics.items()}
-            )
-            self._put({**_metrics(number, named, epoch if whole else step), "reached": step})
+        """Log a step of a trial, once.
+
+        A whole epoch is logged at its own number; an earlier segment as `partial/...` at the step.
+        """
+        if step <= self._trials[number].last_step:
+            return
+        if is_whole_epoch:
+            operation = operations.log_metrics(number, metrics, epoch)
+        else:
+            partial_metrics = {f"partial/{name}": value for name, value in metrics.items()}
+            operation = operations.log_metrics(number, partial_metrics, step)
+        self._put({**operation, "reached": step})
 
     def end_trial(self, number: int, state: str, error: str | None = None) -> None:
-        """End a trial's run as the record of the study says, with the traceback of a failure; once, and if it was begun."""
-        told = self._trials.get(number)
-        if told is None or told.status is not None:
+        """End a trial's run in the record's state, with the traceback of a failure.
+
+        Does nothing if the run was not started or has ended.
+        """
+        run = self._trials.get(number)
+        if run is None or run.status is not None:
             return
         if error is not None:
-            self._put(_operation("text", number, file="traceback.txt", text=error))
+            self._put(operations.log_text(number, "traceback.txt", error))
         self._put(
-            _operation("tags", number, tags={"state": state}),
-            _operation("end", number, status=STATUSES[state], time=_now()),
+            operations.set_tags(number, {"state": state}),
+            operations.end(number, STATUSES[state]),
         )
 
     @property
     def n_kept(self) -> int:
-        """Operations that were told."""
+        """Operations in the outbox, sent or not."""
         return self._outbox.n_kept
 
     def release(self, n: int) -> None:
-        """Let the first `n` operations be sent, where the study lies in S3: they are there."""
+        """Let the first `n` operations be sent, of a study in S3: they are uploaded."""
         self._outbox.release(n)
 
     def flush(self, limit: float | None = None) -> bool:
-        """Wait until all is sent, as long as MLflow answers, and at most `limit` seconds. Returns whether all is sent.
+        """Wait until all is sent, while MLflow answers, for at most `limit` seconds.
+
+        Returns:
+            Whether all is sent.
 
         Raises:
-            RuntimeError: if sending came to an end by a fault.
+            OSError: if the outbox cannot be written.
+            RuntimeError: if an unexpected error has ended the outbox's thread.
         """
         return self._outbox.flush(limit)
 
     def close(self, limit: float | None = None) -> None:
-        """Flush, and tell what is left and kept.
+        """Flush, and warn of unsent operations.
 
         Raises:
-            RuntimeError: if sending came to an end by a fault.
+            OSError: if the outbox cannot be written.
+            RuntimeError: if an unexpected error has ended the outbox's thread.
         """
         self._outbox.close(limit)
 
-    def _put(self, *operations: Operation) -> None:
-        self._outbox.append(*operations)
-        for operation in operations:
+    def _put(self, *new: Operation) -> None:
+        self._outbox.append(*new)
+        for operation in new:
             self._note(operation)
 
     def _note(self, operation: Operation) -> None:
+        """Update the state of a run by an operation."""
         if (number := operation["run"]) is None:
             if operation["do"] == "metrics":
                 self._best = operation["step"], operation["metrics"]
             return
-        told = self._trials.setdefault(number, _Told())
-        told.last_step = operation.get("reached", told.last_step)
+        run = self._trials.setdefault(number, _TrialRun())
+        run.last_step = operation.get("reached", run.last_step)
         if operation["do"] in ("end", "reopen"):
-            told.status = operation.get("status")
+            run.status = operation.get("status")
 
 
 def open_study_runs(
@@ -204,68 +220,27 @@ def open_study_runs(
     tracking: Tracking | None,
     attach: Callable[[int | None, str], None],
 ) -> StudyRuns:
-    """The runs of the study in `study_folder`, which is begun or goes on; what its outbox still holds is sent.
+    """Open the logger of a study, new or resumed, and start to send what its outbox holds.
 
     Args:
-        config: says where MLflow is.
+        config: has MLflow's address.
         folder: the command's `--dir`.
-        study_folder: where the study lies; its name is the study's.
-        tracking: the connection, or None to try again until there is one.
-        attach: called with each run that is made, from another thread: the trial's number, None for the study's own, and the id.
+        study_folder: the study's folder, whose name is the study's.
+        tracking: the connection to MLflow, or None to retry until there is one.
+        attach: called in the outbox's thread with each run that is created: the trial's number
+            (None for the study's own run) and the run's id.
 
     Raises:
         InputError: if the outbox of the study is damaged.
     """
     path = study_folder / OUTBOX
-    kept = read_outbox(path)
+    entries = read_outbox(path)
     run_ids = {
         entry.operation["run"]: entry.note["run_id"]
-        for entry in kept
+        for entry in entries
         if entry.note and "run_id" in entry.note
     }
     sender = RunSender(partial(connect, config, folder), tracking, run_ids, attach)
-    outbox = Outbox(
-        path,
-        kept,
-        sender.send,
-        tracking_uri(config, folder) or "no place",
-        held=url_of(study_folder) is not None,
-    )
-    return StudyRuns(outbox, sender, study_folder.name, [entry.operation for entry in kept])
-
-
-def _operation(do: str, run: int | None, **values: Any) -> Operation:
-    return {"do": do, "run": run, **values}
-
-
-def _start(
-    run: int | None, name: str, tags: Mapping[str, object], unique: Mapping[str, object]
-) -> Operation:
-    """`unique`: the tags that, below the study's run, no other run has."""
-    told = {key: str(value) for key, value in tags.items()}
-    return _operation(
-        "start",
-        run,
-        name=name,
-        tags=told,
-        unique={key: str(value) for key, value in unique.items()},
-        time=_now(),
-    )
-
-
-def _metrics(run: int | None, metrics: Mapping[str, float], step: int) -> Operation:
-    return _operation(
-        "metrics",
-        run,
-        metrics={name: float(value) for name, value in metrics.items()},
-        step=step,
-        time=_now(),
-    )
-
-
-def _go_on(run: int | None) -> tuple[Operation, ...]:
-    return _operation("reopen", run), _operation("tags", run, tags={"state": "running"})
-
-
-def _now() -> int:
-    return int(time.time() * 1000)
+    uri = tracking_uri(config, folder) or "no place"
+    outbox = Outbox(path, entries, sender.send, uri, held=url_of(study_folder) is not None)
+    return StudyRuns(outbox, sender, study_folder.name, [entry.operation for entry in entries])

@@ -10,7 +10,7 @@ _GIT_SECONDS = 5.0
 
 
 def version_tags() -> dict[str, str]:
-    """Return the versions that a result depends on, with the git commit where recsys runs from a checkout of its own."""
+    """Return the versions that a result depends on, with the git commit of a checkout of recsys."""
     tags = {
         f"version.{name}": version(name) for name in ("recsys", "ray", "torch", "optuna", "mlflow")
     }
@@ -19,9 +19,9 @@ def version_tags() -> dict[str, str]:
 
 
 def git_commit(folder: Path) -> str | None:
-    """Return the commit that is checked out in a folder, None if the folder is no checkout of recsys.
+    """Return the commit that is checked out in a folder, None if it is no checkout of recsys.
 
-    A package may lie within another repository: its owner installed it into an environment there, or copied it.
+    An installed or copied recsys may be within a repository of another project.
     """
     project = folder / "pyproject.toml"
     if (

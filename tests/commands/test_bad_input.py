@@ -391,7 +391,7 @@ IN_THE_DATA = {
     "server that is not there": Case(
         f"{TUNE} --set tracking.uri=http://127.0.0.1:9",
         "tracking.uri: must be a reachable MLflow store, but got http://127.0.0.1:9 (...). "
-        "Start its server, or go on without it: --set tracking.required=false.",
+        "Start its server, or run without it: --set tracking.required=false.",
     ),
 }
 

@@ -21,7 +21,7 @@ from recsys.config.schema import Config, replace_values
 from recsys.data.sources.catalog import find_embedded
 from recsys.search.record.record import trial_seed
 from recsys.serving import saved_model
-from recsys.tracking.runs import open_tracking
+from recsys.tracking.connection import open_tracking
 from recsys.tracking.study_runs import open_study_runs
 from tests.commands.in_process import answer, run
 from tests.conftest import Tuned

@@ -7,7 +7,7 @@ import pytest
 from recsys.config.schema import replace_values
 from recsys.search import session
 from recsys.search.record.record import trial_seed
-from recsys.tracking.runs import open_tracking
+from recsys.tracking.connection import open_tracking
 from recsys.tracking.study_runs import StudyRuns, open_study_runs
 from tests.small_search import Searched, logged_steps, logged_trials, search
 

@@ -8,10 +8,10 @@ from typing import ClassVar
 
 
 class FaultyServer:
-    """Listens on loopback; `fault` says what becomes of a request whose path holds `only`.
+    """Server on loopback; `fault` is applied to requests whose path contains `only`.
 
-    `None`: it is passed on. `error`: HTTP 500. `hang`: no answer until `close`. `lose`: it is passed on, and HTTP 500 is answered
-    all the same. `drop`: the connection is closed.
+    `None`: it is passed on. `error`: HTTP 500. `hang`: no answer until `close`. `lose`: it is
+    passed on, and the answer is HTTP 500. `drop`: the connection is closed.
     """
 
     def __init__(self, behind: str, port: int = 0) -> None:
@@ -32,7 +32,7 @@ class FaultyServer:
         self.uri = f"http://127.0.0.1:{self._server.server_port}"
 
     def count(self, path: str) -> int:
-        """How many requests came whose path holds this."""
+        """Return the number of requests whose path contains this."""
         return sum(path in seen for seen in self.seen)
 
     def close(self) -> None:

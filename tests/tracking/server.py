@@ -63,7 +63,7 @@ class Server:
                 time.sleep(0.1)
 
     def send_signal(self, number: signal.Signals) -> None:
-        """Send a signal to it and its workers, which would else wait for the clients to close their connections."""
+        """Send a signal to the server and its workers, which may wait for open connections."""
         os.killpg(self.process.pid, number)
 
     def kill(self) -> None:

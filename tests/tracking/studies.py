@@ -1,4 +1,4 @@
-"""Studies that are told of by hand, and what MLflow has of them."""
+"""Studies that a test logs by hand, and the runs that MLflow has of them."""
 
 import sys
 from collections.abc import Callable
@@ -11,7 +11,7 @@ from mlflow.entities import Run, ViewType
 from mlflow.tracking import MlflowClient
 
 from recsys.config.schema import Config, replace_values
-from recsys.tracking.runs import open_tracking
+from recsys.tracking.connection import open_tracking
 from recsys.tracking.study_runs import StudyRuns, open_study_runs
 
 PARENT = "tags.kind = 'study'"
@@ -19,8 +19,8 @@ TRIALS = "tags.kind = 'trial'"
 
 
 @dataclass
-class Told:
-    """A study `s` in a folder of its own, and the store that it is logged to; each `open` is a process of its own to it."""
+class TrackedStudy:
+    """A study `s` in a folder, and its tracking store; each `open` acts as a new process."""
 
     uri: str
     experiment: str
@@ -51,7 +51,7 @@ class Told:
         )
 
     def runs(self, wanted: str = TRIALS, view: int = ViewType.ACTIVE_ONLY) -> list[Run]:
-        """The runs that MLflow has, by trial; deleted ones are none unless they are asked for."""
+        """Return MLflow's runs by trial, deleted ones only if `view` asks for them."""
         client = MlflowClient(tracking_uri=self.uri)
         experiment = client.get_experiment_by_name(self.experiment)
         assert experiment is not None
@@ -59,45 +59,45 @@ class Told:
         return sorted(found, key=lambda run: int(run.data.tags.get("trial", -1)))
 
     def history(self, run: Run, metric: str) -> list[tuple[int, float]]:
-        """Steps and values of a metric in the order of the steps, as often as they are stored."""
+        """Return all stored steps and values of a metric, in the order of the steps."""
         found = MlflowClient(tracking_uri=self.uri).get_metric_history(run.info.run_id, metric)
         return sorted((entry.step, entry.value) for entry in found)
 
     def text(self, run: Run, file: str) -> str:
-        """A text artifact."""
+        """Return a text artifact."""
         return Path(
             MlflowClient(tracking_uri=self.uri).download_artifacts(run.info.run_id, file)
         ).read_text(encoding="utf-8")
 
     def table(self, run: Run, file: str) -> pd.DataFrame:
-        """A table artifact, as MLflow itself reads it."""
-        mlflow.set_tracking_uri(self.uri)  # load_table goes by this whatever its client says
+        """Return a table artifact as MLflow itself reads it."""
+        mlflow.set_tracking_uri(self.uri)  # load_table uses this one, not its client's
         return MlflowClient().load_table(run.info.experiment_id, file, run_ids=[run.info.run_id])
 
 
-def tell_trial(runs: StudyRuns, number: int, n_epochs: int, state: str | None = "complete") -> None:
-    """Tell of a trial as a search would, from its beginning; a resumed search tells some of it again."""
+def log_trial(runs: StudyRuns, number: int, n_epochs: int, state: str | None = "complete") -> None:
+    """Log a trial from its start, as a search does; a resumed search repeats some of it."""
     runs.start_trial(number, Config(), seed=7)
     for epoch in range(1, n_epochs + 1):
         runs.log_step(
             number,
             step=epoch,
             epoch=epoch,
-            whole=True,
+            is_whole_epoch=True,
             metrics={"loss": 1 / epoch, "number": float(number)},
         )
     if state:
         runs.end_trial(number, state)
 
 
-def tell_all(runs: StudyRuns, n_trials: int = 2, n_epochs: int = 2) -> None:
-    """Tell of a whole study, or of what is left of it."""
+def log_study(runs: StudyRuns, n_trials: int = 2, n_epochs: int = 2) -> None:
+    """Log a study from its start or, resumed, to its end."""
     if runs.is_new:
         runs.start({}, {"config.yaml": "a: 1\n"})
     else:
         runs.resume()
     for number in range(n_trials):
-        tell_trial(runs, number, n_epochs)
+        log_trial(runs, number, n_epochs)
     runs.end(
         "complete",
         {"trial": 0, "epoch": 1, "metrics": {"loss": 1.0}},
@@ -106,7 +106,7 @@ def tell_all(runs: StudyRuns, n_trials: int = 2, n_epochs: int = 2) -> None:
 
 
 if __name__ == "__main__":
-    # A search that is killed as soon as one of MLflow's requests was answered, before that can be noted.
+    # A search that is killed once MLflow has answered a request, before the outbox notes it.
     import os
     import signal
 
@@ -123,6 +123,6 @@ if __name__ == "__main__":
         return answer
 
     setattr(Tracking, request, request_and_die)
-    killed = Told(uri, experiment, Path(folder)).open()
-    tell_all(killed)
+    killed = TrackedStudy(uri, experiment, Path(folder)).open()
+    log_study(killed)
     killed.flush()

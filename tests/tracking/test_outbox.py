@@ -10,24 +10,24 @@ import pytest
 
 from recsys.tracking import outbox
 from recsys.tracking.outbox import Outbox, StartOver
-from recsys.tracking.outbox_file import Kept, Note, Operation, read_outbox
+from recsys.tracking.outbox_file import Entry, Note, Operation, read_outbox
 
 WAIT = 30.0
 
 
 class Receiver:
-    """Takes operations unless it is away, and gives each back as its note."""
+    """Receiver of operations, unless it is away; its notes have an id."""
 
     def __init__(self) -> None:
         self.got: list[tuple[object, bool]] = []
         self.away = threading.Event()
         self.tried = threading.Semaphore(0)
 
-    def send(self, operation: Operation, doubtful: bool) -> Note:
+    def send(self, operation: Operation, resent: bool) -> Note:
         self.tried.release()
         if self.away.is_set():
             raise ConnectionError("gone fishing")
-        self.got.append((operation["n"], doubtful))
+        self.got.append((operation["n"], resent))
         return {"id": f"i{operation['n']}"}
 
 
@@ -52,10 +52,10 @@ def test_operations_are_sent_in_order_and_noted(path: Path) -> None:
     assert box.flush()
     assert receiver.got == [(1, False), (2, False), (3, False)]
     assert read_outbox(path) == [
-        Kept({"n": n}, {"sent": n, "id": f"i{n}"}, True) for n in (1, 2, 3)
+        Entry({"n": n}, {"sent": n, "id": f"i{n}"}, True) for n in (1, 2, 3)
     ]
     box.close()
-    # Opened again, nothing is left to send, and the count goes on.
+    # Opened again, it has nothing to send, and the count continues.
     again = open_outbox(path, receiver.send)
     again.append({"n": 4})
     again.close()
@@ -63,7 +63,7 @@ def test_operations_are_sent_in_order_and_noted(path: Path) -> None:
     assert lines(path)[-1] == {"sent": 4, "id": "i4"}
 
 
-def test_what_is_kept_is_sent_by_the_next(
+def test_the_next_process_sends_what_is_kept(
     path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(outbox, "PATIENCE_SECONDS", 0.3)
@@ -76,33 +76,33 @@ def test_what_is_kept_is_sent_by_the_next(
         assert not first.flush()
         first.close()
     assert [record.getMessage() for record in caplog.records] == [
-        f"MLflow at http://here does not answer (gone fishing): the search goes on, and what is not sent is kept in {path}.",
-        f"MLflow at http://here does not answer: 2 operations are kept in {path}; --resume sends them.",
+        "MLflow at http://here does not answer (gone fishing): the search continues, and unsent "
+        f"operations are kept in {path}.",
+        f"MLflow at http://here does not answer: 2 operations are kept in {path}; "
+        "--resume sends them.",
     ]
-    assert str(first.away) == "gone fishing"
+    assert str(first.connection_error) == "gone fishing"
     assert lines(path) == [{"n": 1}, {"n": 2}]
-    there = Receiver()
-    second = open_outbox(path, there.send)
+    available = Receiver()
+    second = open_outbox(path, available.send)
     second.append({"n": 3})
     second.close()
-    # What was kept may have been sent; only its answer would be missing.
-    assert there.got == [(1, True), (2, True), (3, False)]
-    assert second.away is None
+    # Kept operations may have been sent before, with their answers lost.
+    assert available.got == [(1, True), (2, True), (3, False)]
+    assert second.connection_error is None
 
 
-def test_a_receiver_that_lost_what_it_was_sent(
-    path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_receiver_that_lost_operations(path: Path, caplog: pytest.LogCaptureFixture) -> None:
     receiver = Receiver()
     first = open_outbox(path, receiver.send)
     first.append({"n": 1}, {"n": 2})
     first.close()
     lost = [True]
 
-    def send(operation: Operation, doubtful: bool) -> Note:
+    def send(operation: Operation, resent: bool) -> Note:
         if lost.pop() if lost else False:
             raise StartOver
-        return receiver.send(operation, doubtful)
+        return receiver.send(operation, resent)
 
     with caplog.at_level(logging.WARNING, "recsys"):
         second = open_outbox(path, send)
@@ -110,14 +110,14 @@ def test_a_receiver_that_lost_what_it_was_sent(
         second.append({"n": 4})
         second.close()
     assert [record.getMessage() for record in caplog.records] == [
-        f"MLflow at http://here lacks runs of this study: they are made anew from {path}."
+        f"MLflow at http://here lacks runs of this study: they are created again from {path}."
     ]
     assert sorted(receiver.got[2:]) == [(1, True), (2, True), (3, True), (4, True)]
     assert second.n_kept == 4
     assert [entry.sent for entry in read_outbox(path)] == [True] * 4
 
 
-def test_the_file_of_what_is_sent_again(path: Path) -> None:
+def test_the_file_of_operations_that_are_sent_again(path: Path) -> None:
     notes: list[Note] = [
         {"sent": 1, "id": "a"},
         {"sent": 2, "id": "b"},
@@ -125,10 +125,10 @@ def test_the_file_of_what_is_sent_again(path: Path) -> None:
         {"sent": 1, "id": "c"},
     ]
     path.write_text("".join(json.dumps(line) + "\n" for line in [{"n": 1}, {"n": 2}, *notes]))
-    assert read_outbox(path) == [Kept({"n": 1}, notes[3], True), Kept({"n": 2}, notes[1], False)]
+    assert read_outbox(path) == [Entry({"n": 1}, notes[3], True), Entry({"n": 2}, notes[1], False)]
 
 
-def test_it_tries_again_by_itself(
+def test_it_retries_by_itself(
     path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(outbox, "_FIRST_DELAY", 0.01)
@@ -146,13 +146,13 @@ def test_it_tries_again_by_itself(
     assert receiver.got == [(1, True)]
 
 
-def test_nobody_waits_for_a_receiver_that_hangs(
+def test_no_call_waits_for_a_receiver_that_hangs(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(outbox, "PATIENCE_SECONDS", 0.1)
     began, released = threading.Event(), threading.Event()
 
-    def hang(_operation: Operation, _doubtful: bool) -> Note:
+    def hang(_operation: Operation, _resent: bool) -> Note:
         began.set()
         assert released.wait(WAIT)
         return {}
@@ -167,18 +167,16 @@ def test_nobody_waits_for_a_receiver_that_hangs(
     released.set()
 
 
-def test_flush_waits_for_one_who_answers_slowly(
-    path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_flush_waits_for_a_slow_receiver(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(outbox, "PATIENCE_SECONDS", 1.0)
 
-    def slow(_operation: Operation, _doubtful: bool) -> Note:
+    def slow(_operation: Operation, _resent: bool) -> Note:
         threading.Event().wait(0.2)
         return {}
 
     box = open_outbox(path, slow)
     box.append(*({"n": n} for n in range(8)))
-    # 1.6 s in all: more than its patience, which begins again with each answer.
+    # 1.6 s in all: more than its patience, which starts again with each answer.
     assert box.flush()
     box.append(*({"n": n} for n in range(8)))
     assert not box.flush(limit=0.3)
@@ -187,8 +185,8 @@ def test_flush_waits_for_one_who_answers_slowly(
 def test_a_torn_last_line_is_cut(path: Path) -> None:
     path.write_text('{"n": 1}\n{"n": 2}\n{"sent": 1, "id": "i1"}\n{"n": 3, "te')
     assert read_outbox(path) == [
-        Kept({"n": 1}, {"sent": 1, "id": "i1"}, True),
-        Kept({"n": 2}, None, False),
+        Entry({"n": 1}, {"sent": 1, "id": "i1"}, True),
+        Entry({"n": 2}, None, False),
     ]
     receiver = Receiver()
     box = open_outbox(path, receiver.send)
@@ -204,18 +202,18 @@ def test_a_damaged_line_is_a_mistake(path: Path) -> None:
     path.write_text('{"n": 1}\nhello\n{"n": 2}\n')
     with pytest.raises(
         ValueError,
-        match=r"outbox\.jsonl, line 2: must be a JSON object, but got b'hello'\. Mend the line",
+        match=r"outbox\.jsonl, line 2: must be a JSON object, but got b'hello'\. Correct the line",
     ):
         read_outbox(path)
 
 
-def test_a_fault_in_sending_is_raised_where_the_search_goes_on(path: Path) -> None:
+def test_an_error_in_sending_is_raised_in_the_search(path: Path) -> None:
     box = open_outbox(path, Receiver().send)
     box.append({"m": 1})
-    with pytest.raises(RuntimeError, match="sending to MLflow came to an end") as raised:
+    with pytest.raises(RuntimeError, match="sending to MLflow ended with an error") as raised:
         box.flush()
     assert isinstance(raised.value.__cause__, KeyError)
-    with pytest.raises(RuntimeError, match="came to an end"):
+    with pytest.raises(RuntimeError, match="ended with an error"):
         box.append({"n": 2})
 
 
@@ -225,7 +223,7 @@ from pathlib import Path
 from recsys.tracking.outbox import Outbox
 from recsys.tracking.outbox_file import read_outbox
 
-def send(operation, doubtful):
+def send(operation, resent):
     raise ConnectionError("away")
 
 path = Path(sys.argv[1])
@@ -250,9 +248,11 @@ def test_a_full_disk_leaves_no_torn_line(path: Path) -> None:
         check=True,
         timeout=60,
     )
-    told = f"{path}: must be written whole, but got No space left on device. Make room on its disk."
+    message = (
+        f"{path}: must be written whole, but got No space left on device. Make room on its disk."
+    )
     assert ran.stdout.splitlines() == [
-        told,
-        told.replace("No space left on device", "File too large"),
+        message,
+        message.replace("No space left on device", "File too large"),
     ]
     assert lines(path) == [{"n": 1}, {"n": 3}]

@@ -12,14 +12,15 @@ from mlflow.tracking import MlflowClient
 
 from recsys.config.schema import Config, config_paths, replace_values
 from recsys.errors import InputError
-from recsys.tracking.places import tracking_uri
-from recsys.tracking.runs import open_tracking, trial_params
+from recsys.tracking.connection import open_tracking
+from recsys.tracking.runs import trial_params
+from recsys.tracking.uri import tracking_uri
 from recsys.tracking.versions import version_tags
 
 
 @pytest.fixture
 def unhealthy() -> Iterator[str]:
-    """A server that is there and answers everything with 500; its address."""
+    """The address of a server that answers every request with 500."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
@@ -52,11 +53,11 @@ def test_where_runs_go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_store_that_is_not_made_to_the_end_is_not_there(tmp_path: Path) -> None:
-    # A process that is killed while MLflow sets its tables up; it would never open what is left of them.
+    # A process is killed while MLflow creates its tables; MLflow would not open an incomplete set.
     code = (
         "import os, pathlib, sqlalchemy\n"
         "from recsys.config.schema import Config\n"
-        "from recsys.tracking.runs import open_tracking\n"
+        "from recsys.tracking.connection import open_tracking\n"
         "@sqlalchemy.event.listens_for(sqlalchemy.Engine, 'before_cursor_execute')\n"
         "def die(connection, cursor, statement, *rest):\n"
         "    if 'UPDATE alembic_version' in statement: os.kill(os.getpid(), 9)\n"
@@ -102,7 +103,10 @@ def test_a_server_that_is_not_there(
     tmp_path: Path, required: bool, caplog: pytest.LogCaptureFixture
 ) -> None:
     config = with_uri("http://127.0.0.1:9", required=required)
-    message = r"tracking\.uri: must be a reachable MLflow store, but got http://127\.0\.0\.1:9 \(.*refused.*\)\. Start its server"
+    message = (
+        r"tracking\.uri: must be a reachable MLflow store, but got http://127\.0\.0\.1:9 "
+        r"\(.*refused.*\)\. Start its server"
+    )
     if required:
         with pytest.raises(InputError, match=message):
             open_tracking(config, tmp_path)
@@ -150,7 +154,7 @@ FIRST_START = """
 import sys
 from pathlib import Path
 from recsys.config.schema import Config, replace_values
-from recsys.tracking.runs import open_tracking
+from recsys.tracking.connection import open_tracking
 
 print("imported", flush=True)
 uri, folder = sys.stdin.readline().strip(), Path(sys.argv[1])
@@ -175,9 +179,9 @@ def test_first_starts_at_the_same_time(
         assert process.stdin is not None
         process.stdin.write(f"{uri}\n")
         process.stdin.flush()
-    told = [process.communicate(timeout=240) for process in processes]
-    assert [process.returncode for process in processes] == [0, 0], told
-    (experiment,) = {out.strip() for out, _ in told}
+    outputs = [process.communicate(timeout=240) for process in processes]
+    assert [process.returncode for process in processes] == [0, 0], outputs
+    (experiment,) = {out.strip() for out, _ in outputs}
     found = MlflowClient(
         tracking_uri=uri or f"sqlite:///{tmp_path / 'empty' / 'mlflow.db'}"
     ).get_experiment_by_name("new")

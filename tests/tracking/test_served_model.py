@@ -1,4 +1,4 @@
-"""A logged model is served in an environment that has what the model's requirements name, and not recsys."""
+"""A logged model is served in an environment with its requirements and without recsys."""
 
 import json
 import os
@@ -21,7 +21,7 @@ import recsys
 from recsys.config.schema import Config
 from recsys.serving import saved_model
 from recsys.serving.recommend import recommend
-from recsys.tracking.runs import open_tracking
+from recsys.tracking.connection import open_tracking
 from tests.serving.test_saved_model import make_model
 from tests.tracking.server import GIVE_UP_SECONDS
 
@@ -62,7 +62,7 @@ def installed_for(requirements: list[str]) -> dict[str, Distribution]:
 
 @pytest.fixture(scope="module")
 def environment(logged: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The interpreter of an environment as pip would make it of the model's requirements, and of nothing else."""
+    """The interpreter of an environment with the model's requirements alone."""
     folder = tmp_path_factory.mktemp("environment")
     venv.create(folder, symlinks=True)
     (site,) = folder.glob("lib/python*/site-packages")

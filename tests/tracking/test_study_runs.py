@@ -17,7 +17,7 @@ from recsys.config.schema import Config
 from recsys.tracking import outbox
 from recsys.tracking.runs import Tracking
 from tests.tracking.faulty import FaultyServer
-from tests.tracking.studies import PARENT, Told, tell_all, tell_trial
+from tests.tracking.studies import PARENT, TrackedStudy, log_study, log_trial
 
 ROOT = Path(__file__).parents[2]
 
@@ -28,45 +28,47 @@ def database(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 @pytest.fixture
-def told_to(tmp_path: Path) -> Callable[[str], Told]:
-    return lambda uri: Told(uri, f"e-{uuid.uuid4().hex}", tmp_path)
+def study_at(tmp_path: Path) -> Callable[[str], TrackedStudy]:
+    return lambda uri: TrackedStudy(uri, f"e-{uuid.uuid4().hex}", tmp_path)
 
 
 @pytest.fixture(params=["database", "mlflow_server"])
-def told(request: pytest.FixtureRequest, told_to: Callable[[str], Told]) -> Told:
-    """A study in a database of its own, and one on a server."""
-    return told_to(request.getfixturevalue(request.param))
+def study(request: pytest.FixtureRequest, study_at: Callable[[str], TrackedStudy]) -> TrackedStudy:
+    """A study logged to a database, and one logged to a server."""
+    return study_at(request.getfixturevalue(request.param))
 
 
 def warnings_of(caplog: pytest.LogCaptureFixture) -> list[str]:
     return [record.getMessage() for record in caplog.records if record.name.startswith("recsys")]
 
 
-def check_all(told: Told, n_trials: int = 2, n_epochs: int = 2) -> None:
-    """What `tell_all` told is there, each of it once."""
-    (parent,) = told.runs(PARENT)
+def check_all(study: TrackedStudy, n_trials: int = 2, n_epochs: int = 2) -> None:
+    """Check that MLflow has all that `log_study` logged, once."""
+    (parent,) = study.runs(PARENT)
     assert (parent.info.status, parent.data.tags["state"]) == ("FINISHED", "complete")
-    assert told.history(parent, "loss") == [(1, 1.0)]
-    client = MlflowClient(tracking_uri=told.uri)
+    assert study.history(parent, "loss") == [(1, 1.0)]
+    client = MlflowClient(tracking_uri=study.uri)
     assert {file.path for file in client.list_artifacts(parent.info.run_id)} == {
         "config.yaml",
         "leaderboard.json",
     }
-    trials = told.runs()
+    trials = study.runs()
     assert [run.data.tags["trial"] for run in trials] == [str(number) for number in range(n_trials)]
     for number, run in enumerate(trials):
         assert run.data.tags["mlflow.parentRunId"] == parent.info.run_id
         assert (run.info.status, run.data.tags["state"]) == ("FINISHED", "complete")
         assert run.data.params["seed"] == "7"
-        assert told.history(run, "loss") == [(epoch, 1 / epoch) for epoch in range(1, n_epochs + 1)]
-        assert told.attached.get(number) in (None, run.info.run_id)
+        assert study.history(run, "loss") == [
+            (epoch, 1 / epoch) for epoch in range(1, n_epochs + 1)
+        ]
+        assert study.attached.get(number) in (None, run.info.run_id)
 
 
-def test_a_study_is_told(told: Told) -> None:
-    runs = told.open()
+def test_a_study_is_logged(study: TrackedStudy) -> None:
+    runs = study.open()
     runs.start({"dataset": "ml-100k"}, {"config.yaml": "a: 1\n", "space.yaml": "b: 2\n"})
     assert runs.flush()
-    (parent,) = told.runs(PARENT)
+    (parent,) = study.runs(PARENT)
     assert runs.run_id == parent.info.run_id
     assert parent.info.status == "RUNNING"
     tags = parent.data.tags
@@ -76,7 +78,7 @@ def test_a_study_is_told(told: Told) -> None:
         "ml-100k",
         "s",
     )
-    tell_trial(runs, 3, 2, state=None)
+    log_trial(runs, 3, 2, state=None)
     runs.end_trial(3, "failed", "Traceback: boom\n")
     rows: list[dict[str, object]] = [
         {"trial": "3", "value": 0.5, "mlflow_run_id": None},
@@ -84,14 +86,14 @@ def test_a_study_is_told(told: Told) -> None:
     ]
     runs.end("interrupted", {"trial": 3, "epoch": 2, "metrics": {"loss": 0.5}}, rows)
     runs.close()
-    parent, (trial,) = told.runs(PARENT)[0], told.runs()
-    assert told.attached == {None: parent.info.run_id, 3: trial.info.run_id}
+    parent, (trial,) = study.runs(PARENT)[0], study.runs()
+    assert study.attached == {None: parent.info.run_id, 3: trial.info.run_id}
     assert (parent.info.status, parent.data.tags["state"], parent.data.tags["best_trial"]) == (
         "KILLED",
         "interrupted",
         "3",
     )
-    assert told.history(parent, "loss") == [(2, 0.5)]
+    assert study.history(parent, "loss") == [(2, 0.5)]
     assert (trial.info.status, trial.data.tags["state"], trial.info.run_name) == (
         "FAILED",
         "failed",
@@ -99,39 +101,39 @@ def test_a_study_is_told(told: Told) -> None:
     )
     assert trial.data.params["model.name"] == "neumf"
     assert trial.info.start_time <= trial.info.end_time <= parent.info.end_time
-    assert told.text(trial, "traceback.txt") == "Traceback: boom\n"
-    client = MlflowClient(tracking_uri=told.uri)
+    assert study.text(trial, "traceback.txt") == "Traceback: boom\n"
+    client = MlflowClient(tracking_uri=study.uri)
     assert {file.path for file in client.list_artifacts(parent.info.run_id)} == {
         "config.yaml",
         "space.yaml",
         "leaderboard.json",
     }
-    table = told.table(parent, "leaderboard.json")
+    table = study.table(parent, "leaderboard.json")
     assert table["value"].tolist()[0] == 0.5
     assert table["trial"].astype(str).tolist() == ["3", "4"]
 
 
-def test_what_is_said_twice_is_stored_once(told: Told) -> None:
-    runs = told.open()
+def test_what_is_logged_twice_is_stored_once(study: TrackedStudy) -> None:
+    runs = study.open()
     runs.start({}, {})
-    tell_trial(runs, 0, 1)
+    log_trial(runs, 0, 1)
     runs.close()
-    (run,) = told.runs()
-    tracking = Tracking(told.uri, told.experiment, None)
+    (run,) = study.runs()
+    tracking = Tracking(study.uri, study.experiment, None)
     for _ in range(2):
         tracking.log_params(run.info.run_id, {"seed": 7})
         tracking.log_metrics(run.info.run_id, {"again": 0.25}, step=3, now=1_700_000_000_000)
         tracking.log_table(run.info.run_id, [{"a": 1}], "table.json")
-    assert told.history(run, "again") == [(3, 0.25)]
-    assert told.table(run, "table.json")["a"].tolist() == [1]
+    assert study.history(run, "again") == [(3, 0.25)]
+    assert study.table(run, "table.json")["a"].tolist() == [1]
 
 
-def test_parts_of_an_epoch(told: Told) -> None:
-    runs = told.open()
+def test_segments_of_an_epoch(study: TrackedStudy) -> None:
+    runs = study.open()
     runs.start({}, {})
     runs.start_trial(0, Config(), seed=1)
-    # Two parts an epoch; the worker dies in the second epoch, and tells of its second part once more.
-    for step, epoch, whole in [
+    # Two segments an epoch; the worker dies in the second epoch and reports segment 2 again.
+    for step, epoch, is_whole in [
         (1, 1, False),
         (2, 1, True),
         (3, 2, False),
@@ -139,24 +141,24 @@ def test_parts_of_an_epoch(told: Told) -> None:
         (3, 2, False),
         (4, 2, True),
     ]:
-        runs.log_step(0, step, epoch, whole, {"loss": 1 / step})
+        runs.log_step(0, step, epoch, is_whole, {"loss": 1 / step})
     assert runs.last_step(0) == 4
     assert runs.last_step(1) == 0
     runs.close()
-    (run,) = told.runs()
-    assert told.history(run, "loss") == [(1, 1 / 2), (2, 1 / 4)]
-    assert told.history(run, "partial/loss") == [(1, 1.0), (3, 1 / 3)]
+    (run,) = study.runs()
+    assert study.history(run, "loss") == [(1, 1 / 2), (2, 1 / 4)]
+    assert study.history(run, "partial/loss") == [(1, 1.0), (3, 1 / 3)]
 
 
-def test_a_search_goes_on_in_another_process(told: Told) -> None:
-    first = told.open()
+def test_a_study_is_resumed_in_another_process(study: TrackedStudy) -> None:
+    first = study.open()
     first.start({}, {"config.yaml": "a: 1\n"})
-    tell_trial(first, 0, 2)
-    tell_trial(first, 1, 2, "unfinished")
-    tell_trial(first, 2, 1, state=None)
+    log_trial(first, 0, 2)
+    log_trial(first, 1, 2, "unfinished")
+    log_trial(first, 2, 1, state=None)
     first.end("interrupted", None, [])
     first.close()
-    second = told.open()
+    second = study.open()
     assert not second.is_new
     assert second.run_id == first.run_id
     assert [second.has_ended(n, "complete") for n in (0, 1, 2, 3)] == [True, False, False, False]
@@ -165,11 +167,11 @@ def test_a_search_goes_on_in_another_process(told: Told) -> None:
     second.start_trial(1, Config(), seed=7)
     assert not second.has_ended(1, "unfinished")
     assert second.flush()
-    assert [run.info.status for run in told.runs()] == ["FINISHED", "RUNNING", "RUNNING"]
-    assert told.runs(PARENT)[0].info.status == "RUNNING"
-    tell_trial(second, 1, 3)
-    tell_trial(second, 2, 3)
-    # What the record has no ending of stays open; what ended before stays as it was.
+    assert [run.info.status for run in study.runs()] == ["FINISHED", "RUNNING", "RUNNING"]
+    assert study.runs(PARENT)[0].info.status == "RUNNING"
+    log_trial(second, 1, 3)
+    log_trial(second, 2, 3)
+    # A run that has ended keeps its state.
     second.end_trial(0, "failed")
     second.end(
         "complete",
@@ -177,13 +179,15 @@ def test_a_search_goes_on_in_another_process(told: Told) -> None:
         [{"trial": "0", "loss": 1.0}],
     )
     second.close()
-    trials = told.runs()
+    trials = study.runs()
     assert [(run.info.status, run.data.tags["state"]) for run in trials] == [
         ("FINISHED", "complete")
     ] * 3
     for run, n_epochs in zip(trials, (2, 3, 3), strict=True):
-        assert told.history(run, "loss") == [(epoch, 1 / epoch) for epoch in range(1, n_epochs + 1)]
-    assert (told.runs(PARENT)[0].info.status, len(told.runs(PARENT))) == ("FINISHED", 1)
+        assert study.history(run, "loss") == [
+            (epoch, 1 / epoch) for epoch in range(1, n_epochs + 1)
+        ]
+    assert (study.runs(PARENT)[0].info.status, len(study.runs(PARENT))) == ("FINISHED", 1)
 
 
 @pytest.mark.parametrize(
@@ -200,54 +204,54 @@ def test_a_search_goes_on_in_another_process(told: Told) -> None:
 )
 def test_a_search_that_is_killed(
     request: pytest.FixtureRequest,
-    told_to: Callable[[str], Told],
+    study_at: Callable[[str], TrackedStudy],
     store: str,
     request_name: str,
     nth: int,
 ) -> None:
-    told = told_to(request.getfixturevalue(store))
+    study = study_at(request.getfixturevalue(store))
     command = [
         sys.executable,
         "-m",
         "tests.tracking.studies",
-        told.uri,
-        told.experiment,
-        str(told.folder),
+        study.uri,
+        study.experiment,
+        str(study.folder),
         request_name,
         str(nth),
     ]
     killed = subprocess.run(command, cwd=ROOT, timeout=120, check=False)
     assert killed.returncode == -signal.SIGKILL
-    resumed = told.open()
-    tell_all(resumed)
+    resumed = study.open()
+    log_study(resumed)
     resumed.close()
-    check_all(told)
-    assert told.runs("", ViewType.DELETED_ONLY) == []
-    ended = len(told.outbox.read_text().splitlines())
+    check_all(study)
+    assert study.runs("", ViewType.DELETED_ONLY) == []
+    ended = len(study.outbox.read_text().splitlines())
     # A third start has nothing to send.
-    assert told.open().flush()
-    assert len(told.outbox.read_text().splitlines()) == ended
+    assert study.open().flush()
+    assert len(study.outbox.read_text().splitlines()) == ended
 
 
 @pytest.mark.parametrize("fault", ["error", "hang", "drop", "lose"])
 def test_a_server_that_is_away_for_a_while(
     fault: str,
     faulty: FaultyServer,
-    told_to: Callable[[str], Told],
+    study_at: Callable[[str], TrackedStudy],
     caplog: pytest.LogCaptureFixture,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(outbox, "PATIENCE_SECONDS", 3.0)
-    told = told_to(faulty.uri)
+    study = study_at(faulty.uri)
     with caplog.at_level(logging.WARNING):
-        runs = told.open()
+        runs = study.open()
         runs.start({}, {"config.yaml": "a: 1\n"})
-        tell_trial(runs, 0, 1, state=None)
+        log_trial(runs, 0, 1, state=None)
         assert runs.flush()
         faulty.fault = fault
-        # Nothing here waits, and nothing of it arrives, unless only the answers are lost.
-        tell_trial(runs, 0, 2)
-        tell_trial(runs, 1, 2)
+        # The search does not wait; no request arrives, except where only the answers are lost.
+        log_trial(runs, 0, 2)
+        log_trial(runs, 1, 2)
         assert not runs.flush()
         faulty.fault = None
         runs.end(
@@ -258,50 +262,54 @@ def test_a_server_that_is_away_for_a_while(
         runs.close()
     (warned,) = warnings_of(caplog)
     assert warned.startswith(f"MLflow at {faulty.uri} does not answer (")
-    assert warned.endswith(f"): the search goes on, and what is not sent is kept in {told.outbox}.")
-    # A library's own warnings would be one a request.
+    assert warned.endswith(
+        f"): the search continues, and unsent operations are kept in {study.outbox}."
+    )
+    # The libraries' own warnings, one a request, are silenced.
     assert len(caplog.records) == 1
-    check_all(told)
+    check_all(study)
 
 
 def test_a_server_that_starts_late(
-    faulty: FaultyServer, told_to: Callable[[str], Told], monkeypatch: pytest.MonkeyPatch
+    faulty: FaultyServer, study_at: Callable[[str], TrackedStudy], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(outbox, "_FIRST_DELAY", 0.05)
     port = int(faulty.uri.rpartition(":")[2])
     faulty.close()
-    told = told_to(faulty.uri)
-    runs = told.open(connected=False)
-    tell_all(runs)
+    study = study_at(faulty.uri)
+    runs = study.open(connected=False)
+    log_study(runs)
     assert not runs.flush()
     assert runs.run_id is None
     late = FaultyServer(faulty.behind, port)
     try:
         runs.close()
-        check_all(told)
+        check_all(study)
     finally:
         late.close()
 
 
 def test_a_lost_answer_makes_no_second_run(
-    faulty: FaultyServer, told_to: Callable[[str], Told]
+    faulty: FaultyServer, study_at: Callable[[str], TrackedStudy]
 ) -> None:
-    told = told_to(faulty.uri)
-    runs = told.open()
+    study = study_at(faulty.uri)
+    runs = study.open()
     runs.start({}, {"config.yaml": "a: 1\n"})
     assert runs.flush()
-    # MLflow's client repeats a request by itself: one call, two runs made.
+    # MLflow's client retries a request by itself: one call creates two runs.
     faulty.fault, faulty.only = "lose", "runs/create"
-    tell_trial(runs, 0, 2, state=None)
+    log_trial(runs, 0, 2, state=None)
     runs.close()
     assert faulty.count("runs/create") == 1 + 2
-    (run,) = told.runs()
-    assert told.attached == {None: runs.run_id, 0: run.info.run_id}
-    assert told.history(run, "loss") == [(1, 1.0), (2, 0.5)]
+    (run,) = study.runs()
+    assert study.attached == {None: runs.run_id, 0: run.info.run_id}
+    assert study.history(run, "loss") == [(1, 1.0), (2, 0.5)]
 
 
-def test_what_mlflow_refuses_is_left_out(told: Told, caplog: pytest.LogCaptureFixture) -> None:
-    runs = told.open()
+def test_what_mlflow_refuses_is_left_out(
+    study: TrackedStudy, caplog: pytest.LogCaptureFixture
+) -> None:
+    runs = study.open()
     runs.start({}, {"config.yaml": "a: 1\n"})
     runs.start_trial(0, Config(), seed=7)
     with caplog.at_level(logging.WARNING, "recsys"):
@@ -311,39 +319,39 @@ def test_what_mlflow_refuses_is_left_out(told: Told, caplog: pytest.LogCaptureFi
         (warned,) = warnings_of(caplog)
         assert warned.startswith("MLflow refused metrics of the run of trial 0 (")
         assert "ndcg@10" in warned
-        (trial,) = told.runs()
-        assert told.history(trial, "loss") == [(2, 0.5)]
+        (trial,) = study.runs()
+        assert study.history(trial, "loss") == [(2, 0.5)]
         runs.close()
-    # It is noted as such, and not sent again.
+    # The outbox notes it as refused and does not send it again.
     (refused,) = [
-        line for line in map(json.loads, told.outbox.read_text().splitlines()) if "refused" in line
+        line for line in map(json.loads, study.outbox.read_text().splitlines()) if "refused" in line
     ]
     assert "ndcg@10" in refused["refused"]
-    assert told.open().flush()
+    assert study.open().flush()
     assert len(warnings_of(caplog)) == 1
 
 
 def test_runs_that_are_deleted_during_a_search(
-    told: Told, caplog: pytest.LogCaptureFixture
+    study: TrackedStudy, caplog: pytest.LogCaptureFixture
 ) -> None:
-    client = MlflowClient(tracking_uri=told.uri)
-    runs = told.open()
+    client = MlflowClient(tracking_uri=study.uri)
+    runs = study.open()
     runs.start({}, {"config.yaml": "a: 1\n"})
-    tell_trial(runs, 0, 1, state=None)
+    log_trial(runs, 0, 1, state=None)
     assert runs.flush()
-    (study,), (trial,) = told.runs(PARENT), told.runs()
+    (study_run,), (trial,) = study.runs(PARENT), study.runs()
     with caplog.at_level(logging.WARNING, "recsys"):
         client.delete_run(trial.info.run_id)
-        tell_trial(runs, 0, 2)
+        log_trial(runs, 0, 2)
         assert runs.flush()
         assert warnings_of(caplog) == ["In MLflow the run of trial 0 was deleted: it is restored."]
-        client.delete_run(study.info.run_id)
+        client.delete_run(study_run.info.run_id)
         runs.start_trial(1, Config(), seed=7)
         assert runs.flush()
-        # Not only at the end: below a deleted run nobody sees what goes on.
-        assert [run.info.run_id for run in told.runs(PARENT)] == [study.info.run_id]
-        client.delete_experiment(study.info.experiment_id)
-        tell_trial(runs, 1, 2)
+        # It is restored at once: MLflow hides the runs below a deleted run.
+        assert [run.info.run_id for run in study.runs(PARENT)] == [study_run.info.run_id]
+        client.delete_experiment(study_run.info.experiment_id)
+        log_trial(runs, 1, 2)
         runs.end(
             "complete",
             {"trial": 0, "epoch": 1, "metrics": {"loss": 1.0}},
@@ -352,20 +360,23 @@ def test_runs_that_are_deleted_during_a_search(
         runs.close()
     assert warnings_of(caplog)[1:] == [
         "In MLflow the study's run was deleted: it is restored.",
-        f"MLflow's experiment {told.experiment} was deleted: it is restored with its runs.",
+        f"MLflow's experiment {study.experiment} was deleted: it is restored with its runs.",
     ]
-    check_all(told)
+    check_all(study)
 
 
-def delete(told: Told, what: str) -> None:
-    """Delete runs as MLflow's UI does: the study's, those of all, that of the trial which is not done, or the experiment."""
-    client = MlflowClient(tracking_uri=told.uri)
-    (study,), trials = told.runs(PARENT), told.runs()
+def delete(study: TrackedStudy, what: str) -> None:
+    """Delete the study's run, all runs, the unfinished trial's, or the experiment."""
+    client = MlflowClient(tracking_uri=study.uri)
+    (study_run,), trials = study.runs(PARENT), study.runs()
     if what == "experiment":
-        client.delete_experiment(study.info.experiment_id)
-    for run in {"study": [study], "all": told.runs(""), "trial": [trials[1]], "experiment": []}[
-        what
-    ]:
+        client.delete_experiment(study_run.info.experiment_id)
+    for run in {
+        "study": [study_run],
+        "all": study.runs(""),
+        "trial": [trials[1]],
+        "experiment": [],
+    }[what]:
         client.delete_run(run.info.run_id)
 
 
@@ -375,132 +386,136 @@ def collect_garbage(uri: str) -> None:
     assert done.exit_code == 0, done.output
 
 
-def begin_and_go_on(told: Told, between: Callable[[], None]) -> str:
-    """Tell of a study with one trial that is done and one that is not, and go on behind `between`; returns its final training."""
-    first = told.open()
+def log_and_resume(study: TrackedStudy, between: Callable[[], None]) -> str:
+    """Log an unfinished study, call `between`, resume it; return a final training's run."""
+    first = study.open()
     first.start({}, {"config.yaml": "a: 1\n"})
-    tell_trial(first, 0, 2)
-    tell_trial(first, 1, 1, "unfinished")
+    log_trial(first, 0, 2)
+    log_trial(first, 1, 1, "unfinished")
     first.end("interrupted", None, [])
     first.close()
-    tracking = Tracking(told.uri, told.experiment, None)
+    tracking = Tracking(study.uri, study.experiment, None)
     training = tracking.start_run("s", {"kind": "training"}, {}, first.run_id)
     between()
-    second = told.open()
-    tell_all(second, n_trials=3)
+    second = study.open()
+    log_study(second, n_trials=3)
     second.close()
     return training
 
 
-RESTORED, MADE_ANEW = (
+RESTORED, CREATED_AGAIN = (
     "was deleted: it is restored",
-    "lacks runs of this study: they are made anew from",
+    "lacks runs of this study: they are created again from",
 )
 
 
 @pytest.mark.parametrize(
-    ("store", "what", "for_good", "told_of"),
+    ("store", "what", "for_good", "expected"),
     [
         ("database", "study", False, RESTORED),
         ("database", "all", False, RESTORED),
         ("database", "trial", False, RESTORED),
         ("database", "experiment", False, RESTORED),
         ("mlflow_server", "all", False, RESTORED),
-        ("database", "study", True, MADE_ANEW),
-        ("database", "all", True, MADE_ANEW),
-        ("database", "trial", True, MADE_ANEW),
-        ("database", "experiment", True, MADE_ANEW),
+        ("database", "study", True, CREATED_AGAIN),
+        ("database", "all", True, CREATED_AGAIN),
+        ("database", "trial", True, CREATED_AGAIN),
+        ("database", "experiment", True, CREATED_AGAIN),
     ],
 )
 def test_runs_that_are_deleted_between_searches(
     request: pytest.FixtureRequest,
-    told_to: Callable[[str], Told],
+    study_at: Callable[[str], TrackedStudy],
     caplog: pytest.LogCaptureFixture,
     store: str,
     what: str,
     for_good: bool,
-    told_of: str,
+    expected: str,
 ) -> None:
-    told = told_to(request.getfixturevalue(store))
+    study = study_at(request.getfixturevalue(store))
 
     def lose() -> None:
-        delete(told, what)
+        delete(study, what)
         if for_good:
-            collect_garbage(told.uri)
+            collect_garbage(study.uri)
 
     with caplog.at_level(logging.WARNING, "recsys"):
-        training = begin_and_go_on(told, lose)
+        training = log_and_resume(study, lose)
     (warned,) = warnings_of(caplog)
-    assert told_of in warned
-    check_all(told, n_trials=3)
-    (study,), trials = told.runs(PARENT), told.runs()
-    # The record has the ids of the runs that there are.
-    assert told.attached.pop(None) == study.info.run_id
-    assert told.attached == {n: run.info.run_id for n, run in enumerate(trials)}
-    assert told.runs("", ViewType.DELETED_ONLY) == []
-    # A final training lies below its study's run as before; its own operations are in no outbox.
+    assert expected in warned
+    check_all(study, n_trials=3)
+    (study_run,), trials = study.runs(PARENT), study.runs()
+    # The record has the ids of the existing runs.
+    assert study.attached.pop(None) == study_run.info.run_id
+    assert study.attached == {n: run.info.run_id for n, run in enumerate(trials)}
+    assert study.runs("", ViewType.DELETED_ONLY) == []
+    # The final training is still below its study's run; no outbox has its operations.
     below = [
-        run.info.run_id for run in told.runs(f"tags.`mlflow.parentRunId` = '{study.info.run_id}'")
+        run.info.run_id
+        for run in study.runs(f"tags.`mlflow.parentRunId` = '{study_run.info.run_id}'")
     ]
     kept = [] if for_good and what in ("all", "experiment") else [training]
     assert sorted(below) == sorted([*(run.info.run_id for run in trials), *kept])
-    assert len(told.runs("")) == 1 + len(below)
-    ended = told.outbox.read_text()
-    assert told.open().flush()
-    assert told.outbox.read_text() == ended
+    assert len(study.runs("")) == 1 + len(below)
+    ended = study.outbox.read_text()
+    assert study.open().flush()
+    assert study.outbox.read_text() == ended
 
 
-@pytest.mark.parametrize("cut_off_at", ["create_run", "move_runs"])
-def test_making_runs_anew_goes_on_where_it_was_cut_off(
-    database: str, told_to: Callable[[str], Told], monkeypatch: pytest.MonkeyPatch, cut_off_at: str
+@pytest.mark.parametrize("interrupted_at", ["create_run", "move_runs"])
+def test_creating_runs_again_resumes_where_it_was_interrupted(
+    database: str,
+    study_at: Callable[[str], TrackedStudy],
+    monkeypatch: pytest.MonkeyPatch,
+    interrupted_at: str,
 ) -> None:
-    told = told_to(database)
+    study = study_at(database)
 
     def away(*_args: object) -> None:
         raise ConnectionError("away")
 
-    def lose_and_be_cut_off() -> None:
-        delete(told, "study")
-        collect_garbage(told.uri)
+    def lose_and_be_interrupted() -> None:
+        delete(study, "study")
+        collect_garbage(study.uri)
         with monkeypatch.context() as patch:
             patch.setattr(outbox, "PATIENCE_SECONDS", 0.5)
-            patch.setattr(Tracking, cut_off_at, away)
-            broken = told.open()
+            patch.setattr(Tracking, interrupted_at, away)
+            broken = study.open()
             broken.resume()
             broken.close()
 
-    training = begin_and_go_on(told, lose_and_be_cut_off)
-    check_all(told, n_trials=3)
-    assert told.runs("tags.kind = 'training'")[0].info.run_id == training
-    assert {run.data.tags.get("mlflow.parentRunId") for run in told.runs("")} == {
+    training = log_and_resume(study, lose_and_be_interrupted)
+    check_all(study, n_trials=3)
+    assert study.runs("tags.kind = 'training'")[0].info.run_id == training
+    assert {run.data.tags.get("mlflow.parentRunId") for run in study.runs("")} == {
         None,
-        told.attached[None],
+        study.attached[None],
     }
-    assert len(told.runs("")) == 1 + 3 + 1
+    assert len(study.runs("")) == 1 + 3 + 1
 
 
-def test_another_store_is_told_all(
+def test_another_store_gets_all_runs(
     database: str,
     mlflow_server: str,
-    told_to: Callable[[str], Told],
+    study_at: Callable[[str], TrackedStudy],
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    told = told_to(database)
-    first = told.open()
-    tell_all(first)
+    study = study_at(database)
+    first = study.open()
+    log_study(first)
     first.close()
-    in_database = dict(told.attached)
-    # Away from the store and back to it: what a study was told lies in both, once.
+    in_database = dict(study.attached)
+    # To another store and back: each has every run once.
     for uri in (mlflow_server, database, mlflow_server):
-        told.uri = uri
+        study.uri = uri
         caplog.clear()
         with caplog.at_level(logging.WARNING, "recsys"):
-            other = told.open()
-            tell_all(other)
+            other = study.open()
+            log_study(other)
             other.close()
         assert warnings_of(caplog) == [
-            f"MLflow at {uri} lacks runs of this study: they are made anew from {told.outbox}."
+            f"MLflow at {uri} lacks runs of this study: they are created again from {study.outbox}."
         ]
-        check_all(told)
-        assert len(told.runs("", ViewType.ALL)) == 3
-        assert (told.attached == in_database) == (uri == database)
+        check_all(study)
+        assert len(study.runs("", ViewType.ALL)) == 3
+        assert (study.attached == in_database) == (uri == database)

@@ -13,14 +13,14 @@ from recsys.search.record.record import StudyRecord
 from recsys.search.tuning.messages import Diverged, Report, as_result
 from recsys.search.tuning.mlflow_callback import StudyCallback
 from recsys.tracking.study_runs import StudyRuns
-from tests.tracking.studies import PARENT, Told
+from tests.tracking.studies import PARENT, TrackedStudy
 
 METRICS = {"val_ndcg_at_10": 0.25, "val_recall_at_10": 0.5, "train_loss": 0.7}
 WRITES = ("log_batch", "log_metric", "log_param", "set_tag", "create_run", "update_run_info")
 
 
 class Record:
-    """The endings that the study would tell."""
+    """States of trials, as the record has them."""
 
     def __init__(self) -> None:
         self.endings: dict[int, str] = {}
@@ -37,12 +37,12 @@ class TuneTrial:
 
 
 class Search:
-    """A search of one trial, as Tune tells the callback of it."""
+    """A search of one trial, as Tune calls the callback."""
 
-    def __init__(self, told: Told, number: int, error_file: Path | None = None) -> None:
-        self.told = told
+    def __init__(self, study: TrackedStudy, number: int, error_file: Path | None = None) -> None:
+        self.study = study
         self.record = Record()
-        self.runs: StudyRuns = told.open()
+        self.runs: StudyRuns = study.open()
         self.runs.start({}, {})
         self.callback = StudyCallback(self.runs, cast(StudyRecord, self.record))
         self.callback.setup()
@@ -66,9 +66,9 @@ class Search:
         self.callback.on_trial_result(1, [self.trial], self.trial, result)
 
     def run(self) -> Run:
-        """The trial's run as MLflow has it now."""
+        """Return the trial's run as MLflow has it now."""
         assert self.runs.flush()
-        (run,) = self.told.runs()
+        (run,) = self.study.runs()
         return run
 
 
@@ -78,13 +78,13 @@ def database(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 @pytest.fixture
-def told(database: str, tmp_path: Path, request: pytest.FixtureRequest) -> Told:
-    return Told(database, request.node.name, tmp_path)
+def study(database: str, tmp_path: Path, request: pytest.FixtureRequest) -> TrackedStudy:
+    return TrackedStudy(database, request.node.name, tmp_path)
 
 
 @pytest.fixture
 def requests(monkeypatch: pytest.MonkeyPatch) -> Counter[tuple[str, bool]]:
-    """Counts the writes that reach the store, which does them all the same, and whether Tune waited for them."""
+    """Count the writes that the store does, and whether Tune's thread waited for them."""
     counts: Counter[tuple[str, bool]] = Counter()
 
     def counting(name: str) -> Any:
@@ -101,10 +101,10 @@ def requests(monkeypatch: pytest.MonkeyPatch) -> Counter[tuple[str, bool]]:
     return counts
 
 
-def test_an_epoch_is_one_request_which_nobody_waits_for(
-    told: Told, requests: Counter[tuple[str, bool]]
+def test_an_epoch_is_one_request_of_another_thread(
+    study: TrackedStudy, requests: Counter[tuple[str, bool]]
 ) -> None:
-    search = Search(told, 0)
+    search = Search(study, 0)
     search.run()
     requests.clear()
     for epoch in (1, 2, 3):
@@ -113,25 +113,25 @@ def test_an_epoch_is_one_request_which_nobody_waits_for(
     assert requests == {("log_batch", False): 3}
 
 
-def test_an_epoch_is_logged_once(told: Told) -> None:
-    search = Search(told, 4)
+def test_an_epoch_is_logged_once(study: TrackedStudy) -> None:
+    search = Search(study, 4)
     search.report(1)
-    # The worker dies, Tune starts the trial again, and it goes through its first epoch a second time.
+    # The worker dies, Tune starts the trial again, and it trains its first epoch again.
     search.callback.on_trial_recover(1, [search.trial], search.trial)
     search.start()
     search.report(1, {**METRICS, "train_loss": 0.9})
     search.report(2, {**METRICS, "train_loss": 0.5})
-    assert told.history(search.run(), "train_loss") == [(1, 0.7), (2, 0.5)]
+    assert study.history(search.run(), "train_loss") == [(1, 0.7), (2, 0.5)]
 
 
-def test_a_part_of_an_epoch_is_set_apart(told: Told) -> None:
-    search = Search(told, 4)
+def test_a_segment_of_an_epoch_has_metrics_of_its_own(study: TrackedStudy) -> None:
+    search = Search(study, 4)
     search.report(1, {"train_loss": 0.9}, step=1, is_whole_epoch=False)
     search.report(1, {"train_loss": 0.7}, step=2)
     search.report(2, {"train_loss": 0.6}, step=3, is_whole_epoch=False)
     run = search.run()
-    assert told.history(run, "train_loss") == [(1, 0.7)]
-    assert told.history(run, "partial/train_loss") == [(1, 0.9), (3, 0.6)]
+    assert study.history(run, "train_loss") == [(1, 0.7)]
+    assert study.history(run, "partial/train_loss") == [(1, 0.9), (3, 0.6)]
 
 
 @pytest.mark.parametrize(
@@ -144,8 +144,8 @@ def test_a_part_of_an_epoch_is_set_apart(told: Told) -> None:
         ("unfinished", "KILLED"),
     ],
 )
-def test_a_run_ends_as_the_record_says(told: Told, state: str, status: str) -> None:
-    search = Search(told, 2)
+def test_a_run_ends_as_the_record_says(study: TrackedStudy, state: str, status: str) -> None:
+    search = Search(study, 2)
     assert search.run().info.status == "RUNNING"
     search.record.endings[2] = state
     if state == "failed":
@@ -162,39 +162,39 @@ def test_a_run_ends_as_the_record_says(told: Told, state: str, status: str) -> N
     assert run.info.end_time >= run.info.start_time
 
 
-def test_what_made_a_trial_fail_is_kept(told: Told, tmp_path: Path) -> None:
+def test_the_traceback_of_a_failed_trial_is_logged(study: TrackedStudy, tmp_path: Path) -> None:
     error_file = tmp_path / "error.txt"
     error_file.write_bytes("Failure # 1\n\x1b[36mray::T\x1b[39m \N{SNOWMAN} ".encode() + b"\xff\n")
-    search = Search(told, 2, error_file)
+    search = Search(study, 2, error_file)
     search.record.endings[2] = "failed"
     search.callback.on_trial_error(1, [search.trial], search.trial)
-    # Tune's folder is a temporary one.
+    # Tune's folder is temporary.
     error_file.unlink()
     assert (
-        told.text(search.run(), "traceback.txt")
+        study.text(search.run(), "traceback.txt")
         == "Failure # 1\nray::T \N{SNOWMAN} \N{REPLACEMENT CHARACTER}\n"
     )
 
 
-def test_a_trial_that_failed_before_it_started_has_a_run_all_the_same(told: Told) -> None:
-    search = Search(told, 2)
+def test_a_trial_that_failed_before_its_start_has_a_run(study: TrackedStudy) -> None:
+    search = Search(study, 2)
     trial = cast(Trial, TuneTrial(3))
-    search.record.endings[3] = "unfinished"  # it is given back
+    search.record.endings[3] = "unfinished"  # it will be retried
     search.callback.on_trial_error(1, [trial], trial)
     search.run()
     search.record.endings[3] = "failed"
     search.callback.on_trial_error(1, [trial], trial)
     assert search.runs.flush()
-    assert [(run.data.tags["trial"], run.info.status) for run in told.runs()] == [
+    assert [(run.data.tags["trial"], run.info.status) for run in study.runs()] == [
         ("2", "RUNNING"),
         ("3", "FAILED"),
     ]
 
 
-def test_a_diverged_epoch_has_nothing_to_log(
-    told: Told, requests: Counter[tuple[str, bool]]
+def test_a_diverged_epoch_logs_nothing(
+    study: TrackedStudy, requests: Counter[tuple[str, bool]]
 ) -> None:
-    search = Search(told, 3)
+    search = Search(study, 3)
     search.run()
     requests.clear()
     result = as_result(Diverged("train_loss"))
@@ -203,9 +203,9 @@ def test_a_diverged_epoch_has_nothing_to_log(
     assert not requests
 
 
-def test_a_child_lies_under_its_parent(told: Told) -> None:
-    run = Search(told, 5).run()
-    (parent,) = told.runs(PARENT)
+def test_a_trial_is_nested_below_its_study(study: TrackedStudy) -> None:
+    run = Search(study, 5).run()
+    (parent,) = study.runs(PARENT)
     assert run.data.tags["mlflow.parentRunId"] == parent.info.run_id
     assert run.info.run_name == "s/5"
     assert run.data.params["training.learning_rate"] == "0.001"
@@ -213,9 +213,9 @@ def test_a_child_lies_under_its_parent(told: Told) -> None:
     assert not any(name.startswith(("data.", "study.", "resources.")) for name in run.data.params)
 
 
-def test_nothing_is_snapshot(told: Told) -> None:
-    search = Search(told, 6)
+def test_the_callback_has_no_state_to_save(study: TrackedStudy) -> None:
+    search = Search(study, 6)
     assert search.callback.get_state() is None
-    assert [path.name for path in told.folder.rglob("*") if path.is_file()] == [
+    assert [path.name for path in study.folder.rglob("*") if path.is_file()] == [
         "mlflow-outbox.jsonl"
     ]

@@ -1,6 +1,6 @@
-"""Where runs are logged, where their files lie, and whether anybody answers there.
+"""The tracking URI of MLflow's runs: which it is, and whether it can be reached.
 
-Stands before a connection: it is asked before anything starts, so that nothing here imports mlflow.
+Commands check it before they start any work, so that this module does not import mlflow.
 """
 
 from pathlib import Path
@@ -20,12 +20,14 @@ _ANSWER_SECONDS = 5.0
 
 
 def tracking_uri(config: Config, folder: Path) -> str | None:
-    """Where runs are logged: `tracking.uri`, else MLFLOW_TRACKING_URI, else a database in the folder; None if it takes none.
+    """Return the tracking URI, without a password; `credentials.with_password` adds it.
 
-    A password is left out; `credentials.with_password` has it.
+    Returns:
+        `tracking.uri`, else MLFLOW_TRACKING_URI, else a SQLite database in `folder`; None where
+        SQLite cannot be used in that folder.
 
     Raises:
-        InputError: if MLFLOW_TRACKING_URI is a URL in which it is unclear where the password ends.
+        InputError: if it is unclear where the password in MLFLOW_TRACKING_URI ends.
     """
     if config.tracking.uri is not None:
         return config.tracking.uri
@@ -33,44 +35,45 @@ def tracking_uri(config: Config, folder: Path) -> str | None:
         given = strip_password(mlflow_uri() or "")
     except ValueError as error:
         raise InputError.listing("MLFLOW_TRACKING_URI", [str(error)]) from None
-    return given or (None if _takes_no_database(folder) else f"sqlite:///{folder / 'mlflow.db'}")
+    return given or (None if _unfit_for_sqlite(folder) else f"sqlite:///{folder / 'mlflow.db'}")
 
 
-def require_place(config: Config, folder: Path) -> None:
-    """Check that there is a place to log runs to, if there must be one.
+def require_tracking_uri(config: Config, folder: Path) -> None:
+    """Check that there is a tracking URI if `tracking.required` asks for one.
 
     Raises:
-        InputError: if the folder takes no database and none is given, or the one that is given is the record's.
+        InputError: if none is given and SQLite cannot be used in the folder; if the URI is also
+            the database of the record.
     """
     uri = tracking_uri(config, folder)
     if uri is None and config.tracking.required:
         raise InputError(
             "tracking.uri",
-            (
-                f"must be a server or a database where --dir is {_takes_no_database(folder)}, as SQLite must not lie there"
-            ),
+            f"must be a server or a database where --dir is {_unfit_for_sqlite(folder)}, "
+            "since SQLite cannot be used there",
             "nothing",
-            "Give http://HOST:PORT or postgresql://USER@HOST/NAME, or --set tracking.required=false.",
+            "Give http://HOST:PORT or postgresql://USER@HOST/NAME, or "
+            "--set tracking.required=false.",
         )
     storage = config.study.storage
     if uri is not None and storage is not None and uri == storage:
         raise InputError(
             "tracking.uri",
             "must be another database than study.storage",
-            f"{uri} for both: MLflow and Optuna would take each other's tables for theirs",
-            "Make one more.",
+            f"{uri} for both, in which MLflow and Optuna would mix up their tables",
+            "Create another database.",
         )
 
 
 def artifact_location(uri: str, folder: Path) -> str | None:
-    """Where the files of runs in a database lie; None behind a server, which keeps them where it was told to."""
+    """Return the URI of the runs' artifacts; None behind a server, which has a setting for it."""
     if not uri.startswith("sqlite:") and not is_shared_database(uri):
         return None
     return url_of(folder / "artifacts") or (folder / "artifacts").resolve().as_uri()
 
 
 def log_in(uri: str) -> str:
-    """Of a server's address the part without user and password; those go where MLflow looks for them and never shows them."""
+    """Pass the user and password in a server's URL to MLflow's client; return the URL without."""
     parts = urlsplit(uri)
     if parts.scheme not in ("http", "https") or parts.username is None:
         return uri
@@ -79,7 +82,7 @@ def log_in(uri: str) -> str:
 
 
 def require_answer(uri: str) -> None:
-    """MLflow itself retries for minutes; ask a server or a database once before anything starts.
+    """Send one request to a server or a database; MLflow's client would retry for minutes.
 
     Raises:
         OSError: if it does not answer.
@@ -87,13 +90,12 @@ def require_answer(uri: str) -> None:
     if is_shared_database(uri):
         ping(uri)
     elif urlsplit(uri).scheme in ("http", "https"):
-        requests.get(
-            f"{uri.rstrip('/')}/health", auth=mlflow_login(), timeout=_ANSWER_SECONDS
-        ).raise_for_status()
+        health = f"{uri.rstrip('/')}/health"
+        requests.get(health, auth=mlflow_login(), timeout=_ANSWER_SECONDS).raise_for_status()
 
 
-def _takes_no_database(folder: Path) -> str | None:
-    """What makes a folder no place for SQLite, None if nothing does."""
+def _unfit_for_sqlite(folder: Path) -> str | None:
+    """Return the reason why SQLite cannot be used in a folder, None if it can."""
     if url_of(folder) is not None:
         return "in S3"
     kind = network_file_system(folder)

@@ -9,6 +9,7 @@ embedding itself.
 
 import functools
 import warnings
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
@@ -62,8 +63,8 @@ def inner_product(user: Tensor | Lookup, item: Tensor | Lookup) -> Tensor:
         and item.ids.numel() * item.embedding.shape[1] >= MIN_VALUES
         and item.ids.device.type == "cpu"
     ):
-        products: Tensor = _InnerProducts.apply(rows_of(user), item.embedding, item.ids)  # type: ignore[no-untyped-call]
-        return products
+        apply: Callable[..., Tensor] = _InnerProducts.apply
+        return apply(rows_of(user), item.embedding, item.ids)
     return plain_inner_product(user, item)
 
 

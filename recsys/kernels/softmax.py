@@ -1,9 +1,10 @@
-"""Loss of the softmax over all unseen items, beside the plain version that its test compares it with.
+"""Loss of the softmax over all unseen items, beside the plain version that its test uses.
 
 Called by `training.full_softmax` with the scores of a batch of users.
 """
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -29,21 +30,21 @@ def full_softmax_loss(
         excluded: Indices (K,) int64 into the flat logits of the pairs that are no negatives.
         shift: log(number of draws / number of unseen items) of each user (R,).
     """
-    losses: Tensor = _FullSoftmaxLoss.apply(logits, row, column, excluded, shift)  # type: ignore[no-untyped-call]
-    return losses
+    apply: Callable[..., Tensor] = _FullSoftmaxLoss.apply
+    return apply(logits, row, column, excluded, shift)
 
 
 def plain_full_softmax_loss(
     logits: Tensor, row: Tensor, column: Tensor, excluded: Tensor, shift: Tensor
 ) -> Tensor:
-    """Return what `full_softmax_loss` returns, by the formula and with the gradients of autograd."""
+    """Return what `full_softmax_loss` returns, by the formula and with autograd."""
     is_excluded = torch.zeros(logits.numel(), dtype=torch.bool).index_fill(0, excluded, value=True)
     unseen = logits.masked_fill(is_excluded.view(logits.shape), -math.inf).logsumexp(1) + shift
     return torch.log1p(torch.exp(unseen[row] - logits[row, column]))
 
 
 class _FullSoftmaxLoss(torch.autograd.Function):
-    """The loss and its gradient with one temporary of the size of the logits; autograd needs five."""
+    """Loss and gradient with one temporary of the size of the logits; autograd needs five."""
 
     @staticmethod
     def forward(ctx: Any, logits: Tensor, *arguments: Tensor) -> Tensor:

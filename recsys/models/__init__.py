@@ -1,4 +1,6 @@
-"""The variants of neural collaborative filtering, one file each, behind one call for training and ranking."""
+"""Variants of neural collaborative filtering, one file each. `build_model` builds any of them."""
+
+from collections.abc import Callable
 
 import torch
 
@@ -10,8 +12,11 @@ from recsys.models.contract import Model, Side, SideName
 def build_model(
     config: ModelConfig, n_users: int, n_items: int, generator: torch.Generator
 ) -> Model:
-    """Build the variant `config.name` on the CPU, its first weights drawn from `generator` (a CPU generator) alone."""
-    build: type[Model] = code_of(MODELS[config.name].code)
+    """Build the variant `config.name` on the CPU.
+
+    Its first weights are drawn from `generator`, a CPU generator, alone.
+    """
+    build: Callable[..., Model] = code_of(MODELS[config.name].code)
     return build(config, n_users, n_items, generator)
 
 

@@ -1,11 +1,10 @@
-"""The contract that every model keeps: two sides that meet in a score, and declared embeddings.
+"""Contract of a model: a side for users, a side for items, and the score that joins them.
 
-A model computes a user's side and an item's side apart and joins them in `score`, so that training computes the user's side once
-a row and ranking computes all items' sides once.
+Training computes the user's side once per row, and ranking computes all items' sides once.
 """
 
 from abc import ABC, abstractmethod
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -16,11 +15,12 @@ SideName = Literal["user", "item"]
 
 
 class Side(NamedTuple):
-    """Contribution of users or of items to a score; the leading shape is that of the ids.
+    """Contribution of users or of items to a score; the leading shape is the shape of the ids.
 
-    `embeddings`: rows (..., d) of the embeddings, which L2 penalises. `factors`: the inputs of `score`, such as the factor of an
-    inner product (..., d) or a share of the tower's first layer (..., 2d); a lookup where no copy of the rows is needed. `bias`
-    (...,): None where the model has none.
+    `embeddings`: rows (..., d) of the embeddings, which L2 penalises. `factors`: the inputs of
+    `score`, such as the factor of an inner product (..., d) or a share of the tower's first layer
+    (..., 2d); a lookup where no copy of the rows is needed. `bias` (...,): None where the model has
+    none.
     """
 
     embeddings: tuple[Tensor | Lookup, ...]
@@ -31,21 +31,24 @@ class Side(NamedTuple):
         """Return the sides of some of the ids along the first axis, as views."""
         bias = None if self.bias is None else self.bias[rows]
         embeddings, factors = (
-            tuple(rows_of(part)[rows] for part in parts)
-            for parts in (self.embeddings, self.factors)
+            tuple(rows_of(values)[rows] for values in group)
+            for group in (self.embeddings, self.factors)
         )
         return Side(embeddings, factors, bias)
 
     def split(self, first: int) -> tuple["Side", "Side"]:
-        """Return the sides of the first ids and of the others; one backward step joins their gradients."""
+        """Return the sides of the first ids and of the others.
+
+        Backward joins their gradients in one step.
+        """
         biases = (None, None) if self.bias is None else _split_tensor(self.bias, first)
         embeddings, factors = (
-            [_split(part, first) for part in parts] for parts in (self.embeddings, self.factors)
+            [_split(values, first) for values in group] for group in (self.embeddings, self.factors)
         )
         head, tail = (
             Side(
-                tuple(part[end] for part in embeddings),
-                tuple(part[end] for part in factors),
+                tuple(pair[end] for pair in embeddings),
+                tuple(pair[end] for pair in factors),
                 biases[end],
             )
             for end in (0, 1)
@@ -56,45 +59,52 @@ class Side(NamedTuple):
         """Return the sides of a flat list of ids as rows of `width` (n, width, ...)."""
         bias = None if self.bias is None else self.bias.view(-1, width)
         embeddings, factors = (
-            tuple(_unflatten(part, width) for part in parts)
-            for parts in (self.embeddings, self.factors)
+            tuple(_unflatten(values, width) for values in group)
+            for group in (self.embeddings, self.factors)
         )
         return Side(embeddings, factors, bias)
 
 
-def _split(part: Tensor | Lookup, first: int) -> tuple[Tensor | Lookup, Tensor | Lookup]:
-    if isinstance(part, Lookup):
-        return Lookup(part.embedding, part.ids[:first]), Lookup(part.embedding, part.ids[first:])
-    return _split_tensor(part, first)
+def _split(values: Tensor | Lookup, first: int) -> tuple[Tensor | Lookup, Tensor | Lookup]:
+    if isinstance(values, Lookup):
+        embedding, ids = values
+        return Lookup(embedding, ids[:first]), Lookup(embedding, ids[first:])
+    return _split_tensor(values, first)
 
 
-def _split_tensor(part: Tensor, first: int) -> tuple[Tensor, Tensor]:
-    # One operation for both, so that backward fills their gradients into one tensor.
-    head, tail = torch.tensor_split(part, (first,))
+def _split_tensor(values: Tensor, first: int) -> tuple[Tensor, Tensor]:
+    # One operation for both, so that backward writes their gradients into one tensor.
+    head, tail = torch.tensor_split(values, (first,))
     return head, tail
 
 
-def _unflatten(part: Tensor | Lookup, width: int) -> Tensor | Lookup:
-    if isinstance(part, Lookup):
-        return Lookup(part.embedding, part.ids.view(-1, width))
-    return part.view(-1, width, part.shape[-1])
+def _unflatten(values: Tensor | Lookup, width: int) -> Tensor | Lookup:
+    if isinstance(values, Lookup):
+        return Lookup(values.embedding, values.ids.view(-1, width))
+    return values.view(-1, width, values.shape[-1])
 
 
 class RowParameters(nn.Module):
-    """Module whose parameters in `sides` have a row a user or a row an item, by parameter name.
+    """Module that declares in `sides`, by name, its parameters with a row per user or per item.
 
-    Training on a few rows of a large parameter relies on it: a parameter with such rows must be declared.
+    The optimiser updates only a batch's rows of a large parameter, so it has to know of each.
     """
 
     sides: dict[str, SideName]
 
 
 class Model(nn.Module, ABC):
-    """A variant of neural collaborative filtering.
+    """Variant of neural collaborative filtering.
 
-    Its constructor takes `(config: ModelConfig, n_users: int, n_items: int, generator: torch.Generator)` and draws its first
-    weights on the CPU from the generator alone.
+    Its constructor takes `(config: ModelConfig, n_users: int, n_items: int, generator:
+    torch.Generator)` and draws its first weights on the CPU from the generator alone.
+    `state_dict` has the names that files use.
     """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_state_dict_post_hook(_to_file_names)  # type: ignore[no-untyped-call]
+        self.register_load_state_dict_pre_hook(_from_file_names)  # type: ignore[no-untyped-call]
 
     @abstractmethod
     def user_side(self, user: Tensor) -> Side:
@@ -113,7 +123,7 @@ class Model(nn.Module, ABC):
         return self.score(self.user_side(user), self.item_side(item))
 
     def row_parameters(self, side: SideName) -> list[str]:
-        """Return the names of the parameters with a row a user, or a row an item."""
+        """Return the names of the parameters with a row per user, or a row per item."""
         return [
             f"{prefix}.{name}"
             for prefix, module in self.named_modules()
@@ -121,3 +131,22 @@ class Model(nn.Module, ABC):
             for name, its_side in module.sides.items()
             if its_side == side
         ]
+
+
+_BIASES, _BIASES_IN_FILES = "biases.", "intercepts."
+"""Prefix of the names of a model's biases, and its older form, which saved models and checkpoints
+keep."""
+
+
+def _to_file_names(_: nn.Module, state: dict[str, Any], prefix: str, *__: Any) -> None:
+    _rename(state, prefix + _BIASES, prefix + _BIASES_IN_FILES)
+
+
+def _from_file_names(_: nn.Module, state: dict[str, Any], prefix: str, *__: Any) -> None:
+    _rename(state, prefix + _BIASES_IN_FILES, prefix + _BIASES)
+
+
+def _rename(state: dict[str, Any], old: str, new: str) -> None:
+    """Rename, in place, the tensors whose names begin with `old`."""
+    for name in [name for name in state if name.startswith(old)]:
+        state[new + name.removeprefix(old)] = state.pop(name)

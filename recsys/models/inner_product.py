@@ -1,4 +1,4 @@
-"""Matrix factorisation: the score is the inner product of the user's and the item's embedding."""
+"""Matrix factorisation: the inner product of the user's and the item's embedding."""
 
 import torch
 from torch import Tensor
@@ -10,7 +10,7 @@ from recsys.models.layers import Biases, Embedding, add_biases
 
 
 class InnerProduct(Model):
-    """logit = <u, i> + biases. Source: Koren et al. 2009, Computer 42(8), eq. 4."""
+    """Model with logit = <u, i> + biases. Source: Koren et al. 2009, Computer 42(8), eq. 4."""
 
     def __init__(
         self, config: ModelConfig, n_users: int, n_items: int, generator: torch.Generator
@@ -18,20 +18,20 @@ class InnerProduct(Model):
         super().__init__()
         self.users = Embedding("user", n_users, config.embedding_dim, config.init_std, generator)
         self.items = Embedding("item", n_items, config.embedding_dim, config.init_std, generator)
-        self.intercepts = Biases(config.bias, n_users, n_items)
+        self.biases = Biases(config.bias, n_users, n_items)
 
     def user_side(self, user: Tensor) -> Side:
-        """Users (B,) -> their embeddings."""
+        """Return the embeddings of users (B,)."""
         embedding = self.users(user)
-        return Side((embedding,), (embedding,), self.intercepts.of_user(user))
+        return Side((embedding,), (embedding,), self.biases.of_user(user))
 
     def item_side(self, item: Tensor | None) -> Side:
-        """Items (B, n) or (n,), None for all -> their embeddings, looked up."""
+        """Return lookups of items (B, n) or (n,), of all for None."""
         embedding = self.items.lookup(item)
-        return Side((embedding,), (embedding,), self.intercepts.of_item(item))
+        return Side((embedding,), (embedding,), self.biases.of_item(item))
 
     def score(self, user_side: Side, item_side: Side) -> Tensor:
-        """Sides of (B,) users and (B, n) or (n,) items -> logits (B, n)."""
+        """Return the logits (B, n) of the sides of (B,) users and (B, n) or (n,) items."""
         return add_biases(
             inner_product(user_side.factors[0], item_side.factors[0]), user_side, item_side
         )

@@ -1,4 +1,4 @@
-"""Layers that the models share: embeddings, biases and the tower. Each takes the generator of its first weights."""
+"""Layers that the models share: embeddings, biases and the tower."""
 
 import itertools
 
@@ -10,7 +10,7 @@ from recsys.models.contract import RowParameters, Side, SideName
 
 
 class Embedding(RowParameters):
-    """Rows (n, d) of users or of items, drawn from N(0, std) and looked up by id."""
+    """Rows (n, d) of users or of items, looked up by id; the first are drawn from N(0, std)."""
 
     def __init__(
         self, side: SideName, n: int, dim: int, std: float, generator: torch.Generator
@@ -20,49 +20,45 @@ class Embedding(RowParameters):
         self.weight = nn.Parameter(torch.empty(n, dim).normal_(0.0, std, generator=generator))
 
     def lookup(self, ids: Tensor | None) -> Tensor | Lookup:
-        """Ids (...,) int64 -> their rows (..., d), not copied yet; None -> all rows."""
+        """Return the rows (..., d) of ids (...,) int64 as a lookup, or all rows (n, d) for None."""
         return self.weight if ids is None else Lookup(self.weight, ids)
 
     def forward(self, ids: Tensor | None) -> Tensor:
-        """Ids (...,) int64 -> a copy of their rows (..., d); None -> all rows, not copied."""
+        """Return a copy of the rows (..., d) of ids (...,) int64, or all rows (n, d) for None."""
         return rows_of(self.lookup(ids))
 
 
 class Biases(RowParameters):
-    """A global bias, one a user and one an item, all 0 at first; none where they are not wanted (`model.bias`).
+    """A global bias, one per user and one per item, all 0 at first; none if not `enabled`."""
 
-    Models name it `intercepts`, as saved weights do.
-    """
-
-    def __init__(self, wanted: bool, n_users: int, n_items: int) -> None:
+    def __init__(self, enabled: bool, n_users: int, n_items: int) -> None:
         super().__init__()
-        self.wanted = wanted
+        self.enabled = enabled
         self.sides = {}
-        if wanted:
+        if enabled:
             self.sides = {"user": "user", "item": "item"}
             self.everywhere = nn.Parameter(torch.zeros(()))
             self.user = nn.Parameter(torch.zeros(n_users))
             self.item = nn.Parameter(torch.zeros(n_items))
 
     def of_user(self, user: Tensor) -> Tensor | None:
-        """Users (B,) -> the user's bias plus the global one (B,)."""
-        return self.user.index_select(0, user) + self.everywhere if self.wanted else None
+        """Return the bias of users (B,) plus the global one (B,), None if there are none."""
+        return self.user.index_select(0, user) + self.everywhere if self.enabled else None
 
     def of_item(self, item: Tensor | None) -> Tensor | None:
-        """Items (...,), None for all -> their biases (...,)."""
-        if not self.wanted:
+        """Return the biases (...,) of items (...,), of all for None; None if there are none."""
+        if not self.enabled:
             return None
-        return (
-            self.item
-            if item is None
-            else self.item.index_select(0, item.reshape(-1)).view(item.shape)
-        )
+        if item is None:
+            return self.item
+        return self.item.index_select(0, item.reshape(-1)).view(item.shape)
 
 
 class Tower(nn.Module):
     """Hidden ReLU layers on [u; i], of widths 2d, d, d/2 and so on, each at least 1.
 
-    The first layer is split as W_u u + W_i i + b, so that its matrix products are a user's and an item's and not a pair's.
+    The first layer is computed as W_u u + W_i i + b, so that its matrix products are once per user
+    and once per item, not once per pair.
     Source: He et al. 2017, arXiv:1708.05031, eq. 10, with hidden widths halved from layer to layer.
     """
 
@@ -80,15 +76,18 @@ class Tower(nn.Module):
         self.width = widths[-1]
 
     def user_share(self, embedding: Tensor) -> Tensor:
-        """Embeddings (B, d) -> the first layer's W_u u + b (B, 2d)."""
+        """Return the first layer's W_u u + b (B, 2d) of embeddings (B, d)."""
         return nn.functional.linear(embedding, self.of_user, self.biases[0])
 
     def item_share(self, embedding: Tensor) -> Tensor:
-        """Embeddings (..., d) -> the first layer's W_i i (..., 2d)."""
+        """Return the first layer's W_i i (..., 2d) of embeddings (..., d)."""
         return nn.functional.linear(embedding, self.of_item)
 
     def forward(self, user_share: Tensor, item_share: Tensor) -> Tensor:
-        """Shares (B, 2d) and (B, n, 2d) or (n, 2d) -> the last hidden layer (B, n, width)."""
+        """Return the last hidden layer (B, n, width).
+
+        The shares are (B, 2d) and (B, n, 2d) or (n, 2d).
+        """
         hidden: Tensor = self.dropout((user_share.unsqueeze(1) + item_share).relu_())
         layer = (
             _layer_of_all_items
@@ -101,28 +100,35 @@ class Tower(nn.Module):
 
 
 def _layer_of_all_items(hidden: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    """`nn.functional.linear` for (B, n, n_in) as a convolution of B images of 1 x n, their channels last.
+    """Return `nn.functional.linear` of (B, n, n_in), by a convolution of B images of 1 x n.
 
-    For it torch asks oneDNN in place of its matrix library, which does without AVX-512 on some processors, and which needs the
-    bias copied beforehand. With fewer than 16 images torch does neither, and it takes a few per cent longer.
+    The channels of the images are last. torch computes convolutions with oneDNN. Its matrix library
+    does not use AVX-512 on some processors, and needs a copy of the bias beforehand. With fewer
+    than 16 images torch does not use oneDNN, and this takes a few per cent longer.
     """
     images = hidden.transpose(1, 2).unsqueeze(2)  # (B, n_in, 1, n)
     return nn.functional.conv2d(images, weight[:, :, None, None], bias).squeeze(2).transpose(1, 2)
 
 
 def _weight(n_in: int, n_out: int, generator: torch.Generator) -> Tensor:
-    """Uniform weights (n_out, n_in) that keep the scale through a ReLU. Source: He et al. 2015, arXiv:1502.01852, eq. 10."""
+    """Return uniform weights (n_out, n_in) that keep the scale through a ReLU.
+
+    Source: He et al. 2015, arXiv:1502.01852, eq. 10.
+    """
     bound = (6 / n_in) ** 0.5
     return torch.empty(n_out, n_in).uniform_(-bound, bound, generator=generator)
 
 
 def output_weight(width: int, generator: torch.Generator) -> Tensor:
-    """First weights (width,) of a linear layer to one value, of variance 1 / width. Source: LeCun et al. 1998, sec. 4.6."""
+    """Return first weights (width,) of a linear layer to one value, of variance 1 / width.
+
+    Source: LeCun et al. 1998, sec. 4.6.
+    """
     return torch.empty(width).normal_(0.0, width**-0.5, generator=generator)
 
 
 def add_biases(logits: Tensor, user_side: Side, item_side: Side) -> Tensor:
-    """Return the logits (B, n) plus both sides' biases, where there are any."""
+    """Return the logits (B, n) plus the biases of both sides, if there are any."""
     if user_side.bias is None or item_side.bias is None:
         return logits
     return logits + user_side.bias.unsqueeze(1) + item_side.bias

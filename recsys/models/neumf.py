@@ -1,4 +1,4 @@
-"""Neural matrix factorisation: GMF and the tower, each with embeddings of its own, under one linear layer."""
+"""Neural matrix factorisation: GMF and a tower, each with its own embeddings."""
 
 import torch
 from torch import Tensor, nn
@@ -10,9 +10,10 @@ from recsys.models.layers import Biases, Embedding, Tower, add_biases, output_we
 
 
 class NeuMF(Model):
-    """logit = <h, [u * i; tower([u'; i'])]> + biases, the product's part of h moved to the user's side as in GMF.
+    """Model with logit = <h, u * i> + <h', tower([u'; i'])> + biases.
 
-    The product's part of h starts at 1, and L2 goes by h * u, as in GMF. Source: He et al. 2017, arXiv:1708.05031, eq. 12.
+    As in GMF, h is multiplied into the user's side and starts at 1, and L2 penalises h * u.
+    Source: He et al. 2017, arXiv:1708.05031, eq. 12.
     """
 
     def __init__(
@@ -27,24 +28,24 @@ class NeuMF(Model):
         self.tower = Tower(dim, config.n_layers, config.dropout, generator)
         self.product_output = nn.Parameter(torch.ones(dim))
         self.tower_output = nn.Parameter(output_weight(self.tower.width, generator))
-        self.intercepts = Biases(config.bias, n_users, n_items)
+        self.biases = Biases(config.bias, n_users, n_items)
 
     def user_side(self, user: Tensor) -> Side:
-        """Users (B,) -> h * u and the share of the tower's first layer."""
+        """Return h * u of users (B,), and their share in the tower's first layer."""
         product, tower = self.product_users(user) * self.product_output, self.tower_users(user)
         return Side(
-            (product, tower), (product, self.tower.user_share(tower)), self.intercepts.of_user(user)
+            (product, tower), (product, self.tower.user_share(tower)), self.biases.of_user(user)
         )
 
     def item_side(self, item: Tensor | None) -> Side:
-        """Items (B, n) or (n,), None for all -> i and the share of the tower's first layer."""
+        """Return lookups of items (B, n) or (n,), of all for None, and their share in the tower."""
         product, tower = self.product_items.lookup(item), self.tower_items(item)
         return Side(
-            (product, tower), (product, self.tower.item_share(tower)), self.intercepts.of_item(item)
+            (product, tower), (product, self.tower.item_share(tower)), self.biases.of_item(item)
         )
 
     def score(self, user_side: Side, item_side: Side) -> Tensor:
-        """Sides of (B,) users and (B, n) or (n,) items -> logits (B, n)."""
+        """Return the logits (B, n) of the sides of (B,) users and (B, n) or (n,) items."""
         product = inner_product(user_side.factors[0], item_side.factors[0])
         hidden = self.tower(
             rows_of(user_side.factors[1]), rows_of(item_side.factors[1])

@@ -40,7 +40,7 @@ from recsys.tracking.runs import Tracking
 from recsys.tracking.study_runs import StudyRuns, open_study_runs
 from recsys.tracking.uri import tracking_uri
 from recsys.tracking.versions import version_tags
-from recsys.training.batches import parts_of_epoch
+from recsys.training.segments import count_segments
 
 _SAMPLE_TRIALS = 3
 _INTERRUPTED_SECONDS = 2.0
@@ -87,7 +87,7 @@ def make_plan(
     config = resolve(config, processed.manifest)
     require_on_all_nodes("folder", folder.absolute())
     start = Start(
-        processed.fingerprint, parts_of_epoch(processed.manifest.n_train), tuple(sorted(decided))
+        processed.fingerprint, count_segments(processed.manifest.n_train), tuple(sorted(decided))
     )
     if goes_on:
         require_same(study_folder(folder, name), config, space, start)

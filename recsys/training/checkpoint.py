@@ -1,14 +1,15 @@
-"""A training between two epochs, or two parts of a long one: weights, Adam's moments, and the best epoch so far.
+"""Training state between two epochs or segments, and its files.
 
-Saved to continue as if never interrupted: one safetensors file with JSON in its header, so that nothing is unpickled. There is no
-generator's state in it: every draw of an epoch derives from the seed, the epoch and its part alone.
+`fit` changes the state; a trial saves it as a checkpoint and resumes from it with the same results
+as an uninterrupted training. A checkpoint is one safetensors file with JSON in its header, so
+nothing is unpickled. It has no generator state (`segments`).
 """
 
 import json
 import stat
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -20,18 +21,26 @@ from recsys.errors import InputError
 from recsys.kernels.adam import Adam
 from recsys.models import Model, build_model
 from recsys.storage.files import write_atomically
-from recsys.training.seeds import generator_of
+from recsys.training.segments import generator_of
 
 _MOMENTS = ("step", "exp_avg", "exp_avg_sq")
-_NUMBERS = ("epoch", "best_epoch", "best_value", "parts", "metrics")
+_FIELDS = {
+    "epoch": "epoch",
+    "best_epoch": "best_epoch",
+    "best_value": "best_value",
+    "parts": "segment",
+    "metrics": "metrics",
+}
+"""Keys of the header's JSON, and the fields of the state that they store."""
 
 
 @dataclass
 class TrainingState:
-    """A training after `epoch` epochs and `parts` parts of the next. `fit` changes it in place: save it before it goes on.
+    """State of a training after `epoch` epochs and `segment` segments of the next one.
 
-    `best_weights`: the model's tensors at `best_epoch`, on the CPU; None, as the other two, where no epoch was ranked.
-    `metrics`: what was last reported.
+    `fit` changes it in place: save it before `fit` continues. `best_weights`: the model's tensors
+    at `best_epoch`, on the CPU; like `best_epoch` and `best_value` None if no epoch was ranked.
+    `metrics`: the metrics that were reported last.
     """
 
     model: Model
@@ -40,18 +49,20 @@ class TrainingState:
     best_epoch: int | None = None
     best_value: float | None = None
     best_weights: dict[str, Tensor] | None = None
-    parts: int = 0
+    segment: int = 0
     metrics: dict[str, float] = field(default_factory=dict)
 
     @property
     def metrics_so_far(self) -> dict[str, float]:
-        """What was last reported of the epoch in progress, empty before its first part."""
-        return self.metrics if self.parts else {}
+        """Metrics of the epoch in progress, empty before its first segment."""
+        return self.metrics if self.segment else {}
 
     def advance(self, metrics: dict[str, float], is_whole: bool) -> None:
-        """Count one more part, which completes its epoch where `is_whole`."""
+        """Count one more segment, the last of its epoch if `is_whole`."""
         self.metrics = metrics
-        self.epoch, self.parts = (self.epoch + 1, 0) if is_whole else (self.epoch, self.parts + 1)
+        self.epoch, self.segment = (
+            (self.epoch + 1, 0) if is_whole else (self.epoch, self.segment + 1)
+        )
 
     def note_value(self, value: float) -> None:
         """Keep the weights of this epoch if `value` is better than all before."""
@@ -64,21 +75,20 @@ class TrainingState:
 
     def save(self, path: Path) -> None:
         """Write the state to a file, complete or not at all."""
-        tensors = {f"model.{name}": weight for name, weight in self.model.state_dict().items()}
-        tensors |= {f"best.{name}": weight for name, weight in (self.best_weights or {}).items()}
-        for name, parameter in self.model.named_parameters():
-            tensors |= {
-                f"{moment}.{name}": tensor
-                for moment, tensor in self.adam.moments[parameter].items()
-            }
-        numbers = {name: getattr(self, name) for name in _NUMBERS}
+        tensors = {f"best.{name}": weight for name, weight in (self.best_weights or {}).items()}
+        for name, parameter in self.model.state_dict(keep_vars=True).items():
+            tensors[f"model.{name}"] = parameter.data
+            moments = self.adam.moments[parameter]
+            tensors |= {f"{moment}.{name}": tensor for moment, tensor in moments.items()}
+        numbers = {key: getattr(self, name) for key, name in _FIELDS.items()}
         with write_atomically(path) as partial:
             write_tensors(tensors, partial, {"training": json.dumps(numbers)})
 
     def save_best(self, path: Path, config: Config) -> None:
-        """Write the best weights alone to a file, complete or not at all, with the config (JSON) and the epoch in its header.
+        """Write the best weights to a file, complete or not at all; there must be a best epoch.
 
-        `build_model(config.model, ...).load_state_dict` takes the tensors as they are. There must be a best epoch.
+        The config (JSON) and the epoch are in its header, and
+        `build_model(config.model, ...).load_state_dict` accepts its tensors.
         """
         assert self.best_weights is not None
         header = {"config": config.model_dump_json(), "epoch": str(self.best_epoch)}
@@ -89,61 +99,60 @@ class TrainingState:
     def load(
         cls, path: Path, config: Config, n_users: int, n_items: int, device: str | torch.device
     ) -> Self:
-        """Read what `save` wrote for the same config and data.
+        """Read a file that `save` wrote for the same config and data.
 
         Raises:
-            InputError: if there is no such file; if it is damaged, or holds another model's training.
+            InputError: if there is no such file; if it is damaged, or another model's.
         """
         if not path.is_file():
-            raise InputError(
-                path, "must be a saved training", "no such file", "Start the training anew."
-            )
+            raise _not_saved(path, "no such file")
         try:
             with safe_open(path, framework="pt", device=str(device)) as file:
-                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118, the file is no mapping
-                found = json.loads((file.metadata() or {})["training"])
-                numbers = {name: found[name] for name in _NUMBERS}
+                names = file.keys()
+                tensors = {name: file.get_tensor(name) for name in names}
+                numbers = json.loads((file.metadata() or {})["training"])
+                values = {name: numbers[key] for key, name in _FIELDS.items()}
         except (SafetensorError, KeyError, ValueError) as error:
-            raise InputError(
-                path, "must be a saved training", error, "Start the training anew."
-            ) from None
+            raise _not_saved(path, error) from None
         model, adam = _build(config, n_users, n_items, 0, device)
-        weights, parameters = model.state_dict(), dict(model.named_parameters())
-        kept = ("model",) if numbers["best_epoch"] is None else ("model", "best")
-        wanted = {
-            f"{kind}.{name}": weight.shape for kind in kept for name, weight in weights.items()
-        }
-        wanted |= {
-            f"{moment}.{name}": weight.shape
-            for moment in _MOMENTS[1:]
-            for name, weight in parameters.items()
-        }
-        wanted |= {f"step.{name}": torch.Size() for name in parameters}
-        wrong = [
-            name
-            for name, shape in wanted.items()
-            if name not in tensors or tensors[name].shape != shape
-        ]
-        if wrong:
+        parameters = model.state_dict(keep_vars=True)
+        has_best = values["best_epoch"] is not None
+        _require_tensors(path, tensors, parameters, has_best)
+        model.load_state_dict({name: tensors[f"model.{name}"] for name in parameters})
+        for name, parameter in parameters.items():
+            adam.moments[parameter] = {moment: tensors[f"{moment}.{name}"] for moment in _MOMENTS}
+        if has_best:
+            values["best_weights"] = {name: tensors[f"best.{name}"].cpu() for name in parameters}
+        return cls(model, adam, **values)
+
+
+def _require_tensors(
+    path: Path, tensors: dict[str, Tensor], parameters: dict[str, Any], has_best: bool
+) -> None:
+    """Check that a checkpoint has the weights and moments of all parameters, in their shapes."""
+    shapes = {name: parameter.shape for name, parameter in parameters.items()}
+    kinds = ("model", "best") if has_best else ("model",)
+    wanted = {f"{kind}.{name}": shapes[name] for kind in (*kinds, *_MOMENTS[1:]) for name in shapes}
+    wanted |= {f"step.{name}": torch.Size() for name in shapes}
+    for name, shape in wanted.items():
+        if name not in tensors or tensors[name].shape != shape:
             raise InputError(
                 path,
                 "must be a training of this config and data",
-                f"another {wrong[0]}",
+                f"another {name}",
                 "Start the training anew.",
             )
-        model.load_state_dict({name: tensors[f"model.{name}"] for name in weights})
-        for name, parameter in parameters.items():
-            adam.moments[parameter] = {moment: tensors[f"{moment}.{name}"] for moment in _MOMENTS}
-        best = (
-            None
-            if numbers["best_epoch"] is None
-            else {name: tensors[f"best.{name}"].cpu() for name in weights}
-        )
-        return cls(model, adam, best_weights=best, **numbers)
+
+
+def _not_saved(path: Path, found: object) -> InputError:
+    return InputError(path, "must be a saved training", found, "Start the training anew.")
 
 
 def write_tensors(tensors: dict[str, Tensor], path: Path, header: dict[str, str]) -> None:
-    """Write a file of safetensors with the permissions that any new file gets; those of `save_file` are its owner's alone."""
+    """Write a safetensors file with the permissions of any new file.
+
+    `save_file` alone makes it readable by its owner only.
+    """
     path.touch()
     mode = stat.S_IMODE(path.stat().st_mode)
     save_file(tensors, path, metadata=header)
@@ -153,7 +162,7 @@ def write_tensors(tensors: dict[str, Tensor], path: Path, header: dict[str, str]
 def start_training(
     config: Config, n_users: int, n_items: int, seed: int, device: str | torch.device
 ) -> TrainingState:
-    """A new model with weights drawn from the seed, the same on every device, and Adam at rest."""
+    """Return a new model, its weights drawn from the seed alike on every device, and a new Adam."""
     return TrainingState(*_build(config, n_users, n_items, seed, device))
 
 

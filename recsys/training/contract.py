@@ -1,6 +1,6 @@
-"""Contracts of training: `fit` drives a trainer, gradient descent drives rows, and rows give batches.
+"""Contracts of training: `fit` drives a trainer, gradient descent drives rows, rows yield batches.
 
-Segments of an epoch are what it reports in; there are `n_parts` of them, and each holds whole batches.
+A trial reports after each of the `n_segments` segments of an epoch. A segment has whole batches.
 """
 
 from collections.abc import Callable, Iterator
@@ -13,7 +13,7 @@ from recsys.config.sections import TrainingConfig
 from recsys.models import Model, SideName
 
 Relabel = Callable[..., tuple[Tensor, ...]]
-"""Ids (...,) of users or of items, any number of tensors -> as many of other ids."""
+"""Function of ids (...,) of users or of items, any number of tensors, that returns other ids."""
 
 
 class Batch(Protocol):
@@ -31,40 +31,46 @@ class Batch(Protocol):
 
 
 class Rows(Protocol):
-    """The rows of all epochs, on the training's device. `order` is whatever `shuffle` gave for the epoch."""
+    """Rows of all epochs, on the training's device. `order` is what `shuffle` returned."""
 
     @property
-    def n_parts(self) -> int:
+    def n_segments(self) -> int:
         """Segments of an epoch."""
 
     @property
     def n_lookups(self) -> dict[SideName, int]:
-        """Users and items that a batch looks up at most, repeated ones included; none for a side that is read whole."""
+        """Users and items that a batch looks up at most, repeated ones included.
+
+        A side that is read as a whole is missing.
+        """
 
     def shuffle(self, generator: torch.Generator) -> Any:
         """Return a random order for an epoch."""
 
-    def batches(self, order: Any, part: int, generator: torch.Generator) -> Iterator[Batch]:
-        """Yield the batches of one segment, counted from 0; all segments together hold every row once."""
+    def batches(self, order: Any, segment: int, generator: torch.Generator) -> Iterator[Batch]:
+        """Yield the batches of one segment, counted from 0.
 
-    def n_rows_of(self, order: Any, n_parts: int) -> int:
-        """Return how many rows the first `n_parts` segments hold."""
+        All segments together have every row once.
+        """
 
-    def n_samples_of(self, order: Any, n_parts: int) -> int:
-        """Return how many pairs of user and item the first `n_parts` segments train on."""
+    def n_rows_of(self, order: Any, n_segments: int) -> int:
+        """Return the number of rows in the first `n_segments` segments."""
+
+    def n_samples_of(self, order: Any, n_segments: int) -> int:
+        """Return the number of pairs of user and item in the first `n_segments` segments."""
 
 
 class Trainer(Protocol):
-    """An algorithm that trains a state in place, segment by segment."""
+    """Algorithm that trains a state in place, segment by segment."""
 
-    n_parts: int
+    n_segments: int
     """Segments of an epoch."""
 
-    def train(self, epoch: int, part: int) -> float:
+    def train(self, epoch: int, segment: int) -> float:
         """Train a segment of an epoch, both counted from 1; return the sum of its rows' losses."""
 
-    def n_rows(self, n_parts: int) -> int:
-        """Return how many rows the first `n_parts` segments of the last epoch held."""
+    def n_rows(self, n_segments: int) -> int:
+        """Return the number of rows in the first `n_segments` segments of the last epoch."""
 
-    def n_samples(self, n_parts: int) -> int:
-        """Return how many pairs of user and item the first `n_parts` segments of the last epoch held."""
+    def n_samples(self, n_segments: int) -> int:
+        """Return the number of pairs of user and item in the first `n_segments` segments of it."""

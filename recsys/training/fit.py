@@ -1,9 +1,9 @@
-"""The only training loop: a generator that yields after each epoch, with its metrics and the state to continue from.
+"""The only training loop: a generator that yields after each epoch and each segment of a long one.
 
-A trial reports what it yields, the final training drains it. A long epoch is trained in parts, and yields after each, so that a
-trial can be stopped and saved within it. Every random draw derives from the seed, the epoch and the part alone, so that a
-training continued from a saved state equals an unbroken one bit for bit (on the CPU, with as many threads). The number of
-threads is the caller's.
+A trial reports what it yields; final training exhausts it. Every random draw depends on the seed,
+the epoch and the segment alone, so a training that is resumed from a saved state equals an
+uninterrupted one bit for bit (on the CPU, with as many threads). The caller sets the number of
+threads.
 """
 
 import dataclasses
@@ -26,18 +26,18 @@ from recsys.training.contract import Trainer
 from recsys.training.gradient_descent import Descent
 from recsys.training.least_squares import LeastSquares
 
-PART_USERS = 4096
+SEGMENT_USERS = 4096
 """Users that are ranked within an epoch at most."""
 
 
 @dataclass(frozen=True)
 class Epoch:
-    """What one epoch (1-based) gave, or the parts of it so far where it is not `whole`.
+    """Results of one epoch (counted from 1), or of its segments so far if it is not `whole`.
 
-    `step`: parts of epochs since the start of the training, so the number of the epoch where epochs have one part. `metrics`:
-    `train_loss`, `train_seconds`, `samples_per_second` of the epoch so far, and where it is ranked `rank_seconds` and the values
-    of `evaluate` with the prefix `val_`. `state`: the training so far; save it before the next epoch changes it. `is_last`:
-    whether the training ends here.
+    `step`: segments since the start of the training. `metrics`: `train_loss`, `train_seconds`,
+    `samples_per_second` of the epoch so far and, if it is ranked, `rank_seconds` and the values of
+    `evaluate` with the prefix `val_`. `state`: the training so far; save it before the next epoch
+    changes it. `is_last`: the training ends here.
     """
 
     epoch: int
@@ -58,12 +58,13 @@ def fit(
     state: TrainingState | None = None,
     rank: bool = True,
 ) -> Iterator[Epoch]:
-    """Train until `n_epochs` epochs are done, `training.max_epochs` where None, or patience runs out; yield each epoch.
+    """Train until `n_epochs` epochs are done or patience runs out; yield each epoch.
 
-    The learning rate decays over `training.max_epochs`, whatever `n_epochs` says. With `rank`, each epoch ranks the held-out
-    positives (of a sample of `evaluation.max_users` users, drawn by `data.split_seed`; within an epoch of at most `PART_USERS`)
-    and `state` keeps the best weights. `state` continues a training of the same config, data and seed; what it had come to is
-    yielded first, since it may have been saved and not reported.
+    `n_epochs`: `training.max_epochs` if None; the learning rate decays over the latter in any case.
+    `state`: a training of the same config, data and seed to resume. Its last epoch is yielded
+    first, since it may have been saved but not reported. `rank`: rank the held-out positives after
+    each epoch and keep the best weights in `state`. A sample of `evaluation.max_users` users is
+    ranked, drawn by `data.split_seed`; within an epoch at most `SEGMENT_USERS` users.
 
     Raises:
         InputError: if the data has nothing to train on or, with `rank`, to rank.
@@ -83,34 +84,45 @@ def fit(
         trainer = Descent(config, data, state, seed, device)
     last = config.training.max_epochs if n_epochs is None else n_epochs
     if state.metrics:
-        yield _report(state, trainer.n_parts, config, last)
+        yield _report(state, trainer.n_segments, config, last)
     while not _has_ended(state, config.training, last):
-        start = time.perf_counter()
-        for part in range(state.parts + 1, trainer.n_parts + 1):
-            loss = trainer.train(state.epoch + 1, part)
-            metrics = _metrics_so_far(trainer, state, loss, time.perf_counter() - start)
-            is_whole = part == trainer.n_parts
-            if rank:
-                metrics |= _rank(config, data, state, None if is_whole else PART_USERS)
-            state.advance(metrics, is_whole)
-            if rank and is_whole:
-                state.note_value(metrics[config.metric_name])
-            yield _report(state, trainer.n_parts, config, last)
-            start = time.perf_counter()
+        for segment in range(state.segment + 1, trainer.n_segments + 1):
+            _train_segment(config, data, state, trainer, segment, rank=rank)
+            yield _report(state, trainer.n_segments, config, last)
 
 
-def _report(state: TrainingState, n_parts: int, config: Config, last: int) -> Epoch:
-    is_whole, step = state.parts == 0, state.epoch * n_parts + state.parts
+def _train_segment(
+    config: Config,
+    data: Interactions,
+    state: TrainingState,
+    trainer: Trainer,
+    segment: int,
+    *,
+    rank: bool,
+) -> None:
+    """Train and rank one segment of the next epoch, counted from 1, and note its metrics."""
+    start = time.perf_counter()
+    loss = trainer.train(state.epoch + 1, segment)
+    metrics = _metrics_so_far(trainer, state, loss, time.perf_counter() - start)
+    is_whole = segment == trainer.n_segments
+    if rank:
+        metrics |= _rank(config, data, state, None if is_whole else SEGMENT_USERS)
+    state.advance(metrics, is_whole)
+    if rank and is_whole:
+        state.note_value(metrics[config.metric_name])
+
+
+def _report(state: TrainingState, n_segments: int, config: Config, last: int) -> Epoch:
+    is_whole, step = state.segment == 0, state.epoch * n_segments + state.segment
     is_last = is_whole and _has_ended(state, config.training, last)
-    return Epoch(
-        state.epoch if is_whole else state.epoch + 1, step, is_whole, state.metrics, state, is_last
-    )
+    epoch = state.epoch if is_whole else state.epoch + 1
+    return Epoch(epoch, step, is_whole, state.metrics, state, is_last)
 
 
 def _rank(
     config: Config, data: Interactions, state: TrainingState, n_users: int | None
 ) -> dict[str, float]:
-    """Rank the held-out positives, those of at most `n_users` users where it is given."""
+    """Rank the held-out positives, of at most `n_users` users if it is given."""
     start = time.perf_counter()
     limits = [limit for limit in (config.evaluation.max_users, n_users) if limit is not None]
     if data.held_out is not None and limits:
@@ -122,7 +134,7 @@ def _rank(
 
 
 def _has_ended(state: TrainingState, training: TrainingConfig, last: int) -> bool:
-    """Whether a training that has just completed an epoch, or not begun, goes no further."""
+    """Return whether a training between two epochs ends: no epochs or no patience remain."""
     if state.epoch >= last:
         return True
     return (
@@ -135,16 +147,15 @@ def _has_ended(state: TrainingState, training: TrainingConfig, last: int) -> boo
 def _metrics_so_far(
     trainer: Trainer, state: TrainingState, loss: float, seconds: float
 ) -> dict[str, float]:
-    """The metrics of the epoch in progress after one more part of `loss`, the sum over its rows.
+    """Return the metrics of the epoch in progress after one more segment.
+
+    `loss` is the sum over the rows of the segment.
 
     Raises:
         DivergenceError: if the loss is not finite.
     """
-    so_far, n_before, n_rows = (
-        state.metrics_so_far,
-        trainer.n_rows(state.parts),
-        trainer.n_rows(state.parts + 1),
-    )
+    so_far = state.metrics_so_far
+    n_before, n_rows = trainer.n_rows(state.segment), trainer.n_rows(state.segment + 1)
     mean = (so_far.get("train_loss", 0.0) * n_before + loss) / n_rows
     if not math.isfinite(mean):
         raise DivergenceError(
@@ -157,5 +168,5 @@ def _metrics_so_far(
     return {
         "train_loss": mean,
         "train_seconds": seconds,
-        "samples_per_second": trainer.n_samples(state.parts + 1) / seconds,
+        "samples_per_second": trainer.n_samples(state.segment + 1) / seconds,
     }

@@ -1,6 +1,6 @@
-"""Gradient descent: the batches of an epoch, or of a part of it, each a step of Adam.
+"""Gradient descent: one step of Adam for each batch of a segment.
 
-Stands between the loop in `fit` and the batches. Every random draw derives from the seed, the epoch and the part alone.
+Called by `fit`, which it gives a loss; `batches` and `full_softmax` provide the rows.
 """
 
 import math
@@ -16,7 +16,7 @@ from recsys.training.checkpoint import TrainingState
 from recsys.training.contract import Rows
 from recsys.training.full_softmax import user_rows
 from recsys.training.optimiser import Optimiser
-from recsys.training.seeds import generator_of, part_seed
+from recsys.training.segments import generator_of, segment_seed
 
 _DECAYS: dict[str | None, Callable[[float], float]] = {
     None: lambda _: 1.0,
@@ -32,7 +32,7 @@ _ROWS: dict[str, Callable[[Config, Interactions, str | torch.device], Rows]] = {
 
 
 class Descent:
-    """Trains `state`, part after part. `n_parts`: parts of an epoch."""
+    """Trainer of `state` by gradient descent. `n_segments`: segments of an epoch."""
 
     def __init__(
         self,
@@ -47,28 +47,24 @@ class Descent:
         self._optimiser = Optimiser(config.model, state.model, state.adam, self._rows.n_lookups)
         self._epoch = 0
         self._order: Any = None
-        self.n_parts = self._rows.n_parts
+        self.n_segments = self._rows.n_segments
 
-    def train(self, epoch: int, part: int) -> float:
-        """Train a part of an epoch, both from 1; the sum of its rows' losses."""
-        training, state = self._training, self._state
+    def train(self, epoch: int, segment: int) -> float:
+        """Train a segment of an epoch, both counted from 1; return the sum of its rows' losses."""
+        training, seed, device = self._training, self._seed, self._device
         if epoch != self._epoch:
-            self._epoch, self._order = (
-                epoch,
-                self._rows.shuffle(generator_of(self._seed, epoch, 0, self._device)),
-            )
-        decay = _DECAYS[training.learning_rate_decay]
-        state.adam.learning_rate = training.learning_rate * decay((epoch - 1) / training.max_epochs)
+            self._order = self._rows.shuffle(generator_of(seed, epoch, 0, device))
+            self._epoch = epoch
+        decay = _DECAYS[training.learning_rate_decay]((epoch - 1) / training.max_epochs)
+        self._state.adam.learning_rate = training.learning_rate * decay
         model = self._optimiser.model.train()
-        total = torch.zeros((), device=self._device)
-        # Dropout draws from torch's global generators: seed them for this part, and give them back as they were.
-        with torch.random.fork_rng(
-            devices=[self._device] if torch.device(self._device).type == "cuda" else []
-        ):
-            torch.manual_seed(part_seed(self._seed, epoch, part))
-            for batch in self._rows.batches(
-                self._order, part - 1, generator_of(self._seed, epoch, part, self._device)
-            ):
+        generator = generator_of(seed, epoch, segment, device)
+        total = torch.zeros((), device=device)
+        # Dropout draws from torch's global generators: seed them, and restore them afterwards.
+        devices = [device] if torch.device(device).type == "cuda" else []
+        with torch.random.fork_rng(devices=devices):
+            torch.manual_seed(segment_seed(seed, epoch, segment))
+            for batch in self._rows.batches(self._order, segment - 1, generator):
                 loss = self._optimiser.prepare(batch).loss(model, training)
                 torch.autograd.backward(loss)
                 self._optimiser.step()
@@ -76,10 +72,10 @@ class Descent:
         self._optimiser.catch_up()
         return float(total)
 
-    def n_rows(self, n_parts: int) -> int:
-        """Rows in the first `n_parts` parts of the epoch that was trained last."""
-        return self._rows.n_rows_of(self._order, n_parts)
+    def n_rows(self, n_segments: int) -> int:
+        """Return the number of rows in the first `n_segments` segments of the last epoch."""
+        return self._rows.n_rows_of(self._order, n_segments)
 
-    def n_samples(self, n_parts: int) -> int:
-        """Pairs of user and item that the first `n_parts` parts of the epoch train on."""
-        return self._rows.n_samples_of(self._order, n_parts)
+    def n_samples(self, n_segments: int) -> int:
+        """Return the number of pairs of user and item in the first `n_segments` segments of it."""
+        return self._rows.n_samples_of(self._order, n_segments)

@@ -1,17 +1,19 @@
-"""Alternating least squares: squared errors over all pairs of a user and an item, each side solved given the other.
+"""Alternating least squares: squared errors over all pairs, each side solved given the other.
 
-Stands between the loop in `fit` and an inner product, where `training.loss` is squared. With s = <u, i>, the loss is
+`fit` calls it if `training.loss` is squared, for an inner product s = <u, i>. The loss is
 
     sum over positives (1 - s)^2 + a * sum over all pairs but low ratings s^2
-        + b * sum over users (n_u + a * n_items) ||u||^2 + b * sum over items (n_i + a * n_users) ||i||^2
+        + b * sum over users (n_u + a * n_items) ||u||^2
+        + b * sum over items (n_i + a * n_users) ||i||^2
 
-with n_u, n_i the positives of a user or an item, a such that the pairs of the second sum weigh as much as `n_negatives` for each
-positive, and b = l2 / (1 + n_negatives), so that `l2` is that of a positive with its negatives as in every other loss. Given the
-items, a user's vector is the solution of d linear equations, and no step has a size to be tuned. Wider vectors are solved for
-`COLUMNS` of their columns after the others, each given the rest. Intercepts stay 0.
+where n_u and n_i count the positives of a user and of an item. The pairs of the second sum get such
+a weight a that they count like `n_negatives` for each positive. With b = l2 / (1 + n_negatives),
+`l2` is the penalty of a positive with its negatives, as in every other loss. Given the items, a
+user's vector is the solution of d linear equations, and there is no step size to tune. A wide
+vector is solved `COLUMNS` columns at a time, each given the others. Biases stay 0.
 
-Source: Hu et al. 2008, ICDM, eq. 3 to 5; Rendle et al. 2022, arXiv:2110.14037, sec. 3 (the weights and the regularisation);
-Rendle et al. 2021, arXiv:2110.14044, sec. 4 (columns after columns).
+Source: Hu et al. 2008, ICDM, eq. 3 to 5; Rendle et al. 2022, arXiv:2110.14037, sec. 3 (the weights
+and the regularisation); Rendle et al. 2021, arXiv:2110.14044, sec. 4 (blocks of columns).
 """
 
 from collections.abc import Iterator
@@ -26,43 +28,37 @@ from recsys.data.interactions import Interactions
 from recsys.data.negatives import IntArray
 from recsys.errors import DivergenceError
 from recsys.kernels.tensors import as_tensor
-from recsys.training.batches import parts_of_epoch
 from recsys.training.checkpoint import TrainingState
+from recsys.training.segments import count_segments
 
 COLUMNS = 64
-"""Columns that are solved at a time: the work goes with them and the width, not with the width squared."""
+"""Columns that are solved at a time: the work grows with the width, not with its square."""
 MAX_VALUES = 1 << 21
-"""Values of the vectors, or of the equations, that are solved at a time: 8 MB."""
+"""Values of the vectors or of the equations that are solved at a time: 8 MB."""
 
 
 class LeastSquares:
-    """Trains `state`: in an epoch all items are solved, then all users; before the first epoch, the users for random items.
+    """Trainer of `state` by least squares. `n_segments`: segments of an epoch.
 
-    `n_parts`: parts of an epoch, which solve some of the rows each.
+    An epoch solves all items, then all users; before the first epoch, the users are solved for
+    random items. A segment solves some of the rows.
     """
 
     def __init__(
         self, config: Config, data: Interactions, state: TrainingState, device: str | torch.device
     ) -> None:
         n_users, n_items, n_negatives = data.n_users, data.n_items, config.training.n_negatives
-        self.n_parts = parts_of_epoch(len(data.user))
+        self.n_segments = count_segments(len(data.user))
         self._n_positives, self._n_pairs = len(data.user), n_users * n_items
         self._users, self._items = (
             state.model.get_parameter(f"{side}.weight").data for side in ("users", "items")
         )
         self._weight = n_negatives * len(data.user) / self._n_pairs
         self._l2 = config.training.l2 / (1 + n_negatives)
-        user, item = (
-            np.concatenate(pairs)
-            for pairs in ((data.user, data.low_user), (data.item, data.low_item))
-        )
-        self._by_user, self._by_item = (
-            _group(rows, others, sizes, len(data.user), device)
-            for rows, others, sizes in (
-                (user, item, (n_users, n_items)),
-                (item, user, (n_items, n_users)),
-            )
-        )
+        user = np.concatenate([data.user, data.low_user])
+        item = np.concatenate([data.item, data.low_item])
+        self._by_user = _group(user, item, (n_users, n_items), len(data.user), device)
+        self._by_item = _group(item, user, (n_items, n_users), len(data.user), device)
         dim = min(COLUMNS, self._users.shape[1])
         self._of_items = [
             (self._items, self._users, self._by_item, block) for block in self._by_item.blocks(dim)
@@ -74,48 +70,51 @@ class LeastSquares:
             as_tensor(ids, device) for ids in (data.user, data.item)
         )
 
-    def train(self, epoch: int, part: int) -> float:
-        """Solve the rows of a part of an epoch, both from 1; the loss that results, as the sum over the part's positives.
+    def train(self, epoch: int, segment: int) -> float:
+        """Solve the rows of a segment of an epoch, both counted from 1.
+
+        Returns:
+            The loss afterwards, as the sum over the positives that the segment counts for.
 
         Raises:
             DivergenceError: if the equations have no single solution.
         """
         steps = (self._of_users if epoch == 1 else []) + self._of_items + self._of_users
-        begin, end = ((part - 1 + offset) * len(steps) // self.n_parts for offset in (0, 1))
+        begin, end = (number * len(steps) // self.n_segments for number in (segment - 1, segment))
         given: _Given | None = None
         for number in range(begin, end):
             rows, others, pairs, block = steps[number]
             if given is None or steps[number - 1][0] is not rows:
                 given = _give(others)
             self._solve(rows, given, pairs, block)
-        return self._loss() * (self.n_rows(part) - self.n_rows(part - 1))
+        return self._loss() * (self.n_rows(segment) - self.n_rows(segment - 1))
 
-    def n_rows(self, n_parts: int) -> int:
-        """Positives that the first `n_parts` parts stand for."""
-        return n_parts * self._n_positives // self.n_parts
+    def n_rows(self, n_segments: int) -> int:
+        """Return the number of positives that the first `n_segments` segments count for."""
+        return n_segments * self._n_positives // self.n_segments
 
-    def n_samples(self, n_parts: int) -> int:
-        """Pairs of user and item that the first `n_parts` parts stand for."""
-        return n_parts * self._n_pairs // self.n_parts
+    def n_samples(self, n_segments: int) -> int:
+        """Return the number of pairs that the first `n_segments` segments count for."""
+        return n_segments * self._n_pairs // self.n_segments
 
     def _solve(self, rows: Tensor, given: "_Given", pairs: "_Pairs", block: Tensor) -> None:
-        """Solve the `block` (R,) of `rows` (n, d) for the other side, some columns after the others.
+        """Solve the `block` (R,) of `rows` (n, d) given the other side, some columns at a time.
 
         Raises:
             DivergenceError: if the equations have no single solution.
         """
         l2 = (self._l2 * (pairs.n_positives[block] + self._weight * pairs.n_others)).unsqueeze(1)
-        own, known = rows[block], list(pairs.of(block, MAX_VALUES // given.width))
-        scores = [torch.zeros_like(share) for _, share in known]  # (R, w) each
+        own, chunks = rows[block], list(pairs.of(block, MAX_VALUES // given.width))
+        scores = [torch.zeros_like(share) for _, share in chunks]  # (R, w) each
         if len(given.slices) == 1:
-            own.zero_()  # what was there has no part in the solution
+            own.zero_()  # the solution does not depend on the old values
         else:
             for columns, vectors in given.slices:
-                _add_scores(scores, known, vectors, own[:, columns])
+                _add_scores(scores, chunks, vectors, own[:, columns])
         for columns, vectors in given.slices:
             left = (self._weight * given.gram[columns, columns]).repeat(len(block), 1, 1)
             right = -self._weight * (own @ given.gram[:, columns]) - l2 * own[:, columns]
-            for (other, share), score in zip(known, scores, strict=True):
+            for (other, share), score in zip(chunks, scores, strict=True):
                 some = vectors[other]  # (R, w, c)
                 weights = torch.where(share > 0, share, share * self._weight)
                 left.baddbmm_((some * weights.unsqueeze(2)).transpose(1, 2), some)
@@ -131,11 +130,11 @@ class LeastSquares:
             change = torch.cholesky_solve(right.unsqueeze(2), factor).squeeze(2)
             own[:, columns] += change
             if columns.stop < own.shape[1]:
-                _add_scores(scores, known, vectors, change)
+                _add_scores(scores, chunks, vectors, change)
         rows[block] = own
 
     def _loss(self) -> float:
-        """The loss of a positive on average, low ratings counted as other pairs."""
+        """Return the mean loss of a positive, with low ratings counted as other pairs."""
         users, items = self._users, self._items
         of_positives = torch.zeros((), dtype=torch.float64, device=users.device)
         for first in range(0, self._n_positives, max(1, MAX_VALUES // users.shape[1])):
@@ -152,7 +151,11 @@ class LeastSquares:
 
 @dataclass(frozen=True)
 class _Given:
-    """The side that is given: `gram` (d, d), the products of its columns, and these by slices of `width`, each (m, c)."""
+    """The given side: vectors (m, d).
+
+    `gram` (d, d): the products of its columns. `slices`: its columns in slices of `width`, each
+    (m, c).
+    """
 
     gram: Tensor
     slices: list[tuple[slice, Tensor]]
@@ -171,10 +174,10 @@ def _give(others: Tensor) -> _Given:
 
 @dataclass(frozen=True)
 class _Pairs:
-    """The interactions of each row, users or items, in one flat list, the rows in the order of how many they have.
+    """Interactions of each row, users or items, in one flat list.
 
-    `starts`, `counts` (n,) int64. `others` (N,) int32. `shares` (N,) float32: 1 for a positive, -1 for a low rating.
-    `n_positives` (n,) int64. `n_others`: rows of the other side.
+    `starts`, `counts` (n,) int64. `others` (N,) int32. `shares` (N,) float32: 1 for a
+    positive, -1 for a low rating. `n_positives` (n,) int64. `n_others`: rows of the other side.
     """
 
     starts: Tensor
@@ -185,7 +188,7 @@ class _Pairs:
     n_others: int
 
     def blocks(self, dim: int) -> list[Tensor]:
-        """Rows that are solved at a time, each (R,), of about as many interactions."""
+        """Return the rows that are solved at a time, each (R,), with about as many interactions."""
         order = self.counts.argsort(stable=True)
         counts, blocks, first = self.counts[order].tolist(), [], 0
         while first < len(order):
@@ -197,20 +200,26 @@ class _Pairs:
         return blocks
 
     def of(self, block: Tensor, n: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """The interactions of a block (R,), about `n` at a time: others and shares (R, w), 0 where a row has no more."""
+        """Yield the interactions of a block (R,), about `n` at a time.
+
+        They are others and shares (R, w); the shares are 0 where a row has fewer interactions.
+        """
         counts, starts = self.counts[block].unsqueeze(1), self.starts[block].unsqueeze(1)
         longest, width = int(counts.max()), max(1, n // len(block))
         for first in range(0, longest, width):
-            place = torch.arange(first, min(first + width, longest), device=block.device)
-            entry = (starts + place).clamp(max=len(self.others) - 1)
-            yield self.others[entry].long(), self.shares[entry] * (place < counts)
+            number = torch.arange(first, min(first + width, longest), device=block.device)
+            index = (starts + number).clamp(max=len(self.others) - 1)
+            yield self.others[index].long(), self.shares[index] * (number < counts)
 
 
 def _add_scores(
-    scores: list[Tensor], known: list[tuple[Tensor, Tensor]], vectors: Tensor, own: Tensor
+    scores: list[Tensor], chunks: list[tuple[Tensor, Tensor]], vectors: Tensor, own: Tensor
 ) -> None:
-    """Add to the scores (R, w) of known pairs what columns `own` (R, c) and those of the others, `vectors` (m, c), give."""
-    for (other, _), score in zip(known, scores, strict=True):
+    """Add the products of columns `own` (R, c) and the other side's `vectors` (m, c).
+
+    They are added to the `scores` (R, w) of the interactions in `chunks`.
+    """
+    for (other, _), score in zip(chunks, scores, strict=True):
         score.add_(torch.bmm(vectors[other], own.unsqueeze(2)).squeeze(2))
 
 
@@ -221,7 +230,10 @@ def _group(
     n_positives: int,
     device: str | torch.device,
 ) -> _Pairs:
-    """The interactions (N,), the first `n_positives` of them positives, by their row; `sizes`: how many rows and others exist."""
+    """Group interactions (N,), of which the first `n_positives` are positives, by row.
+
+    `sizes`: the number of rows and of others in the data.
+    """
     order, (n_rows, n_others) = np.argsort(rows, kind="stable"), sizes
     counts = np.bincount(rows, minlength=n_rows)
     n_positive = np.bincount(rows[:n_positives], minlength=n_rows)

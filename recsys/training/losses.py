@@ -1,7 +1,7 @@
-"""From a row's logits to its loss.
+"""Losses of the logits of a row. `LOSSES` in `recsys.config.components` declares what each needs.
 
-A row is a positive with its negatives: logits (B, 1 + n), the positive at position 0. An explicit negative, a low rating, is a
-row of one logit. A batch's loss is the mean over its rows.
+A row is a positive with its negatives: logits (B, 1 + n), the positive at position 0. An explicit
+negative, a low rating, is a row of one logit. The loss of a batch is the mean over its rows.
 """
 
 from collections.abc import Callable
@@ -18,7 +18,7 @@ from recsys.models import Side
 
 
 def bce(logits: Tensor, positive_weight: float = 1.0) -> Tensor:
-    """Binary cross-entropy summed over a row's samples, the positive's weighted: (B, 1 + n) -> (B,).
+    """Return the binary cross-entropy (B,) of logits (B, 1 + n), summed over a row's samples.
 
     Source: He et al. 2017, arXiv:1708.05031, eq. 7.
     """
@@ -31,17 +31,20 @@ def bce(logits: Tensor, positive_weight: float = 1.0) -> Tensor:
 
 
 def bpr(logits: Tensor) -> Tensor:
-    """Bayesian personalised ranking, -log sigmoid(positive - negative) summed over the negatives: (B, 1 + n) -> (B,).
+    """Return the loss (B,) of Bayesian personalised ranking of logits (B, 1 + n).
 
-    Source: Rendle et al. 2009, arXiv:1205.2618, sec. 4.1 (BPR-OPT; the regularisation is `l2_penalty`).
+    It is -log sigmoid(positive - negative), summed over the negatives.
+    Source: Rendle et al. 2009, arXiv:1205.2618, sec. 4.1 (BPR-OPT; the regularisation is
+    `l2_penalty`).
     """
     return -functional.logsigmoid(logits[:, :1] - logits[:, 1:]).sum(1)
 
 
 def softmax(logits: Tensor) -> Tensor:
-    """Cross-entropy of the positive among its row: (B, 1 + n) -> (B,).
+    """Return the cross-entropy (B,) of the positive among the samples of its row (B, 1 + n).
 
-    Where negatives are not drawn uniformly, the logarithm of the sampling probability is taken off all logits beforehand.
+    If negatives are not drawn uniformly, the logarithm of the sampling probability has been
+    subtracted from all logits.
     Source: Bengio and Senecal 2008, IEEE Trans. Neural Networks 19(4), sec. III.
     """
     return torch.logsumexp(logits, dim=1) - logits[:, 0]
@@ -58,12 +61,15 @@ def row_loss_of(config: TrainingConfig) -> Callable[[Tensor], Tensor]:
 
 
 def explicit_negative_bce(logits: Tensor) -> Tensor:
-    """Binary cross-entropy of low ratings, each a row of one logit with label 0: (L, 1) -> (L,)."""
+    """Return the binary cross-entropy (L,) of low ratings: rows of one logit (L, 1) and label 0."""
     return functional.softplus(logits).squeeze(1)
 
 
 def l2_penalty(user_side: Side, item_side: Side) -> Tensor:
-    """||u||^2 + mean over the row's items ||i||^2, over all embedding tables: sides of (B,) users, (B, n) items -> (B,)."""
+    """Return ||u||^2 + mean over the row's items of ||i||^2, summed over all embeddings.
+
+    The sides are of (B,) users and (B, n) items, the penalty is (B,).
+    """
     users = torch.stack([square_norms(rows) for rows in user_side.embeddings])
     items = torch.stack([square_norms(rows).mean(1) for rows in item_side.embeddings])
     return (users + items).sum(0)

@@ -71,7 +71,7 @@ class Optimiser:
             self.model = small
 
     def prepare(self, batch: _B) -> _B:
-        """Clear the gradients, make the batch's rows current, return the batch with `model`'s ids."""
+        """Clear the gradients, make the batch's rows current; return it with the ids of `model`."""
         self._adam.zero_grad()
         user, item = (
             self._sides[side].gather if side in self._sides else _unchanged

@@ -10,7 +10,7 @@ from recsys.evaluation.evaluate import evaluate, sample_users, score_labelled
 from recsys.evaluation.metrics import log_loss
 from recsys.evaluation.ranking import ModelScorer
 from recsys.models import build_model
-from recsys.training.seeds import generator_of
+from recsys.training.segments import generator_of
 from tests.evaluation.test_ranking import FixedScores
 from tests.training.small_data import make_interactions, two_tastes
 

@@ -62,9 +62,9 @@ def test_inner_product_by_hand() -> None:
     with torch.no_grad():
         model.users.weight[1] = torch.tensor([1.0, 2.0])
         model.items.weight[4] = torch.tensor([3.0, -5.0])
-        model.intercepts.everywhere.fill_(0.5)
-        model.intercepts.user[1] = 10
-        model.intercepts.item[4] = 100
+        model.biases.everywhere.fill_(0.5)
+        model.biases.user[1] = 10
+        model.biases.item[4] = 100
     assert model(torch.tensor([1]), torch.tensor([[4]])).item() == pytest.approx(
         3 - 10 + 0.5 + 10 + 100
     )
@@ -159,17 +159,31 @@ def test_weights_come_from_the_generator_alone(name: str) -> None:
     )
 
 
-def test_embeddings_start_with_the_wanted_spread_and_intercepts_at_zero() -> None:
+def test_embeddings_start_with_the_wanted_spread_and_biases_at_zero() -> None:
     config = ModelConfig(name="neumf", embedding_dim=32, init_std=0.05)
     model = build_model(config, 400, 300, torch.Generator().manual_seed(0))
     assert isinstance(model, NeuMF)
     assert model.tower_items.weight.std().item() == pytest.approx(0.05, rel=0.03)
-    assert all(not bias.any() for bias in model.intercepts.parameters())
+    assert all(not bias.any() for bias in model.biases.parameters())
     assert not [
-        name
-        for name, _ in build("mlp", bias=False).named_parameters()
-        if name.startswith("intercepts")
+        name for name, _ in build("mlp", bias=False).named_parameters() if name.startswith("biases")
     ]
+
+
+def test_biases_are_read_and_written_by_the_name_that_files_have() -> None:
+    model = build("inner_product", embedding_dim=1)
+    assert isinstance(model, InnerProduct)
+    state = {
+        "users.weight": torch.zeros(N_USERS, 1),
+        "items.weight": torch.zeros(N_ITEMS, 1),
+        "intercepts.everywhere": torch.tensor(0.5),
+        "intercepts.user": torch.arange(7.0),
+        "intercepts.item": torch.arange(11.0),
+    }
+    model.load_state_dict(state)
+    assert model.biases.user.tolist() == [0, 1, 2, 3, 4, 5, 6]
+    assert model(torch.tensor([2]), torch.tensor([[10]])).item() == 0.5 + 2 + 10
+    assert model.state_dict().keys() == state.keys()
 
 
 @pytest.mark.parametrize("name", ["mlp", "neumf"])

@@ -19,7 +19,7 @@ from recsys.models import build_model
 from recsys.serving import saved_model
 from recsys.serving.saved_model import FILES, SavedModel
 from recsys.training.checkpoint import start_training
-from recsys.training.seeds import generator_of
+from recsys.training.segments import generator_of
 
 
 def make_model(name: str = "neumf", n_users: int = 3, text_ids: bool = False) -> SavedModel:

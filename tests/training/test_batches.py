@@ -8,8 +8,10 @@ import torch
 from recsys.config.schema import Config
 from recsys.data.interactions import Interactions
 from recsys.kernels.tensors import as_tensor
-from recsys.training import batches
-from recsys.training.batches import Batch, parts_of_epoch, training_rows
+from recsys.training import batches, segments
+from recsys.training.batches import training_rows
+from recsys.training.row_batch import RowBatch
+from recsys.training.segments import count_segments
 from tests.training.small_data import make_interactions, two_tastes, with_fixed_negatives
 
 
@@ -17,16 +19,20 @@ def config(**training: object) -> Config:
     return Config.model_validate({"training": {"batch_size": 100, "n_negatives": 3, **training}})
 
 
-def one_epoch(data: Interactions, seed: int = 0, **training: object) -> list[Batch]:
+def one_epoch(data: Interactions, seed: int = 0, **training: object) -> list[RowBatch]:
     rows, generator = (
         training_rows(config(**training), data, "cpu"),
         torch.Generator().manual_seed(seed),
     )
     order = rows.shuffle(generator)
-    return [batch for part in range(rows.n_parts) for batch in rows.batches(order, part, generator)]
+    return [
+        batch
+        for segment in range(rows.n_segments)
+        for batch in rows.batches(order, segment, generator)
+    ]
 
 
-def positives(epoch: list[Batch]) -> list[tuple[int, int]]:
+def positives(epoch: list[RowBatch]) -> list[tuple[int, int]]:
     return [
         pair
         for batch in epoch
@@ -34,12 +40,12 @@ def positives(epoch: list[Batch]) -> list[tuple[int, int]]:
     ]
 
 
-@pytest.mark.parametrize(("stretch", "part"), [(1 << 18, 1 << 22), (150, 1 << 22), (150, 170)])
-def test_an_epoch_holds_every_row_once_with_unknown_negatives(
-    stretch: int, part: int, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(("stretch", "segment"), [(1 << 18, 1 << 22), (150, 1 << 22), (150, 170)])
+def test_an_epoch_has_every_row_once_with_unseen_negatives(
+    stretch: int, segment: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(batches, "STRETCH", stretch)
-    monkeypatch.setattr(batches, "PART", part)
+    monkeypatch.setattr(segments, "SEGMENT", segment)
     data = two_tastes()
     epoch = one_epoch(data)
     assert Counter(positives(epoch)) == Counter(
@@ -51,9 +57,7 @@ def test_an_epoch_holds_every_row_once_with_unknown_negatives(
         for pair in zip(batch.low_user.tolist(), batch.low_item.tolist(), strict=True)
     ]
     assert Counter(low) == Counter(zip(data.low_user.tolist(), data.low_item.tolist(), strict=True))
-    known = {
-        (u, i) for u, i in zip(data.seen.users().tolist(), data.seen.items.tolist(), strict=True)
-    }
+    seen = set(zip(data.seen.users().tolist(), data.seen.items.tolist(), strict=True))
     drawn = [
         (u, i)
         for batch in epoch
@@ -61,7 +65,7 @@ def test_an_epoch_holds_every_row_once_with_unknown_negatives(
         for i in row
     ]
     assert len(drawn) == 3 * 480
-    assert not known & set(drawn)
+    assert not seen & set(drawn)
 
 
 def test_batches_are_of_equal_size_and_the_explicit_negatives_are_spread_over_them() -> None:
@@ -71,19 +75,15 @@ def test_batches_are_of_equal_size_and_the_explicit_negatives_are_spread_over_th
     assert epoch[0].item.shape == (96, 4)
 
 
-def test_a_long_epoch_has_parts_of_whole_batches(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert [parts_of_epoch(n) for n in (1, 6_000_000, 7_000_000, 30_000_000)] == [
-        1,
-        1,
-        2,
-        7,
-    ]  # of 2^22 = 4.2 M each
-    monkeypatch.setattr(batches, "PART", 240)
+def test_a_long_epoch_has_segments_of_whole_batches(monkeypatch: pytest.MonkeyPatch) -> None:
+    n_positives = (1, 6_000_000, 7_000_000, 30_000_000)  # 2^22 = 4.2 M a segment
+    assert [count_segments(n) for n in n_positives] == [1, 1, 2, 7]
+    monkeypatch.setattr(segments, "SEGMENT", 240)
     rows, generator = training_rows(config(), two_tastes(), "cpu"), torch.Generator().manual_seed(0)
     order = rows.shuffle(generator)
-    # 5 batches of 96 positives and 24 explicit negatives in 2 parts.
-    parts = [list(rows.batches(order, part, generator)) for part in range(2)]
-    assert [len(part) for part in parts] == [2, 3]
+    # 5 batches of 96 positives and 24 explicit negatives in 2 segments.
+    found = [list(rows.batches(order, segment, generator)) for segment in range(2)]
+    assert [len(segment) for segment in found] == [2, 3]
     assert [rows.n_rows_of(order, n) for n in range(3)] == [0, 192 + 48, 480 + 120]
     assert [rows.n_samples_of(order, n) for n in range(3)] == [0, 192 * 4 + 48, 480 * 4 + 120]
 

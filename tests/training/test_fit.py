@@ -11,11 +11,10 @@ import torch
 from recsys.config.components import LOSSES, MODELS
 from recsys.config.schema import Config
 from recsys.data.interactions import Interactions
-from recsys.errors import InputError
 from recsys.training import optimiser
 from recsys.training.checkpoint import TrainingState, start_training
 from recsys.training.fit import Epoch, fit
-from recsys.training.seeds import part_seed
+from recsys.training.segments import segment_seed
 from tests.training.small_data import make_interactions, two_tastes, with_fixed_negatives
 
 FAST = {"batch_size": 64, "learning_rate": 0.02, "max_epochs": 8}
@@ -133,9 +132,9 @@ def test_parts_of_an_epoch_are_reported_and_continued(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config, data = make_config({"dropout": 0.3}), two_tastes()
-    monkeypatch.setattr("recsys.training.fit.PART_USERS", 7)
+    monkeypatch.setattr("recsys.training.fit.SEGMENT_USERS", 7)
     whole = run(config, data, n_epochs=2)
-    monkeypatch.setattr("recsys.training.batches.PART", 160)  # of 480 positives
+    monkeypatch.setattr("recsys.training.segments.SEGMENT", 160)  # of 480 positives
     unbroken = []
     for number, epoch in enumerate(fit(config, data, 0, n_epochs=2)):
         unbroken.append(epoch)
@@ -179,7 +178,7 @@ def test_seeds_differ_by_seed_epoch_and_part() -> None:
     assert (
         len(
             {
-                part_seed(seed, epoch, part)
+                segment_seed(seed, epoch, part)
                 for seed in range(10)
                 for epoch in range(10)
                 for part in range(10)
@@ -313,31 +312,6 @@ def test_max_users_ranks_the_same_sample_every_time() -> None:
 
     assert values(20) == values(20) != values(None)
     assert values(60) == values(None)
-
-
-@pytest.mark.parametrize(
-    "damage", [lambda content: content[:-9], lambda _: b"not tensors", lambda _: b""]
-)
-def test_a_damaged_state_is_refused_by_name(damage: Any, tmp_path: Path) -> None:
-    data, config = two_tastes(), make_config()
-    (epoch,) = run(config, data, n_epochs=1)
-    path = tmp_path / "state"
-    epoch.state.save(path)
-    path.write_bytes(damage(path.read_bytes()))
-    with pytest.raises(ValueError, match=r"state: must be a saved training, but got"):
-        TrainingState.load(path, config, data.n_users, data.n_items, "cpu")
-
-
-def test_a_state_of_another_config_is_refused_and_a_missing_one_is_named(tmp_path: Path) -> None:
-    data, config = two_tastes(), make_config()
-    (epoch,) = run(config, data, n_epochs=1)
-    epoch.state.save(tmp_path / "state")
-    with pytest.raises(ValueError, match="must be a training of this config and data"):
-        TrainingState.load(
-            tmp_path / "state", make_config({"embedding_dim": 5}), data.n_users, data.n_items, "cpu"
-        )
-    with pytest.raises(InputError, match="nowhere: must be a saved training"):
-        TrainingState.load(tmp_path / "nowhere", config, data.n_users, data.n_items, "cpu")
 
 
 def test_softmax_takes_the_sampling_probability_off_the_logits() -> None:

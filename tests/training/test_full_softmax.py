@@ -36,10 +36,14 @@ def one_epoch(data: Interactions, **training: Any) -> list[UserBatch]:
         torch.Generator().manual_seed(0),
     )
     order = rows.shuffle(generator)
-    return [batch for part in range(rows.n_parts) for batch in rows.batches(order, part, generator)]
+    return [
+        batch
+        for segment in range(rows.n_segments)
+        for batch in rows.batches(order, segment, generator)
+    ]
 
 
-def test_an_epoch_holds_every_user_once_with_all_its_positives() -> None:
+def test_an_epoch_has_every_user_once_with_all_its_positives() -> None:
     data = two_tastes()  # 60 users of 8 positives and 2 low ratings, 40 items
     epoch = one_epoch(data)
     positives = [
@@ -48,15 +52,15 @@ def test_an_epoch_holds_every_user_once_with_all_its_positives() -> None:
         for row, column in zip(batch.row.tolist(), batch.column.tolist(), strict=True)
     ]
     assert Counter(positives) == Counter(zip(data.user.tolist(), data.item.tolist(), strict=True))
-    known = [
-        (int(batch.user[place // 40]), place % 40)
+    excluded = [
+        (int(batch.user[index // 40]), index % 40)
         for batch in epoch
-        for place in batch.known.tolist()
+        for index in batch.excluded.tolist()
     ]
-    assert Counter(known) == Counter(
+    assert Counter(excluded) == Counter(
         zip(data.seen.users().tolist(), data.seen.items.tolist(), strict=True)
     )
-    # 480 positives in 5 batches of 12 users; 10 of 40 items are known, so 3 draws stand for 30 free items.
+    # 480 positives in 5 batches of 12 users; each has seen 10 of 40 items, so 3 draws stand for 30.
     assert [len(batch.user) for batch in epoch] == [12] * 5
     assert epoch[0].item is None
     assert epoch[0].shift.tolist() == pytest.approx([math.log(3 / 30)] * 12)
@@ -68,26 +72,26 @@ def test_a_large_catalogue_is_drawn_from_and_positives_keep_a_column(
     monkeypatch.setattr(full_softmax, "MAX_ITEMS", 16)
     data = two_tastes()
     liked = set(zip(data.user.tolist(), data.item.tolist(), strict=True))
-    known = set(zip(data.seen.users().tolist(), data.seen.items.tolist(), strict=True))
-    seen = set()
+    seen = set(zip(data.seen.users().tolist(), data.seen.items.tolist(), strict=True))
+    every_drawn = set()
     for batch in one_epoch(data):
         assert batch.item is not None
         item, width = batch.item.tolist(), len(batch.item)
         assert len(set(item)) == width > 16
-        places = zip(batch.row.tolist(), batch.column.tolist(), strict=True)
-        pairs = {(int(batch.user[row]), item[column]) for row, column in places}
+        indices = zip(batch.row.tolist(), batch.column.tolist(), strict=True)
+        pairs = {(int(batch.user[row]), item[column]) for row, column in indices}
         assert pairs == {pair for pair in liked if pair[0] in batch.user.tolist()}
-        masked = set(batch.known.tolist())
+        excluded = set(batch.excluded.tolist())
         for row, (column, identity) in itertools.product(range(len(batch.user)), enumerate(item)):
-            is_known = (int(batch.user[row]), identity) in known
-            assert (row * width + column in masked) == (is_known or column >= 16)
-        n_free = [
-            16 - sum((user, identity) in known for identity in item[:16])
+            is_seen = (int(batch.user[row]), identity) in seen
+            assert (row * width + column in excluded) == (is_seen or column >= 16)
+        n_unseen = [
+            16 - sum((user, identity) in seen for identity in item[:16])
             for user in batch.user.tolist()
         ]
-        assert batch.shift.tolist() == pytest.approx([math.log(3 / n) for n in n_free])
-        seen |= set(item[:16])
-    assert len(seen) > 30  # of 40; 5 draws of 16 miss each once in 13
+        assert batch.shift.tolist() == pytest.approx([math.log(3 / n) for n in n_unseen])
+        every_drawn |= set(item[:16])
+    assert len(every_drawn) > 30  # of 40; 5 draws of 16 miss each once in 13
 
 
 def test_the_scores_of_a_batch_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -105,7 +109,7 @@ def test_a_user_of_many_positives_is_a_batch_alone() -> None:
 @pytest.mark.parametrize("max_items", [1 << 13, 2])
 def test_loss_and_penalty_by_hand(max_items: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(full_softmax, "MAX_ITEMS", max_items)
-    # User 0 likes item 0, rated item 3 low, and is free of items 1 and 2, with logits 1, 5 and 2, 3.
+    # User 0 likes item 0 (logit 1), rated item 3 low (5), has not seen items 1 and 2 (2 and 3).
     data = make_interactions(2, 4, [(0, 0)], [], low=[(0, 3)])
     config = make_config(l2=10.0, learning_rate=1e-12)
     config = Config.model_validate(
@@ -131,15 +135,14 @@ def test_loss_and_penalty_by_hand(max_items: int, monkeypatch: pytest.MonkeyPatc
             }
         )
 
-    def expected(*free: float) -> float:
-        return math.log1p(
-            3 * sum(math.exp(logit) for logit in free) / len(free) / math.exp(1)
-        ) + 10 * (1 + 1)
+    def expected(*unseen: float) -> float:
+        mean = sum(math.exp(logit) for logit in unseen) / len(unseen)
+        return math.log1p(3 * mean / math.exp(1)) + 10 * (1 + 1)
 
     if max_items > 4:
         assert losses == pytest.approx([expected(2, 3)] * 8, rel=1e-5)
     else:
-        # Of two items drawn, one or both are free; where none is, nothing competes.
+        # Of two items drawn, one or both are unseen; if none is, nothing competes.
         possible = [expected(2, 3), expected(2), expected(3), 20.0]
         assert all(min(abs(loss - value) for value in possible) < 1e-3 for loss in losses)
         assert len({round(loss, 3) for loss in losses}) > 1
@@ -159,7 +162,8 @@ def test_it_learns_and_continues_bit_for_bit(
         unbroken.append(epoch.metrics)
         if epoch.epoch == 20:
             epoch.state.save(tmp_path / "state")
-    # A user has 20 items to its taste, 8 of them known: by chance a third of the users would hit, of the right taste all but two.
+    # A user has 20 items to its taste and has seen 8 of them: by chance a third of the users would
+    # hit, of the right taste all but two.
     assert max(metrics["val_hit_rate_at_10"] for metrics in unbroken) > 0.7
     state = TrainingState.load(tmp_path / "state", config, data.n_users, data.n_items, "cpu")
     resumed = [epoch.metrics for epoch in fit(config, data, 3, state=state)]
@@ -167,16 +171,17 @@ def test_it_learns_and_continues_bit_for_bit(
         assert [metrics[key] for metrics in resumed] == [metrics[key] for metrics in unbroken[19:]]
 
 
-def test_parts_hold_whole_users(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("recsys.training.batches.PART", 160)  # of 480 positives
+def test_segments_have_whole_users(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("recsys.training.segments.SEGMENT", 160)  # of 480 positives
     rows, generator = (
         full_softmax.user_rows(make_config(batch_size=80), two_tastes(), "cpu"),
         torch.Generator().manual_seed(0),
     )
     order = rows.shuffle(generator)
-    parts = [
-        [len(batch.row) for batch in rows.batches(order, part, generator)] for part in range(3)
+    n_rows = [
+        [len(batch.row) for batch in rows.batches(order, segment, generator)]
+        for segment in range(3)
     ]
-    assert parts == [[80, 80]] * 3
+    assert n_rows == [[80, 80]] * 3
     assert [rows.n_rows_of(order, n) for n in range(4)] == [0, 160, 320, 480]
     assert [rows.n_samples_of(order, n) for n in range(4)] == [0, 20 * 40, 40 * 40, 60 * 40]

@@ -155,7 +155,7 @@ def test_it_continues_bit_for_bit_and_in_parts(
     config, data = make_config(max_epochs=3), two_tastes()
     whole = [epoch.metrics for epoch in fit(config, data, 0)]
     monkeypatch.setattr("recsys.training.least_squares.MAX_VALUES", 400)
-    monkeypatch.setattr("recsys.training.batches.PART", 160)  # of 480 positives
+    monkeypatch.setattr("recsys.training.segments.SEGMENT", 160)  # of 480 positives
     unbroken = []
     for epoch in fit(config, data, 0):
         unbroken.append(epoch.metrics)

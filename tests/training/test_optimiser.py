@@ -8,8 +8,8 @@ from recsys.kernels import row_adam
 from recsys.kernels.adam import Adam
 from recsys.models import Model, SideName, build_model
 from recsys.training import optimiser
-from recsys.training.batches import Batch
 from recsys.training.optimiser import Optimiser
+from recsys.training.row_batch import RowBatch
 
 N_USERS, N_ITEMS = 50, 40
 N_LOOKUPS: dict[SideName, int] = {"user": 6, "item": 10}
@@ -27,7 +27,7 @@ def make(name: str) -> tuple[ModelConfig, Model, Adam]:
     return config, model, Adam.start(model, 0.05)
 
 
-def draw_batches(n: int) -> list[Batch]:
+def draw_batches(n: int) -> list[RowBatch]:
     """Small batches with repeated ids; an id is missing from most of them."""
     generator = torch.Generator().manual_seed(1)
 
@@ -35,12 +35,12 @@ def draw_batches(n: int) -> list[Batch]:
         return torch.randint(n_ids, shape, generator=generator)
 
     return [
-        Batch(draw(N_USERS, 4), draw(N_ITEMS, 4, 2), draw(N_USERS, 2), draw(N_ITEMS, 2), None)
+        RowBatch(draw(N_USERS, 4), draw(N_ITEMS, 4, 2), draw(N_USERS, 2), draw(N_ITEMS, 2), None)
         for _ in range(n)
     ]
 
 
-def loss_of(model: Model, batch: Batch) -> Tensor:
+def loss_of(model: Model, batch: RowBatch) -> Tensor:
     low = model(batch.low_user, batch.low_item.unsqueeze(1))
     loss: Tensor = (model(batch.user, batch.item) - 1).square().mean() + (low + 1).square().mean()
     return loss
@@ -85,11 +85,11 @@ def test_a_missed_row_moves_on_along_its_first_moment() -> None:
     # One gradient at step 1 and none at steps 2 and 3: m / sqrt(v) is the gradient's sign, decayed and corrected by hand.
     config, model, adam = make("inner_product")
     subject = Optimiser(config, model, adam, N_LOOKUPS)
-    before = model.get_parameter("intercepts.user").detach().clone()
+    before = model.get_parameter("biases.user").detach().clone()
     none = torch.empty(0, dtype=torch.int64)
     for user in (3, 4, 4):
         batch = subject.prepare(
-            Batch(torch.tensor([user]), torch.tensor([[user]]), none, none, None)
+            RowBatch(torch.tensor([user]), torch.tensor([[user]]), none, none, None)
         )
         torch.autograd.backward(subject.model(batch.user, batch.item).sum())
         subject.step()
@@ -97,7 +97,7 @@ def test_a_missed_row_moves_on_along_its_first_moment() -> None:
     moved = 1.0  # step 1: (0.1 / 0.1) / (sqrt(0.001) / sqrt(0.001))
     for step, (moment, square) in {2: (0.09, 0.000999), 3: (0.081, 0.000998001)}.items():
         moved += moment / (1 - 0.9**step) / (square / (1 - 0.999**step)) ** 0.5
-    after = model.get_parameter("intercepts.user")
+    after = model.get_parameter("biases.user")
     assert (before[3] - after[3]).item() == pytest.approx(0.05 * moved, rel=1e-4)
     assert after[5].item() == before[5].item()
 
@@ -112,33 +112,22 @@ def test_a_batch_is_relabelled_and_its_rows_alone_are_copied() -> None:
         torch.tensor([49]),
         torch.tensor([6]),
     )
-    batch = subject.prepare(Batch(*ids, None))
+    batch = subject.prepare(RowBatch(*ids, None))
     torch.testing.assert_close(subject.model(batch.user, batch.item), model(ids[0], ids[1]))
     torch.testing.assert_close(
         subject.model(batch.low_user, batch.low_item[:, None]), model(ids[2], ids[3][:, None])
     )
     assert subject.model.get_parameter("users.weight").shape == (2, 4)
-    assert subject.model.get_parameter("intercepts.item").shape == (4,)
+    assert subject.model.get_parameter("biases.item").shape == (4,)
     assert subject.model.get_parameter("weight") is model.get_parameter("weight")
 
 
 @pytest.mark.parametrize(("n_users", "expected"), [(50_000, 2), (1000, 1000)])
-def test_tables_are_updated_by_rows_where_they_are_large(n_users: int, expected: int) -> None:
+def test_large_embeddings_are_updated_by_rows(n_users: int, expected: int) -> None:
     config = ModelConfig(name="gmf", embedding_dim=16)
     model = build_model(config, n_users, 30, torch.Generator().manual_seed(0))
     subject = Optimiser(config, model, Adam.start(model, 0.05), {"user": 100, "item": 500})
     none = torch.empty(0, dtype=torch.int64)
-    subject.prepare(Batch(torch.tensor([7, 9]), torch.tensor([[0], [1]]), none, none, None))
+    subject.prepare(RowBatch(torch.tensor([7, 9]), torch.tensor([[0], [1]]), none, none, None))
     assert len(subject.model.get_parameter("users.weight")) == expected
     assert subject.model.get_parameter("items.weight") is model.get_parameter("items.weight")
-
-
-@pytest.mark.parametrize("name", MODELS)
-def test_every_parameter_with_a_row_a_user_or_item_is_known_by_name(name: str) -> None:
-    _, model, _ = make(name)
-    sides: list[tuple[SideName, int]] = [("user", N_USERS), ("item", N_ITEMS)]
-    for side, n in sides:
-        named = set(model.row_parameters(side))
-        assert named == {
-            key for key, weight in model.named_parameters() if weight.ndim and len(weight) == n
-        }

@@ -130,7 +130,7 @@ def test_best_weights_are_saved_when_a_trial_may_be_pruned(
 def test_a_trial_pruned_within_its_first_epoch_has_no_weights(
     config: Config, data: Interactions, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("recsys.training.batches.PART", len(data.user) // 3)
+    monkeypatch.setattr("recsys.training.segments.SEGMENT", len(data.user) // 3)
     runner = begin(data, tmp_path, tune_config(config, 0, seed=11))
     assert [train(runner).is_whole_epoch for _ in range(3)] == [False, False, True]
     assert not list(tmp_path.rglob("*.*"))  # the rung is within the epoch

@@ -12,11 +12,11 @@ Prepare = Callable[..., Processed]
 
 @pytest.fixture
 def prepared(ray_here: None, tmp_path: Path) -> Prepare:
-    """Prepare a source in a folder of the test, with config values by path as in `{"data.split": "random"}`."""
+    """Function that prepares a source in the test's folder, with config values by path."""
 
     def run(source: Path | str | None, values: dict[str, object] | None = None) -> Processed:
         base = {} if source is None else {"data.source": str(source)}
-        # Tiny data have fewer items than the default list is long.
+        # Tiny data sets have fewer items than the default k.
         config = replace_values(Config(), {"evaluation.k": 1, **base, **(values or {})})
         return prepare(config, tmp_path / "experiments")
 

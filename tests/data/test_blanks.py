@@ -1,4 +1,4 @@
-"""Blanks around ids: part of the id, but for those that fill up a column of a text file."""
+"""Blanks around ids belong to the ids, unless they pad a column of a text file."""
 
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ UNBROKEN = "c\u00a0"
 
 
 def ids_of(path: Path) -> tuple[list[Any], list[Any], list[str]]:
-    """The users and items of a source, sorted, and what is noted of their blanks."""
+    """Return the sorted users and items of a source, and the notes on their blanks."""
     fragments = list_fragments(find_source(DataConfig(source=str(path))), None)
     summary = merge(summarise(fragment, None) for fragment in fragments)
     users, items = summary.users[0], summary.items[0]
@@ -67,8 +67,8 @@ def test_padding_is_left_out(tmp_path: Path, form: str, columns: list[str]) -> N
     assert notes == [*expected, f"blanks are part of user ids, as in {UNBROKEN!r}"]
 
 
-def test_more_than_the_first_rows_decide(tmp_path: Path) -> None:
-    # 60 rows look filled up; a later one shows that 'x ' is an id of its own.
+def test_padding_is_detected_in_more_than_the_first_rows(tmp_path: Path) -> None:
+    # 60 rows look padded; a later one shows that 'x ' is an id of its own.
     users, _, _ = of_text(tmp_path, "{},{},{}", [*(("x ", item) for item in range(60)), ("x", 1)])
     assert users == ["x", "x "]
 
@@ -90,7 +90,7 @@ def test_parquet_ids_are_exact(tmp_path: Path, kind: Any) -> None:
     ]
 
 
-def test_blank_ids_are_none(tmp_path: Path) -> None:
+def test_blank_ids_are_refused(tmp_path: Path) -> None:
     pq.write_table(pa.table({"user": ["x", "\u00a0 "], "item": [1, 2]}), tmp_path / "data.parquet")
     with pytest.raises(
         ValueError, match=r"data\.parquet, row 2, column user: must be an id, but got"
@@ -98,14 +98,14 @@ def test_blank_ids_are_none(tmp_path: Path) -> None:
         ids_of(tmp_path / "data.parquet")
 
 
-def test_a_blank_within_a_pair_of_candidates(tmp_path: Path) -> None:
+def test_a_blank_in_a_pair_of_candidates(tmp_path: Path) -> None:
     (tmp_path / "x.train.rating").write_text("0\t0\t1\t0\n1\t1\t1\t0\n")
     (tmp_path / "x.test.rating").write_text("0\t3\t1\t9\n")
     (tmp_path / "x.test.negative").write_text("(0, 3)\t4\t5\n")
     assert ids_of(tmp_path) == ([0, 1], [0, 1, 3, 4, 5], [])
 
 
-def test_the_manifest_keeps_the_notes(prepared: Prepare, tmp_path: Path) -> None:
+def test_the_manifest_has_the_notes(prepared: Prepare, tmp_path: Path) -> None:
     rows = [f"{user}, {user + step}, {step}" for user in range(4) for step in range(4)]
     (tmp_path / "data.csv").write_text("user,item,time\n" + "\n".join(rows) + "\n")
     assert prepared(tmp_path / "data.csv").manifest.notes == [

@@ -1,4 +1,4 @@
-"""Downloads against a server on this machine: each failure is one clear error and leaves nothing behind."""
+"""Downloads from a local server: each failure is one clear error and leaves no file behind."""
 
 import hashlib
 import threading
@@ -54,7 +54,7 @@ def failure(name: str, cache: Path) -> str:
     return message
 
 
-def test_a_download_is_kept(server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_download_is_cached(server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = find_download("ml-1m")
     assert path == tmp_path / "cache" / "ml-1m.zip"
     assert path.read_bytes() == CONTENT
@@ -67,11 +67,12 @@ def test_wrong_checksum(server: str, tmp_path: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.setitem(CATALOG, "ml-1m", "0" * 32)
     message = failure("ml-1m", tmp_path / "cache")
     assert message.startswith(
-        f"{server}/good/ml-1m.zip: must be downloadable, but its MD5 is {hashlib.md5(CONTENT).hexdigest()}"
+        f"{server}/good/ml-1m.zip: must be downloadable, but its MD5 is "
+        f"{hashlib.md5(CONTENT).hexdigest()}"
     )
 
 
-def test_broken_transfer(server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_interrupted_transfer(server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RECSYS_DOWNLOADS", f"{server}/broken")
     assert failure("ml-1m", tmp_path / "cache").startswith(
         f"{server}/broken/ml-1m.zip: must be downloadable, but the transfer was interrupted"
@@ -85,7 +86,7 @@ def test_missing_on_the_server(tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("server")
 def test_no_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    # A port that was just given up: nobody listens.
+    # The port was just closed: no process listens on it.
     unused = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     unused.server_close()
     monkeypatch.setenv("RECSYS_DOWNLOADS", f"http://127.0.0.1:{unused.server_port}")

@@ -1,4 +1,4 @@
-"""Each mistake in the data is one line that names the place, the rule, the value and the remedy."""
+"""Each mistake in the data gives one line with the place, the rule, the value and the remedy."""
 
 import gzip
 import os
@@ -32,7 +32,8 @@ TEXTS = {
     ),
     "no item column": (
         "user,rating\n1,5\n",
-        "data.csv: must have a column with the item ids, but the columns are user, rating. Name it with data.columns.item.",
+        "data.csv: must have a column with the item ids, but the columns are user, rating. Name "
+        "it with data.columns.item.",
     ),
     "unknown header": (
         "who,what,how\n1,2,5\n3,4,5\n",
@@ -40,11 +41,13 @@ TEXTS = {
     ),
     "text for a rating": (
         GOOD + "1,9,abc,3\n",
-        "data.csv, row 14, column rating: must be a number, but got 'abc'. Correct or remove the row.",
+        "data.csv, row 14, column rating: must be a number, but got 'abc'. Correct or remove the "
+        "row.",
     ),
     "text for a time": (
         GOOD + "1,9,5,then\n",
-        "data.csv, row 14, column timestamp: must be a number within 64 bits or an ISO date, but got 'then'.",
+        "data.csv, row 14, column timestamp: must be a number within 64 bits or an ISO date, but "
+        "got 'then'.",
     ),
     "another kind of time": (
         "user,item,date\n1,1,2020-01-01\n1,2,2020-02-30\n",
@@ -105,7 +108,8 @@ TEXTS = {
     ),
     "all items": (
         "".join(f"{user},{item},5,{item}\n" for user in "ab" for item in range(1, 5)) + "c,1,5,1\n",
-        "each user must have an item left to draw as a negative, but 2 users (a, b) interacted with all 4 items. Remove them.",
+        "each user must have an item left to draw as a negative, but 2 users (a, b) interacted "
+        "with all 4 items. Remove them.",
     ),
 }
 
@@ -158,7 +162,7 @@ def test_json_is_refused(tmp_path: Path, case: str, packed: bool) -> None:
         ("user,item\n{,5\n[,6\n", ["{", "["]),
     ],
 )
-def test_brackets_alone_are_no_json(tmp_path: Path, text: str, users: list[object]) -> None:
+def test_brackets_alone_are_not_json(tmp_path: Path, text: str, users: list[object]) -> None:
     (tmp_path / "data.csv").write_text(text)
     fragments = list_fragments(find_source(DataConfig(source=str(tmp_path / "data.csv"))), None)
     assert [
@@ -169,10 +173,11 @@ def test_brackets_alone_are_no_json(tmp_path: Path, text: str, users: list[objec
     ] == users
 
 
-def test_row_numbers_far_inside_a_big_file(
+def test_row_numbers_deep_in_a_big_file(
     prepared: Prepare, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # Pieces of 1,000 bytes: the bad row lies in one of the last, whose first line number nobody has counted.
+    # Fragments have 1,000 bytes. The bad row is in a late one, whose first line number is counted
+    # only for the error message.
     monkeypatch.setattr("recsys.data.readers.text.CHUNK_BYTES", 1000)
     lines = [f"{row % 50},{row},5,{row}" for row in range(2000)]
     lines[1700] = "7,1700,five,1700"
@@ -193,7 +198,7 @@ def test_latin_1_ids(prepared: Prepare, tmp_path: Path) -> None:
         prepared(tmp_path / "data.csv")
 
 
-def test_missing_files_name_what_is_near(prepared: Prepare, tmp_path: Path) -> None:
+def test_an_unknown_path_suggests_a_similar_one(prepared: Prepare, tmp_path: Path) -> None:
     (tmp_path / "ratings.csv").write_text(GOOD)
     with pytest.raises(
         InputError, match=r"but got '.*rating\.csv'\. Did you mean .*ratings\.csv\?"
@@ -217,7 +222,7 @@ def test_unreadable_file(
     path = tmp_path / "data.csv"
     path.write_text(GOOD)
     path.chmod(0)
-    if os.access(path, os.R_OK):  # root reads everything: let the system refuse all the same
+    if os.access(path, os.R_OK):  # root may read every file: refuse in its place
         monkeypatch.setattr(
             Path, "open", lambda *_: (_ for _ in ()).throw(PermissionError(13, "Permission denied"))
         )
@@ -264,7 +269,7 @@ def test_cut_off_parquet(prepared: Prepare, tmp_path: Path) -> None:
         prepared(path)
 
 
-def test_members_that_climb_out(prepared: Prepare, tmp_path: Path) -> None:
+def test_members_outside_of_the_archive(prepared: Prepare, tmp_path: Path) -> None:
     with zipfile.ZipFile(tmp_path / "data.zip", "w") as archive:
         archive.writestr("ratings.csv", GOOD)
         archive.writestr("../../escaped.csv", GOOD)
@@ -320,7 +325,8 @@ PARQUETS = {
     ),
     "text time": (
         {"user": [1, 2], "item": [1, 2], "time": ["2020-01-01", "yesterday"]},
-        "data.parquet, row 2, column time: must be a number within 64 bits or a date, but got 'yesterday'.",
+        "data.parquet, row 2, column time: must be a number within 64 bits or a date, but got "
+        "'yesterday'.",
     ),
     "no user column": (
         {"a": [1], "item": [1]},
@@ -351,7 +357,7 @@ def test_parquet_without_a_row_group(prepared: Prepare, tmp_path: Path) -> None:
         prepared(tmp_path / "data.parquet")
 
 
-def test_parquet_rows_count_over_row_groups(
+def test_parquet_rows_are_counted_across_row_groups(
     prepared: Prepare, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("recsys.data.readers.parquet.FRAGMENT_ROWS", 100)
@@ -366,12 +372,13 @@ def test_parquet_rows_count_over_row_groups(
         prepared(tmp_path / "data.parquet")
 
 
-def test_columns_that_are_not_there(prepared: Prepare, tmp_path: Path) -> None:
+def test_unknown_columns(prepared: Prepare, tmp_path: Path) -> None:
     path = tmp_path / "data.csv"
     path.write_text(GOOD)
     with pytest.raises(
         ValueError,
-        match=r"data\.columns\.user: must name a column of data\.csv, but got 'who'\. The columns are user, ",
+        match=r"data\.columns\.user: must name a column of data\.csv, but got 'who'\. The columns "
+        r"are user, ",
     ):
         prepared(path, {"data.columns": {"user": "who"}})
     with pytest.raises(
@@ -381,7 +388,7 @@ def test_columns_that_are_not_there(prepared: Prepare, tmp_path: Path) -> None:
         prepared(path, {"data.columns": {"item": 4}})
 
 
-def test_a_core_that_leaves_nothing(prepared: Prepare, tmp_path: Path) -> None:
+def test_an_empty_core(prepared: Prepare, tmp_path: Path) -> None:
     (tmp_path / "data.csv").write_text(GOOD)
     message = (
         "must leave at least 2 users and 1 item, but 5 and 1 leave 0 users and 0 items. Lower them."
@@ -390,11 +397,14 @@ def test_a_core_that_leaves_nothing(prepared: Prepare, tmp_path: Path) -> None:
         prepared(tmp_path / "data.csv", {"data.min_user_interactions": 5})
 
 
-def test_more_candidates_than_free_items(prepared: Prepare, tmp_path: Path) -> None:
-    # 6 items, each user has 4: 2 are free.
+def test_more_candidates_than_unseen_items(prepared: Prepare, tmp_path: Path) -> None:
+    # There are 6 items, and each user has interacted with 4.
     (tmp_path / "data.csv").write_text(GOOD)
     sampled = {"evaluation.protocol": "sampled", "evaluation.n_candidates": 3}
-    message = r"evaluation\.n_candidates: must be at most the free items .* but 3 users \(1, 2, 3\) have fewer than 3\. Lower it"
+    message = (
+        r"evaluation\.n_candidates: must be at most the free items .* but 3 users \(1, 2, 3\) "
+        r"have fewer than 3\. Lower it"
+    )
     with pytest.raises(ValueError, match=message):
         prepared(tmp_path / "data.csv", sampled)
     assert (
@@ -403,7 +413,7 @@ def test_more_candidates_than_free_items(prepared: Prepare, tmp_path: Path) -> N
     )
 
 
-def test_longer_lists_than_items(prepared: Prepare, tmp_path: Path) -> None:
+def test_k_above_the_number_of_items(prepared: Prepare, tmp_path: Path) -> None:
     (tmp_path / "data.csv").write_text(GOOD)
     with pytest.raises(
         ValueError,

@@ -18,7 +18,8 @@ from recsys.data.sources.layouts import find_source
 from recsys.data.splits import HeldOutSplit
 from tests.data.conftest import Prepare
 
-# Three users, five items; 3.5 is a low rating. The last positive of each by time: 30, 50, 40; the one before: 20, 40, 10.
+# Three users, five items; 3.5 is a low rating. By time, each user's last positive is 30, 50, 40,
+# and the one before 20, 40, 10.
 ROWS = [
     (1, 10, 5.0, 100), (1, 20, 4.0, 200), (1, 30, 4.5, 300), (1, 40, 3.5, 400),
     (2, 50, 4.0, 900), (2, 40, 5.0, 800), (2, 30, 5.0, 700),
@@ -35,8 +36,8 @@ def text(separator: str, header: str = "", end: str = "\n") -> str:
     return header + lines(separator.join(["{0}", "{1}", "{2}", "{3}"]) + end)
 
 
-def held_out(processed: Processed, part: HeldOutSplit) -> dict[object, object]:
-    found = load(processed, part, negatives=False).held_out
+def held_out(processed: Processed, split: HeldOutSplit) -> dict[object, object]:
+    found = load(processed, split, negatives=False).held_out
     assert found is not None
     users, items = user_ids(processed).to_pylist(), item_ids(processed).to_pylist()
     return {users[user]: items[item] for user, item in zip(found.user, found.item, strict=True)}
@@ -90,11 +91,11 @@ def write_parquet(folder: Path) -> Path:
 
 
 def write_parquet_folder(folder: Path) -> Path:
-    (folder / "parts").mkdir()
+    (folder / "data").mkdir()
     for number, start in enumerate(range(0, 10, 4)):
-        pq.write_table(table(ROWS[start : start + 4]), folder / "parts" / f"part-{number}.parquet")
-    (folder / "parts" / "_SUCCESS").touch()
-    return folder / "parts"
+        pq.write_table(table(ROWS[start : start + 4]), folder / "data" / f"part-{number}.parquet")
+    (folder / "data" / "_SUCCESS").touch()
+    return folder / "data"
 
 
 def write_dates(folder: Path) -> Path:
@@ -135,9 +136,15 @@ def movies(line: str, header: str = "") -> str:
 LAYOUTS = {
     "csv with header": write_plain("data.csv", text(",", "userId,movieId,rating,timestamp\n")),
     "csv without header": write_plain("data.csv", text(",")),
-    "csv with mark and carriage returns": write_plain("d.csv", "\ufeff" + text(",", "User ID,Item,stars,ts\n", end="\r\n")),
-    "csv in another order": write_plain("data.csv", "time,x,item,uid,rating\n" + lines("{3},,{1},{0},{2}\n")),
-    "quoted csv": write_plain("data.csv", "user,note,item,rating,time\n" + lines('"{0}","a ""b"",\nc",{1},{2},{3}\n')),
+    "csv with mark and carriage returns": write_plain(
+        "d.csv", "\ufeff" + text(",", "User ID,Item,stars,ts\n", end="\r\n")
+    ),
+    "csv in another order": write_plain(
+        "data.csv", "time,x,item,uid,rating\n" + lines("{3},,{1},{0},{2}\n")
+    ),
+    "quoted csv": write_plain(
+        "data.csv", "user,note,item,rating,time\n" + lines('"{0}","a ""b"",\nc",{1},{2},{3}\n')
+    ),
     "tsv": write_plain("data.tsv", text("\t")),
     "semicolons": write_plain("data.txt", text(";", "user;asin;overall;unixReviewTime\n")),
     "bars": write_plain("data.txt", text("|")),
@@ -205,21 +212,24 @@ def test_titles_in_a_column(prepared: Prepare, tmp_path: Path, kind: str) -> Non
 
 
 NAMES = {"user": ["Ann", "Bob", "Cid"], "item": ["Été", "Heat (1995)", "A, B: C", "Dune", "Q"]}
-NOTE = "the column name may be the users' and gives no titles; data.columns.title=name takes them from it"
+NOTE = (
+    "the column name may be the users' and gives no titles; data.columns.title=name takes them "
+    "from it"
+)
 
 
 @pytest.mark.parametrize("kind", ["csv", "parquet"])
 @pytest.mark.parametrize("whose", ["user", "item"])
-@pytest.mark.parametrize("pieces", [7, 1 << 25])
-def test_a_name_is_a_title_where_it_is_the_items(
+@pytest.mark.parametrize("fragment_bytes", [7, 1 << 25])
+def test_a_name_is_a_title_if_it_is_the_items(
     prepared: Prepare,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     kind: str,
     whose: str,
-    pieces: int,
+    fragment_bytes: int,
 ) -> None:
-    monkeypatch.setattr("recsys.data.readers.text.CHUNK_BYTES", pieces)
+    monkeypatch.setattr("recsys.data.readers.text.CHUNK_BYTES", fragment_bytes)
     given = {
         name: number
         for number, name in enumerate(dict.fromkeys(row[whose == "item"] for row in sorted(ROWS)))
@@ -241,8 +251,8 @@ def test_a_name_is_a_title_where_it_is_the_items(
     assert (NOTE in processed.manifest.notes) == (whose == "user")
 
 
-def test_names_of_users_and_items_alike_are_no_titles(prepared: Prepare, tmp_path: Path) -> None:
-    # Each item has one row: its name could be the user's, who has one name too.
+def test_names_that_fit_users_and_items_are_no_titles(prepared: Prepare, tmp_path: Path) -> None:
+    # Each item has one row, and each user has one name: the names could be the users'.
     rows = "".join(
         f"{user},{user * 4 + step},Person {user},{step}\n" for user in range(3) for step in range(4)
     )
@@ -252,7 +262,7 @@ def test_names_of_users_and_items_alike_are_no_titles(prepared: Prepare, tmp_pat
     assert NOTE in processed.manifest.notes
 
 
-def test_the_column_of_titles_is_chosen(prepared: Prepare, tmp_path: Path) -> None:
+def test_a_chosen_column_of_titles(prepared: Prepare, tmp_path: Path) -> None:
     titled = [
         (user, item, time, f"Person {user}", TITLES.get(item, "")) for user, item, _, time in ROWS
     ]
@@ -305,19 +315,19 @@ def test_chosen_columns(prepared: Prepare, tmp_path: Path) -> None:
     check(prepared(tmp_path / "mixed.csv", {"data.columns": {"user": 2, "item": "what"}}))
 
 
-def test_small_pieces_read_the_same(
+def test_small_fragments_give_the_same_rows(
     prepared: Prepare, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # Pieces of every size cut lines at every place.
+    # Fragments of these sizes cut lines at every position.
     for size in (7, 16, 17, 40):
         monkeypatch.setattr("recsys.data.readers.text.CHUNK_BYTES", size)
         path = tmp_path / f"data-{size}.csv"
         path.write_text(text(",", "userId,movieId,rating,timestamp\n"))
-        # The content is the same, so an earlier result would be found.
+        # The content is the same: without another seed the earlier result would be found.
         check(prepared(path, {"data.split_seed": size}))
 
 
-def test_small_chunks_of_a_stream_read_the_same(
+def test_small_chunks_of_a_stream_give_the_same_rows(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     content = "user,note,item\n" + "".join(f'{u},"a ""b"",\n\nc",{i}\n' for u, i, _, _ in ROWS)
@@ -353,7 +363,8 @@ def write_ncf(folder: Path) -> Path:
 def test_ncf_layout(prepared: Prepare, tmp_path: Path) -> None:
     processed = prepared(write_ncf(tmp_path / "ncf"), {"evaluation.n_candidates": 2})
     manifest = processed.manifest
-    # Every row is a positive though rated below 4. Item 6 stands among the candidates alone. User 2 has one training item: kept.
+    # Every row is a positive, though rated below 4. Item 6 is a candidate only. User 2 has one
+    # training item, which stays in train.
     assert (manifest.n_users, manifest.n_items, manifest.n_positives, manifest.n_low) == (
         3,
         7,
@@ -377,14 +388,14 @@ def test_ncf_layout(prepared: Prepare, tmp_path: Path) -> None:
     assert validation.held_out.candidates is not None
     assert validation.held_out.user.tolist() == [0, 1]
     assert validation.held_out.candidates.shape == (2, 2)
-    interacted = {0: {0, 1, 2}, 1: {3, 1}}  # as validation may know it: without test
+    interacted = {0: {0, 1, 2}, 1: {3, 1}}  # without test, which validation must not see
     for user, candidates in zip(
         validation.held_out.user.tolist(), validation.held_out.candidates, strict=True
     ):
         assert len(set(candidates.tolist()) - interacted[user]) == 2
 
 
-def test_a_candidate_that_is_repeated_counts_once(prepared: Prepare, tmp_path: Path) -> None:
+def test_a_repeated_candidate_counts_once(prepared: Prepare, tmp_path: Path) -> None:
     folder = write_ncf(tmp_path / "ncf")
     (folder / "toy.test.negative").write_text(
         "(0,3)\t4\t4\t5\t4\n(1,5)\t0\t2\t0\t0\n(2,0)\t1\t2\t2\t1\n"
@@ -412,13 +423,13 @@ def test_ncf_layout_with_a_line_missing(prepared: Prepare, tmp_path: Path) -> No
         prepared(folder, {"evaluation.n_candidates": 2})
 
 
-def test_ncf_files_and_the_same_as_rated_files_are_other_data(
+def test_ncf_files_differ_from_the_same_files_with_ratings(
     prepared: Prepare, tmp_path: Path
 ) -> None:
     folder = write_ncf(tmp_path / "ncf")
     (folder / "toy.test.negative").unlink()
     (folder / "toy.train.rating").write_text(NCF_TRAIN.replace("\t1\t0", "\t5\t0"))
-    files = {part: str(folder / f"toy.{part}.rating") for part in ("train", "test")}
+    files = {split: str(folder / f"toy.{split}.rating") for split in ("train", "test")}
     as_ncf, as_files = prepared(folder), prepared(None, {"data.files": files})
     assert (as_ncf.manifest.n_low, as_files.manifest.n_low) == (0, 3)
 
@@ -430,11 +441,12 @@ def test_given_files(prepared: Prepare, tmp_path: Path) -> None:
     (tmp_path / "validation.tsv").write_text("1\t4\t5\n2\t4\t1\n3\t1\t5\n")
     pq.write_table(pa.table({"user": [1, 2, 2], "item": [5, 6, 9]}), tmp_path / "test.parquet")
     files = {
-        part: str(next(tmp_path.glob(f"{part}.*"))) for part in ("train", "validation", "test")
+        split: str(next(tmp_path.glob(f"{split}.*"))) for split in ("train", "validation", "test")
     }
     processed = prepared(None, {"data.files": files})
     manifest = processed.manifest
-    # (2, 9) stands in train and test and stays in test alone. User 3 has a low rating in train alone: cold for the search.
+    # (2, 9) is in train and test, and stays in test only. User 3 has only a low rating in train:
+    # the search has no positive of it to train on.
     assert (manifest.n_train, manifest.n_validation, manifest.n_test, manifest.n_low) == (
         3,
         1,
@@ -450,7 +462,7 @@ def test_given_files(prepared: Prepare, tmp_path: Path) -> None:
     assert (3, 1) in pairs(processed)
 
 
-def test_a_user_of_validation_alone_is_trained_and_scored_in_the_end(
+def test_a_user_of_validation_only_is_trained_and_scored_in_final_training(
     prepared: Prepare, tmp_path: Path
 ) -> None:
     rows = {
@@ -458,10 +470,10 @@ def test_a_user_of_validation_alone_is_trained_and_scored_in_the_end(
         "validation": ["1,3,5", "new,4,5", "new,5,1", "2,9,1"],
         "test": ["1,4,5", "new,6,5", "new,7,1", "late,8,5", "late,9,1"],
     }
-    for part, lines in rows.items():
-        (tmp_path / f"{part}.csv").write_text("user,item,rating\n" + "\n".join(lines) + "\n")
+    for split, lines in rows.items():
+        (tmp_path / f"{split}.csv").write_text("user,item,rating\n" + "\n".join(lines) + "\n")
     processed = prepared(
-        None, {"data.files": {part: str(tmp_path / f"{part}.csv") for part in rows}}
+        None, {"data.files": {split: str(tmp_path / f"{split}.csv") for split in rows}}
     )
     manifest = processed.manifest
     assert (manifest.n_validation, manifest.n_test) == (1, 2)
@@ -469,15 +481,15 @@ def test_a_user_of_validation_alone_is_trained_and_scored_in_the_end(
     users, items = user_ids(processed).to_pylist(), item_ids(processed).to_pylist()
     assert users == ["1", "2", "late", "new"]
     found = {}
-    for part in ("validation", "test"):
-        data = load(processed, part, negatives=False)  # type: ignore[arg-type]
+    for split in ("validation", "test"):
+        data = load(processed, split, negatives=False)  # type: ignore[arg-type]
         assert data.held_out is not None
         pairs_by_kind = [(data.user, data.item), (data.low_user, data.low_item)]
         pairs_by_kind += [
             (data.held_out.user, data.held_out.item),
             (data.held_out.low_user, data.held_out.low_item),
         ]
-        found[part] = [
+        found[split] = [
             [(users[u], items[i]) for u, i in zip(*pair, strict=True)] for pair in pairs_by_kind
         ]
     trained = [("1", 1), ("1", 2), ("2", 2), ("2", 3)]
@@ -491,9 +503,9 @@ def test_given_files_without_validation(prepared: Prepare, tmp_path: Path) -> No
         "user,item,rating,time\n1,1,5,30\n1,2,5,10\n1,3,2,40\n2,1,5,1\n"
     )
     (tmp_path / "test.csv").write_text("user,item,rating,time\n1,4,5,50\n2,5,5,9\n")
-    files = {part: str(tmp_path / f"{part}.csv") for part in ("train", "test")}
+    files = {split: str(tmp_path / f"{split}.csv") for split in ("train", "test")}
     processed = prepared(None, {"data.files": files})
-    # User 1's last training positive is item 1; user 2 has one only and keeps it.
+    # User 1's last training positive is item 1. User 2 has only one, which stays in train.
     assert held_out(processed, "validation") == {1: 1}
     assert held_out(processed, "test") == {1: 4, 2: 5}
 

@@ -1,4 +1,4 @@
-"""Small or odd files that could cost much memory are refused in one line, before they do."""
+"""Small or odd files that would take much memory are refused in one line, before they do."""
 
 import gzip
 import io
@@ -20,17 +20,23 @@ from recsys.data.sources.layouts import find_source
 from recsys.errors import InputError
 
 MIB = 1 << 20
-LONG_ROW = r"rows must be at most 16,777,216 bytes long, but one is longer\. Look for missing line ends, or for a stray quote\."
-TOO_MUCH = r"must unpack to at most 200 times its size or 268,435,456 bytes, but unpacks to more\. If you trust it, unpack it and"
+LONG_ROW = (
+    r"rows must be at most 16,777,216 bytes long, but one is longer\. Look for missing line ends, "
+    r"or for a stray quote\."
+)
+TOO_MUCH = (
+    r"must unpack to at most 200 times its size or 268,435,456 bytes, but unpacks to more\. If "
+    r"you trust it, unpack it and"
+)
 ROWS = b"".join(b"%d,%d,5,%d\n" % (row % 40, row % 30, row) for row in range(1000))
 
 
-def refuse(ask: Callable[[], object], message: str) -> None:
-    """Check that this raises a mistake of the user's, with at most 400 MB of Python's memory."""
+def check_refused(read_it: Callable[[], object], message: str) -> None:
+    """Check that a call raises an `InputError` and takes at most 400 MB of Python's memory."""
     tracemalloc.start()
     try:
         with pytest.raises(ValueError, match=message) as caught:
-            ask()
+            read_it()
         assert tracemalloc.get_traced_memory()[1] < 400e6
     finally:
         tracemalloc.stop()
@@ -43,12 +49,12 @@ def n_rows(path: Path) -> int:
 
 
 def gigabyte(before: bytes) -> bytes:
-    """A gzip file of a megabyte: the text, and behind it a field of a gigabyte."""
+    """Return a gzip file of a megabyte: a text, followed by a field of a gigabyte."""
     return gzip.compress(before) + gzip.compress(b"x" * (16 * MIB)) * 64
 
 
 def zip_with(path: Path, texts: dict[str, bytes], long: str, n_mib: int) -> None:
-    """A zip with these texts, the one named `long` with a field of so many MiB behind it."""
+    """Write a zip with these texts; a field of `n_mib` MiB follows the text named `long`."""
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
         for name, text in texts.items():
             with archive.open(name, "w") as member:
@@ -69,19 +75,19 @@ def zip_with(path: Path, texts: dict[str, bytes], long: str, n_mib: int) -> None
 def test_a_gzip_with_a_field_of_a_gigabyte(tmp_path: Path, before: bytes, message: str) -> None:
     (tmp_path / "data.csv.gz").write_bytes(gigabyte(before))
     assert (tmp_path / "data.csv.gz").stat().st_size < 1.3e6
-    refuse(lambda: n_rows(tmp_path / "data.csv.gz"), message)
+    check_refused(lambda: n_rows(tmp_path / "data.csv.gz"), message)
 
 
 def test_a_zip_with_a_field_of_300_megabytes(tmp_path: Path) -> None:
     zip_with(tmp_path / "data.zip", {"ratings.csv": b"user,item\n1,2\n1,"}, "ratings.csv", 300)
-    refuse(lambda: n_rows(tmp_path / "data.zip"), rf"data\.zip/ratings\.csv: {TOO_MUCH}")
+    check_refused(lambda: n_rows(tmp_path / "data.zip"), rf"data\.zip/ratings\.csv: {TOO_MUCH}")
     zip_with(
         tmp_path / "data.zip",
         {"ratings.csv": b"user,item\n" + ROWS, "movies.csv": b"movieId,title\n1,"},
         "movies.csv",
         300,
     )
-    refuse(
+    check_refused(
         lambda: read_titles(DataFile(str(tmp_path / "data.zip"), "movies.csv")),
         rf"data\.zip/movies\.csv: {TOO_MUCH}",
     )
@@ -99,7 +105,7 @@ def test_titles_with_a_field_of_100_megabytes(
     tmp_path: Path, name: str, before: bytes, row: int
 ) -> None:
     zip_with(tmp_path / "data.zip", {name: before}, name, 100)
-    refuse(
+    check_refused(
         lambda: read_titles(DataFile(str(tmp_path / "data.zip"), name)),
         rf"{name}, row {row}: {LONG_ROW}",
     )
@@ -112,8 +118,11 @@ def test_long_titles(tmp_path: Path) -> None:
         131_072
     ]
     path.write_text(f'movieId,title\n1,"a\n"\n2,"{"x" * (MAX_TITLE_LENGTH + 1)}"\n')
-    message = r"movies\.csv, row 4: titles must be at most 131,072 characters long, but this one is 131,073 long\. Correct or"
-    refuse(lambda: read_titles(DataFile(str(path))), message)
+    message = (
+        r"movies\.csv, row 4: titles must be at most 131,072 characters long, but this one is "
+        r"131,073 long\. Correct or"
+    )
+    check_refused(lambda: read_titles(DataFile(str(path))), message)
 
 
 @pytest.mark.parametrize(
@@ -130,13 +139,13 @@ def test_a_file_with_a_line_of_100_megabytes(
 ) -> None:
     monkeypatch.setattr("recsys.data.readers.text.CHUNK_BYTES", MIB)
     (tmp_path / "data.csv").write_bytes(before + b"x" * (100 * MIB))
-    refuse(lambda: n_rows(tmp_path / "data.csv"), rf"data\.csv, {place}: {LONG_ROW}")
+    check_refused(lambda: n_rows(tmp_path / "data.csv"), rf"data\.csv, {place}: {LONG_ROW}")
 
 
 @pytest.mark.parametrize(
     "packed", [gzip.compress(ROWS), gzip.compress(ROWS[:5000]) + gzip.compress(ROWS[5000:])]
 )
-def test_what_a_gzip_may_unpack_to(
+def test_limit_of_an_unpacked_gzip(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, packed: bytes
 ) -> None:
     (tmp_path / "data.csv.gz").write_bytes(packed)
@@ -144,14 +153,14 @@ def test_what_a_gzip_may_unpack_to(
     monkeypatch.setattr("recsys.data.sources.files.FREE_BYTES", len(ROWS))
     assert n_rows(tmp_path / "data.csv.gz") == 1000
     monkeypatch.setattr("recsys.data.sources.files.FREE_BYTES", len(ROWS) - 1)
-    refuse(
+    check_refused(
         lambda: n_rows(tmp_path / "data.csv.gz"),
         rf"data\.csv\.gz: must unpack to at most 1 times its size or {len(ROWS) - 1:,} bytes",
     )
     # A gzip file in a zip is unpacked twice.
     with zipfile.ZipFile(tmp_path / "data.zip", "w") as archive:
         archive.writestr("data.csv.gz", packed)
-    refuse(
+    check_refused(
         lambda: n_rows(tmp_path / "data.zip"),
         r"data\.zip/data\.csv\.gz: must unpack to at most 1 times its size",
     )
@@ -179,7 +188,10 @@ def test_long_lines_of_candidates(tmp_path: Path) -> None:
     candidates.write_text("(0,3)\t" + "\t".join(map(str, range(4, 65_539))))
     assert n_rows(tmp_path) == 3 + 65_536
     candidates.write_text("(0,3)\t" + "\t".join(map(str, range(4, 65_540))))
-    message = r"x\.test\.negative, row 1: must have at most 65,535 candidates, but got 65,536\. Remove some\."
-    refuse(lambda: n_rows(tmp_path), message)
+    message = (
+        r"x\.test\.negative, row 1: must have at most 65,535 candidates, but got 65,536\. Remove "
+        r"some\."
+    )
+    check_refused(lambda: n_rows(tmp_path), message)
     candidates.write_bytes(gigabyte(b"(0,3)\t4\n(1,3)\t"))
-    refuse(lambda: n_rows(tmp_path), rf"x\.test\.negative, row 2: {LONG_ROW}")
+    check_refused(lambda: n_rows(tmp_path), rf"x\.test\.negative, row 2: {LONG_ROW}")

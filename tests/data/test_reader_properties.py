@@ -1,4 +1,4 @@
-"""The readers on whatever hypothesis thinks of: what is written is read back, and anything else is a mistake told in one line.
+"""Readers on generated files: rows are read as written, and any other file gives one line of error.
 
 `make fuzz` runs this file with many more examples.
 """
@@ -26,15 +26,16 @@ from recsys.data.sources.layouts import find_source
 from recsys.errors import InputError
 
 THRESHOLD = 4.0
-MISTAKE = re.compile(r"[^\n]+?: [^\n]*\b(must|needs)\b[^\n]*,? but [^\n]+\. [A-Z][^\n]+\.")
+ERROR = re.compile(r"[^\n]+?: [^\n]*\b(must|needs)\b[^\n]*,? but [^\n]+\. [A-Z][^\n]+\.")
 
-# Ids as they may be in a file of lines: not blank, no line ends or other control characters, no blanks that fill up a column.
+# Ids that a file of lines can hold: not blank, without control characters such as line ends, and
+# without blanks that look like padding.
 TEXT_ID = (
     st.text(st.characters(exclude_categories=("Cc", "Cs", "Zl", "Zp")), min_size=1, max_size=8)
     .map(lambda text: text.strip(" "))
     .filter(str.strip)
 )
-# Without quotes, and none of the names and separators that could be taken for others.
+# Ids without quotes, separators and header names.
 PLAIN_ID = (
     st.text("xyzäЖ字007-_. ", min_size=1, max_size=8)
     .map(lambda text: text.strip(" "))
@@ -80,7 +81,7 @@ def batches_of(path: Path, columns: ColumnsConfig | None = None) -> list[Batch]:
 
 @pytest.mark.parametrize("name", WRITERS)
 @given(data=st.data())
-def test_what_is_written_is_read_back(name: str, data: st.DataObject) -> None:
+def test_rows_are_read_as_written(name: str, data: st.DataObject) -> None:
     frame = data.draw(
         frames(st.just(0) | INTEGER_ID) | frames(PLAIN_ID if name == "r.dat" else TEXT_ID)
     )
@@ -104,20 +105,20 @@ def test_what_is_written_is_read_back(name: str, data: st.DataObject) -> None:
     )
 
 
-def check_only_mistakes(ask: Callable[[], object]) -> None:
-    """Whatever comes of it, it is a result or a mistake of the user's in one line."""
-    told = None
+def check_only_input_errors(read_it: Callable[[], object]) -> None:
+    """Check that a call returns, or raises an `InputError` of one line."""
+    message = None
     try:
-        ask()
+        read_it()
     except (ValueError, OSError) as error:
         if not isinstance(error, InputError):
             raise
-        told = str(error)
-    assert told is None or MISTAKE.fullmatch(told)
+        message = str(error)
+    assert message is None or ERROR.fullmatch(message)
 
 
 def scan(path: Path) -> None:
-    """The first walk over a source, as the pipeline makes it."""
+    """Make the first pass over a source, as the pipeline does."""
     source = find_source(DataConfig(source=str(path)))
     merge(summarise(fragment, THRESHOLD) for fragment in list_fragments(source, None))
     if source.titles is not None:
@@ -125,7 +126,7 @@ def scan(path: Path) -> None:
 
 
 def packed(name: str, content: bytes) -> bytes:
-    """A zip with one member."""
+    """Return a zip with one member."""
     stream = io.BytesIO()
     with zipfile.ZipFile(stream, "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr(name, content)
@@ -175,7 +176,7 @@ NAMES = (
     "ratings.parquet",
     "data.csv.gz",
 )
-PIECE = st.sampled_from(
+TOKEN = st.sampled_from(
     [
         *(
             b",",
@@ -228,36 +229,38 @@ MEMBERS = st.sampled_from(
 
 @st.composite
 def mutated(draw: st.DrawFn) -> bytes:
-    """A good file with some bytes changed, taken out or put in."""
+    """Draw a good file in which some bytes are changed, removed or added."""
     content = bytearray(draw(st.sampled_from(GOOD)))
     for _ in range(draw(st.integers(1, 4))):
         place = draw(st.integers(0, max(len(content) - 1, 0)))
         length = draw(st.integers(0, 3) | st.integers(0, len(content)))
-        content[place : place + length] = draw(st.binary(max_size=4) | PIECE)
+        content[place : place + length] = draw(st.binary(max_size=4) | TOKEN)
     return bytes(content)
 
 
-LIKE_TEXT = st.lists(PIECE, max_size=60).map(b"".join)
+LIKE_TEXT = st.lists(TOKEN, max_size=60).map(b"".join)
 CONTENT = st.binary(max_size=200) | LIKE_TEXT | mutated()
 
 
 @given(name=st.sampled_from(NAMES), content=CONTENT, movies=st.none() | CONTENT)
-def test_any_file_is_data_or_a_mistake(name: str, content: bytes, movies: bytes | None) -> None:
+def test_any_file_is_data_or_an_input_error(
+    name: str, content: bytes, movies: bytes | None
+) -> None:
     with tempfile.TemporaryDirectory() as folder:
         (Path(folder) / name).write_bytes(content)
         if movies is not None:
             for beside in ("u.item", "movies.dat", "movies.csv", "movies.parquet"):
                 (Path(folder) / beside).write_bytes(movies)
-        check_only_mistakes(lambda: scan(Path(folder) / name))
+        check_only_input_errors(lambda: scan(Path(folder) / name))
 
 
 @given(members=st.dictionaries(MEMBERS, CONTENT, max_size=3))
-def test_any_zip_is_data_or_a_mistake(members: dict[str, bytes]) -> None:
+def test_any_zip_is_data_or_an_input_error(members: dict[str, bytes]) -> None:
     with tempfile.TemporaryDirectory() as folder:
         with zipfile.ZipFile(Path(folder) / "data.zip", "w") as archive:
             for name, content in members.items():
                 archive.writestr(name, content)
-        check_only_mistakes(lambda: scan(Path(folder) / "data.zip"))
+        check_only_input_errors(lambda: scan(Path(folder) / "data.zip"))
         assert [path.name for path in Path(folder).iterdir()] == ["data.zip"]
 
 
@@ -266,15 +269,17 @@ def test_any_zip_is_data_or_a_mistake(members: dict[str, bytes]) -> None:
     test=CONTENT,
     negative=CONTENT | st.lists(st.sampled_from([b"(1,10)", b"\t", b"3", b"\n"])).map(b"".join),
 )
-def test_any_ncf_folder_is_data_or_a_mistake(train: bytes, test: bytes, negative: bytes) -> None:
+def test_any_ncf_folder_is_data_or_an_input_error(
+    train: bytes, test: bytes, negative: bytes
+) -> None:
     with tempfile.TemporaryDirectory() as folder:
-        for part, content in (
+        for suffix, content in (
             ("train.rating", train),
             ("test.rating", test),
             ("test.negative", negative),
         ):
-            (Path(folder) / f"x.{part}").write_bytes(content)
-        check_only_mistakes(lambda: scan(Path(folder)))
+            (Path(folder) / f"x.{suffix}").write_bytes(content)
+        check_only_input_errors(lambda: scan(Path(folder)))
 
 
 SCALAR = (
@@ -299,7 +304,9 @@ VALUE = (
     n=st.integers(1, 5),
     names=st.sets(st.sampled_from(["rating", "timestamp", "title", "name"])),
 )
-def test_any_parquet_is_data_or_a_mistake(data: st.DataObject, n: int, names: set[str]) -> None:
+def test_any_parquet_is_data_or_an_input_error(
+    data: st.DataObject, n: int, names: set[str]
+) -> None:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -316,4 +323,4 @@ def test_any_parquet_is_data_or_a_mistake(data: st.DataObject, n: int, names: se
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "data.parquet"
         pq.write_table(pa.table(columns), path)
-        check_only_mistakes(lambda: scan(path))
+        check_only_input_errors(lambda: scan(path))

@@ -1,4 +1,4 @@
-"""Rows of text are those of Python's csv, wherever quotes stand and however the file is cut into pieces and chunks."""
+"""Rows of text equal those of Python's csv, for any quotes, fragments and chunks."""
 
 import csv
 import gzip
@@ -25,7 +25,7 @@ Row = tuple[str, str, str]
 
 
 def read_rows(path: Path, n_bytes: int | None = None) -> list[Row]:
-    """The users, items and titles of a file, cut into heads, pieces and chunks of so many bytes."""
+    """Return the users, items and titles of a file; `n_bytes`: of heads, fragments and chunks."""
     with pytest.MonkeyPatch.context() as patch:
         if n_bytes is not None:
             patch.setattr("recsys.data.readers.text.CHUNK_BYTES", n_bytes)
@@ -42,11 +42,12 @@ def read_rows(path: Path, n_bytes: int | None = None) -> list[Row]:
     return rows
 
 
-# One field as it may stand in a file, in quotes or not. Quotes that open no field, doubled ones, and text behind a closing one.
+# A field as written in a file, in quotes or not: with quotes inside a field, doubled quotes, and
+# text after a closing quote.
 BARE = st.text(st.sampled_from('ab7" '), max_size=5).filter(lambda text: not text.startswith('"'))
 QUOTED = st.tuples(
     st.text(st.sampled_from('a",\n\r;|\t'), max_size=6), st.text(st.sampled_from('b" '), max_size=3)
-).map(lambda parts: '"' + parts[0].replace('"', '""') + '"' + parts[1].lstrip('"'))
+).map(lambda pair: '"' + pair[0].replace('"', '""') + '"' + pair[1].lstrip('"'))
 ID = st.sampled_from(["u", "v", '"w"', "12", 'x"y'])
 TEXT = BARE | QUOTED
 LINE_END = st.sampled_from(["\n", "\r\n", "\n\n", "\r"])
@@ -97,7 +98,7 @@ def test_any_text_is_read_as_by_csv_or_refused(text: str, size: int) -> None:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "r.csv"
         path.write_text(text)
-        # Blanks around ids are another matter.
+        # Padding may be removed from ids: compare them without blanks.
         if closed and all(
             len(row) == len(HEADER) and row[0].strip() and row[1].strip() for row in rows
         ):
@@ -132,8 +133,10 @@ def test_titles_are_those_of_csv(
 
 
 @pytest.mark.parametrize(("name", "separator"), [("movies.dat", "::"), ("u.item", "|")])
-def test_titles_in_lines_know_no_quotes(tmp_path: Path, name: str, separator: str) -> None:
-    # 0x85, an ellipsis in another encoding, ends a line for Python's `splitlines` alone.
+def test_quotes_are_ordinary_in_titles_without_a_header(
+    tmp_path: Path, name: str, separator: str
+) -> None:
+    # 0x85, an ellipsis in another encoding, is a line end for Python's `splitlines`, but not here.
     lines = ['1::"M" (1931)::x', "2::7 \x85 8::y", '3::"open::z', "4", "", "5::last"]
     (tmp_path / name).write_bytes("\n".join(lines).replace("::", separator).encode("latin-1"))
     titles = read_titles(DataFile(str(tmp_path / name)))
@@ -143,8 +146,9 @@ def test_titles_in_lines_know_no_quotes(tmp_path: Path, name: str, separator: st
     }
 
 
-def test_a_quote_far_behind_the_head(tmp_path: Path) -> None:
-    # The first quote stands in the last of some hundred pieces; what follows it looks like rows of another user.
+def test_a_quote_long_after_the_head(tmp_path: Path) -> None:
+    # The first quote is in the last of some hundred fragments. The text after it looks like rows of
+    # another user.
     lines = [f"{row % 40},{row % 30},{'x' * 20},t" for row in range(2000)]
     lines[1900] = '1,2,"' + "\n777777,888888,r,t" * 500 + '",t'
     (tmp_path / "data.csv").write_text("\n".join([",".join(HEADER), *lines]))
@@ -153,12 +157,12 @@ def test_a_quote_far_behind_the_head(tmp_path: Path) -> None:
     assert {user for user, _, _ in rows} == {str(user) for user in range(40)}
 
 
-def test_text_without_quotes_is_read_in_pieces(
+def test_text_without_quotes_is_read_in_fragments(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("recsys.data.readers.text.CHUNK_BYTES", 1000)
     rows = [(user, user + 1) for user in range(500)]
-    for name, head, separator, note, in_pieces in (
+    for name, head, separator, note, in_fragments in (
         ("quoted_header.csv", '"user","item","note"\n', ",", "x", True),
         ("colons.dat", "", "::", '5::7::7" single', True),
         ("quoted.csv", "user,item,note\n", ",", '"x"', False),
@@ -166,7 +170,7 @@ def test_text_without_quotes_is_read_in_pieces(
         text = head + "".join(f"{user}{separator}{item}{separator}{note}\n" for user, item in rows)
         (tmp_path / name).write_text(text)
         fragments = list_fragments(find_source(DataConfig(source=str(tmp_path / name))), None)
-        assert (len(fragments) > 1) == in_pieces
+        assert (len(fragments) > 1) == in_fragments
         batches = [batch for fragment in fragments for batch in read(fragment, None)]
         found = [
             pair
@@ -177,14 +181,14 @@ def test_text_without_quotes_is_read_in_pieces(
 
 
 def test_the_head_has_a_whole_row(tmp_path: Path) -> None:
-    # The first row is longer than the head that is looked at first, and its lines look like rows of another form.
+    # The first row is longer than the first head, and its lines look like rows of another dialect.
     review = '"' + "a;b\n" * 100 + '"'
     (tmp_path / "data.csv").write_text(f"{','.join(HEADER)}\n1,2,{review},t\n3,4,r,t\n")
     assert read_rows(tmp_path / "data.csv", 64) == [("1", "2", "t"), ("3", "4", "t")]
 
 
-def test_long_fields_are_no_mistake(tmp_path: Path) -> None:
-    # Python's csv has a limit of 131,072 characters, which Arrow does not have.
+def test_long_fields_are_accepted(tmp_path: Path) -> None:
+    # Python's csv has a limit of 131,072 characters by default; Arrow has none.
     (tmp_path / "data.csv").write_text(f"{','.join(HEADER)}\n1,2,{'x' * 200_000},t\n3,4,r,t\n")
     assert read_rows(tmp_path / "data.csv") == [("1", "2", "t"), ("3", "4", "t")]
     (tmp_path / "data.csv").write_text(f"{','.join(HEADER)}\n1,2,{'x' * 200_000},t\n3,,r,t\n")
@@ -194,16 +198,19 @@ def test_long_fields_are_no_mistake(tmp_path: Path) -> None:
         read_rows(tmp_path / "data.csv")
 
 
-def test_a_quote_that_is_never_closed(tmp_path: Path) -> None:
+def test_an_unclosed_quote(tmp_path: Path) -> None:
     (tmp_path / "data.csv").write_text(f'{",".join(HEADER)}\n1,2,r,t\n3,4,r,"7 single\n5,6,r,t\n')
-    message = r"data\.csv, row 3: must close its quote, but the file ends within it\. Look for a stray quote\."
+    message = (
+        r"data\.csv, row 3: must close its quote, but the file ends within it\. Look for a stray "
+        r"quote\."
+    )
     for size in (1, 10, 1000):
         with pytest.raises(ValueError, match=message):
             read_rows(tmp_path / "data.csv", size)
 
 
 def test_a_stray_quote_costs_no_more_than_none(tmp_path: Path) -> None:
-    # At a cost that is quadratic this takes many minutes.
+    # At a quadratic cost this would take many minutes.
     path = tmp_path / "data.csv"
     titles = ('7" single' if row == 0 else "Title of an item" for row in range(400_000))
     path.write_text(

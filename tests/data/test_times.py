@@ -1,4 +1,4 @@
-"""Times of every unit, width and form decide as exactly as they are written: from the file to the held-out item."""
+"""Times of every unit, width and form are compared exactly, from the file to the held-out item."""
 
 import math
 import tempfile
@@ -30,7 +30,7 @@ from recsys.data.splits import TEST
 from tests.data.conftest import Prepare
 
 INT64 = st.integers(-(2**63), 2**63 - 1)
-# Close together, where a float of 64 bits no longer has them apart, and anywhere.
+# Numbers so large that neighbours are equal as floats of 64 bits.
 LARGE = st.integers(0, 40).map(lambda step: 637_134_336_000_000_000 + step)
 MOMENT = st.tuples(st.integers(-62_135_596_800, 253_402_300_799), st.integers(0, 999_999_999))
 NEAR = st.tuples(st.sampled_from([-1, 0, 1_600_000_000]), st.integers(0, 3) | st.just(999_999_999))
@@ -41,7 +41,7 @@ def in_order(n: int, task: Callable[..., Any], *shared: Any) -> list[Any]:
 
 
 def held_out(path: Path) -> list[int]:
-    """The item of test and then that of validation, by way of the two walks over a file of one user."""
+    """Return the items of test and of validation, after both passes over a file of one user."""
     with tempfile.TemporaryDirectory() as folder:
         fragments = list_fragments(find_source(DataConfig(source=str(path))), None)
         summary = merge(summarise(fragment, None) for fragment in fragments)
@@ -57,8 +57,8 @@ def held_out(path: Path) -> list[int]:
             n_buckets=1,
         )
         rows = get_bucket(Path(folder), 0, len(ids[1])).rows
-    part = leave_one_out(rows.user, rows.positive, rows.time, rows.order)
-    return [ids[1][rows.item[part == code][0]].as_py() for code in (TEST, TEST - 1)]
+    split = leave_one_out(rows.user, rows.positive, rows.time, rows.order)
+    return [ids[1][rows.item[split == code][0]].as_py() for code in (TEST, TEST - 1)]
 
 
 def last_two(times: Sequence[Any]) -> list[int]:
@@ -114,7 +114,7 @@ def test_floats_order_as_they_are(times: list[float]) -> None:
 
 @given(some(st.integers(-(2**53), 2**53) | st.integers(0, 9).map(lambda step: 1.6e9 + step / 8)))
 def test_integers_among_floats(times: list[float]) -> None:
-    # Chunks of a line each: a chunk of an integer does not know of the fractions in others.
+    # Each chunk is a line: a chunk with an integer does not see the fractions of the others.
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("recsys.data.readers.text.CHUNK_BYTES", 8)
         check_csv([repr(time) for time in times], times)
@@ -158,7 +158,7 @@ def test_timestamps_of_every_unit(
 
 
 @given(some(MOMENT))
-def test_int96_beyond_what_nanoseconds_reach(moments: list[tuple[int, int]]) -> None:
+def test_int96_beyond_the_range_of_nanoseconds(moments: list[tuple[int, int]]) -> None:
     ticks = [seconds * 10**6 + nanoseconds // 1000 for seconds, nanoseconds in moments]
     check_parquet(pa.array(ticks, pa.timestamp("us")), ticks, use_deprecated_int96_timestamps=True)
 
@@ -294,23 +294,28 @@ SECONDS, MILLISECONDS = numbers(1_600_000_000), numbers(1_600_000_000_000)
     [
         (
             (SECONDS, numbers(7), MILLISECONDS),
-            "c.csv: must have seconds as times like a.csv, but got milliseconds. Convert the times of one file.",
+            "c.csv: must have seconds as times like a.csv, but got milliseconds. Convert the "
+            "times of one file.",
         ),
         (
             (SECONDS, dates("2020-01-01")),
-            "b.csv: must have seconds as times like a.csv, but got dates. Convert the times of one file.",
+            "b.csv: must have seconds as times like a.csv, but got dates. Convert the times of "
+            "one file.",
         ),
         (
             (numbers(7), dates("2020-01-01")),
-            "a.csv: must have dates as times like b.csv, but got numbers. Convert the times of one file.",
+            "a.csv: must have dates as times like b.csv, but got numbers. Convert the times of "
+            "one file.",
         ),
         (
             (from_floats(np.array([0.5])), numbers(2**53 + 1)),
-            "b.csv: must have whole numbers alone as times where they exceed 2^53, but some times have fractions. Round them.",
+            "b.csv: must have whole numbers alone as times where they exceed 2^53, but some times "
+            "have fractions. Round them.",
         ),
         (
             (dates("2020-01-01T00:00:00.123456789"), dates("9999-12-31")),
-            "b.csv: must have times that fit into 64 bits with 9 digits of a second, but got 9999-12-31 00:00:00 to "
+            "b.csv: must have times that fit into 64 bits with 9 digits of a second, but got "
+            "9999-12-31 00:00:00 to "
             "9999-12-31 00:00:00. Correct or round the times.",
         ),
     ],
@@ -344,16 +349,17 @@ def test_a_file_without_times_among_others(prepared: Prepare, tmp_path: Path) ->
     pq.write_table(pa.table(ids), tmp_path / "folder" / "b.parquet")
     with pytest.raises(
         ValueError,
-        match=r"^b\.parquet: must have times like a\.parquet, but has no column with times\. Name it",
+        match=r"^b\.parquet: must have times like a\.parquet, but has no column with times\. Name "
+        r"it",
     ):
         prepared(tmp_path / "folder", {"data.split": "random"})
 
 
 def test_ticks_in_all_splits(prepared: Prepare, tmp_path: Path) -> None:
-    # 30 interactions a tick apart, in mixed order: floats would see four times.
+    # 30 interactions one tick apart, in random order: as floats they would have four times.
     step = np.random.default_rng(0).permutation(30)
     rows = [f"{t % 3},{t},{637_134_336_000_000_000 + t}" for t in step]
-    # A duplicate one tick later says that the first pair is a low rating: the later counts.
+    # The first pair has a duplicate one tick later with a low rating: the later one counts.
     text = (
         "user,item,time,rating\n"
         + "".join(f"{row},5\n" for row in rows)

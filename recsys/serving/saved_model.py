@@ -29,7 +29,7 @@ from recsys.config.schema import Config
 from recsys.data.negatives import UserItemIndex
 from recsys.errors import InputError
 from recsys.models import Model, build_model
-from recsys.storage.files import readable, write_folder
+from recsys.storage.files import require_readable, write_folder
 from recsys.storage.s3 import fetch_folder, list_folder, upload_folder
 from recsys.training.checkpoint import write_tensors
 
@@ -69,7 +69,7 @@ def find(model: Path, folder: Path) -> Path:
     """
     for path in (model, folder / "models" / model):
         fetch_folder(path)
-        with readable(path):
+        with require_readable(path):
             if path.is_dir():
                 return path
     known = sorted(name for name in list_folder(folder / "models") if not name.startswith("."))
@@ -160,7 +160,7 @@ def load(folder: Path) -> SavedModel:
         InputError: if the folder or one of its files is missing; if the folder or one of its files may not be read; if a file is
             damaged or of another model, or one does not belong there or leads elsewhere.
     """
-    with readable(folder):
+    with require_readable(folder):
         _require_files(folder)
     config = parse_config(read_yaml(folder / "config.yaml"), str(folder / "config.yaml"))
     users = _read_table(folder / "users.parquet", _USER_TYPES)

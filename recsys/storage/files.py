@@ -1,12 +1,11 @@
-"""Files and folders that appear whole or not at all, and what one process at a time may do.
+"""Files and folders that are written whole or not at all, and locks between processes.
 
-The ground floor. Everything that outlives a process is written beside its place and renamed into it, so that a crash, a full
-disk or an interrupt leaves the old content or none, never half of the new.
+Everything that outlives a process is written to a temporary path beside its own and then renamed.
+A crash, a full disk or an interrupt therefore leaves the old content or none, never half of a file.
 """
 
 import fcntl
 import os
-import platform
 import re
 import shutil
 import uuid
@@ -15,22 +14,28 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from recsys.errors import InputError
-from recsys.storage.s3 import remove_folder, upload, url_of
+from recsys.storage.s3 import remove_folder, upload
+
+_NETWORK_FILE_SYSTEMS = re.compile(
+    r"nfs\d*|cifs|smb\w*|9p|afs|ceph|gluster\w*|lustre|gpfs|beegfs\w*|fuse\..*"
+)
+_MOUNTS = Path("/proc/self/mountinfo")
 
 
 @contextmanager
 def write_atomically(path: Path) -> Iterator[Path]:
-    """Yield a temporary file name beside `path`; what was written there replaces `path` when the block ends well.
+    """Yield a temporary path beside `path`; the file written there replaces `path` at the end.
 
-    The parent folder is made. When the block raises, the temporary file is removed and `path` stays as it was. A path that
-    stands for one in S3 is published there.
+    The parent folder is created. If the block raises, the temporary file is removed and `path`
+    stays unchanged. A path in the local copy of a folder in S3 is uploaded.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = _sibling(path)
     try:
         yield temporary
         with temporary.open("rb") as file:
-            os.fsync(file.fileno())  # a power cut may else keep the new name without the content
+            # Without fsync, a power cut may keep the new name but not the content.
+            os.fsync(file.fileno())
         temporary.replace(path)
         upload(path)
     finally:
@@ -39,7 +44,7 @@ def write_atomically(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def temporary_sibling(path: Path) -> Iterator[Path]:
-    """Yield a new empty folder beside `path`, removed when the block ends unless it was moved away."""
+    """Yield a new empty folder beside `path`; remove it at the end unless it was moved."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = _sibling(path)
     temporary.mkdir()
@@ -50,11 +55,11 @@ def temporary_sibling(path: Path) -> Iterator[Path]:
 
 
 def replace_folder(temporary: Path, path: Path) -> None:
-    """Rename a folder to `path`, in the place of a folder that stands there."""
+    """Rename a folder to `path`; a folder that has this name already is deleted."""
     try:
         temporary.rename(path)
     except OSError:
-        # A rename never replaces a folder with content: step the old one aside first.
+        # A rename cannot replace a folder with content, so the old folder is renamed first.
         old = _sibling(path)
         path.rename(old)
         temporary.rename(path)
@@ -63,25 +68,27 @@ def replace_folder(temporary: Path, path: Path) -> None:
 
 @contextmanager
 def write_folder(path: Path) -> Iterator[Path]:
-    """Yield a temporary folder beside `path`; it takes the place of `path` when the block ends well."""
+    """Yield a temporary folder beside `path`, which replaces `path` at the end.
+
+    If the block raises, the temporary folder is removed and `path` stays unchanged.
+    """
     with temporary_sibling(path) as temporary:
         yield temporary
         replace_folder(temporary, path)
 
 
 @contextmanager
-def readable(path: Path) -> Iterator[None]:
-    """Report a file or folder that the block may not read, `path` or one that the error names.
+def require_readable(path: Path) -> Iterator[None]:
+    """Turn a `PermissionError` of the block, which reads `path`, into the user's mistake.
 
     Raises:
-        InputError: if there is one.
+        InputError: naming the path in the error, or `path` if the error has none.
     """
     try:
         yield
     except PermissionError as error:
-        place = error.filename or path
         raise InputError(
-            place,
+            error.filename or path,
             "must be readable",
             found=f"got: {error.strerror}",
             remedy="Change its permissions.",
@@ -90,44 +97,29 @@ def readable(path: Path) -> Iterator[None]:
 
 @contextmanager
 def file_lock(path: Path) -> Iterator[None]:
-    """Wait until no other process runs such a block for `path`; a process that dies in its own ends it."""
+    """Hold a lock that one process at a time can hold for `path`; wait for it if necessary.
+
+    The lock is a file beside `path`. The kernel releases it when the process dies.
+    """
     with path.with_name(f".{path.name}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield
 
 
-def require_on_this_node(folder: Path) -> None:
-    """Check that this node sees a folder that the driver has made. One in S3 is seen from everywhere.
-
-    Raises:
-        InputError: if it does not.
-    """
-    if url_of(folder) is None and not folder.is_dir():
-        raise InputError(
-            "folder",
-            "must be a folder that all nodes see",
-            f"{folder}, which is not on {platform.node()}",
-            "Give a shared folder or s3://BUCKET/PREFIX.",
-        )
-
-
-_NETWORK_FILE_SYSTEMS = re.compile(
-    r"nfs\d*|cifs|smb\w*|9p|afs|ceph|gluster\w*|lustre|gpfs|beegfs\w*|fuse\..*"
-)
-_MOUNTS = Path("/proc/self/mountinfo")
-
-
 def network_file_system(path: Path) -> str | None:
-    """The kind of network file system that a path lies on, None where it is on a disk of this machine."""
+    """Return the type of the network file system that holds a path, None for a local disk.
+
+    Source: proc_pid_mountinfo(5); field 5 of a line is the mount point, the field after " - " the
+    type.
+    """
     if not _MOUNTS.exists():
         return None
-    place, longest, kind = path.resolve(), -1, ""
+    resolved, longest, kind = path.resolve(), -1, ""
     for line in _MOUNTS.read_text(encoding="utf-8").splitlines():
         mount, _, source = line.partition(" - ")
         point = Path(mount.split()[4].encode().decode("unicode_escape"))
-        if (
-            place.is_relative_to(point) and len(point.parts) >= longest
-        ):  # of mounts at one place the last counts
+        # Of several mounts at one point, the last one hides the others: hence >=.
+        if resolved.is_relative_to(point) and len(point.parts) >= longest:
             longest, kind = len(point.parts), source.split()[0]
     return kind if _NETWORK_FILE_SYSTEMS.fullmatch(kind) else None
 

@@ -1,9 +1,9 @@
-"""Folders in S3, each behind a local copy that the rest of recsys works on.
+"""Folders in S3, each with a local copy that the rest of recsys works on.
 
-The ground floor, below `storage`. `--dir s3://bucket/prefix` becomes a folder of this process's own, such as
-`/tmp/recsys-x1y2/s3:/bucket/prefix`. A path below it tells its URL in any process and on any node, so that tasks and trials
-elsewhere use the same paths. What lies in S3 counts: it is fetched before it is read, and put there once it is written. Of any
-other path, which is a local one, there is nothing to fetch and nothing to upload.
+`open_folder("s3://bucket/prefix")` returns the path of a copy, `/tmp/recsys-x1y2/s3:/bucket/prefix`.
+The path contains the URL, so a task or trial on another node knows the URL from the path alone.
+S3 has the truth: a file is fetched before it is read, and uploaded after it is written. For a local
+folder, which has no copy, fetching and uploading do nothing.
 """
 
 import atexit
@@ -21,76 +21,64 @@ from typing import Any
 
 from recsys.errors import InputError
 
-_COPY = re.compile(r"[^\s\"']*/recsys-[^\s/\"']+/s3:/")
-"""Where a local copy begins."""
-_ATTEMPTS = 8
-"""Of each request to S3, with growing pauses."""
-_AT_A_TIME = 8
-"""Files that are on their way at a time."""
+_LOCAL_COPY = re.compile(r"[^\s\"']*/recsys-[^\s/\"']+/s3:/")
+"""Start of the path of a local copy, up to the bucket."""
+_MAX_ATTEMPTS = 8
+"""Attempts per request to S3, with growing pauses between them."""
+_CONCURRENT_TRANSFERS = 8
+"""Files that are fetched or uploaded at a time."""
 
 
-def open_folder(place: str) -> Path:
-    """The folder that a `--dir` means: a local path itself, or the local copy, empty as yet, of one in S3.
+def open_folder(folder: str) -> Path:
+    """Return a local folder as a path, or an empty local copy for a folder in S3.
+
+    The copy is deleted when this process exits.
+
+    Args:
+        folder: a path, or `s3://BUCKET/PREFIX`.
 
     Raises:
-        InputError: if it is another kind of URL, holds credentials, or lies in S3 and boto3 is not installed; if there is no such
-            bucket, or S3 cannot be reached.
+        InputError: if `folder` is another URL or contains credentials; if it is in S3 and boto3 is
+            not installed, the bucket does not exist, or S3 cannot be reached.
     """
-    scheme, found, rest = place.partition("://")
-    if not found:
-        return Path(place)
-    rest = rest.strip("/")
-    if scheme != "s3" or not rest:
-        raise InputError(
-            "folder", "must be a folder or s3://BUCKET/PREFIX", place, "Give one of the two."
-        )
-    if "@" in rest or "?" in rest:
-        raise InputError(
-            "folder",
-            "must be s3://BUCKET/PREFIX alone",
-            "credentials or settings in it",
-            "Put them into the environment: AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_ENDPOINT_URL.",
-        )
-    if find_spec("boto3") is None:
-        raise InputError(
-            "folder",
-            "must be a folder on a disk where boto3 is not installed",
-            place,
-            "Install the extra s3: pip install -c constraints.txt -e '.[s3]'.",
-        )
-    _require_bucket(place, rest.partition("/")[0])
+    scheme, separator, rest = folder.partition("://")
+    if not separator:
+        return Path(folder)
+    key = rest.strip("/")
+    _require_s3_url(folder, scheme, key)
+    _require_bucket(folder, key.partition("/")[0])
     copy = Path(tempfile.mkdtemp(prefix="recsys-"))
     atexit.register(shutil.rmtree, copy, ignore_errors=True)
-    return copy / "s3:" / rest
+    return copy / "s3:" / key
 
 
 def url_of(path: Path) -> str | None:
-    """The URL that a path stands for, None for a local one."""
+    """Return the URL of a path in a local copy, None for another path."""
     key = _key(path)
     return None if key is None else f"s3://{key}"
 
 
 def restore_urls(text: str) -> str:
-    """The text with the URLs in it that local copies stand for."""
-    return _COPY.sub("s3://", text)
+    """Replace the paths of local copies in a text by their URLs."""
+    return _LOCAL_COPY.sub("s3://", text)
 
 
 def list_folder(folder: Path) -> list[str]:
-    """The names of what lies in a folder, none where there is no folder."""
+    """Return the names of the files and folders in a folder; none if the folder does not exist."""
     if (key := _key(folder)) is None:
         return [entry.name for entry in folder.iterdir()] if folder.is_dir() else []
-    return [info.base_name for info in _listed(key, recursive=False)]
+    return [info.base_name for info in _list_objects(key, recursive=False)]
 
 
 def fetch(path: Path) -> None:
-    """Bring a file here from S3, with the time of its change there. Where S3 has none, there is none here afterwards."""
+    """Copy a file from S3, with its modification time; delete the local file if S3 has none."""
     if (key := _key(path)) is None:
         return
     partial = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
-        _copy(key, partial, arriving=True)
-        changed = _store(key).get_file_info(key).mtime_ns
+        _download(key, partial)
+        changed = _file_system(key).get_file_info(key).mtime_ns
         if changed is not None:
             os.utime(partial, ns=(changed, changed))
         partial.replace(path)
@@ -101,39 +89,51 @@ def fetch(path: Path) -> None:
 
 
 def fetch_folder(folder: Path, exclude: Collection[str] = ()) -> None:
-    """Bring a folder here from S3, but for what lies in it under the names `exclude`; what S3 has not goes from here."""
+    """Copy a folder from S3, and delete local files that S3 does not have.
+
+    Args:
+        folder: the folder.
+        exclude: names of files and folders directly in it that are not copied.
+    """
     if (key := _key(folder)) is None:
         return
-    there = {
-        info.path.removeprefix(f"{key}/") for info in _listed(key, recursive=True) if info.is_file
-    }
-    here = {str(path.relative_to(folder)) for path in folder.rglob("[!.]*") if path.is_file()}
-    for name in here - there:
+    objects = _list_objects(key, recursive=True)
+    remote = {info.path.removeprefix(f"{key}/") for info in objects if info.is_file}
+    local = {str(path.relative_to(folder)) for path in folder.rglob("[!.]*") if path.is_file()}
+    for name in local - remote:
         (folder / name).unlink(missing_ok=True)
-    wanted = [folder / name for name in sorted(there) if name.partition("/")[0] not in exclude]
-    with ThreadPoolExecutor(_AT_A_TIME) as transfers:
+    wanted = [folder / name for name in sorted(remote) if name.partition("/")[0] not in exclude]
+    with ThreadPoolExecutor(_CONCURRENT_TRANSFERS) as transfers:
         list(transfers.map(fetch, wanted))
 
 
 def upload(path: Path, content: Path | None = None) -> None:
-    """Put a file into S3, whole, in the place of one that is there: its own content, or that of another file."""
+    """Copy a file to S3, where it replaces an older one.
+
+    Args:
+        path: the file.
+        content: another file with the content to upload, None for `path` itself.
+    """
     if (key := _key(path)) is not None:
-        _copy(key, content or path, arriving=False)
+        _upload(content or path, key)
 
 
 def upload_folder(folder: Path, last: str) -> None:
-    """Put a folder's files into S3, the file `last` when all others are there: it tells that the folder is whole."""
+    """Copy a folder to S3, with the file `last` after all others.
+
+    `last` is deleted in S3 first, so that S3 has it only while the folder there is complete.
+    """
     if _key(folder) is None:
         return
-    _delete(folder / last)
+    _delete_object(folder / last)
     files = [path for path in folder.rglob("[!.]*") if path.is_file() and path != folder / last]
-    with ThreadPoolExecutor(_AT_A_TIME) as transfers:
+    with ThreadPoolExecutor(_CONCURRENT_TRANSFERS) as transfers:
         list(transfers.map(upload, files))
     upload(folder / last)
 
 
 def delete_local_copy(path: Path) -> None:
-    """Delete the local copy of a file or folder in S3; a local path is left as it is."""
+    """Delete the local copy of a file or folder in S3; leave a local path as it is."""
     if url_of(path) is None:
         return
     if path.is_dir():
@@ -143,76 +143,94 @@ def delete_local_copy(path: Path) -> None:
 
 
 def remove(path: Path) -> None:
-    """Delete a file, here and in S3, if it is there."""
+    """Delete a file, locally and in S3, if it exists."""
     path.unlink(missing_ok=True)
-    _delete(path)
+    _delete_object(path)
 
 
 def remove_folder(folder: Path) -> None:
-    """Delete a folder with all that is in it, here and in S3, if it is there."""
+    """Delete a folder and its content, locally and in S3, if it exists."""
     shutil.rmtree(folder, ignore_errors=True)
-    if (key := _key(folder)) is not None and _listed(key, recursive=False):
-        _store(key).delete_dir(key)
+    if (key := _key(folder)) is not None and _list_objects(key, recursive=False):
+        _file_system(key).delete_dir(key)
 
 
 def move_in_s3(path: Path, target: Path) -> None:
-    """Rename a file in S3, if it is there, in the place of another one."""
+    """Rename a file in S3, if it exists, so that it replaces `target`."""
     if (key := _key(path)) is not None and path.name in list_folder(path.parent):
-        _store(key).move(key, _key(target))
+        _file_system(key).move(key, _key(target))
 
 
 def _key(path: Path) -> str | None:
-    """Bucket and key, None for a local path."""
-    found = _COPY.match(str(path))
-    return None if found is None else str(path)[found.end() :]
+    """Return `BUCKET/KEY` of a path in a local copy, None for another path."""
+    match = _LOCAL_COPY.match(str(path))
+    return None if match is None else str(path)[match.end() :]
 
 
-def _delete(path: Path) -> None:
+def _delete_object(path: Path) -> None:
     if (key := _key(path)) is not None and path.name in list_folder(path.parent):
-        _store(key).delete_file(key)
+        _file_system(key).delete_file(key)
 
 
-def _copy(key: str, path: Path, *, arriving: bool) -> None:
+def _download(key: str, path: Path) -> None:
     from pyarrow.fs import LocalFileSystem, copy_files
 
-    store, local = _store(key), LocalFileSystem()
-    if arriving:
-        copy_files(key, str(path), source_filesystem=store, destination_filesystem=local)
-    else:
-        copy_files(str(path), key, source_filesystem=local, destination_filesystem=store)
+    copy_files(key, str(path), _file_system(key), LocalFileSystem())
 
 
-def _listed(key: str, *, recursive: bool) -> list[Any]:
+def _upload(path: Path, key: str) -> None:
+    from pyarrow.fs import LocalFileSystem, copy_files
+
+    copy_files(str(path), key, LocalFileSystem(), _file_system(key))
+
+
+def _list_objects(key: str, *, recursive: bool) -> list[Any]:
     from pyarrow.fs import FileSelector
 
-    found: list[Any] = _store(key).get_file_info(
-        FileSelector(key, allow_not_found=True, recursive=recursive)
-    )
-    return found
+    selector = FileSelector(key, allow_not_found=True, recursive=recursive)
+    objects: list[Any] = _file_system(key).get_file_info(selector)
+    return objects
 
 
-def _require_bucket(place: str, bucket: str) -> None:
+def _require_s3_url(url: str, scheme: str, key: str) -> None:
+    if scheme != "s3" or not key:
+        rule = "must be a folder or s3://BUCKET/PREFIX"
+        raise InputError("folder", rule, url, "Give one of the two.")
+    if "@" in key or "?" in key:
+        raise InputError(
+            "folder",
+            "must be s3://BUCKET/PREFIX alone",
+            "credentials or settings in it",
+            "Set AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and AWS_ENDPOINT_URL instead.",
+        )
+    if find_spec("boto3") is None:
+        raise InputError(
+            "folder",
+            "must be a folder on a disk where boto3 is not installed",
+            url,
+            "Install the extra s3: pip install -c constraints.txt -e '.[s3]'.",
+        )
+
+
+def _require_bucket(url: str, bucket: str) -> None:
     from pyarrow.fs import FileType
 
     try:
-        reason = (
-            None
-            if _store(bucket).get_file_info(bucket).type == FileType.Directory
-            else "there is no such bucket"
-        )
+        if _file_system(bucket).get_file_info(bucket).type == FileType.Directory:
+            return
+        reason = "there is no such bucket"
     except OSError as error:
         reason = str(error).splitlines()[0]
-    if reason is not None:
-        raise InputError(
-            "folder",
-            "must lie in a bucket that can be reached",
-            f"{place} ({reason})",
-            "See to its name, to AWS_ENDPOINT_URL and to the credentials in the environment.",
-        )
+    raise InputError(
+        "folder",
+        "must be in a bucket that can be reached",
+        f"{url} ({reason})",
+        "Check its name, AWS_ENDPOINT_URL and the credentials in the environment.",
+    )
 
 
-def _store(key: str) -> Any:
-    """S3, or what speaks like it at AWS_ENDPOINT_URL; pyarrow finds credentials as AWS's own tools do."""
+def _file_system(key: str) -> Any:
+    """Return S3, or the server at AWS_ENDPOINT_URL; pyarrow finds credentials as the AWS CLI does."""
     endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
     region = os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION")
     return _connect(key.partition("/")[0], endpoint, region)
@@ -224,5 +242,5 @@ def _connect(bucket: str, endpoint: str | None, region: str | None) -> Any:
 
     if region is None and endpoint is None:
         region = resolve_s3_region(bucket)
-    retries = AwsStandardS3RetryStrategy(max_attempts=_ATTEMPTS)
+    retries = AwsStandardS3RetryStrategy(max_attempts=_MAX_ATTEMPTS)
     return S3FileSystem(region=region, endpoint_override=endpoint, retry_strategy=retries)

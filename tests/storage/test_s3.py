@@ -144,7 +144,7 @@ def test_a_local_folder_is_left_alone(tmp_path: Path) -> None:
         ),
         (
             "s3://no-such-bucket/x",
-            "folder: must lie in a bucket that can be reached, but got s3://no-such-bucket/x (there is no ",
+            "folder: must be in a bucket that can be reached, but got s3://no-such-bucket/x (there is no ",
         ),
     ],
 )

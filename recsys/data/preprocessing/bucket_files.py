@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from recsys.cluster.shared_paths import require_on_this_node
 from recsys.data.negatives import IntArray, NegativeSampler, index_pairs
 from recsys.data.preprocessing.buckets import Bucket, Rows, bucket_name, given_candidates
 from recsys.data.preprocessing.split_strategies import (
@@ -19,7 +20,7 @@ from recsys.data.preprocessing.split_strategies import (
     temporal_split,
 )
 from recsys.data.splits import TEST, TRAIN, VALIDATION
-from recsys.storage.files import require_on_this_node, write_atomically
+from recsys.storage.files import write_atomically
 from recsys.storage.s3 import delete_local_copy
 
 

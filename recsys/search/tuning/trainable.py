@@ -16,9 +16,9 @@ import torch
 from ray import tune
 from safetensors import SafetensorError
 
+from recsys.cluster.shared_paths import require_on_this_node
 from recsys.config.schema import Config
 from recsys.search.tuning.messages import DiskFull, Diverged, Message, Report, as_result
-from recsys.storage.files import require_on_this_node
 from recsys.storage.path_errors import disk_full_reason
 from recsys.storage.s3 import delete_local_copy, fetch, url_of
 from recsys.training.checkpoint import TrainingState

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from recsys import tune
+from recsys.cluster.shared_paths import require_on_this_node
 from recsys.config.files import dump_yaml
 from recsys.config.schema import Config, replace_values
 from recsys.errors import InputError
@@ -19,7 +20,7 @@ from recsys.search.record.study_storage import (
     reopen_study,
 )
 from recsys.storage import files
-from recsys.storage.files import network_file_system, require_on_this_node
+from recsys.storage.files import network_file_system
 from tests.commands.in_process import answer, run
 from tests.small_search import SPACE
 

@@ -1,6 +1,7 @@
-"""A search whose driver is killed by the system at a chosen point: `python -m tests.faults.killed_at POINT ARGUMENT...`.
+"""A search whose driver is killed at a point: `python -m tests.faults.killed_at POINT ARGUMENT...`.
 
-POINT is `before` or `after`, a module, a name in it and how often it is called until then: `after recsys.search.session:run 1`.
+POINT is `before` or `after`, a module with a name in it, and the number of the call:
+`after recsys.search.session:run 1`.
 """
 
 import importlib
@@ -14,7 +15,7 @@ from recsys.tune import main
 
 
 def kill_at(when: str, place: str, times: int) -> None:
-    """Put in the place of a function or method one that kills this process before or after it is called for the n-th time."""
+    """Replace a function or method so that its n-th call kills this process, before or after it."""
     module, _, path = place.partition(":")
     owner: Any = importlib.import_module(module)
     *parents, name = path.split(".")

@@ -1,4 +1,4 @@
-"""Where processes listen, by what the kernel tells (Linux)."""
+"""Addresses on which processes listen, from Linux's /proc."""
 
 import contextlib
 from ipaddress import IPv4Address, IPv6Address, ip_address
@@ -8,10 +8,10 @@ _LISTEN = "0A"
 
 
 def listening(pid: int) -> list[IPv4Address | IPv6Address]:
-    """The addresses of the TCP ports on which a process and all below it listen."""
+    """Return the addresses on which a process and its descendants listen by TCP."""
     opened: set[str] = set()
     for process in _tree(pid):
-        with contextlib.suppress(OSError):  # it has ended since
+        with contextlib.suppress(OSError):  # it has ended
             for descriptor in Path(f"/proc/{process}/fd").iterdir():
                 with contextlib.suppress(OSError):
                     opened.add(str(descriptor.readlink()))
@@ -39,7 +39,7 @@ def _tree(pid: int) -> set[int]:
 
 
 def _address(text: str) -> IPv4Address | IPv6Address:
-    """An address from words of four bytes, each in the order of this machine's memory; one of IPv4 in IPv6's form as such."""
+    """Parse words of four bytes in this machine's byte order; IPv4 mapped to IPv6 as IPv4."""
     words = [bytes.fromhex(text[start : start + 8])[::-1] for start in range(0, len(text), 8)]
     address = ip_address(b"".join(words))
     return address.ipv4_mapped or address if isinstance(address, IPv6Address) else address

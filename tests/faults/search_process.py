@@ -28,7 +28,7 @@ class SearchProcess:
     errors: Path
 
     def end(self) -> tuple[int, dict[str, Any], str]:
-        """Wait for its end: the exit code, the JSON answer (empty if there is none), and what it wrote on standard error."""
+        """Wait for the end; return exit code, JSON answer ({} if none) and standard error."""
         out, _ = self.process.communicate(timeout=GIVE_UP_SECONDS)
         return (
             self.process.returncode,
@@ -37,7 +37,7 @@ class SearchProcess:
         )
 
     def wait_until(self, reached: Callable[[], bool]) -> None:
-        """Look again and again until the search has come so far."""
+        """Poll until the search has reached a state."""
         deadline = time.monotonic() + GIVE_UP_SECONDS
         while not reached():
             assert self.process.poll() is None, self.errors.read_text(encoding="utf-8")
@@ -47,14 +47,14 @@ class SearchProcess:
 
 @contextmanager
 def started(
-    folder: Path, *flags: object, told_in: Path | None = None, killed_at: str | None = None
+    folder: Path, *flags: object, errors_in: Path | None = None, killed_at: str | None = None
 ) -> Iterator[SearchProcess]:
-    """Start a search of the study `s` in `folder`; whatever is left of it is killed in the end.
+    """Start a search of the study `s` in `folder`, and kill it at the end if it still runs.
 
-    What it writes on standard error goes to a file in `told_in`, or else in `folder` too. `killed_at`: a point as
-    `tests.faults.killed_at` takes it.
+    Its standard error goes to a file in `errors_in`, by default in `folder`. `killed_at` is a point
+    for `tests.faults.killed_at`.
     """
-    errors = (told_in or folder) / f"errors-{time.monotonic_ns()}.txt"
+    errors = (errors_in or folder) / f"errors-{time.monotonic_ns()}.txt"
     program = ["recsys.tune"] if killed_at is None else ["tests.faults.killed_at", killed_at]
     command = [
         sys.executable,
@@ -91,18 +91,18 @@ def started(
 
 
 def read_trials(folder: Path) -> list[optuna.trial.FrozenTrial]:
-    """The trials of the study `s` as anyone reads them who has optuna alone, none before there is a study."""
+    """Return the trials of the study `s`, read by optuna alone; none before the study exists."""
     study = folder / "studies" / "s"
     return open_optuna(study).trials if study.exists() else []
 
 
 def n_reports(folder: Path) -> int:
-    """Epochs that the record has."""
+    """Return the number of epochs in the record."""
     return sum(len(trial.intermediate_values) for trial in read_trials(folder))
 
 
 def check_complete(folder: Path, uri: str, n_trials: int) -> None:
-    """Every trial of the study `s` once in the record and in MLflow, every epoch once, none left running or failed."""
+    """Check that record and MLflow have every trial and epoch once, none running or failed."""
     trials = read_trials(folder)
     assert [trial.number for trial in trials] == list(range(n_trials))
     assert {trial.state.name for trial in trials} <= {"COMPLETE", "PRUNED"}

@@ -48,7 +48,7 @@ def flags(folder: Path) -> list[object]:
 
 
 def orphans(folder: Path) -> list[str]:
-    """Command lines of processes that a search in `folder` has left: Ray's and its workers'."""
+    """Return the command lines of a search's remaining processes: Ray's and the workers."""
     found = subprocess.run(
         ["ps", "-eo", "pid,args"], capture_output=True, text=True, check=True
     ).stdout.splitlines()
@@ -80,7 +80,7 @@ def test_a_killed_driver_loses_nothing(folder: Path, reports: int) -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_an_interrupted_search_prints_the_command_that_goes_on(
+def test_an_interrupted_search_prints_the_command_that_resumes(
     folder: Path, number: signal.Signals
 ) -> None:
     with started(folder, *flags(folder)) as search:
@@ -99,7 +99,7 @@ def test_an_interrupted_search_prints_the_command_that_goes_on(
 
 
 def n_children(search: SearchProcess) -> int:
-    """Processes that the driver has started itself: those of Ray."""
+    """Return the number of processes that the driver has started: those of Ray."""
     return len(
         Path(f"/proc/{search.process.pid}/task/{search.process.pid}/children")
         .read_text(encoding="ascii")
@@ -107,18 +107,18 @@ def n_children(search: SearchProcess) -> int:
     )
 
 
-def told(search: SearchProcess) -> str:
+def errors_of(search: SearchProcess) -> str:
     return search.errors.read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("moment", ["while Ray starts", "before the first trial"])
 def test_sigterm_before_there_is_a_trial(folder: Path, moment: str) -> None:
     with started(folder, *flags(folder)) as search:
-        come = {
+        reached = {
             "while Ray starts": lambda: n_children(search) > 0,
-            "before the first trial": lambda: RESUME in told(search),
+            "before the first trial": lambda: RESUME in errors_of(search),
         }
-        search.wait_until(come[moment])
+        search.wait_until(reached[moment])
         search.process.send_signal(signal.SIGTERM)
         code, _, errors = search.end()
     assert code == 130, errors
@@ -150,8 +150,6 @@ def test_a_second_driver_is_refused(folder: Path) -> None:
         with started(folder, "--resume") as second:
             code, _, errors = second.end()
         assert code == 2
-        assert (
-            f"error: {folder / 'studies' / 's'}: must be searched by one process at a time, but got "
-            in errors
-        )
+        rule = "must be searched by one process at a time"
+        assert f"error: {folder / 'studies' / 's'}: {rule}, but got " in errors
         assert search.process.poll() is None

@@ -1,4 +1,4 @@
-"""The disk of a study, or of MLflow, is full: a small file system in memory, as a disk of its own."""
+"""The disk of a study, or of MLflow, is full: a small file system in memory."""
 
 import re
 import shlex
@@ -63,7 +63,7 @@ def flags(folder: Path, space: dict[str, Any], uri: str) -> list[object]:
 
 
 def fill(file: Path, left: int) -> None:
-    """Take all of the disk, then give `left` bytes back."""
+    """Fill the disk except `left` bytes."""
     with file.open("wb", buffering=0) as stream:
         for size in (1 << 20, 4096):
             with suppress(OSError):
@@ -75,34 +75,37 @@ def fill(file: Path, left: int) -> None:
 @pytest.mark.parametrize(
     ("left", "space"),
     [
-        # The driver meets it, which writes the record.
+        # The driver cannot write the record.
         (0, SPACE),
-        # A worker meets it, which writes the weights of a model of 1.7 MB.
+        # A worker cannot write the weights of a model of 1.7 MB.
         (1 << 20, WIDE),
     ],
     ids=["driver", "worker"],
 )
-def test_a_search_ends_and_goes_on_once_there_is_room(
+def test_a_search_ends_and_resumes_once_the_disk_has_space(
     disk: Path, left: int, space: dict[str, Any]
 ) -> None:
     study, uri = disk / "studies" / "s", f"sqlite:///{disk.parent / 'mlflow.db'}"
-    with started(disk, *flags(disk, space, uri), told_in=disk.parent) as search:
+    with started(disk, *flags(disk, space, uri), errors_in=disk.parent) as search:
         search.wait_until(lambda: n_reports(disk) >= 5)
         fill(disk / "filler", left)
         code, _, errors = search.end()
-    full = f"error: {re.escape(str(disk))}: must have room to be written, but got .*{NO_ROOM}.*. Free some."
-    check_told(full, code, errors)
+    full = (
+        f"error: {re.escape(str(disk))}: must have room to be written, "
+        f"but got .*{NO_ROOM}.*. Free some."
+    )
+    check_error(full, code, errors)
     reports = n_reports(disk)
     if left == 0:
-        # It is as full when the search is to go on.
+        # The disk is still full when the search is resumed.
         fill(disk / "more", 0)
-        with started(disk, "--resume", told_in=disk.parent) as search:
+        with started(disk, "--resume", errors_in=disk.parent) as search:
             code, _, errors = search.end()
-        check_told(full, code, errors)
+        check_error(full, code, errors)
         assert n_reports(disk) == reports
         (disk / "more").unlink()
     (disk / "filler").unlink()
-    # A process that is killed on a full disk leaves a torn line.
+    # A process that is killed on a full disk leaves an incomplete line.
     with (study / "mlflow-outbox.jsonl").open("ab") as outbox:
         outbox.write(b'{"do": "metr')
     command = shlex.split(errors.splitlines()[-1].partition("resume it with: python ")[2])
@@ -125,11 +128,8 @@ def test_the_disk_of_mlflow_is_full(disk: Path) -> None:
     assert warnings[1].endswith("; --resume sends them.")
     with started(folder, "--resume") as search:
         code, _, errors = search.end()
-    check_told(
-        f"error: tracking.uri: must be a reachable MLflow store, but got {re.escape(uri)}.*{NO_ROOM}.*",
-        code,
-        errors,
-    )
+    unreachable = "error: tracking.uri: must be a reachable MLflow store, but got "
+    check_error(f"{unreachable}{re.escape(uri)}.*{NO_ROOM}.*", code, errors)
     (disk / "filler").unlink()
     with started(folder, "--resume") as search:
         code, again, errors = search.end()
@@ -138,7 +138,7 @@ def test_the_disk_of_mlflow_is_full(disk: Path) -> None:
     check_complete(folder, uri, N_TRIALS)
 
 
-def test_the_holder_of_a_study_shows_that_it_lives(
+def test_the_holder_of_a_lease_renews_it_on_a_full_disk(
     disk: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(lease, "BEAT_SECONDS", 0.01)
@@ -147,11 +147,11 @@ def test_the_holder_of_a_study_shows_that_it_lives(
         wait_for_beats(disk, 2)
 
 
-def check_told(expected: str, code: int, errors: str) -> None:
+def check_error(expected: str, code: int, errors: str) -> None:
     assert code == 1, errors
-    *_, told, how_to_go_on = errors.splitlines()
-    assert re.fullmatch(expected, told), told
-    assert how_to_go_on.startswith(
+    *_, error, how_to_resume = errors.splitlines()
+    assert re.fullmatch(expected, error), error
+    assert how_to_resume.startswith(
         "The study is stored; resume it with: python -m recsys.tune --name s --resume"
     )
     assert "Traceback" not in errors

@@ -1,4 +1,4 @@
-"""The driver is killed between steps that belong together, and the same command goes on each time."""
+"""The driver is killed between actions that belong together; the same command resumes each time."""
 
 import signal
 from pathlib import Path
@@ -11,14 +11,22 @@ from tests.small_search import SPACE, ratings_csv
 
 N_TRIALS, N_EPOCHS = 8, 3
 POINTS = [
-    "after recsys.search.record.study_files:create_study 1",  # the folder of the study has not its name yet
-    "after recsys.search.record.record:StudyRecord.ask 2",  # a trial has its number and no config
-    "before recsys.search.record.record:StudyRecord.report 2",  # a worker has told an epoch that nobody wrote
-    "before recsys.search.record.record:StudyRecord.finish 1",  # the last epoch of a trial is there, its end is not
-    "after recsys.search.record.record:StudyRecord.finish 1",  # MLflow is not told of a trial's end, its checkpoint is there
-    "after recsys.tracking.study_runs:StudyRuns.end_trial 1",  # MLflow is to be told, its checkpoint is there
-    "after recsys.tracking.sending:RunSender.send 6",  # MLflow was told, and it is not noted
-    "before recsys.search.session:write_results 1",  # all trials have ended
+    # The folder of the study does not have its name yet.
+    "after recsys.search.record.study_files:create_study 1",
+    # A trial has its number and no config.
+    "after recsys.search.record.record:StudyRecord.ask 2",
+    # A worker has reported an epoch, which is not stored.
+    "before recsys.search.record.record:StudyRecord.report 2",
+    # The last epoch of a trial is stored, its state is not.
+    "before recsys.search.record.record:StudyRecord.finish 1",
+    # The state of a trial is stored, and not in the outbox; its checkpoint still exists.
+    "after recsys.search.record.record:StudyRecord.finish 1",
+    # The state of a trial is in the outbox; its checkpoint still exists.
+    "after recsys.tracking.study_runs:StudyRuns.end_trial 1",
+    # An operation was sent to MLflow, and the outbox does not note it.
+    "after recsys.tracking.sending:RunSender.send 6",
+    # All trials have ended.
+    "before recsys.search.session:write_results 1",
 ]
 
 

@@ -1,4 +1,4 @@
-"""The MLflow server dies, hangs or answers 500 in the middle of a search, or is not there when it starts."""
+"""The MLflow server dies, hangs or answers 500 during a search, or does not run at its start."""
 
 import signal
 from collections.abc import Callable, Iterator
@@ -53,7 +53,7 @@ def flags(folder: Path, uri: str) -> list[object]:
 
 
 def check_sent(folder: Path, uri: str) -> None:
-    """MLflow has a run for each trial and each epoch of it, once."""
+    """Check that MLflow has each trial and each of its epochs once."""
     runs, trials = logged_trials(uri, folder.name), read_trials(folder)
     assert (
         [int(run.data.tags["trial"]) for run in runs]
@@ -66,7 +66,7 @@ def check_sent(folder: Path, uri: str) -> None:
         assert logged_steps(uri, run, "val_ndcg_at_10") == sorted(trial.intermediate_values)
 
 
-def check_told_once(errors: str, uri: str) -> None:
+def check_one_warning(errors: str, uri: str) -> None:
     assert errors.count(AWAY) == 1
     assert f"MLflow at {uri}{AWAY}" in errors
     assert "Traceback" not in errors
@@ -81,12 +81,12 @@ def stop(server: Server) -> None:
     server.send_signal(signal.SIGSTOP)
 
 
-def go_on(server: Server) -> None:
+def resume(server: Server) -> None:
     server.send_signal(signal.SIGCONT)
 
 
 @pytest.mark.parametrize(
-    ("leave", "come_back"), [(Server.kill, Server.start), (stop, go_on)], ids=["killed", "hangs"]
+    ("leave", "come_back"), [(Server.kill, Server.start), (stop, resume)], ids=["killed", "hangs"]
 )
 def test_a_server_that_is_away_until_the_end(
     folder: Path,
@@ -125,20 +125,20 @@ def test_a_server_that_answers_500_for_a_while(folder: Path, server: Server) -> 
     finally:
         between.close()
     assert code == 0, errors
-    check_told_once(errors, between.uri)
+    check_one_warning(errors, between.uri)
     assert KEPT not in errors
     check_sent(folder, server.uri)
 
 
 def test_a_search_that_starts_without_a_server(folder: Path, server: Server) -> None:
     port = FaultyServer(server.uri)
-    port.close()  # nobody listens there now
+    port.close()  # no process listens on the port now
     with started(folder, *flags(folder, port.uri), "--set", "tracking.required=false") as search:
         code, answer, errors = search.end()
     assert code == 0, errors
     assert answer["mlflow"] is None
     assert f"MLflow at {port.uri} cannot be reached (" in errors
-    there = FaultyServer(server.uri, int(port.uri.rpartition(":")[2]))
+    late = FaultyServer(server.uri, int(port.uri.rpartition(":")[2]))
     try:
         with started(folder, "--resume") as search:
             code, answer, errors = search.end()
@@ -146,4 +146,4 @@ def test_a_search_that_starts_without_a_server(folder: Path, server: Server) -> 
         assert answer["mlflow"]["tracking_uri"] == port.uri
         check_sent(folder, server.uri)
     finally:
-        there.close()
+        late.close()

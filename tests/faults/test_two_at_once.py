@@ -20,14 +20,14 @@ N_TRIALS = 3
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """A folder that no command has run in: its `exp` does not exist."""
+    """A folder in which no command has run: its `exp` does not exist."""
     (tmp_path / "ratings.csv").write_text(ratings_csv())
     (tmp_path / "space.yaml").write_text(dump_yaml(SPACE))
     return tmp_path
 
 
 def leftovers(folder: Path) -> list[str]:
-    """What a command writes beside the place of something and should have moved there, or removed."""
+    """Return the temporary files that a command should have moved or deleted."""
     return [str(path) for path in folder.rglob("*.tmp")]
 
 
@@ -50,7 +50,7 @@ def test_two_first_searches(folder: Path) -> None:
         one.wait_until(lambda: n_reports(folder / "exp") >= 1)
         addresses = listening(one.process.pid)
         ended = {name: search.end() for name, search in {"s": one, "two": two}.items()}
-    # Ray's own processes and the workers, which are below the driver.
+    # Ray's own processes and the workers, which the driver started.
     assert len(addresses) >= 4
     assert {address for address in addresses if not address.is_loopback} == set()
     answers: dict[str, dict[str, Any]] = {}
@@ -92,9 +92,9 @@ def test_two_first_preprocessings_of_the_same_data(folder: Path) -> None:
     processes = [
         subprocess.Popen(command, cwd=folder, stdout=pipe, stderr=pipe, text=True) for _ in range(2)
     ]
-    told = [process.communicate(timeout=GIVE_UP_SECONDS) for process in processes]
-    assert [process.returncode for process in processes] == [0, 0], told
-    first, second = (json.loads(out) for out, _ in told)
+    outputs = [process.communicate(timeout=GIVE_UP_SECONDS) for process in processes]
+    assert [process.returncode for process in processes] == [0, 0], outputs
+    first, second = (json.loads(out) for out, _ in outputs)
     assert first == second
     assert (first["n_users"], first["n_interactions"]) == (60, 840)
     manifest = json.loads((folder / first["path"] / "manifest.json").read_text())

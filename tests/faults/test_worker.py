@@ -1,4 +1,4 @@
-"""Workers die: killed in the middle of an epoch, out of memory, out of a GPU's memory."""
+"""Workers die: killed during an epoch or between trials, out of memory, out of GPU memory."""
 
 import os
 import resource
@@ -18,11 +18,11 @@ from tests.small_search import Results, logged_trials, search
 
 N_EPOCHS = 4
 DEATHS = {1: 1, 2: 2}
-"""How often a trial's worker is killed, by the trial's number."""
+"""Number of times that a trial's worker is killed, by the trial's number."""
 
 
 class DyingRunner(TrialRunner):
-    """A worker that saves each epoch, and is killed by the system within the third epoch of some trials."""
+    """A worker that saves each epoch, and is killed within the third epoch of some trials."""
 
     def setup(self, *arguments: Any, **named: Any) -> None:
         trainable.CHECKPOINT_SECONDS, trainable.CHECKPOINT_SHARE = 0.0, 1e9
@@ -33,7 +33,7 @@ class DyingRunner(TrialRunner):
         marks.mkdir(exist_ok=True)
         number = self.config["number"]
         n_deaths = len(list(marks.glob(f"{number}-*")))
-        # The first step of another attempt tells again of the second epoch, which was saved.
+        # The first step of a retry reports the second epoch again, which was saved.
         if n_deaths < DEATHS.get(number, 0) and self.iteration == (2 if n_deaths == 0 else 1):
             (marks / f"{number}-{n_deaths}").touch()
             signal.signal(signal.SIGALRM, lambda *_: os.kill(os.getpid(), signal.SIGKILL))
@@ -63,9 +63,9 @@ def test_a_worker_that_is_killed_within_an_epoch(
         "2-0",
         "2-1",
     ]
-    # Killed once: the next worker goes on after the second epoch, which it tells again.
+    # Killed once: the next worker resumes after the second epoch, which it reports again.
     assert epochs_by_worker(results, 1) == [[1, 2], [2, 3, 4]]
-    # Killed as often as it is retried, and once more.
+    # Killed once more than it is retried.
     assert epochs_by_worker(results, 2) == [[1, 2], [2]]
     states = {
         number: (summary.state, summary.epochs) for number, summary in searched.trials.items()
@@ -73,8 +73,8 @@ def test_a_worker_that_is_killed_within_an_epoch(
     assert states == {0: ("complete", 4), 1: ("complete", 4), 2: ("failed", 2), 3: ("complete", 4)}
     runs = logged_trials(f"sqlite:///{tmp_path / 'mlflow.db'}", "recsys")
     assert [run.info.status for run in runs] == ["FINISHED", "FINISHED", "FAILED", "FINISHED"]
-    told = (searched.folder / "trials" / "2" / "traceback.txt").read_text(encoding="utf-8")
-    assert told.count("The actor died unexpectedly") == 2
+    text = (searched.folder / "trials" / "2" / "traceback.txt").read_text(encoding="utf-8")
+    assert text.count("The actor died unexpectedly") == 2
 
 
 def epochs_by_worker(results: Results, number: int) -> list[list[int]]:
@@ -86,7 +86,7 @@ def epochs_by_worker(results: Results, number: int) -> list[list[int]]:
 
 
 class DyingBetweenRunner(TrialRunner):
-    """A worker that is killed by the system once, while it takes up its second trial."""
+    """A worker that is killed once, while it starts its second trial."""
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
         mark = self._folder.parent / "killed"
@@ -116,7 +116,7 @@ def test_a_worker_that_is_killed_between_two_trials(
 
 
 class LimitedRunner(TrialRunner):
-    """A worker that may take 1 GB more than it has once it is there."""
+    """A worker that may allocate 1 GB more than it has at its start."""
 
     def setup(self, *arguments: Any, **named: Any) -> None:
         pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[0])
@@ -131,7 +131,7 @@ def test_a_trial_without_enough_memory_fails_alone(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(run, "TrialRunner", LimitedRunner)
-    # Of 60 users and 80 items: 2.2 GB, and then the moments.
+    # For 60 users and 80 items: 2.2 GB, and as much for each moment.
     space = {
         "parameters": {
             "model.embedding_dim": {"choices": [8, 4_000_000]},
@@ -151,13 +151,13 @@ def test_a_trial_without_enough_memory_fails_alone(
         by_size[summary.params["model.embedding_dim"]].add(summary.state)
     assert by_size[4_000_000] == {"failed"}
     assert by_size[8] <= {"complete", "pruned"}
-    told = (searched.folder / "trials" / "1" / "traceback.txt").read_text(encoding="utf-8")
-    assert told.count("Failure # ") == 2
-    assert "can't allocate memory" in told
+    text = (searched.folder / "trials" / "1" / "traceback.txt").read_text(encoding="utf-8")
+    assert text.count("Failure # ") == 2
+    assert "can't allocate memory" in text
 
 
 class FullGpuRunner(TrialRunner):
-    """A worker whose second trial finds room on a whole GPU alone, and says so as torch does."""
+    """A worker whose second trial needs a whole GPU, and otherwise raises as torch does."""
 
     def step(self) -> dict[str, Any]:
         share = ray.get_runtime_context().get_assigned_resources()["GPU"]  # type: ignore[no-untyped-call]
@@ -178,7 +178,8 @@ from tests.small_search import search
 
 ray.init(num_cpus=2, num_gpus=1, include_dashboard=False)
 run.TrialRunner = FullGpuRunner
-values = {"resources.cpu": 0.5, "resources.gpu": 0.25, "study.n_trials": 4, "training.max_epochs": 2, "study.grace_period": 2}
+values = {"resources.cpu": 0.5, "resources.gpu": 0.25}
+values |= {"study.n_trials": 4, "training.max_epochs": 2, "study.grace_period": 2}
 searched = search(Path(sys.argv[1]), Path(sys.argv[2]), values)
 assert [s.state for s in searched.outcome.summaries] == ["complete"] * 4, searched.outcome
 """

@@ -16,7 +16,7 @@ from recsys.command_line.results import dir_flag, print_result
 from recsys.command_line.run import print_error, run_command
 from recsys.command_line.settings import read_config, read_storage
 from recsys.config.schema import Config
-from recsys.data.preprocessing.scan import Summary, merge
+from recsys.data.preprocessing.first_pass import Summary, merge
 from recsys.errors import DivergenceError, InputError, naming
 
 RECSYS = Path(sys.modules["recsys"].__file__ or "").parent

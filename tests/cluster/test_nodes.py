@@ -15,6 +15,7 @@ from ray._private.internal_api import node_stats
 from recsys.config.schema import Config, replace_values
 from recsys.data.interactions import Interactions
 from recsys.data.preprocessing import pipeline
+from recsys.data.preprocessing.tasks import run_tasks
 from recsys.data.processed import load
 from recsys.final import placement
 from recsys.final.train import Trained, train_for_test
@@ -231,7 +232,7 @@ def meet(ratings: Path, folder: Path) -> list[str]:
         wait_until(lambda: len(list(meeting.iterdir())) == 6)
         return here()
 
-    return pipeline._run(6, task)
+    return run_tasks(6, task)
 
 
 def test_preprocessing_runs_across_the_nodes(
@@ -260,7 +261,7 @@ def most_at_once(ratings: Path, folder: Path, n_cpus: int) -> int:
         mark.unlink()
         return seen
 
-    seen: list[int] = pipeline._run(6, task)
+    seen: list[int] = run_tasks(6, task)
     return max(seen)
 
 

@@ -365,7 +365,7 @@ IN_THE_DATA = {
     ),
     "no times": Case(
         TUNE,
-        "data.split: leave_one_out needs times, but ratings.csv tells none: it has no column with times. "
+        "data.split: leave_one_out needs times, but ratings.csv has none: it has no column with times. "
         "Name the column with data.columns.timestamp, or set data.split to random.",
         {"ratings.csv": "user_id,item_id\n1,1\n2,2\n"},
     ),

@@ -8,7 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from recsys.config.sections import DataConfig
-from recsys.data.preprocessing.scan import merge, summarise
+from recsys.data.preprocessing.first_pass import merge, summarise
 from recsys.data.readers.formats import list_fragments
 from recsys.data.readers.ids import describe_blanks
 from recsys.data.sources.layouts import find_source

@@ -402,7 +402,7 @@ def test_more_candidates_than_unseen_items(prepared: Prepare, tmp_path: Path) ->
     (tmp_path / "data.csv").write_text(GOOD)
     sampled = {"evaluation.protocol": "sampled", "evaluation.n_candidates": 3}
     message = (
-        r"evaluation\.n_candidates: must be at most the free items .* but 3 users \(1, 2, 3\) "
+        r"evaluation\.n_candidates: must be at most the unseen items .* but 3 users \(1, 2, 3\) "
         r"have fewer than 3\. Lower it"
     )
     with pytest.raises(ValueError, match=message):

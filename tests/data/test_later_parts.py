@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from recsys.config.schema import Config, replace_values
 from recsys.data.interactions import Interactions
 from recsys.data.negatives import IntArray
-from recsys.data.preprocessing.bucket_files import Plan, write_bucket
 from recsys.data.preprocessing.buckets import Bucket, Rows
+from recsys.data.preprocessing.processed_files import Plan, write_bucket
 from recsys.data.preprocessing.split_strategies import random_split
 from recsys.data.processed import Manifest, Processed, load
 from recsys.data.splits import TEST, TRAIN, VALIDATION, HeldOutSplit
@@ -28,7 +28,7 @@ from tests.data.conftest import Prepare
 
 N_USERS, N_ITEMS, N_PAIRS = 5, 24, 5 * 24
 PLAN = Plan(
-    n_users=N_USERS, n_items=N_ITEMS, split="given", seed=0, n_negatives=3, has_times=False,
+    n_users=N_USERS, n_items=N_ITEMS, strategy="given", seed=0, n_negatives=3, has_times=False,
     test_fraction=0.3, validation_fraction=0.3, n_candidates=4, n_candidates_given=None,
     validation_start=VALIDATION, test_start=TEST,
 )  # fmt: skip
@@ -69,7 +69,7 @@ def processed_of(
         part.astype(np.int8),
     )
     nothing = rows.take(slice(0, 0))
-    plan = dataclasses.replace(PLAN, split=split, seed=seed)  # type: ignore[arg-type]
+    plan = dataclasses.replace(PLAN, strategy=split, seed=seed)  # type: ignore[arg-type]
     result = write_bucket(Bucket(rows, nothing, 0, 0), plan, folder, 0)
     assert [*result.saturated, *result.short, *result.unmatched] == []
     fields = dict.fromkeys(Manifest.model_fields, 0) | {

@@ -513,5 +513,5 @@ def test_rows_are_shown_as_they_are_read(
     lines = capsys.readouterr().err.splitlines()
     # 60 users with 14 ratings each.
     assert [line for line in lines if line.startswith("Reading")] == [
-        "Reading: part 1 of 1, 840 rows"
+        "Reading: task 1 of 1, 840 rows"
     ]

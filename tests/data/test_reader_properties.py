@@ -18,7 +18,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from recsys.config.sections import ColumnsConfig, DataConfig
-from recsys.data.preprocessing.scan import merge, summarise
+from recsys.data.preprocessing.first_pass import merge, summarise
 from recsys.data.readers.formats import list_fragments, read
 from recsys.data.readers.fragments import Batch
 from recsys.data.readers.titles import read_titles

@@ -16,11 +16,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from recsys.config.sections import DataConfig
-from recsys.data.preprocessing.buckets import get_bucket
-from recsys.data.preprocessing.clock import Span, describe_times, find_clock, span_of
-from recsys.data.preprocessing.scan import merge, summarise
+from recsys.data.preprocessing.buckets import read_bucket
+from recsys.data.preprocessing.first_pass import merge, summarise
+from recsys.data.preprocessing.second_pass import encode
 from recsys.data.preprocessing.split_strategies import leave_one_out
-from recsys.data.preprocessing.stages import encode
+from recsys.data.preprocessing.time_encoding import (
+    TimeRange,
+    choose_encoding,
+    describe_times,
+    range_of,
+)
 from recsys.data.processed import load
 from recsys.data.readers.formats import list_fragments
 from recsys.data.readers.times import Times, find_form, from_floats, from_integers, parse_times
@@ -46,17 +51,17 @@ def held_out(path: Path) -> list[int]:
         fragments = list_fragments(find_source(DataConfig(source=str(path))), None)
         summary = merge(summarise(fragment, None) for fragment in fragments)
         ids = summary.users[0], summary.items[0]
-        clock = find_clock(list(summary.spans.values()))
+        encoding = choose_encoding(list(summary.time_ranges.values()))
         encode(
             in_order,
             fragments=fragments,
             threshold=None,
             ids=ids,
-            clock=clock,
+            encoding=encoding,
             work=Path(folder),
             n_buckets=1,
         )
-        rows = get_bucket(Path(folder), 0, len(ids[1])).rows
+        rows = read_bucket(Path(folder), 0, len(ids[1])).rows
     split = leave_one_out(rows.user, rows.positive, rows.time, rows.order)
     return [ids[1][rows.item[split == code][0]].as_py() for code in (TEST, TEST - 1)]
 
@@ -224,9 +229,9 @@ def test_one_time(text: str, form: Any, expected: Fraction | None) -> None:
     )
 
 
-def spans(*columns: Times | None) -> list[Span]:
+def ranges(*columns: Times | None) -> list[TimeRange]:
     return [
-        span_of(DataFile(f"{name}.csv"), times)
+        range_of(DataFile(f"{name}.csv"), times)
         for name, times in zip("abc", columns, strict=False)
         if times is not None
     ]
@@ -257,22 +262,22 @@ def dates(*texts: str) -> Times | None:
 def test_the_unit_is_recognised(
     per_second: int, start: int, unit: str, second: int, shown: str
 ) -> None:
-    found = spans(numbers(start + second * per_second, start))
+    found = ranges(numbers(start + second * per_second, start))
     assert describe_times(found) == f"times are {unit}, 1970-01-01 00:00:00 to {shown}"
 
 
 def test_numbers_without_a_unit_and_dates() -> None:
     assert (
-        describe_times(spans(numbers(3, 20_200_101)))
+        describe_times(ranges(numbers(3, 20_200_101)))
         == "times are numbers of no known unit, 3 to 20200101"
     )
     assert (
-        describe_times(spans(from_floats(np.array([0.5, 2]))))
+        describe_times(ranges(from_floats(np.array([0.5, 2]))))
         == "times are numbers of no known unit, 0.5 to 2"
     )
-    found = spans(dates("2020-01-01", "2021-01-01T00:00:01.5"))
+    found = ranges(dates("2020-01-01", "2021-01-01T00:00:01.5"))
     assert describe_times(found) == "times are dates, 2020-01-01 00:00:00 to 2021-01-01 00:00:01"
-    assert find_clock([]) is None
+    assert choose_encoding([]) is None
 
 
 def test_floats_below_zero() -> None:
@@ -281,9 +286,9 @@ def test_floats_below_zero() -> None:
     ]
     column = from_floats(np.array(times))
     assert column is not None
-    clock = find_clock(spans(column))
-    assert clock is not None
-    assert (np.diff(clock.ticks(column)) > 0).all()
+    encoding = choose_encoding(ranges(column))
+    assert encoding is not None
+    assert (np.diff(encoding.encode(column)) > 0).all()
 
 
 SECONDS, MILLISECONDS = numbers(1_600_000_000), numbers(1_600_000_000_000)
@@ -309,7 +314,7 @@ SECONDS, MILLISECONDS = numbers(1_600_000_000), numbers(1_600_000_000_000)
         ),
         (
             (from_floats(np.array([0.5])), numbers(2**53 + 1)),
-            "b.csv: must have whole numbers alone as times where they exceed 2^53, but some times "
+            "b.csv: must have only whole numbers as times if they exceed 2^53, but some times "
             "have fractions. Round them.",
         ),
         (
@@ -322,7 +327,7 @@ SECONDS, MILLISECONDS = numbers(1_600_000_000), numbers(1_600_000_000_000)
 )
 def test_unlike_times(columns: tuple[Times | None, ...], message: str) -> None:
     with pytest.raises(ValueError, match="must have") as caught:
-        find_clock(spans(*columns))
+        choose_encoding(ranges(*columns))
     assert str(caught.value) == message
 
 

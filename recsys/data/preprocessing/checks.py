@@ -1,23 +1,23 @@
-"""Rules that the data as a whole must keep, each broken one said in one line."""
+"""Checks of the data as a whole, after the first pass, after a k-core, and at the end."""
 
 from collections.abc import Sequence
 
 import pyarrow as pa
 
 from recsys.config.schema import Config
-from recsys.data.preprocessing.bucket_files import BucketResult
-from recsys.data.preprocessing.scan import Summary
+from recsys.data.preprocessing.first_pass import Summary
+from recsys.data.preprocessing.processed_files import BucketResult
 from recsys.data.sources.layouts import Source
 from recsys.data.splits import SPLITS
 from recsys.errors import InputError
 
 
 def check_summary(summary: Summary, source: Source, config: Config) -> None:
-    """Check what the first walk over the data found.
+    """Check the summary of the first pass.
 
     Raises:
-        InputError: if there is no row, one user alone, no positive, no times where the split needs them, or times in some files
-            of a part alone.
+        InputError: if there is no row, fewer than two users or no positive, if the split strategy
+            needs times and there are none, or if only some files of a split have times.
     """
     if summary.n_rows == 0:
         raise InputError(
@@ -41,8 +41,8 @@ def check_summary(summary: Summary, source: Source, config: Config) -> None:
             f"{config.data.positive_threshold:g}",
             "Lower it, so that there are positives.",
         )
-    for part, file, _ in summary.spans:
-        if (timeless := summary.timeless.get(part)) is not None:
+    for split, file, _ in summary.time_ranges:
+        if (timeless := summary.timeless.get(split)) is not None:
             raise InputError(
                 timeless.label,
                 f"must have times like {file.label}",
@@ -50,26 +50,28 @@ def check_summary(summary: Summary, source: Source, config: Config) -> None:
                 remedy="Name it with data.columns.timestamp.",
             )
     if not source.split_given and config.data.split != "random" and not has_times(summary, 0):
-        why = "all its times are equal" if summary.spans else "it has no column with times"
+        why = "all its times are equal" if summary.time_ranges else "it has no column with times"
         raise InputError(
             "data.split",
             f"{config.data.split} needs times",
-            found=f"{source.name} tells none: {why}",
+            found=f"{source.name} has none: {why}",
             remedy="Name the column with data.columns.timestamp, or set data.split to random.",
         )
 
 
-def has_times(summary: Summary, part: int) -> bool:
-    """Whether times of this part tell an order; times that are all equal count as missing."""
-    spans = [span for (of_part, _, _), span in summary.spans.items() if of_part == part]
-    return bool(spans) and min(span.first for span in spans) < max(span.last for span in spans)
+def has_times(summary: Summary, split: int) -> bool:
+    """Return whether the rows of a split (by code) have times that differ."""
+    ranges = [found for (code, _, _), found in summary.time_ranges.items() if code == split]
+    return bool(ranges) and min(found.first for found in ranges) < max(
+        found.last for found in ranges
+    )
 
 
 def check_core(n_users: int, n_items: int, config: Config) -> None:
-    """Check what a k-core has left.
+    """Check the size of a k-core.
 
     Raises:
-        InputError: if fewer than two users or no item are left.
+        InputError: if it has fewer than two users or no item.
     """
     if n_users < 2 or n_items < 1:
         asked = f"{config.data.min_user_interactions} and {config.data.min_item_interactions}"
@@ -85,10 +87,13 @@ def check_core(n_users: int, n_items: int, config: Config) -> None:
 def check_result(
     result: BucketResult, source: Source, config: Config, users: pa.Array, n_items: int
 ) -> None:
-    """Check the sum of all buckets' results; `users`: own ids by contiguous id.
+    """Check the total of all buckets' results.
+
+    `users`: the data's own user ids by contiguous id, to name users.
 
     Raises:
-        InputError: if a user has too few free items or no candidates, or a part is empty.
+        InputError: if a user has too few unseen items or lacks given candidates, or if a split has
+            no positive.
     """
     if result.saturated:
         raise InputError(
@@ -101,7 +106,7 @@ def check_result(
         wanted = config.evaluation.n_candidates
         raise InputError(
             "evaluation.n_candidates",
-            "must be at most the free items of each held-out user",
+            "must be at most the unseen items of each held-out user",
             found=f"{_named(result.short, users)} have fewer than {wanted}",
             remedy="Lower it, or set evaluation.protocol to full.",
         )
@@ -113,35 +118,37 @@ def check_result(
             found=f"{_named(result.unmatched, users)} lack one",
             remedy="Add the lines.",
         )
-    _check_parts(result, source, config)
+    _check_splits(result, source, config)
 
 
-def _check_parts(result: BucketResult, source: Source, config: Config) -> None:
+def _check_splits(result: BucketResult, source: Source, config: Config) -> None:
     remedies = {
-        "leave_one_out": "It takes a user with 3 positives. Lower data.positive_threshold, or set data.split to random.",
+        "leave_one_out": "It takes a user with 3 positives. Lower data.positive_threshold, or set "
+        "data.split to random.",
         "random": "Raise data.test_fraction and data.validation_fraction, or give more data.",
-        "temporal": "Raise data.test_fraction and data.validation_fraction, or set data.split to leave_one_out.",
+        "temporal": "Raise data.test_fraction and data.validation_fraction, or set data.split to "
+        "leave_one_out.",
     }
     remedy = (
         "Give users of test and validation a positive in train."
         if source.split_given
         else remedies[config.data.split]
     )
-    for part in SPLITS:
-        if result.counts[f"n_{part}"] == 0:
-            cold = result.counts[f"n_{part}_cold"]
-            but = (
-                f"none is left ({cold} are of users without one in an earlier part)"
-                if cold
+    for split in SPLITS:
+        if result.counts[f"n_{split}"] == 0:
+            n_cold = result.counts[f"n_{split}_cold"]
+            why = (
+                f"none is left ({n_cold} are of users without one in an earlier split)"
+                if n_cold
                 else "there is none"
             )
             raise InputError(
-                source.name, f"must have a positive in {part}", found=but, remedy=remedy
+                source.name, f"must have a positive in {split}", found=why, remedy=remedy
             )
 
 
 def _named(codes: Sequence[int], users: pa.Array) -> str:
-    """Count and first few names of users."""
+    """Return the number of users and the names of the first few."""
     names = ", ".join(str(users[code].as_py()) for code in codes[:5])
     more = ", ..." if len(codes) > 5 else ""
     return f"{len(codes)} user{'s' * (len(codes) != 1)} ({names}{more})"

@@ -1,6 +1,7 @@
-"""Titles of items from columns of the interactions: one title an item, and only from a column that is the items'.
+"""Titles of items, from columns of the interactions or from a file of items.
 
-Behind the readers: the first walk over the data collects the titles, the pipeline chooses among them.
+The first pass collects titles, and the pipeline chooses among them. A column `name` counts only if
+its values are the items' names, not the users'.
 """
 
 from collections.abc import Sequence
@@ -11,76 +12,79 @@ import pyarrow.compute as pc
 
 
 def titles_of(items: pa.Array, tables: Sequence[pa.Table]) -> pa.Array:
-    """Title of each item, the first one that a table names, null without one."""
+    """Return the title of each item (n,): the first one in the tables, null without one."""
     joined = _join(tables, items.type)
     titles = first_titles(joined)
-    return (
-        titles["title"]
-        .take(pc.index_in(pc.cast(items, joined["item"].type), value_set=titles["item"]))
-        .combine_chunks()
-    )
+    position = pc.index_in(pc.cast(items, joined["item"].type), value_set=titles["item"])
+    return titles["title"].take(position).combine_chunks()
 
 
 def first_titles(pairs: pa.Table) -> pa.Table:
-    """Each `item` once, with the first `title` that it has; items without one are left out."""
+    """Return each `item` that has a `title` once, with the first one."""
     grouped = _titled(pairs).group_by("item", use_threads=False).aggregate([("title", "first")])
     return pa.table({"item": grouped["item"], "title": grouped["title_first"]})
 
 
 @dataclass
-class Names:
-    """What a column `name` calls items, or users, for as long as it calls each of them alike.
+class TitleCandidates:
+    """Values of a column `name` by item, or by user, until one is found with two values.
 
-    `tables`: item, or user in its place, and title, each once in a table. `clash`: one was found with several names.
+    Attributes:
+        tables: tables of `item`, which holds users if collected by user, and `title`; each item
+            once per table.
+        clash: whether an item has several names. `tables` is then empty.
     """
 
     tables: list[pa.Table] = field(default_factory=list)
     clash: bool = False
 
     def add(self, ids: pa.Array, names: pa.Array) -> None:
-        """Add rows, (n,) each."""
+        """Add the names (n,) of the rows of items, or users, (n,)."""
         pairs = pa.table({"item": ids, "title": names})
-        self.merge(Names([first_titles(pairs)], _have_several(pairs)))
+        self.merge(TitleCandidates([first_titles(pairs)], _have_several(pairs)))
 
-    def merge(self, other: "Names") -> None:
-        """Add the names from another piece of the data."""
+    def merge(self, other: "TitleCandidates") -> None:
+        """Add the names of another fragment."""
         self.clash = self.clash or other.clash
         self.tables = [] if self.clash else self.tables + other.tables
 
     def are_unique(self) -> bool:
-        """Whether each item, or user, has one name at most."""
+        """Return whether each item, or user, has at most one name."""
         return not self.clash and not _have_several(_join(self.tables))
 
 
-def titles_from_names(of_items: Names, of_users: Names) -> list[pa.Table]:
-    """Tables of item and title: none unless the name follows from the item, and does not from the user."""
-    return of_items.tables if of_items.are_unique() and not of_users.are_unique() else []
+def titles_from_names(by_item: TitleCandidates, by_user: TitleCandidates) -> list[pa.Table]:
+    """Return tables of item and title.
+
+    There are none unless each item has one name, and some user has several.
+    """
+    return by_item.tables if by_item.are_unique() and not by_user.are_unique() else []
 
 
 def _have_several(pairs: pa.Table) -> bool:
-    """Whether an item has several titles."""
+    """Return whether an item has several titles."""
     titled = _titled(pairs)
-    return bool(
-        titled.group_by(["item", "title"]).aggregate([]).num_rows > len(pc.unique(titled["item"]))
-    )
+    distinct = titled.group_by(["item", "title"]).aggregate([])
+    return bool(distinct.num_rows > len(pc.unique(titled["item"])))
 
 
 def _titled(pairs: pa.Table) -> pa.Table:
-    return pairs.filter(
-        pc.not_equal(pairs["title"], "")
-    )  # a missing title is neither equal nor not: it goes too
+    """Return the rows whose title is neither empty nor missing."""
+    # Comparing a missing title gives null, and `filter` drops those rows.
+    return pairs.filter(pc.not_equal(pairs["title"], ""))
 
 
 def _join(tables: Sequence[pa.Table], kind: pa.DataType | None = None) -> pa.Table:
-    """All tables as one, with items of `kind`, or of the tables' own; as text where these differ."""
-    kinds = {table["item"].type for table in tables if table.num_rows} | (
-        {kind} if kind is not None else set()
-    )
+    """Return all tables as one.
+
+    Items get the type that `kind` and the tables share, or become text if these differ.
+    """
+    kinds = {table["item"].type for table in tables if table.num_rows}
+    kinds |= {kind} if kind is not None else set()
     common = kinds.pop() if len(kinds) == 1 else pa.string()
     cast = [
         pa.table({"item": pc.cast(table["item"], common), "title": table["title"]})
         for table in tables
     ]
-    return pa.concat_tables(
-        [pa.schema({"item": common, "title": pa.string()}).empty_table(), *cast]
-    )
+    empty = pa.schema({"item": common, "title": pa.string()}).empty_table()
+    return pa.concat_tables([empty, *cast])

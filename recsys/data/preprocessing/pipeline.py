@@ -1,14 +1,15 @@
-"""From files to the processed form, as Ray Data work in few executions.
+"""The pipeline from the files of a source to processed data.
 
-The driver lists fragments and merges summaries; tasks read, encode and lay rows down by bucket of users (one file a fragment and
-bucket), then take a bucket each. Rows never pass through the driver, and executions without a shuffle cost hundredths of a
-second where Ray Data's hash shuffle starts actors for seconds. Of the data's modules this one and `nodes` work with ray.
+Every step is an execution of Ray Data tasks: the first pass, the second pass, rounds of a k-core if
+asked for, and the output of the buckets. The driver lists fragments and merges summaries; rows never
+pass through it.
 """
 
 import logging
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,14 +20,22 @@ import pyarrow.parquet as pq
 from recsys.cluster.connection import connect
 from recsys.cluster.shared_paths import require_on_all_nodes
 from recsys.config.schema import Config
-from recsys.console.verbosity import progress
-from recsys.data.preprocessing.bucket_files import Plan
+from recsys.data.preprocessing.buckets import read_bucket
 from recsys.data.preprocessing.checks import check_core, check_result, check_summary, has_times
-from recsys.data.preprocessing.clock import describe_times, find_clock
 from recsys.data.preprocessing.fingerprint import fingerprint, shaping_settings, source_checksum
+from recsys.data.preprocessing.first_pass import Summary, merge, summarise
 from recsys.data.preprocessing.item_titles import titles_from_names, titles_of
-from recsys.data.preprocessing.scan import Summary, merge, summarise
-from recsys.data.preprocessing.stages import encode, find_core, find_cuts, write
+from recsys.data.preprocessing.k_core import Core, find_core, new_codes, recode_bucket
+from recsys.data.preprocessing.processed_files import (
+    BucketResult,
+    Plan,
+    total_result,
+    write_bucket,
+)
+from recsys.data.preprocessing.second_pass import encode
+from recsys.data.preprocessing.split_strategies import temporal_cuts
+from recsys.data.preprocessing.tasks import limit_cpus, run_tasks, stream_tasks
+from recsys.data.preprocessing.time_encoding import choose_encoding, describe_times
 from recsys.data.processed import (
     FORMAT_VERSION,
     Manifest,
@@ -41,33 +50,35 @@ from recsys.data.readers.fragments import Fragment
 from recsys.data.readers.ids import describe_blanks
 from recsys.data.readers.titles import read_titles
 from recsys.data.sources.layouts import Source, find_source
-from recsys.data.splits import TRAIN
+from recsys.data.splits import SPLITS, TRAIN, VALIDATION
 from recsys.storage.files import replace_folder, temporary_sibling, write_atomically
 from recsys.storage.path_errors import require_writable
 from recsys.storage.s3 import fetch_folder, remove, url_of
 
 BUCKET_ROWS = 1 << 20
-"""Rows of a bucket, about: what one task holds in memory."""
-
+"""Approximate rows of a bucket, which a task holds in memory."""
 MAX_BUCKETS = 512
-_SECONDS_A_LINE = 2.0
 
 _COUNTS = (
     *("n_interactions", "n_positives", "n_low", "n_train", "n_validation", "n_test"),
     *("n_duplicates", "n_overlaps", "n_cold_validation_users", "n_cold_users"),
 )
+"""Counts of the buckets that the manifest holds."""
 
 _log = logging.getLogger(__name__)
 
 
 def prepare(config: Config, folder: Path, join: Callable[[Config], None] = connect) -> Processed:
-    """The processed data of a config in `folder`, which every node must see: what lies there already, or made anew.
+    """Return the processed data of a config: those in `folder`, or new ones that are written there.
 
-    `join`: joins the cluster before it is asked for anything, and may refuse it.
+    Args:
+        config: the config.
+        folder: folder of experiments, which every node must see.
+        join: joins the cluster before anything runs on it; may raise.
 
     Raises:
-        InputError: if the source cannot be had, or the folder cannot be written; if the source, or a setting together with it,
-            breaks a rule.
+        InputError: if the source cannot be read, if `folder` cannot be written, or if the source
+            breaks a rule, alone or together with a setting.
     """
     started = time.monotonic()
     require_writable(folder)
@@ -82,32 +93,10 @@ def prepare(config: Config, folder: Path, join: Callable[[Config], None] = conne
     if manifest is None:
         fragments = list_fragments(source, config.data.columns)
         join(config)
-        require_on_all_nodes("folder", root.parent)
-        require_on_all_nodes(
-            f"data.source ({source.name})",
-            *(Path(file.path) for files in source.splits.values() for file in files),
-        )
-        _limit_cpus(config.resources.preprocess_cpus)
-        with temporary_sibling(path) as temporary:
-            # In S3 tasks write into the place itself, as nothing is renamed there: with the manifest it is whole.
-            target = temporary if url_of(path) is None else path
-            remove(target / "manifest.json")
-            made = _make(config, source, fragments, target)
-            fetch_folder(target)
-            files = {file.name: file.stat().st_size for file in sorted(target.glob("[!.]*"))}
-            manifest = Manifest(
-                format_version=FORMAT_VERSION,
-                source=source.name,
-                checksum=checksum,
-                settings=settings,
-                seconds=round(time.monotonic() - started, 3),
-                files=files,
-                **made,
-            )
-            with write_atomically(target / "manifest.json") as file:
-                file.write_text(manifest.model_dump_json(indent=2) + "\n")
-            if target != path:
-                _put_in_place(temporary, path)
+        _require_paths(source, root.parent)
+        limit_cpus(config.resources.preprocess_cpus)
+        about = {"source": source.name, "checksum": checksum, "settings": settings}
+        manifest = _create(config, source, fragments, path, about, started=started)
         _log.info("Prepared %s in %s (%.1f s)", source.name, path, manifest.seconds)
         for note in manifest.notes:
             _log.warning("%s: %s.", source.name, note)
@@ -115,17 +104,46 @@ def prepare(config: Config, folder: Path, join: Callable[[Config], None] = conne
     return Processed(path, name, manifest)
 
 
-def _limit_cpus(n_cpus: int | None) -> None:
-    """Let all executions from now on take this many CPUs at a time, all where it is None."""
-    from ray.data import DataContext, ExecutionResources
-
-    DataContext.get_current().execution_options.resource_limits = ExecutionResources.for_limits(
-        cpu=n_cpus
-    )
+def _require_paths(source: Source, folder: Path) -> None:
+    """Check that all nodes see the folder and the source's files."""
+    require_on_all_nodes("folder", folder)
+    paths = (Path(file.path) for files in source.splits.values() for file in files)
+    require_on_all_nodes(f"data.source ({source.name})", *paths)
 
 
-def _put_in_place(made: Path, path: Path) -> None:
-    """Rename what was made to its place, unless another process made the same meanwhile: that one is being read already."""
+def _create(
+    config: Config,
+    source: Source,
+    fragments: Sequence[Fragment],
+    path: Path,
+    about: dict[str, Any],
+    *,
+    started: float,
+) -> Manifest:
+    """Write the processed folder `path`; return its manifest, of which `about` is a part."""
+    with temporary_sibling(path) as temporary:
+        # Nothing can be renamed in S3: tasks write into the folder itself. It counts as missing
+        # until it has its manifest, which is written last.
+        target = temporary if url_of(path) is None else path
+        remove(target / "manifest.json")
+        made = _make(config, source, fragments, target)
+        fetch_folder(target)
+        manifest = Manifest(
+            format_version=FORMAT_VERSION,
+            seconds=round(time.monotonic() - started, 3),
+            files={file.name: file.stat().st_size for file in sorted(target.glob("[!.]*"))},
+            **about,
+            **made,
+        )
+        with write_atomically(target / "manifest.json") as file:
+            file.write_text(manifest.model_dump_json(indent=2) + "\n")
+        if target != path:
+            _move(temporary, path)
+    return manifest
+
+
+def _move(made: Path, path: Path) -> None:
+    """Rename a new folder, unless another process has made the same, which may be in use already."""
     try:
         made.rename(path)
     except OSError:
@@ -133,145 +151,142 @@ def _put_in_place(made: Path, path: Path) -> None:
             replace_folder(made, path)
 
 
+@dataclass(frozen=True)
+class _Ids:
+    """The data's own ids by contiguous id, and the titles of the items."""
+
+    users: pa.Array
+    items: pa.Array
+    titles: pa.Array
+
+    def take(self, core: Core) -> "_Ids":
+        """Return the ids that a k-core leaves."""
+        items, titles = self.items.take(core.items), self.titles.take(core.items)
+        return _Ids(self.users.take(core.users), items, titles)
+
+
 def _make(
     config: Config, source: Source, fragments: Sequence[Fragment], target: Path
 ) -> dict[str, Any]:
-    """Write the processed files into `target`; the manifest's counts and notes."""
+    """Write the processed files into `target`; return the manifest's counts and notes."""
     threshold = None if source.all_positive else config.data.positive_threshold
-    read = _stream(
-        len(fragments),
-        lambda number: summarise(fragments[number], threshold),
-        rows=lambda found: found.n_rows,
+    summary = merge(
+        stream_tasks(
+            len(fragments),
+            lambda number: summarise(fragments[number], threshold),
+            rows=lambda found: found.n_rows,
+        )
     )
-    summary = merge(read)
-    spans = list(summary.spans.values())
-    clock = find_clock(spans)
+    ranges = list(summary.time_ranges.values())
+    encoding = choose_encoding(ranges)
     check_summary(summary, source, config)
-    users, items = summary.users[0], summary.items[0]
+    ids, notes = _collect_ids(config, source, summary, fragments)
+    n_buckets = min(-(-summary.n_rows // BUCKET_ROWS), MAX_BUCKETS)
+    with temporary_sibling(target) as work:
+        encode(
+            run_tasks,
+            fragments=fragments,
+            threshold=threshold,
+            ids=(ids.users, ids.items),
+            encoding=encoding,
+            work=work,
+            n_buckets=n_buckets,
+        )
+        plan = _plan(config, source, summary)
+        core = _filter(plan, config, work, ids, n_buckets)
+        result, ids = _write_buckets(plan, core, ids, work=work, target=target, n_buckets=n_buckets)
+    check_result(result, source, config, ids.users, len(ids.items))
+    _write_ids(ids, target)
+    times = [describe_times(ranges)] if ranges else []
+    return {
+        "n_users": len(ids.users),
+        "n_items": len(ids.items),
+        "n_candidates_given": plan.n_candidates_given,
+        **{name: result.counts[name] for name in _COUNTS},
+        "notes": [*times, *describe_blanks(fragments, ids.users, ids.items), *notes],
+    }
+
+
+def _collect_ids(
+    config: Config, source: Source, summary: Summary, fragments: Sequence[Fragment]
+) -> tuple[_Ids, list[str]]:
+    """Return the ids and titles of the source, and notes on the titles."""
     from_names = titles_from_names(summary.item_names, summary.user_names)
     from_files = (
         [read_titles(source.titles)]
         if source.titles is not None and wants_titles(config.data.columns)
         else []
     )
-    titles = titles_of(items, [*summary.titles, *from_names, *from_files])
-    n_buckets = min(-(-summary.n_rows // BUCKET_ROWS), MAX_BUCKETS)
-    plan, n_read = _plan(config, source, summary), (len(users), len(items))
-    with temporary_sibling(target) as work:
-        encode(
-            _run,
-            fragments=fragments,
-            threshold=threshold,
-            ids=(users, items),
-            clock=clock,
-            work=work,
-            n_buckets=n_buckets,
-        )
-        core = None
-        if (
-            plan.split == "temporal"
-            or max(config.data.min_user_interactions, config.data.min_item_interactions) > 1
-        ):
-            core = find_core(_run, config, work, len(items), n_buckets)
-            check_core(len(core.users), len(core.items), config)
-            if plan.split == "temporal":
-                validation_start, test_start = find_cuts(core, config)
-                plan = replace(plan, validation_start=validation_start, test_start=test_start)
-            users, items, titles = (
-                users.take(core.users),
-                items.take(core.items),
-                titles.take(core.items),
-            )
-        plan = replace(plan, n_users=len(users), n_items=len(items))
-        result = write(
-            _run, plan=plan, core=core, work=work, target=target, n_buckets=n_buckets, n_read=n_read
-        )
-    check_result(result, source, config, users, len(items))
-    _write_ids(users, items, titles, target)
-    counts = {name: result.counts[name] for name in _COUNTS}
-    notes = [*([describe_times(spans)] if spans else []), *describe_blanks(fragments, users, items)]
+    users, items = summary.users[0], summary.items[0]
+    ids = _Ids(users, items, titles_of(items, [*summary.titles, *from_names, *from_files]))
     if any("name" in fragment.columns for fragment in fragments) and not from_names:
-        notes.append(
-            "the column name may be the users' and gives no titles; data.columns.title=name takes them from it"
-        )
-    sizes = {
-        "n_users": len(users),
-        "n_items": len(items),
-        "n_candidates_given": plan.n_candidates_given,
-    }
-    return {**sizes, **counts, "notes": notes}
+        return ids, [
+            "the column name may be the users' and gives no titles; "
+            "data.columns.title=name takes them from it"
+        ]
+    return ids, []
 
 
 def _plan(config: Config, source: Source, summary: Summary) -> Plan:
     data = config.data
-    given = "given" if "validation" in source.splits else "given_without_validation"
+    has_validation = SPLITS[VALIDATION] in source.splits
+    given = "given" if has_validation else "given_without_validation"
+    with_candidates = uses_candidates(config, source.candidates is not None)
     return Plan(
         n_users=len(summary.users[0]),
         n_items=len(summary.items[0]),
-        split=given if source.split_given else data.split,  # type: ignore[arg-type]
+        strategy=given if source.split_given else data.split,  # type: ignore[arg-type]
         seed=data.split_seed,
         n_negatives=data.n_negatives,
         has_times=has_times(summary, TRAIN),
         test_fraction=data.test_fraction,
         validation_fraction=data.validation_fraction,
-        n_candidates=config.evaluation.n_candidates
-        if uses_candidates(config, source.candidates is not None)
-        else None,
+        n_candidates=config.evaluation.n_candidates if with_candidates else None,
         n_candidates_given=None if source.candidates is None else summary.n_candidates,
     )
 
 
-def _write_ids(users: pa.Array, items: pa.Array, titles: pa.Array, target: Path) -> None:
-    user = pa.array(np.arange(len(users), dtype=np.int32))
-    with write_atomically(target / "users.parquet") as file:
-        pq.write_table(pa.table({"user": user, "user_id": users}), file, write_page_checksum=True)
-    item = pa.array(np.arange(len(items), dtype=np.int32))
-    table = pa.table({"item": item, "item_id": items, "title": titles})
-    with write_atomically(target / "items.parquet") as file:
-        pq.write_table(table, file, write_page_checksum=True)
+def _filter(plan: Plan, config: Config, work: Path, ids: _Ids, n_buckets: int) -> Core | None:
+    """Return the k-core if one is asked for, or if a temporal split needs its times; else None."""
+    least = max(config.data.min_user_interactions, config.data.min_item_interactions)
+    if least == 1 and plan.strategy != "temporal":
+        return None
+    core = find_core(run_tasks, config, work, len(ids.items), n_buckets)
+    check_core(len(core.users), len(core.items), config)
+    return core
 
 
-def _run(n: int, task: Callable[..., Any], *shared: Any) -> list[Any]:
-    """The results of `_stream`, all at once."""
-    return list(_stream(n, task, *shared))
+def _write_buckets(
+    plan: Plan, core: Core | None, ids: _Ids, *, work: Path, target: Path, n_buckets: int
+) -> tuple[BucketResult, _Ids]:
+    """Write the files of all buckets into `target`; return their total and the ids that are left."""
+    n_items_read, codes = len(ids.items), None
+    if core is not None:
+        codes = new_codes(core.users, len(ids.users)), new_codes(core.items, n_items_read)
+        ids = ids.take(core)
+        plan = replace(plan, n_users=len(ids.users), n_items=len(ids.items))
+        if plan.strategy == "temporal":
+            validation_start, test_start = temporal_cuts(
+                core.times, core.time_counts, plan.test_fraction, plan.validation_fraction
+            )
+            plan = replace(plan, validation_start=validation_start, test_start=test_start)
+
+    def task(number: int) -> BucketResult:
+        bucket = read_bucket(work, number, n_items_read)
+        if codes is not None:
+            bucket = recode_bucket(bucket, *codes)
+        return write_bucket(bucket, plan, target, number)
+
+    result = total_result(run_tasks(n_buckets, task))
+    result.counts += Counter() if core is None else core.counts
+    return result, ids
 
 
-def _stream(
-    n: int, task: Callable[..., Any], *shared: Any, rows: Callable[[Any], int] | None = None
-) -> Iterator[Any]:
-    """Run `task(0, *shared)`, ..., `task(n - 1, *shared)` as one execution of Ray Data; yield their results in this order.
-
-    `rows`: how many rows a result stands for, shown as progress.
-    """
-    import ray.data
-
-    if n == 0:
-        return
-    logging.getLogger("ray.data").setLevel(logging.ERROR)
-    ray.data.DataContext.get_current().enable_progress_bars = False
-    stored = ray.put(shared)
-
-    def apply(batch: Any) -> Any:
-        # Ray Data warns that a result is no Arrow value.
-        logging.getLogger("ray.data").setLevel(logging.ERROR)
-        results = np.empty(len(batch["number"]), dtype=object)
-        for place, number in enumerate(batch["number"]):
-            results[place] = task(int(number), *ray.get(stored))
-        return {"number": batch["number"], "result": results}
-
-    numbers = ray.data.from_items(
-        [{"number": number} for number in range(n)], override_num_blocks=n
-    )
-    mapped = numbers.map_batches(apply, batch_size=None, batch_format="numpy", zero_copy_batch=True)
-    waiting: dict[int, Any] = {}
-    turn = n_done = n_rows = 0
-    with progress("Preparing" if rows is None else "Reading", _SECONDS_A_LINE) as show:
-        for row in mapped.iter_rows():
-            waiting[row["number"]] = row["result"]
-            n_done += 1
-            n_rows += 0 if rows is None else rows(row["result"])
-            show(f"part {n_done:,} of {n:,}" + ("" if rows is None else f", {n_rows:,} rows"))
-            # What came before its turn waits; the rest is handed on, so that the driver never holds all of it.
-            while turn in waiting:
-                yield waiting.pop(turn)
-                turn += 1
+def _write_ids(ids: _Ids, target: Path) -> None:
+    user = pa.array(np.arange(len(ids.users), dtype=np.int32))
+    item = pa.array(np.arange(len(ids.items), dtype=np.int32))
+    users = pa.table({"user": user, "user_id": ids.users})
+    items = pa.table({"item": item, "item_id": ids.items, "title": ids.titles})
+    for name, table in (("users", users), ("items", items)):
+        with write_atomically(target / f"{name}.parquet") as file:
+            pq.write_table(table, file, write_page_checksum=True)

@@ -1,7 +1,8 @@
-"""How interactions are divided into train, validation and test.
+"""Strategies that split interactions into train, validation and test.
 
-Pure functions of one bucket's arrays, in which every user is whole and rows are sorted by user and item. A part is a code:
-0 train, 1 validation, 2 test. Nothing here depends on how users fell into buckets.
+They are pure functions of the arrays of one bucket, which holds all rows of its users, sorted by
+user and item. Results are codes of `data.splits` or masks. None depends on which users share a
+bucket.
 """
 
 import numpy as np
@@ -9,32 +10,39 @@ import numpy.typing as npt
 
 from recsys.data.negatives import IntArray
 from recsys.data.splits import TEST, TRAIN, VALIDATION
+from recsys.errors import InputError
 from recsys.kernels.hashing import pack_pairs, splitmix64
 
 Mask = npt.NDArray[np.bool_]
 
 
 def leave_one_out(user: IntArray, positive: Mask, time: IntArray, order: IntArray) -> IntArray:
-    """A user's last positive by time is test, the one before is validation; users with fewer than 3 positives only train.
+    """Return the split of each row: a user's last positive is test, the one before validation.
 
-    Of equal times the later in file order is the last. Low ratings train. All arguments (n,), result (n,) int8.
+    Of positives at the same time, the later one in the source comes last. Users with fewer than 3
+    positives only train, and so do low ratings.
+
+    All arguments are (n,), and so is the result, int8.
     """
-    part = np.zeros(len(user), dtype=np.int8)
+    split = np.full(len(user), TRAIN, dtype=np.int8)
     if len(user) == 0:
-        return part
+        return split
     count = np.bincount(user - user[0], weights=positive)[user - user[0]]
     eligible = positive & (count >= 3)
     for code in (TEST, VALIDATION):
         last = last_of_each(user, eligible, time, order)
-        part[last] = code
+        split[last] = code
         eligible = eligible & ~last
-    return part
+    return split
 
 
 def last_of_each(user: IntArray, eligible: Mask, time: IntArray, order: IntArray) -> Mask:
-    """True at each user's eligible row of the latest time, of equal times the highest order; (n,) int64 or bool each, n > 0."""
-    starts = np.flatnonzero(np.r_[True, user[1:] != user[:-1]])
-    group = np.repeat(np.arange(len(starts)), np.diff(np.r_[starts, len(user)]))
+    """Return a mask with each user's eligible row of the latest time, of equal ones the last.
+
+    Users without an eligible row have none. All arguments are (n,), n > 0, and so is the result.
+    """
+    starts = np.flatnonzero(np.r_[True, user[1:] != user[:-1]])  # (n_users,)
+    group = np.repeat(np.arange(len(starts)), np.diff(np.r_[starts, len(user)]))  # (n,)
     latest = np.maximum.reduceat(np.where(eligible, time, np.iinfo(np.int64).min), starts)
     eligible = eligible & (time == latest[group])
     highest = np.maximum.reduceat(np.where(eligible, order, -1), starts)
@@ -45,9 +53,10 @@ def last_of_each(user: IntArray, eligible: Mask, time: IntArray, order: IntArray
 def random_split(
     user: IntArray, item: IntArray, seed: int, test_fraction: float, validation_fraction: float
 ) -> IntArray:
-    """Each row falls into test with one probability, into validation with another of the rest, by a hash of the pair.
+    """Return the split of each pair, (n,) int8, which depends on the pair and the seed alone.
 
-    The result (n,) int8 depends on the pair and the seed alone.
+    A pair is in test with probability `test_fraction`, and otherwise in validation with
+    probability `validation_fraction`.
     """
     test = pair_hash(user, item, seed, stream=0) < test_fraction
     validation = pair_hash(user, item, seed, stream=1) < validation_fraction
@@ -55,15 +64,41 @@ def random_split(
 
 
 def temporal_split(time: IntArray, validation_start: int, test_start: int) -> IntArray:
-    """Train before `validation_start`, test from `test_start` on, (n,) int8."""
+    """Return the split of each time, (n,) int8: validation and test begin at the given times."""
+    # The codes follow the order of the splits in time.
     return ((time >= validation_start).astype(np.int8) + (time >= test_start)).astype(np.int8)
 
 
-def temporal_cut(times: IntArray, counts: IntArray, fraction: float) -> int | None:
-    """The time from which on about `fraction` of the interactions lie, None where all times are equal.
+def temporal_cuts(
+    times: IntArray, counts: IntArray, test_fraction: float, validation_fraction: float
+) -> tuple[int, int]:
+    """Return the times at which validation and test begin.
 
-    `times` (t,): distinct, ascending. `counts` (t,): interactions at each. Equal times stay on one side; of the possible cuts
-    the one nearest to the fraction is taken, of two equally near the later.
+    `times` (t,): distinct times in order. `counts` (t,): interactions at each.
+
+    Raises:
+        InputError: if there are fewer than 3 distinct times.
+    """
+    test = temporal_cut(times, counts, test_fraction)
+    rest = np.zeros(len(times), dtype=bool) if test is None else times < test
+    validation = temporal_cut(times[rest], counts[rest], validation_fraction)
+    if test is None or validation is None:
+        raise InputError(
+            "data.split",
+            "temporal needs at least 3 different times",
+            f"{len(times)}",
+            "Set data.split to random.",
+        )
+    return validation, test
+
+
+def temporal_cut(times: IntArray, counts: IntArray, fraction: float) -> int | None:
+    """Return the time that about `fraction` of the interactions are at or after.
+
+    Interactions at the same time are never separated. Of the possible cuts, the nearest to the
+    fraction is returned, of two as near the later one, and None if there is only one time.
+
+    `times` (t,): distinct times in order. `counts` (t,): interactions at each.
     """
     if len(times) < 2:
         return None
@@ -81,9 +116,10 @@ def cut_validation(
     order: IntArray,
     seed: int,
 ) -> Mask:
-    """True at one training positive of each user who has two at least: the last by time, or a seeded one without times.
+    """Return a mask with one training positive of each user who has at least two.
 
-    `train` (n,): the training positives.
+    It is the last by time, or a pseudo-random one if `time` is None. All arrays are (n,), and so is
+    the result. `train`: training positives.
     """
     if len(user) == 0:
         return train
@@ -93,11 +129,14 @@ def cut_validation(
 
 
 def pair_hash(user: IntArray, item: IntArray, seed: int, stream: int) -> npt.NDArray[np.float64]:
-    """A uniform number in [0, 1) for each pair, (n,), from the pair, the seed and the stream alone."""
+    """Return a pseudo-random number in [0, 1) for each pair, (n,) float64.
+
+    It depends on the pair, the seed and the stream alone.
+    """
     return _pair_bits(user, item, seed, stream).astype(np.float64) * 2.0**-53
 
 
 def _pair_bits(user: IntArray, item: IntArray, seed: int, stream: int) -> IntArray:
-    """A uniform integer in [0, 2^53) for each pair, (n,) int64."""
+    """Return a pseudo-random integer in [0, 2^53) for each pair, (n,) int64."""
     word = np.array([(seed * 4 + stream) % (1 << 64)], dtype=np.uint64)
     return (splitmix64(pack_pairs(user, item) ^ splitmix64(word)) >> np.uint64(11)).astype(np.int64)

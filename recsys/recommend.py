@@ -13,7 +13,8 @@ from recsys.command_line.options import common_options, model_option
 from recsys.command_line.results import escaped, print_result
 from recsys.command_line.run import run_command
 from recsys.console.verbosity import note, progress
-from recsys.errors import InputError
+from recsys.errors import InputError, naming
+from recsys.storage.path_errors import require_writable
 
 _FLAGS = {"k": "-k", "user_id": "--user"}
 """Flag of each argument that an error may name."""
@@ -50,6 +51,9 @@ def recommend(
         )
     if output is not None and output.suffix != ".parquet":
         raise InputError("--output", "must end in .parquet", output, "Rename it.")
+    if output is not None:
+        with naming({"folder": "--output"}):
+            require_writable(output.parent)
     import numpy as np
     import pyarrow.parquet as pq
 

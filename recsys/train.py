@@ -21,7 +21,8 @@ from recsys.command_line.options import (
 from recsys.command_line.results import print_result
 from recsys.command_line.run import run_command
 from recsys.command_line.settings import read_config, read_storage
-from recsys.errors import InputError
+from recsys.errors import InputError, naming
+from recsys.storage.path_errors import require_writable
 
 _FLAGS = {"study": "--best-of", "trial": "--trial"}
 """Flag of each argument that an error may name."""
@@ -73,6 +74,9 @@ def train(
             f"{' and '.join(given) or 'none'}",
             "Give exactly one.",
         )
+    if out is not None:
+        with naming({"folder": "--out"}):
+            require_writable(out)
     from recsys.final import choose, run
 
     if config_file is not None:

@@ -72,26 +72,28 @@ def run_command(
         print(displayed(f"error: {_usage_mistake(error)}"), file=sys.stderr)
         return MISTAKEN
     except Exception as error:
-        folder = None if context is None else context.params.get("folder")
-        return print_error(error, folder, with_traceback=with_traceback)
+        return print_error(error, _given_paths(context), with_traceback=with_traceback)
 
 
 def print_error(
-    error: Exception, folder: Path | None = None, *, with_traceback: bool = False
+    error: Exception,
+    paths: Mapping[str, Path] = MappingProxyType({}),
+    *,
+    with_traceback: bool = False,
 ) -> int:
     """Print the error that ended a command, and return the exit code.
 
-    An `InputError`, a denied path and a full disk are one line, and everything else is a traceback.
-    The notes of an error that is no mistake of the user follow it.
+    An `InputError` and a full disk are one line, and everything else is a traceback. The notes of
+    an error that is no mistake of the user follow it. An `OSError` about a path that the user chose
+    may come from any library, so it becomes an `InputError` here.
 
     Args:
         error: the error.
-        folder: the command's `--dir`.
+        paths: flag of the command -> path that it set.
         with_traceback: print the traceback of a mistake too.
     """
-    flags = {} if folder is None else {folder: "--dir"}
-    mistake = error if isinstance(error, InputError) else permission_error(error, flags)
-    if (full := disk_full_line(error, folder)) is not None:
+    mistake = error if isinstance(error, InputError) else permission_error(error, paths)
+    if (full := disk_full_line(error, paths.get("--dir"))) is not None:
         line, code = full, FAILED
     elif mistake is not None:
         line, code = str(mistake), MISTAKEN
@@ -105,6 +107,16 @@ def print_error(
         for note in getattr(error, "__notes__", ()):
             print(displayed(note), file=sys.stderr)
     return code
+
+
+def _given_paths(context: click.Context | None) -> dict[str, Path]:
+    """Return flag -> path for the options of a command that hold a path."""
+    if context is None:
+        return {}
+    options = {option.name: option.opts[0] for option in context.command.params}
+    return {
+        options[name]: value for name, value in context.params.items() if isinstance(value, Path)
+    }
 
 
 def _relax_garbage_collection() -> None:

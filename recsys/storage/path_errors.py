@@ -21,15 +21,16 @@ _RAY_START_BYTES = 1 << 20
 """Free space in the temporary folder without which Ray does not start."""
 
 
-def permission_error(error: BaseException, flags: Mapping[Path, str]) -> InputError | None:
-    """Return the user's mistake if an error says that a path may not be used, else None.
+def permission_error(error: BaseException, paths: Mapping[str, Path]) -> InputError | None:
+    """Return the user's mistake if a path that the user chose may not be used, else None.
 
-    Only the error and its explicit causes count: an error that happened while a `PermissionError`
-    was being handled is a bug of its own.
+    The user chooses paths by flags, HOME and TMPDIR; any other path is a bug. Only the error and
+    its explicit causes count: an error that happened while a `PermissionError` was being handled is
+    a bug of its own.
 
     Args:
         error: the error that ended a command.
-        flags: folder -> the command's flag that chose it.
+        paths: flag of the command -> path that it set.
     """
     found: BaseException | None = error
     while found is not None:
@@ -37,10 +38,9 @@ def permission_error(error: BaseException, flags: Mapping[Path, str]) -> InputEr
             isinstance(found, OSError)
             and found.errno in _DENIED
             and isinstance(found.filename, str)
+            and (remedy := _permission_remedy(Path(found.filename), paths)) is not None
         ):
-            rule = "must be a place that can be written"
-            remedy = _permission_remedy(Path(found.filename), flags)
-            return InputError(found.filename, rule, found.strerror, remedy)
+            return InputError(found.filename, "must be accessible", found.strerror, remedy)
         found = found.__cause__
     return None
 
@@ -80,11 +80,13 @@ def require_writable(folder: Path) -> None:
     Raises:
         InputError: if it cannot.
     """
-    if not os.access(_nearest_existing(folder), os.W_OK | os.X_OK):
+    nearest = _nearest_existing(folder)
+    if not nearest.is_dir() or not os.access(nearest, os.W_OK | os.X_OK):
+        reason = "which cannot" if nearest.is_dir() else f"where {nearest} is a file"
         raise InputError(
             "folder",
             "must be a folder that can be written",
-            f"{folder}, which cannot",
+            f"{folder}, {reason}",
             "Give another one.",
         )
 
@@ -121,16 +123,19 @@ def _full_path(error: BaseException, folder: Path | None) -> Path:
     return min(folders, key=lambda path: shutil.disk_usage(_nearest_existing(path)).free)
 
 
-def _permission_remedy(path: Path, flags: Mapping[Path, str]) -> str:
-    """Return the remedy for a denied path, by the setting that chose the nearest folder above."""
+def _permission_remedy(path: Path, paths: Mapping[str, Path]) -> str | None:
+    """Return the remedy for a denied path, by the setting that chose the nearest folder above.
+
+    None if no setting chose one.
+    """
     remedies = dict.fromkeys(temporary_folders(), "Set TMPDIR to a folder that can be written.")
     if home := os.environ.get("HOME"):
         remedies[Path(home)] = "Set HOME to a folder that can be written."
-    for folder, flag in flags.items():
-        remedies[folder] = f"Give another {flag}, or see to its permissions."
+    for flag, given in paths.items():
+        remedies[given] = f"Give another {flag}, or change its permissions."
     above = [folder for folder in remedies if _is_below(path, folder)]
     if not above:
-        return "See to its permissions."
+        return None
     return remedies[max(above, key=lambda folder: len(folder.absolute().parts))]
 
 

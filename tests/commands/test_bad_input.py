@@ -565,16 +565,16 @@ def test_processed_data_that_were_damaged_since(
     assert not (tmp_path / "studies").exists()
 
 
-def test_a_model_that_would_lie_below_a_file(tmp_path: Path) -> None:
+def test_a_model_folder_below_a_file(tmp_path: Path) -> None:
     (tmp_path / "c.yaml").write_text("{training: {max_epochs: 1}}")
     (tmp_path / "notes").write_text("")
     out = tmp_path / "notes" / "model"
     told = run(train.main, "--config", tmp_path / "c.yaml", "--out", out, "--dir", tmp_path)
-    remedy = "Choose another folder."
+    mistake = f"must be a folder that can be written, but got {out}"
     assert told == (
         2,
         "",
-        f"error: {out}: must lie in a folder, but got the file {tmp_path / 'notes'} above it. {remedy}\n",
+        f"error: --out: {mistake}, where {tmp_path / 'notes'} is a file. Give another one.\n",
     )
 
 

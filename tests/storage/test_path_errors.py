@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from safetensors import SafetensorError
 
-from recsys import preprocess, train, tune
+from recsys import preprocess, recommend, train, tune
 from recsys.cluster.connection import connect
 from recsys.command_line.run import print_error
 from recsys.config.schema import Config
@@ -65,6 +65,25 @@ def test_a_folder_that_cannot_be_written(
     )
 
 
+def test_an_output_that_cannot_be_written_is_refused_before_the_work(
+    ratings_here: Path, read_only: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(ratings_here)
+    rule = "must be a folder that can be written, but got"
+    out = read_only / "m"
+    assert run(train.main, "--config", "c.yaml", "--data", "ratings.csv", "--out", out) == (
+        2,
+        "",
+        f"error: --out: {rule} {out}, which cannot. Give another one.\n",
+    )
+    output = read_only / "x.parquet"
+    assert run(recommend.main, "--model", "m", "--all-users", "--output", output) == (
+        2,
+        "",
+        f"error: --output: {rule} {read_only}, which cannot. Give another one.\n",
+    )
+
+
 def test_a_folder_that_can_be_made(tmp_path: Path) -> None:
     require_writable(tmp_path / "a" / "b")
     assert not (tmp_path / "a").exists()
@@ -82,7 +101,7 @@ def preprocessed(folder: Path, **variables: str) -> tuple[int, list[str]]:
 
 def test_a_home_that_cannot_be_written(ratings_here: Path, read_only: Path) -> None:
     code, lines = preprocessed(ratings_here, HOME=str(read_only))
-    expected = f"error: {read_only}/.ray: must be a place that can be written, but got Read-only file system. "
+    expected = f"error: {read_only}/.ray: must be accessible, but got Read-only file system. "
     assert (code, lines[-1:]) == (2, [f"{expected}Set HOME to a folder that can be written."])
     assert not any("Traceback" in line or "Interrupted" in line for line in lines)
 
@@ -111,7 +130,7 @@ def test_a_temporary_folder_that_is_full_or_cannot_be_written(
             with pytest.raises(OSError, match=str(folder)) as caught:
                 connect(Config())
             assert caught.value.errno == number
-            assert print_error(caught.value, tmp_path / "exp") == code
+            assert print_error(caught.value, {"--dir": tmp_path / "exp"}) == code
             assert capsys.readouterr().err.startswith(f"error: {folder}: must ")
 
 
@@ -123,7 +142,7 @@ def test_the_folder_that_is_full(
     full_disk = (errno.ENOSPC, "No space left on device")
 
     def named(error: OSError) -> str:
-        assert print_error(error, folder) == 1
+        assert print_error(error, {"--dir": folder}) == 1
         line = capsys.readouterr().err
         return line.partition(": must have room to be written, but got ")[0]
 
@@ -146,28 +165,38 @@ def test_the_remedy_names_the_setting_that_chose_a_denied_path(
     for path, remedy in {
         tmp_path / "x": "Set TMPDIR to a folder that can be written.",
         tmp_path / "home" / ".ray": "Set HOME to a folder that can be written.",
-        tmp_path / "home" / "exp" / "studies": "Give another --dir, or see to its permissions.",
-        Path("/elsewhere"): "See to its permissions.",
+        tmp_path / "home" / "exp" / "studies": "Give another --dir, or change its permissions.",
+        tmp_path / "home" / "exp" / "m": "Give another --out, or change its permissions.",
     }.items():
         error = RuntimeError("a worker failed")
         error.__cause__ = OSError(number, "Denied", str(path))
+        exp = tmp_path / "home" / "exp"
         for found in (error, error.__cause__):
-            assert print_error(found, tmp_path / "home" / "exp") == 2
+            assert print_error(found, {"--dir": exp, "--out": exp / "m"}) == 2
             assert capsys.readouterr().err == (
-                f"error: {path}: must be a place that can be written, but got Denied. {remedy}\n"
+                f"error: {path}: must be accessible, but got Denied. {remedy}\n"
             )
 
 
 def test_a_denied_path_is_a_mistake_of_the_user(capsys: pytest.CaptureFixture[str]) -> None:
     error = OSError(errno.EACCES, "Permission denied", "/x")
-    assert permission_error(error, {Path("/x"): "--dir"}) is not None
-    assert print_error(error, with_traceback=True) == 2
+    assert permission_error(error, {"--dir": Path("/x")}) is not None
+    assert print_error(error, {"--dir": Path("/x")}, with_traceback=True) == 2
     first, *_, last = capsys.readouterr().err.splitlines()
     assert first.startswith("PermissionError: ")
     assert last == (
-        "error: /x: must be a place that can be written, but got Permission denied. "
-        "See to its permissions."
+        "error: /x: must be accessible, but got Permission denied. "
+        "Give another --dir, or change its permissions."
     )
+
+
+def test_a_denied_path_that_no_setting_chose_is_a_bug(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("HOME", "/home/x")
+    error = OSError(errno.EACCES, "Permission denied", "/x")
+    assert print_error(error, {"--dir": Path("/y")}) == 1
+    assert capsys.readouterr().err.startswith("PermissionError: ")
 
 
 def test_other_errors_are_not_about_a_path() -> None:

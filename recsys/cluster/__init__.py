@@ -1,3 +1,3 @@
-"""The Ray cluster: connecting to it, its resources, its autoscaler, and the paths that all nodes share."""
+"""The Ray cluster: connection, resources, autoscaler, and paths that all nodes see."""
 
 import recsys.config.environment  # noqa: F401 (before any import of ray)

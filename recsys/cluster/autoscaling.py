@@ -1,6 +1,7 @@
-"""What the autoscaler of a cluster goes by: the types of nodes that it can add, and how many of each.
+"""Configuration of a cluster's autoscaler: the types of nodes that it can add, and how many.
 
-Stands below `resources`: Ray tells a driver of the nodes that are there alone, so what else there may be is read on the head.
+Ray reports only the nodes that run already, so `resources` reads here which others may follow. The
+configuration is available on the head node only.
 """
 
 import logging
@@ -11,33 +12,34 @@ from typing import Any
 from recsys.config.files import read_yaml
 
 HEAD_FILE = "ray_bootstrap_config.yaml"
-"""What `ray up` leaves in the home of the head."""
+"""File that `ray up` writes into the home folder on the head node."""
 POD_NAMESPACE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
-"""Where Kubernetes tells a pod its namespace."""
+"""File in which Kubernetes stores the namespace of a pod."""
 
 _log = logging.getLogger(__name__)
 
 
 def autoscaler_config() -> dict[str, Any] | None:
-    """The file of `ray up`, or the same of the RayCluster whose pod this is; None where nobody adds nodes, or nobody tells.
+    """Return the autoscaler's configuration, None if there is no autoscaler or it can't be read.
 
-    Of its fields these are read: `available_node_types`, `head_node_type` and `max_workers`.
+    The configuration is the file of `ray up`, or, in a pod of KubeRay, its equivalent for the
+    RayCluster. recsys reads `available_node_types`, `head_node_type` and `max_workers` in it.
     """
     file = Path.home() / HEAD_FILE
     if file.exists():
         tree: dict[str, Any] = read_yaml(file)
         return tree
-    if (
-        "RAY_CLUSTER_NAME" in os.environ and POD_NAMESPACE.exists()
-    ):  # set by KubeRay in each of its pods
-        return _of_kubernetes(
-            os.environ["RAY_CLUSTER_NAME"], POD_NAMESPACE.read_text(encoding="utf-8").strip()
-        )
+    name = os.environ.get("RAY_CLUSTER_NAME")  # KubeRay sets it in each of its pods
+    if name is not None and POD_NAMESPACE.exists():
+        return _kubernetes_config(name, POD_NAMESPACE.read_text(encoding="utf-8").strip())
     return None
 
 
-def _of_kubernetes(name: str, namespace: str) -> dict[str, Any] | None:
-    """What Ray's autoscaler makes of a RayCluster, which the head of one with an autoscaler may read."""
+def _kubernetes_config(name: str, namespace: str) -> dict[str, Any] | None:
+    """Return the configuration that Ray's autoscaler derives from a RayCluster.
+
+    KubeRay permits the head of a cluster with an autoscaler to read its RayCluster.
+    """
     from ray.autoscaler._private.kuberay import autoscaling_config
     from ray.autoscaler._private.kuberay.node_provider import KubernetesHttpApiClient
 
@@ -45,7 +47,7 @@ def _of_kubernetes(name: str, namespace: str) -> dict[str, Any] | None:
         cluster = KubernetesHttpApiClient(namespace).get(f"rayclusters/{name}")
     except OSError as error:
         _log.warning(
-            "The RayCluster %s cannot be read (%s): the search counts on the nodes that are there.",
+            "The RayCluster %s cannot be read (%s). The search uses the nodes that run now.",
             name,
             error,
         )

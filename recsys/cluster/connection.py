@@ -1,7 +1,4 @@
-"""Joining a Ray cluster, or starting Ray on this machine.
-
-Stands before all work with Ray, which begins with preparing the data.
-"""
+"""Connection to a Ray cluster, or start of Ray on this machine, before any task runs."""
 
 import logging
 import os
@@ -18,17 +15,17 @@ from recsys.storage.path_errors import require_temporary_folder, temporary_folde
 
 
 def cluster_address(config: Config) -> str | None:
-    """The address of the Ray cluster to join; None where Ray is started on this machine."""
+    """Return the address of the Ray cluster to join, None to start Ray on this machine."""
     return config.cluster.address or os.environ.get("RAY_ADDRESS") or None
 
 
 def connect(config: Config) -> None:
-    """Join the Ray cluster of the config, or start Ray on this machine; nothing where Ray is running already.
+    """Join the Ray cluster of the config, or start Ray on this machine, unless Ray runs already.
 
     Raises:
-        InputError: if there is no cluster at the address, or one of other versions; if the path of the temporary folder is too
-            long for Ray's sockets.
-        OSError: if the temporary folder cannot be written, or has no room.
+        InputError: if the address has no cluster, or a cluster with another version of Ray or
+            Python; if the path of the temporary folder is too long for Ray's sockets.
+        OSError: if the temporary folder cannot be written or is full.
     """
     import ray
 
@@ -40,66 +37,76 @@ def connect(config: Config) -> None:
         require_temporary_folder()
     try:
         _ping(address)
-        with _sigterm_kept():
+        with _keeping_sigterm():
             ray.init(
                 address=address,
                 include_dashboard=False,
                 log_to_driver=True,
                 logging_level=logging.ERROR,
             )
-    except (OSError, ray.exceptions.AuthenticationError) as error:
-        if "AF_UNIX" in str(error):
-            raise InputError(
-                "TMPDIR",
-                "must be a path short enough for Ray's sockets in it, which may have 107 bytes",
-                f"{temporary_folders()[0]}",
-                "Set TMPDIR=/tmp, or RAY_TMPDIR for Ray alone.",
-            ) from None
-        if address is None:
+    except (OSError, RuntimeError, ray.exceptions.AuthenticationError) as error:
+        if (mistake := _mistake(error, address)) is None:
             raise
-        raise InputError(
-            "cluster.address",
-            "must be a running Ray cluster",
-            f"{address!r} ({str(error).splitlines()[0]})",
-            "Start it, bring its token (~/.ray/auth_token), or leave the address out to use this machine.",
-        ) from None
-    except RuntimeError as error:
+        raise mistake from None
+
+
+def _mistake(error: Exception, address: str | None) -> InputError | None:
+    """Return the user's mistake that made the connection fail, None if there is none."""
+    if isinstance(error, RuntimeError):
         if not str(error).startswith("Version mismatch"):
-            raise
-        versions = " ".join(str(error).split())
-        raise InputError(
+            return None
+        return InputError(
             "cluster.address",
             "must be a cluster of the same Ray and Python",
-            f"{address!r} ({versions})",
-            "Install here what the cluster has, or the other way round.",
-        ) from None
+            f"{address!r} ({' '.join(str(error).split())})",
+            "Install the same versions on both.",
+        )
+    if "AF_UNIX" in str(error):
+        return InputError(
+            "TMPDIR",
+            "must be a path short enough for Ray's sockets in it, which may have 107 bytes",
+            temporary_folders()[0],
+            "Set TMPDIR=/tmp, or RAY_TMPDIR for Ray alone.",
+        )
+    if address is None:
+        return None
+    return InputError(
+        "cluster.address",
+        "must be a running Ray cluster",
+        f"{address!r} ({str(error).splitlines()[0]})",
+        "Start it, copy its token to ~/.ray/auth_token, or leave the address out to use "
+        "this machine.",
+    )
 
 
 def _hide_passwords_of_command_line() -> None:
-    """Replace this process's command line by one without passwords: Ray shows it to everybody on a cluster, `ps` on a machine."""
+    """Remove passwords from this process's command line, which Ray and `ps` show to others."""
     import ray._raylet
 
-    given = " ".join(sys.orig_argv)
-    shown = without_passwords(given)
-    if shown != given:
+    typed = " ".join(sys.orig_argv)
+    shown = without_passwords(typed)
+    if shown != typed:
         ray._raylet.setproctitle(shown)  # type: ignore[attr-defined]
 
 
 @contextmanager
-def _sigterm_kept() -> Iterator[None]:
-    """Keep what SIGTERM does here: Ray's own handlers end the process with its number, or with SIGABRT and a trace."""
+def _keeping_sigterm() -> Iterator[None]:
+    """Restore the handler of SIGTERM after `ray.init`, which installs its own.
+
+    Ray's handlers would end the process with another exit code, or with SIGABRT and a stack trace.
+    """
     before = signal.getsignal(signal.SIGTERM)
     try:
         yield
     except SystemExit as end:
-        # Ray's handler, while Ray starts.
+        # Ray's handler raises it if SIGTERM arrives while Ray starts.
         raise KeyboardInterrupt from end
     finally:
         signal.signal(signal.SIGTERM, before)
 
 
 def _ping(address: str | None) -> None:
-    """Open the cluster's port once: Ray itself tries a wrong address for minutes, then ends the process."""
+    """Connect to the cluster's port once. Ray would retry for minutes, then end the process."""
     host, _, port = (address or "").removeprefix("ray://").rpartition(":")
     if port.isdigit():
         socket.create_connection((host, int(port)), timeout=10).close()

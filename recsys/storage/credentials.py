@@ -1,8 +1,9 @@
-"""Passwords in URLs: kept aside for whoever connects, and taken out of whatever is shown, logged or written.
+"""Passwords in URLs: stored for connections, and hidden in all that is printed, logged or written.
 
-The ground floor. A config holds URLs without passwords; `with_password` returns them to the code that opens a connection in
-this process. A URL without its password is still a URL: databases find it in places of their own, such as ~/.pgpass. Each URL is
-parsed by the library that connects by it: SQLAlchemy for databases, `urllib` for all others.
+A config holds URLs without passwords. Code that opens a connection calls `with_password`, which
+knows the passwords that this process was given. A URL without its password still works where a
+database finds the password elsewhere, such as in ~/.pgpass. Each URL is parsed by the library that
+connects with it: SQLAlchemy for databases, `urllib` for others.
 """
 
 import json
@@ -12,23 +13,27 @@ from urllib.parse import quote, quote_plus, unquote, unquote_plus, urlsplit
 
 HIDDEN = "***"
 _DATABASES = ("postgresql", "mysql", "mssql", "sqlite")
-"""The schemes that Optuna and MLflow pass to SQLAlchemy."""
+"""Schemes that Optuna and MLflow pass to SQLAlchemy."""
 _SECRET_NAMES = ("password", "passwd", "pwd", "secret", "token", "key")
-"""Parts of a query parameter's name that mark its value as a secret."""
-_WORD_LENGTH = 8
-"""Shorter passwords are hidden within URLs alone: elsewhere they could be a word of the message."""
+"""Words in a query parameter's name that mark its value as a secret."""
+_MIN_LENGTH = 8
+"""Length from which a password is hidden anywhere; a shorter one, which may be a common word, is
+hidden in URLs only."""
 _SCHEME = re.compile(r"[A-Za-z][\w+.-]*://")
 _IN_TEXT = re.compile(_SCHEME.pattern + r"\S+")
-_CLOSING = "\"'`.,;:)]}>"
+_CLOSING_CHARACTERS = "\"'`.,;:)]}>"
 
-_given: dict[str, str] = {}
-"""The URLs of this process: without password -> as given."""
-_hidden: dict[str, str] = {}
-"""Pattern of a text that this process must not show -> the text to show in its place."""
+_full_urls: dict[str, str] = {}
+"""URL without its password -> the URL with it, for the URLs that this process was given."""
+_replacements: dict[str, str] = {}
+"""Pattern of a text to hide -> the text to show instead."""
 
 
 def strip_password(url: str) -> str:
-    """Return a URL without its password, which is kept for `with_password`; a path is returned as it is.
+    """Return a URL without its password, which is stored for `with_password`.
+
+    Args:
+        url: a URL, or a path, which is returned unchanged.
 
     Raises:
         ValueError: if it is unclear where user and password end.
@@ -37,79 +42,85 @@ def strip_password(url: str) -> str:
         shown, _ = _split(url, strict=True)
     except ValueError:
         raise ValueError(
-            "must be a URL in which the special characters of user and password are escaped, but got "
-            f"{_hide(url)}. Write @ as %40, : as %3A and / as %2F."
+            "must be a URL in which the special characters of user and password are escaped, "
+            f"but got {_hide(url)}. Write @ as %40, : as %3A and / as %2F."
         ) from None
     if shown != url:
         _hide(url)
-        _given[shown] = url
+        _full_urls[shown] = url
     return shown
 
 
 def with_password(url: str) -> str:
-    """Return the URL with its password if this process knows one, else the URL as it is."""
-    return _given.get(url, url)
+    """Return the URL with its password if this process knows one, else the URL unchanged."""
+    return _full_urls.get(url, url)
 
 
 def hide_passwords_of(texts: Iterable[str]) -> None:
-    """Hide, from now on, the password of the URL that each text ends with: a command's arguments, or an environment's values."""
+    """Hide the password of the URL at the end of each text from now on.
+
+    Args:
+        texts: arguments of a command, or values of environment variables.
+    """
     for text in texts:
         if (found := _SCHEME.search(text)) is not None:
             _hide(text[found.start() :])
 
 
 def without_passwords(text: str) -> str:
-    """Return the text without this process's known passwords and without those of any other URL in it."""
-    for pattern in sorted(_hidden, key=len, reverse=True):  # a whole URL before its password
-        text = re.sub(pattern, _hidden[pattern].replace("\\", r"\\"), text)
+    """Return the text without passwords: those known to this process, and those in its URLs."""
+    for pattern in sorted(_replacements, key=len, reverse=True):  # URLs before passwords
+        text = re.sub(pattern, _replacements[pattern].replace("\\", r"\\"), text)
     return _IN_TEXT.sub(_without_password, text)
 
 
-def _without_password(found: re.Match[str]) -> str:
-    url = found[0].rstrip(_CLOSING)
+def _without_password(match: re.Match[str]) -> str:
+    url = match[0].rstrip(_CLOSING_CHARACTERS)
     try:
         shown, _ = _split(url)
     except ValueError:
-        shown = _scheme(url)
-    return shown + found[0][len(url) :]
+        shown = _scheme_only(url)
+    return shown + match[0][len(url) :]
 
 
 def _hide(url: str) -> str:
-    """Note all that a message must not contain of a URL, and return the URL as it may be shown."""
+    """Hide a URL's password from now on, and return the URL without it."""
     try:
         shown, secrets = _split(url, strict=True)
     except ValueError:
-        shown, secrets = _scheme(url), set()
+        shown, secrets = _scheme_only(url), set()
     if shown != url:
         for form in _forms(url):
-            _hidden[re.escape(form)] = shown
+            _replacements[re.escape(form)] = shown
     for form in {form for secret in secrets for form in _forms(secret)} - {""}:
         escaped = re.escape(form)
-        _hidden[escaped if len(form) >= _WORD_LENGTH else f"(?<=:){escaped}(?=@)"] = HIDDEN
+        _replacements[escaped if len(form) >= _MIN_LENGTH else f"(?<=:){escaped}(?=@)"] = HIDDEN
     return shown
 
 
 def _forms(secret: str) -> set[str]:
-    """A text as libraries write it: as it is, percent-encoded, in Python's quotes, in JSON."""
+    """Return a secret as libraries may print it: percent-encoded, quoted or in JSON."""
     encoded = {secret, quote(secret, safe=""), quote(secret, safe=" +"), quote_plus(secret)}
     return {form for text in encoded for form in (text, repr(text)[1:-1], json.dumps(text)[1:-1])}
 
 
-def _scheme(url: str) -> str:
+def _scheme_only(url: str) -> str:
     return f"{url.partition('://')[0]}://{HIDDEN}"
 
 
 def _split(url: str, *, strict: bool = False) -> tuple[str, set[str]]:
-    """A URL without its secrets, and the secrets, as written and decoded.
+    """Return a URL without its secrets, and the secrets, both as written and decoded.
 
-    A secret is cut out of the text; then the library is asked whether the rest is the same URL without it.
+    Each secret is cut out of the text. The library then parses the rest, which must be the same URL
+    without the secrets.
 
     Args:
         url: a URL, or a path.
-        strict: whether an @ in the path of a web address is refused, as it may end a password with a slash in it.
+        strict: refuse an @ in the path of a web address: the @ may end a password with a slash.
 
     Raises:
-        ValueError: if the library can't parse the URL, or it is unclear where user and password end.
+        ValueError: if the library can't parse the URL, or it is unclear where user and password
+            end.
     """
     if _SCHEME.match(url) is None or not ("@" in url or "?" in url):
         return url, set()
@@ -118,7 +129,7 @@ def _split(url: str, *, strict: bool = False) -> tuple[str, set[str]]:
 
 
 def _split_database(url: str) -> tuple[str, set[str]]:
-    """As `_split`; the user stays."""
+    """Split the URL of a database, which keeps its user (see `_split`)."""
     from sqlalchemy.engine import make_url
     from sqlalchemy.exc import ArgumentError
 
@@ -128,17 +139,18 @@ def _split_database(url: str) -> tuple[str, set[str]]:
         secrets = set()
         if parsed.password is not None:
             user, _, after = rest.partition(":")
-            password, _, place = after.partition("@")
+            password, _, address = after.partition("@")
             secrets = {password, parsed.password}
-            rest = f"{user}@{place}"
+            rest = f"{user}@{address}"
         before, _, query = rest.partition("?")
-        kept, more = _cut_query(query)
-        shown = f"{head}://{before}{'?' * bool(kept)}{kept}"
-        same = make_url(shown)
+        public_query, more = _cut_query(query)
+        shown = f"{head}://{before}{'?' * bool(public_query)}{public_query}"
+        reparsed = make_url(shown)
     except ArgumentError as error:
         raise ValueError(str(error)) from None
     wanted = {name: value for name, value in parsed.query.items() if not _is_secret(name)}
-    if same != parsed._replace(password=None, query=same.query) or dict(same.query) != wanted:
+    expected = parsed._replace(password=None, query=reparsed.query)
+    if reparsed != expected or dict(reparsed.query) != wanted:
         raise ValueError("a password that can't be cut out")
     if parsed.get_backend_name() != "sqlite" and shown.count("@") > (parsed.username is not None):
         raise ValueError("more than one @")
@@ -146,18 +158,16 @@ def _split_database(url: str) -> tuple[str, set[str]]:
 
 
 def _split_web(url: str, strict: bool) -> tuple[str, set[str]]:
-    """As `_split`; the user goes as well, as it may be a token."""
+    """Split a web address, which loses its user too: it may be a token (see `_split`)."""
     parsed = urlsplit(url)
     login, at, host = parsed.netloc.rpartition("@")
-    kept, secrets = _cut_query(parsed.query)
+    query, secrets = _cut_query(parsed.query)
     shown = url.replace(f"//{parsed.netloc}", f"//{host}", 1) if at else url
     if secrets:
-        shown = shown.replace(f"?{parsed.query}", f"{'?' * bool(kept)}{kept}", 1)
-    same = urlsplit(shown)
-    if same != parsed._replace(netloc=host, query=kept) or (same.port, same.hostname) != (
-        parsed.port,
-        parsed.hostname,
-    ):
+        shown = shown.replace(f"?{parsed.query}", f"{'?' * bool(query)}{query}", 1)
+    reparsed = urlsplit(shown)
+    same_host = (reparsed.hostname, reparsed.port) == (parsed.hostname, parsed.port)
+    if reparsed != parsed._replace(netloc=host, query=query) or not same_host:
         raise ValueError("a password that can't be cut out")
     if "@" in shown and parsed.netloc and (strict or at or shown.count("://") > 1):
         raise ValueError("more than one @")
@@ -167,13 +177,12 @@ def _split_web(url: str, strict: bool) -> tuple[str, set[str]]:
 
 
 def _cut_query(query: str) -> tuple[str, set[str]]:
-    """A query without its secret parameters, and their values, as written and decoded."""
-    parts = query.split("&")
-    secret = [part for part in parts if _is_secret(unquote_plus(part.partition("=")[0]))]
-    values = {part.partition("=")[2] for part in secret}
-    return "&".join(part for part in parts if part not in secret), values | {
-        unquote_plus(value) for value in values
-    }
+    """Return a query without its secret parameters, and their values as written and decoded."""
+    parameters = query.split("&")
+    secret = [text for text in parameters if _is_secret(unquote_plus(text.partition("=")[0]))]
+    values = {text.partition("=")[2] for text in secret}
+    public = "&".join(text for text in parameters if text not in secret)
+    return public, values | {unquote_plus(value) for value in values}
 
 
 def _is_secret(name: str) -> bool:

@@ -1,7 +1,4 @@
-"""Databases by URL, such as postgresql://user@host/name: which ones there are, and whether one answers.
-
-The ground floor. The record of a study and MLflow may each lie in one.
-"""
+"""Databases that can store the record of a study or MLflow's runs: their URLs and their checks."""
 
 import sqlite3
 from contextlib import closing
@@ -10,26 +7,27 @@ from pathlib import Path
 from recsys.errors import InputError
 
 DATABASES = ("postgresql", "mysql")
-"""Those that many machines can share; SQLite, on a disk of the driver's machine, is what there is without a URL."""
-_CONNECT_SECONDS = 5
+"""Databases that several machines can share. Without a URL, SQLite on a local disk is used."""
+_CONNECT_TIMEOUT = 5
+"""Seconds."""
 
 
 def is_shared_database(url: str) -> bool:
-    """Whether a URL names a database that many machines can share."""
-    scheme, found, _ = url.partition("://")
-    return bool(found) and scheme.partition("+")[0] in DATABASES
+    """Return True if a URL names a database that several machines can share."""
+    scheme, separator, _ = url.partition("://")
+    return bool(separator) and scheme.partition("+")[0] in DATABASES
 
 
 def ping(url: str) -> None:
-    """Open a database once: those who use it would try for minutes.
+    """Connect to a database once. Optuna and MLflow would retry for minutes.
 
     Raises:
-        ConnectionError: if it does not answer or lets nobody in.
+        ConnectionError: if the database does not answer or refuses the connection.
     """
     import sqlalchemy
 
     try:
-        engine = sqlalchemy.create_engine(url, connect_args={"connect_timeout": _CONNECT_SECONDS})
+        engine = sqlalchemy.create_engine(url, connect_args={"connect_timeout": _CONNECT_TIMEOUT})
         with engine.connect():
             pass
         engine.dispose()
@@ -42,22 +40,23 @@ def ping(url: str) -> None:
 
 
 def require_intact(file: Path) -> None:
-    """Check that a file is a database of SQLite, and whole; a full or locked one raises what SQLite says of it.
+    """Check that a file is an SQLite database and not damaged.
 
     Raises:
-        InputError: if it is something else, damaged, or cannot be opened.
+        InputError: if it is another file, damaged, or cannot be opened.
+        sqlite3.DatabaseError: if the disk is full or the database is locked.
     """
     try:
         with closing(sqlite3.connect(file)) as database:
-            (found,) = database.execute("PRAGMA quick_check(1)").fetchone()
+            (answer,) = database.execute("PRAGMA quick_check(1)").fetchone()
     except sqlite3.DatabaseError as error:
         if error.sqlite_errorname.startswith(("SQLITE_FULL", "SQLITE_BUSY", "SQLITE_LOCKED")):
             raise
-        found = str(error)
-    if found != "ok":
+        answer = str(error)
+    if answer != "ok":
         raise InputError(
             file,
             "must be a whole SQLite database",
-            found=f"it is damaged ({' '.join(found.split())})",
-            remedy="Bring it back from a copy, or search under another --name.",
+            found=f"it is damaged ({' '.join(answer.split())})",
+            remedy="Restore it from a copy, or start another study.",
         )

@@ -1,9 +1,9 @@
 """Folders in S3, each with a local copy that the rest of recsys works on.
 
-`open_folder("s3://bucket/prefix")` returns the path of a copy, `/tmp/recsys-x1y2/s3:/bucket/prefix`.
-The path contains the URL, so a task or trial on another node knows the URL from the path alone.
-S3 has the truth: a file is fetched before it is read, and uploaded after it is written. For a local
-folder, which has no copy, fetching and uploading do nothing.
+`open_folder("s3://bucket/prefix")` returns the path of a new local copy, such as
+`/tmp/recsys-x1y2/s3:/bucket/prefix`. The path contains the URL, so tasks and trials on other nodes
+need only the path. A file is fetched from S3 before it is read and uploaded after it is written.
+For a local folder, fetching and uploading do nothing.
 """
 
 import atexit
@@ -230,7 +230,7 @@ def _require_bucket(url: str, bucket: str) -> None:
 
 
 def _file_system(key: str) -> Any:
-    """Return S3, or the server at AWS_ENDPOINT_URL; pyarrow finds credentials as the AWS CLI does."""
+    """Return S3 or the server at AWS_ENDPOINT_URL, with the credentials that the AWS CLI finds."""
     endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
     region = os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION")
     return _connect(key.partition("/")[0], endpoint, region)

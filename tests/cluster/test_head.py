@@ -64,7 +64,7 @@ def test_another_version_of_ray_is_named(head: Host, folder: Path) -> None:
         "error: cluster.address: must be a cluster of the same Ray and Python, but got 'auto' (Version mismatch: "
     )
     assert "The cluster was started with: Ray: 2.0.0" in told
-    assert told.endswith("Install here what the cluster has, or the other way round.")
+    assert told.endswith("Install the same versions on both.")
     assert code == "2"
 
 
@@ -137,7 +137,7 @@ def test_the_cluster_grows_for_a_search_and_shrinks_after_it(head: Host, folder:
         head,
         f"RAY_ADDRESS=auto nohup {tune(folder, 'grown', '--trials 6 --json')} > {output} 2>&1 &",
     )
-    wait_until(lambda: "this waits until the cluster has started one" in output.read_text())
+    wait_until(lambda: "waits for the cluster to start one" in output.read_text())
     assert not list(folder.glob("experiments/processed/*/manifest.json"))
     wait_until(lambda: n_workers() == 2)
     wait_until(lambda: "\n{" in output.read_text())

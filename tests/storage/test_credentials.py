@@ -29,8 +29,8 @@ def _fresh() -> Iterator[None]:
 
 def forget() -> None:
     """Make this a process that has seen no URL."""
-    credentials._given.clear()
-    credentials._hidden.clear()
+    credentials._full_urls.clear()
+    credentials._replacements.clear()
 
 
 @pytest.mark.parametrize(

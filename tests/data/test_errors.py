@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from recsys.config.sections import DataConfig
+from recsys.config.sections import DataConfig, FilesConfig
 from recsys.data.readers.formats import list_fragments, read
 from recsys.data.sources.layouts import find_source
 from recsys.errors import InputError
@@ -214,6 +214,18 @@ def test_an_unknown_path_suggests_a_similar_one(prepared: Prepare, tmp_path: Pat
     files = {"train": str(tmp_path / "ratings.csv"), "test": str(tmp_path / "x.csv")}
     with pytest.raises(InputError, match=r"data\.files\.test: must be a path that exists"):
         prepared(None, {"data.files": files})
+
+
+def test_a_given_file_with_a_split_of_its_own(tmp_path: Path) -> None:
+    for split in ("train", "test"):
+        (tmp_path / f"x.{split}.rating").write_text("1\t2\t5\t0\n")
+    files = FilesConfig(train=str(tmp_path), test=str(tmp_path / "x.test.rating"))
+    message = (
+        f"data.files.train: must hold one split, but {tmp_path} holds train and test. "
+        "Pass it as data.source."
+    )
+    with pytest.raises(InputError, match=re.escape(message)):
+        find_source(DataConfig(files=files))
 
 
 def test_unreadable_file(

@@ -126,7 +126,7 @@ def _single(column: pa.ChunkedArray) -> pa.Array:
 
 
 def _times(table: pa.Table, dialect: Dialect) -> Times | None:
-    """Return the times of the rows, None if one is missing or has not the file's form."""
+    """Return the times of the rows, None if one is missing or not of the file's form."""
     values = _single(table["timestamp"])
     if values.null_count:
         return None

@@ -19,7 +19,7 @@ from recsys.errors import InputError
 csv.field_size_limit(2**31 - 1)
 
 MAX_ROW_BYTES = 1 << 24
-"""Bytes that a row may have. A longer row is refused before more of it is held in memory."""
+"""Bytes that a row may have. A longer one is accepted only if one read of a chunk has all of it."""
 
 
 def too_long(place: str) -> InputError:
@@ -129,7 +129,8 @@ def _last_row_end(data: bytes, quoting: str | None) -> int:
 def _rows_pattern(separator: str) -> re.Pattern[bytes]:
     """Return the pattern of as many whole rows as possible.
 
-    Text after a closing quote belongs to the field, as it does for `csv`.
+    Text after a closing quote belongs to the field, as it does for `csv`. The quantifiers are
+    possessive (`*+`): without backtracking the time is linear.
     """
     s = re.escape(separator.encode())
     field = rb'(?:"[^"]*+(?:""[^"]*+)*+"[^%b\r\n]*+|[^"%b\r\n][^%b\r\n]*+)?' % (s, s, s)

@@ -12,7 +12,7 @@ from recsys.data.readers.text_rows import read_chunks, read_rows, split_lines
 from recsys.data.sources.files import DataFile, open_file
 from recsys.errors import InputError
 
-_LINE_FORMS = {"u.item": "|", "movies.dat": "::"}
+_SEPARATORS = {"u.item": "|", "movies.dat": "::"}
 """Separators of the files without a header: item id and title come first, in Latin-1."""
 
 CHUNK_BYTES = 1 << 20
@@ -25,13 +25,14 @@ def read_titles(file: DataFile) -> pa.Table:
     """Return a table of `item` (int64 or string ids) and `title`, each item once.
 
     Raises:
-        InputError: if the file has not the form that its name says, or a row or title is too long.
+        InputError: if the file does not have the form that its name says, or if a row or a title
+            is too long.
     """
     if file.name.endswith(".parquet"):
         return _from_parquet(file)
     rows = _rows(file)
     item, title = 0, 1
-    if file.name not in _LINE_FORMS:
+    if file.name not in _SEPARATORS:
         header = [normalise(name) for name in next(rows, (0, []))[1]]
         item, title = _position(header, "item", file), _position(header, "title", file)
     titles: dict[str, str] = {}
@@ -55,11 +56,10 @@ def read_titles(file: DataFile) -> pa.Table:
 
 def _rows(file: DataFile) -> Iterator[tuple[int, list[str]]]:
     """Yield the fields of each row, with the number of its first line."""
-    separator = _LINE_FORMS.get(file.name)
+    separator = _SEPARATORS.get(file.name)
+    quoting = "," if separator is None else None
     with open_file(file) as stream:
-        for chunk, line in read_chunks(
-            stream, CHUNK_BYTES, "," if separator is None else None, file.label, 1
-        ):
+        for chunk, line in read_chunks(stream, CHUNK_BYTES, quoting, file.label, 1):
             try:
                 text = chunk.decode("utf-8" if separator is None else "latin-1")
             except UnicodeDecodeError:

@@ -57,11 +57,11 @@ def recommend(
     import numpy as np
     import pyarrow.parquet as pq
 
-    from recsys.serving import saved_model
+    from recsys.serving import model_folder, saved_model
     from recsys.serving.recommend import find_users, recommend_to
     from recsys.storage.files import write_atomically
 
-    saved = saved_model.load(saved_model.find(model, folder))
+    saved = saved_model.load(model_folder.find_model(model, folder))
     with progress("Recommending"):
         table = recommend_to(
             saved, np.flatnonzero(saved.is_trained) if all_users else find_users(saved, users), k

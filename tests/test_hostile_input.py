@@ -234,26 +234,32 @@ def lead_out(model: Path, _payload: bytes) -> None:
 MODELS: dict[str, tuple[Callable[[Path, bytes], None], str]] = {
     "pickled weights": (
         overwrite("model.safetensors"),
-        "model.safetensors: must be whole and of this model",
+        "model.safetensors: must be an intact file of this model",
     ),
     "pickled config": (overwrite("config.yaml"), "config.yaml: must be UTF-8 text"),
-    "pickled metrics": (overwrite("metrics.json"), "metrics.json: must be whole and of this model"),
-    "pickled items": (overwrite("items.parquet"), "items.parquet: must be whole and of this model"),
+    "pickled metrics": (
+        overwrite("metrics.json"),
+        "metrics.json: must be an intact file of this model",
+    ),
+    "pickled items": (
+        overwrite("items.parquet"),
+        "items.parquet: must be an intact file of this model",
+    ),
     "users of pickles": (
         pickled_users,
-        "users.parquet: must be whole and of this model, but got no column user_id of type",
+        "users.parquet: must be an intact file of this model, but got no column user_id of type",
     ),
     "foreign pickle": (
         overwrite("python_model.pkl"),
-        "m: must hold a model's own files alone, but got python_model.pkl.",
+        "m: must have only a model's own files, but got python_model.pkl.",
     ),
     "foreign weights": (
         overwrite("pytorch_model.bin"),
-        "m: must hold a model's own files alone, but got pytorch_model.bin.",
+        "m: must have only a model's own files, but got pytorch_model.bin.",
     ),
     "link that leads out": (
         lead_out,
-        "m: must hold a model's own files alone, but got metrics.json.",
+        "m: must have only a model's own files, but got metrics.json.",
     ),
 }
 

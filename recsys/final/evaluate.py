@@ -13,7 +13,7 @@ from recsys.errors import InputError
 from recsys.evaluation.evaluate import evaluate, protocol_name
 from recsys.evaluation.ranking import ModelScorer
 from recsys.final.log import append_test_scores, log_evaluation
-from recsys.serving import saved_model
+from recsys.serving import model_folder, saved_model
 from recsys.tracking.connection import open_tracking
 
 
@@ -26,15 +26,15 @@ def evaluate_model(model: Path, folder: Path) -> dict[str, Any]:
         InputError: if the model or one of its files is missing or damaged; if the data differ from
             those that the model was trained on; if MLflow is required and cannot be reached.
     """
-    path = saved_model.find(model, folder)
+    path = model_folder.find_model(model, folder)
     saved = saved_model.load(path)
     processed = pipeline.prepare(saved.config, folder)
     if processed.fingerprint != saved.metrics.get("fingerprint"):
         raise InputError(
             path,
             "must be evaluated on the data it was trained on",
-            f"others now at {saved.config.data.source}",
-            "Bring back the data, or train the model again.",
+            f"other data at {saved.config.data.source}",
+            "Restore the data, or train the model again.",
         )
     # The environment's tracking URI takes precedence over the model's.
     tracking = open_tracking(load_config(saved.config), folder)

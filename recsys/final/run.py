@@ -23,7 +23,7 @@ from recsys.final import placement
 from recsys.final.choose import Choice
 from recsys.final.log import append_test_scores, log_training
 from recsys.final.seeds import Trainings, train_seeds_for_test, train_seeds_for_validation
-from recsys.serving import saved_model
+from recsys.serving import model_folder, saved_model
 from recsys.serving.saved_model import SavedModel
 from recsys.tracking.connection import open_tracking
 
@@ -46,7 +46,7 @@ def train(
             cannot be reached.
     """
     path = out or folder / "models" / (f"{choice.name}-validate" if validate else choice.name)
-    saved_model.require_replaceable(path)
+    model_folder.require_replaceable(path)
     placement.require_device(choice.config)
     processed = pipeline.prepare(choice.config, folder)
     choice = dataclasses.replace(choice, config=resolve(choice.config, processed.manifest))

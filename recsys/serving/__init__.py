@@ -1,1 +1,1 @@
-"""Serving: saved models and their recommendations."""
+"""Serving: saved models, and recommendations from them."""

@@ -1,6 +1,6 @@
-"""From a saved model and the users' own ids to recommended items, by their own ids and titles.
+"""Recommendations from a saved model: the best unseen items of users, by the data's own ids.
 
-Stands at the end of the flow; serves the recommend command and MLflow alike. A user is never recommended what it has seen.
+The end of the flow; the recommend command and MLflow's served models use it.
 """
 
 import difflib
@@ -18,31 +18,33 @@ _NAMED_USERS = 5
 
 
 def recommend(saved: SavedModel, user_ids: Sequence[object], k: int) -> pa.Table:
-    """Return the k best unseen items of each user as a table: user_id, rank (from 1), item_id, score, title.
+    """Return the k best unseen items of users by their own ids.
+
+    Returns:
+        A table of user_id, rank (from 1), item_id, score and title.
 
     Raises:
-        InputError: if a user is unknown or untrained, or k exceeds the catalogue.
+        InputError: if a user is unknown or untrained; if k is not from 1 to the number of items.
     """
     return recommend_to(saved, find_users(saved, user_ids), k)
 
 
 def recommend_to(saved: SavedModel, users: IntArray, k: int) -> pa.Table:
-    """As `recommend`, for contiguous users (n,) int64.
+    """Return the same table as `recommend` for users by contiguous id, (n,) int64.
 
     Raises:
-        InputError: if k exceeds the catalogue.
+        InputError: if k is not from 1 to the number of items.
     """
     n_items = len(saved.item_ids)
     if not 1 <= k <= n_items:
         raise InputError("k", f"must be from 1 to the number of items, {n_items}", k, "Lower it.")
     best = list(top_items(ModelScorer(saved.model, n_items), users, saved.seen, k))
-    counts = [len(items) for _, items, _ in best]
-    item = np.concatenate([items for _, items, _ in best])
+    counts = [len(items) for _, items, _ in best]  # fewer than k where fewer items are unseen
+    user = np.repeat([user for user, _, _ in best], counts)  # (n_rows,)
+    item = np.concatenate([items for _, items, _ in best])  # (n_rows,)
     return pa.table(
         {
-            "user_id": saved.user_ids.take(
-                pa.array(np.repeat([user for user, _, _ in best], counts))
-            ),
+            "user_id": saved.user_ids.take(pa.array(user)),
             "rank": np.concatenate([np.arange(1, count + 1) for count in counts]),
             "item_id": saved.item_ids.take(pa.array(item)),
             "score": np.concatenate([scores for _, _, scores in best]),
@@ -52,25 +54,25 @@ def recommend_to(saved: SavedModel, users: IntArray, k: int) -> pa.Table:
 
 
 def find_users(saved: SavedModel, user_ids: Sequence[object]) -> IntArray:
-    """Return the contiguous ids (n,) int64 of users by their own ids, which may be given as text; each user once.
+    """Return the contiguous ids (n,) int64 of users by their own ids, each user once.
+
+    Integer ids may be given as text.
 
     Raises:
-        InputError: if users are unknown, or known without a positive to learn them from; it names them.
+        InputError: if users are unknown, or had no positive in training; it names some of them.
     """
-    known = {str(user_id): user for user, user_id in enumerate(saved.user_ids.to_pylist())}
+    user_of = {str(user_id): user for user, user_id in enumerate(saved.user_ids.to_pylist())}
     wanted = list(dict.fromkeys(str(user_id) for user_id in user_ids))
-    unknown = [user_id for user_id in wanted if user_id not in known]
+    unknown = [user_id for user_id in wanted if user_id not in user_of]
     if unknown:
-        near = difflib.get_close_matches(unknown[0], known, n=1)
+        near = difflib.get_close_matches(unknown[0], user_of, n=1)
         remedy = (
             f"The nearest known id is {near[0]}."
             if near
-            else f"The model knows {len(known)} users."
+            else f"The model knows {len(user_of)} users."
         )
-        raise InputError(
-            "user_id", "must be a user of the training data", f"{_named(unknown)}", remedy
-        )
-    users = np.array([known[user_id] for user_id in wanted], dtype=np.int64)
+        raise InputError("user_id", "must be a user of the training data", _named(unknown), remedy)
+    users = np.array([user_of[user_id] for user_id in wanted], dtype=np.int64)
     untrained = [
         user_id
         for user_id, is_trained in zip(wanted, saved.is_trained[users], strict=True)
@@ -81,11 +83,12 @@ def find_users(saved: SavedModel, user_ids: Sequence[object]) -> IntArray:
             "user_id",
             "must have a positive in the training data",
             found=f"{_named(untrained)} has none",
-            remedy="Train a model on data with one, or leave the user out.",
+            remedy="Train a model on data with one, or omit the user.",
         )
     return users
 
 
 def _named(user_ids: Sequence[str]) -> str:
+    """Return the first few ids, and the number of the others."""
     n_more = len(user_ids) - _NAMED_USERS
     return ", ".join(user_ids[:_NAMED_USERS]) + (f" and {n_more} more" if n_more > 0 else "")

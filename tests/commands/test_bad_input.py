@@ -305,7 +305,7 @@ EARLY = {
     ),
     "out of place": Case(
         "train --config c.yaml --dir exp --out data",
-        "data: must be free or a model's folder, but got x.txt there. Choose another folder.",
+        "data: must be new, empty or a model's folder, but got a folder with x.txt. Choose another folder.",
         {"c.yaml": "{model: {name: gmf}}", "data/x.txt": "x"},
     ),
     "unknown model folder": Case(
@@ -468,20 +468,20 @@ DAMAGE = {
     "no weights": (
         "model.safetensors",
         remove,
-        "must be there, but got no such file. Train the model again.",
+        "must exist, but got no such file. Train the model again.",
     ),
-    "cut weights": ("model.safetensors", cut, "must be whole and of this model, but got "),
+    "cut weights": ("model.safetensors", cut, "must be an intact file of this model, but got "),
     "flipped bit in the weights": (
         "model.safetensors",
         flip,
         "but got weights that do not match their checksum. Train",
     ),
-    "no config": ("config.yaml", remove, "must be there, but got no such file"),
+    "no config": ("config.yaml", remove, "must exist, but got no such file"),
     "binary config": ("config.yaml", overwrite, "must be UTF-8 text, but got other bytes"),
-    "no users": ("users.parquet", remove, "must be there, but got no such file"),
-    "cut users": ("users.parquet", cut, "must be whole and of this model, but got "),
-    "other items": ("items.parquet", overwrite, "must be whole and of this model, but got "),
-    "cut metrics": ("metrics.json", cut, "must be whole and of this model, but got "),
+    "no users": ("users.parquet", remove, "must exist, but got no such file"),
+    "cut users": ("users.parquet", cut, "must be an intact file of this model, but got "),
+    "other items": ("items.parquet", overwrite, "must be an intact file of this model, but got "),
+    "cut metrics": ("metrics.json", cut, "must be an intact file of this model, but got "),
 }
 
 
@@ -524,7 +524,7 @@ def test_other_data_than_the_model_was_trained_on(
     code, out, err = run(evaluate.main, "--model", tmp_path / "m", "--dir", tmp_path)
     assert (code, out) == (2, "")
     assert err.startswith(
-        f"error: {tmp_path / 'm'}: must be evaluated on the data it was trained on, but got others now at "
+        f"error: {tmp_path / 'm'}: must be evaluated on the data it was trained on, but got other data at "
     )
 
 

@@ -20,7 +20,7 @@ from recsys.config.files import load_config
 from recsys.config.schema import Config, replace_values
 from recsys.data.sources.catalog import find_embedded
 from recsys.search.record.record import trial_seed
-from recsys.serving import saved_model
+from recsys.serving import model_folder, saved_model
 from recsys.tracking.connection import open_tracking
 from recsys.tracking.study_runs import open_study_runs
 from tests.commands.in_process import answer, run
@@ -83,7 +83,7 @@ def test_the_answer(trained: dict[str, Any], home: Path, tuned: Tuned) -> None:
 
 def test_the_model(trained: dict[str, Any], tuned: Tuned) -> None:
     folder = Path(trained["model"])
-    assert {path.name for path in folder.iterdir()} == set(saved_model.FILES)
+    assert {path.name for path in folder.iterdir()} == set(model_folder.FILES)
     config, best = (
         load_config(folder / "config.yaml"),
         load_config(tuned.study_folder / "best.yaml"),

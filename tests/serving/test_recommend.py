@@ -6,7 +6,7 @@ from recsys.serving.recommend import find_users, recommend
 from tests.serving.test_saved_model import make_model
 
 
-def test_a_user_who_is_named_twice_is_answered_once() -> None:
+def test_a_user_given_twice_has_one_list() -> None:
     table = recommend(make_model(), [12, "10", "12", 10], k=2)
     assert table["user_id"].to_pylist() == [12, 12, 10, 10]
     assert table["rank"].to_pylist() == [1, 2, 1, 2]
@@ -15,7 +15,7 @@ def test_a_user_who_is_named_twice_is_answered_once() -> None:
     assert 20 not in table["item_id"].to_pylist()[:2]
 
 
-def test_a_user_without_a_positive_gets_no_answer_from_an_untrained_row() -> None:
+def test_a_user_without_a_training_positive_is_refused() -> None:
     with pytest.raises(
         ValueError, match=r"^user_id: must have a positive in the training data, but 11 has none\. "
     ):

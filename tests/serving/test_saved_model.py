@@ -17,7 +17,8 @@ from recsys.data.negatives import index_pairs
 from recsys.errors import InputError
 from recsys.models import build_model
 from recsys.serving import saved_model
-from recsys.serving.saved_model import FILES, SavedModel
+from recsys.serving.model_folder import FILES, find_model
+from recsys.serving.saved_model import SavedModel
 from recsys.training.checkpoint import start_training
 from recsys.training.segments import generator_of
 
@@ -44,7 +45,7 @@ def make_model(name: str = "neumf", n_users: int = 3, text_ids: bool = False) ->
 
 
 @pytest.mark.parametrize("text_ids", [False, True])
-def test_what_is_saved_is_loaded(text_ids: bool, tmp_path: Path) -> None:
+def test_a_saved_model_is_loaded_as_it_was(text_ids: bool, tmp_path: Path) -> None:
     made = make_model(text_ids=text_ids)
     saved_model.save(tmp_path / "deep" / "model", made)
     loaded = saved_model.load(tmp_path / "deep" / "model")
@@ -63,7 +64,7 @@ def test_what_is_saved_is_loaded(text_ids: bool, tmp_path: Path) -> None:
     assert sorted(path.name for path in tmp_path.rglob("*")) == sorted(["deep", "model", *FILES])
 
 
-def test_a_model_that_names_no_untrained_users_is_read(tmp_path: Path) -> None:
+def test_a_model_without_the_column_trained_is_read(tmp_path: Path) -> None:
     saved_model.save(tmp_path / "model", make_model())
     users = tmp_path / "model" / "users.parquet"
     pq.write_table(pq.read_table(users).drop_columns("trained"), users, write_page_checksum=True)
@@ -77,15 +78,21 @@ def test_an_earlier_model_is_replaced_and_anything_else_is_not(tmp_path: Path) -
     assert saved_model.load(folder).config.model.name == "mlp"
     (folder / "thesis.txt").write_text("years of work")
     with pytest.raises(
-        InputError, match=r"model: must be free or a model's folder, but got thesis\.txt there"
+        InputError,
+        match=r"model: must be new, empty or a model's folder, but got a folder with thesis\.txt\.",
     ):
         saved_model.save(folder, make_model("gmf"))
     assert (folder / "thesis.txt").read_text() == "years of work"
-    with pytest.raises(InputError, match="got a file there"):
+    with pytest.raises(InputError, match=r"got a file\."):
         saved_model.save(folder / "thesis.txt", make_model())
+    with pytest.raises(
+        InputError,
+        match=rf"must have only folders above it, but got the file {folder}/thesis\.txt\.",
+    ):
+        saved_model.save(folder / "thesis.txt" / "deep" / "model", make_model())
 
 
-def test_each_file_may_be_read_by_whom_the_umask_lets(tmp_path: Path) -> None:
+def test_files_have_the_permissions_of_the_umask(tmp_path: Path) -> None:
     made = make_model("gmf")
     state = start_training(made.config, 3, 5, 0, "cpu")
     state.note_value(0.5)
@@ -102,8 +109,8 @@ def test_each_file_may_be_read_by_whom_the_umask_lets(tmp_path: Path) -> None:
 
 
 @contextmanager
-def as_somebody_else() -> Iterator[None]:
-    """For root may read everything."""
+def as_other_user() -> Iterator[None]:
+    """Run the block as another user, since root may read everything."""
     before = os.geteuid()
     if before == 0:
         os.seteuid(65534)
@@ -114,8 +121,8 @@ def as_somebody_else() -> Iterator[None]:
 
 
 @pytest.mark.parametrize("name", [*FILES, "."])
-def test_what_may_not_be_read_is_named(name: str) -> None:
-    # The folders of pytest's own are for their owner alone.
+def test_an_unreadable_file_is_named(name: str) -> None:
+    # Only their owner may enter the folders that pytest makes.
     with tempfile.TemporaryDirectory() as made:
         folder = Path(made) / "models" / "m"
         Path(made).chmod(0o755)
@@ -126,24 +133,24 @@ def test_what_may_not_be_read_is_named(name: str) -> None:
         expected = (
             f"^{named}: must be readable, but got: Permission denied. Change its permissions.$"
         )
-        with as_somebody_else(), pytest.raises(InputError, match=expected):
-            saved_model.load(saved_model.find(Path("m"), Path(made)))
+        with as_other_user(), pytest.raises(InputError, match=expected):
+            saved_model.load(find_model(Path("m"), Path(made)))
         place.chmod(0o700)
 
 
-def test_a_model_below_a_folder_that_may_not_be_read() -> None:
+def test_a_model_below_an_unreadable_folder() -> None:
     with tempfile.TemporaryDirectory() as made:
         Path(made).chmod(0o755)
         above = Path(made) / "models"
         saved_model.save(above / "m", make_model())
         above.chmod(0)
         with (
-            as_somebody_else(),
+            as_other_user(),
             pytest.raises(
                 InputError, match=f"^{above}/m: must be readable, but got: Permission denied"
             ),
         ):
-            saved_model.find(Path("m"), Path(made))
+            find_model(Path("m"), Path(made))
         above.chmod(0o700)
 
 
@@ -152,7 +159,7 @@ def test_a_missing_file_is_named(name: str, tmp_path: Path) -> None:
     saved_model.save(tmp_path / "model", make_model())
     (tmp_path / "model" / name).unlink()
     with pytest.raises(
-        InputError, match=f"{name}: must be there, but got no such file. Train the model again"
+        InputError, match=f"{name}: must exist, but got no such file. Train the model again"
     ):
         saved_model.load(tmp_path / "model")
 
@@ -190,7 +197,8 @@ def test_files_of_another_model_are_refused(tmp_path: Path) -> None:
     (tmp_path / "larger" / "users.parquet").replace(tmp_path / "model" / "users.parquet")
     with pytest.raises(
         ValueError,
-        match=r"model\.safetensors: .*of shape \(3,\), where config, users and items ask for \(4,\)",
+        match=r"model\.safetensors: .*of shape \(3,\), "
+        r"where config, users and items ask for \(4,\)",
     ):
         saved_model.load(tmp_path / "model")
 
@@ -231,14 +239,16 @@ def test_a_seen_item_beyond_the_catalogue_is_refused(tmp_path: Path) -> None:
         ),
     ],
 )
-def test_a_table_of_another_make_is_refused(table: pa.Table, reason: str, tmp_path: Path) -> None:
+def test_a_table_with_other_columns_is_refused(
+    table: pa.Table, reason: str, tmp_path: Path
+) -> None:
     saved_model.save(tmp_path / "model", make_model())
     pq.write_table(table, tmp_path / "model" / "items.parquet")
     with pytest.raises(ValueError, match=rf"items\.parquet: .*{reason}"):
         saved_model.load(tmp_path / "model")
 
 
-def test_metrics_that_are_no_mapping_are_refused(tmp_path: Path) -> None:
+def test_metrics_that_are_not_a_mapping_are_refused(tmp_path: Path) -> None:
     saved_model.save(tmp_path / "model", make_model())
     (tmp_path / "model" / "metrics.json").write_text(json.dumps([1]))
     with pytest.raises(ValueError, match=r"metrics\.json: .*got a list"):
@@ -247,7 +257,7 @@ def test_metrics_that_are_no_mapping_are_refused(tmp_path: Path) -> None:
 
 def test_a_model_is_found_by_path_and_by_name(tmp_path: Path) -> None:
     saved_model.save(tmp_path / "models" / "best", make_model())
-    assert saved_model.find(tmp_path / "models" / "best", tmp_path) == tmp_path / "models" / "best"
-    assert saved_model.find(Path("best"), tmp_path) == tmp_path / "models" / "best"
+    assert find_model(tmp_path / "models" / "best", tmp_path) == tmp_path / "models" / "best"
+    assert find_model(Path("best"), tmp_path) == tmp_path / "models" / "best"
     with pytest.raises(InputError, match=r"worst: must be a model's folder .*Models here: best\."):
-        saved_model.find(Path("worst"), tmp_path)
+        find_model(Path("worst"), tmp_path)

@@ -6,9 +6,9 @@ with torch, by the same arithmetic (`training.negatives`).
 No draw is ever rejected. A user's unseen items lie on a line of integers, in order, each as long as
 its weight. A draw is a uniform point of this line, and the item that covers it. With unit weights
 and sorted seen items a_0 < a_1 < ..., there are a_j - j unseen items before a_j. So the unseen item
-at point r is r + #{j : a_j - j <= r}. The sorted keys a_j - j of all users, each user's beyond those
-of the user before, make this count one `searchsorted` for a whole batch. With weights, the same
-count is taken in units of weight. All arithmetic is in integers, so draws are exact.
+at point r is r + #{j : a_j - j <= r}. The sorted keys a_j - j of all users, each user's beyond
+those of the user before, make this count one `searchsorted` for a whole batch. With weights, the
+same count is taken in units of weight. All arithmetic is in integers, so draws are exact.
 """
 
 from dataclasses import dataclass
@@ -94,7 +94,7 @@ class UnseenLines:
 
 
 def unseen_lines(seen: UserItemIndex, weights: IntArray | None = None) -> UnseenLines:
-    """Return the lines of the items that are not in `seen`; `weights`: (n_items,), or None for 1."""
+    """Return the lines of the items not in `seen`; `weights`: (n_items,), None for unit weights."""
     user, offsets = seen.users().astype(np.int64), seen.offsets.astype(np.int64)
     if weights is None:
         item_ends, stride = None, seen.n_items

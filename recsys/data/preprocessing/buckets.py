@@ -1,4 +1,4 @@
-"""Buckets on disk: encoded rows by contiguous range of users, between the second pass and the output.
+"""Buckets on disk: encoded rows by range of users, between the second pass and the output.
 
 The second pass appends rows to the buckets of their users (`add_rows`). Later tasks read one bucket
 each, without its duplicates (`read_bucket`). A bucket holds all rows of its users, so it can be
@@ -84,7 +84,7 @@ def bucket_name(number: int) -> str:
 
 
 def add_rows(rows: Rows, bucket: IntArray, folder: Path, name: str, n_buckets: int) -> None:
-    """Write rows to their buckets (n,): a file `folder/<bucket>/<name>.arrow` for each that has any.
+    """Write rows (n,) to their buckets (n,), a file `folder/<bucket>/<name>.arrow` for each.
 
     Raises:
         InputError: if this node does not see the folder.
@@ -151,7 +151,7 @@ def read_bucket(folder: Path, number: int, n_items: int) -> Bucket:
 
 
 def _drop_duplicates(rows: Rows, n_items: int) -> tuple[Rows, int, int]:
-    """Return the rows (n,) sorted by pair, each pair once, and the numbers of duplicates and overlaps."""
+    """Return the rows sorted by pair, each pair once, and how many were duplicates and overlaps."""
     key = rows.user * np.int64(n_items) + rows.item  # one number per pair
     order = np.argsort(key)
     rows, key = rows.take(order), key[order]

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import pyarrow as pa
 
 from recsys.config.schema import Config
-from recsys.data.preprocessing.first_pass import Summary
+from recsys.data.preprocessing.first_pass import Summary, has_times
 from recsys.data.preprocessing.processed_files import BucketResult
 from recsys.data.sources.layouts import Source
 from recsys.data.splits import SPLITS
@@ -57,14 +57,6 @@ def check_summary(summary: Summary, source: Source, config: Config) -> None:
             found=f"{source.name} has none: {why}",
             remedy="Name the column with data.columns.timestamp, or set data.split to random.",
         )
-
-
-def has_times(summary: Summary, split: int) -> bool:
-    """Return whether the rows of a split (by code) have times that differ."""
-    ranges = [found for (code, _, _), found in summary.time_ranges.items() if code == split]
-    return bool(ranges) and min(found.first for found in ranges) < max(
-        found.last for found in ranges
-    )
 
 
 def check_core(n_users: int, n_items: int, config: Config) -> None:

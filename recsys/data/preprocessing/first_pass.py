@@ -130,6 +130,14 @@ def merge(summaries: Iterable[Summary]) -> Summary:
     return total
 
 
+def has_times(summary: Summary, split: int) -> bool:
+    """Return whether the rows of a split (by code) have times that differ."""
+    ranges = [found for (code, _, _), found in summary.time_ranges.items() if code == split]
+    return bool(ranges) and min(found.first for found in ranges) < max(
+        found.last for found in ranges
+    )
+
+
 def _largest(first: float | None, second: float | None) -> float | None:
     values = [value for value in (first, second) if value is not None]
     return max(values) if values else None

@@ -1,4 +1,4 @@
-"""The candidates that the data themselves give for held-out items of test (`readers.candidates`)."""
+"""Candidates of test items that the data themselves give (`readers.candidates`)."""
 
 from dataclasses import dataclass
 

@@ -1,10 +1,16 @@
-"""Ids of users and items: the data's own, and contiguous ones in their order."""
+"""Ids of users and items: the data's own, and contiguous ones in their order, from 0."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from recsys.data.negatives import IntArray
+from recsys.storage.files import write_atomically
 
 
 def merge_ids(arrays: Sequence[pa.Array]) -> pa.Array:
@@ -38,3 +44,27 @@ def encode_ids(
         raise RuntimeError("The source files changed while they were read. Start again.")
     codes: np.ndarray[tuple[int], np.dtype[np.int32]] = code.to_numpy()[column.indices.to_numpy()]
     return codes
+
+
+@dataclass(frozen=True)
+class Ids:
+    """The data's own ids by contiguous id, and the titles of the items."""
+
+    users: pa.Array
+    items: pa.Array
+    titles: pa.Array
+
+    def take(self, users: IntArray, items: IntArray) -> "Ids":
+        """Return the ids of some users and items, given by contiguous id."""
+        return Ids(self.users.take(users), self.items.take(items), self.titles.take(items))
+
+
+def write_ids(ids: Ids, target: Path) -> None:
+    """Write `users.parquet` and `items.parquet`."""
+    user = pa.array(np.arange(len(ids.users), dtype=np.int32))
+    item = pa.array(np.arange(len(ids.items), dtype=np.int32))
+    users = pa.table({"user": user, "user_id": ids.users})
+    items = pa.table({"item": item, "item_id": ids.items, "title": ids.titles})
+    for name, table in (("users", users), ("items", items)):
+        with write_atomically(target / f"{name}.parquet") as file:
+            pq.write_table(table, file, write_page_checksum=True)

@@ -1,37 +1,30 @@
 """The pipeline from the files of a source to processed data.
 
-Every step is an execution of Ray Data tasks: the first pass, the second pass, rounds of a k-core if
-asked for, and the output of the buckets. The driver lists fragments and merges summaries; rows never
-pass through it.
+Every step is an execution of Ray Data tasks: the first pass, the second pass, rounds of a k-core
+if asked for, and the output of the buckets. The driver lists fragments and merges summaries; rows
+never pass through it.
 """
 
 import logging
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
-
-import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 
 from recsys.cluster.connection import connect
 from recsys.cluster.shared_paths import require_on_all_nodes
 from recsys.config.schema import Config
+from recsys.data.preprocessing.bucket_splits import Plan, make_plan
 from recsys.data.preprocessing.buckets import read_bucket
-from recsys.data.preprocessing.checks import check_core, check_result, check_summary, has_times
+from recsys.data.preprocessing.checks import check_core, check_result, check_summary
 from recsys.data.preprocessing.fingerprint import fingerprint, shaping_settings, source_checksum
 from recsys.data.preprocessing.first_pass import Summary, merge, summarise
+from recsys.data.preprocessing.ids import Ids, write_ids
 from recsys.data.preprocessing.item_titles import titles_from_names, titles_of
 from recsys.data.preprocessing.k_core import Core, find_core, new_codes, recode_bucket
-from recsys.data.preprocessing.processed_files import (
-    BucketResult,
-    Plan,
-    total_result,
-    write_bucket,
-)
+from recsys.data.preprocessing.processed_files import BucketResult, total_result, write_bucket
 from recsys.data.preprocessing.second_pass import encode
 from recsys.data.preprocessing.split_strategies import temporal_cuts
 from recsys.data.preprocessing.tasks import limit_cpus, run_tasks, stream_tasks
@@ -42,7 +35,6 @@ from recsys.data.processed import (
     Processed,
     read_manifest,
     resolve,
-    uses_candidates,
 )
 from recsys.data.readers.columns import wants_titles
 from recsys.data.readers.formats import list_fragments
@@ -50,7 +42,6 @@ from recsys.data.readers.fragments import Fragment
 from recsys.data.readers.ids import describe_blanks
 from recsys.data.readers.titles import read_titles
 from recsys.data.sources.layouts import Source, find_source
-from recsys.data.splits import SPLITS, TRAIN, VALIDATION
 from recsys.storage.files import replace_folder, temporary_sibling, write_atomically
 from recsys.storage.path_errors import require_writable
 from recsys.storage.s3 import fetch_folder, remove, url_of
@@ -143,26 +134,12 @@ def _create(
 
 
 def _move(made: Path, path: Path) -> None:
-    """Rename a new folder, unless another process has made the same, which may be in use already."""
+    """Rename a new folder, unless another process has made the same, which may be in use."""
     try:
         made.rename(path)
     except OSError:
         if read_manifest(path) is None:
             replace_folder(made, path)
-
-
-@dataclass(frozen=True)
-class _Ids:
-    """The data's own ids by contiguous id, and the titles of the items."""
-
-    users: pa.Array
-    items: pa.Array
-    titles: pa.Array
-
-    def take(self, core: Core) -> "_Ids":
-        """Return the ids that a k-core leaves."""
-        items, titles = self.items.take(core.items), self.titles.take(core.items)
-        return _Ids(self.users.take(core.users), items, titles)
 
 
 def _make(
@@ -192,11 +169,11 @@ def _make(
             work=work,
             n_buckets=n_buckets,
         )
-        plan = _plan(config, source, summary)
+        plan = make_plan(config, source, summary)
         core = _filter(plan, config, work, ids, n_buckets)
         result, ids = _write_buckets(plan, core, ids, work=work, target=target, n_buckets=n_buckets)
     check_result(result, source, config, ids.users, len(ids.items))
-    _write_ids(ids, target)
+    write_ids(ids, target)
     times = [describe_times(ranges)] if ranges else []
     return {
         "n_users": len(ids.users),
@@ -209,7 +186,7 @@ def _make(
 
 def _collect_ids(
     config: Config, source: Source, summary: Summary, fragments: Sequence[Fragment]
-) -> tuple[_Ids, list[str]]:
+) -> tuple[Ids, list[str]]:
     """Return the ids and titles of the source, and notes on the titles."""
     from_names = titles_from_names(summary.item_names, summary.user_names)
     from_files = (
@@ -218,7 +195,7 @@ def _collect_ids(
         else []
     )
     users, items = summary.users[0], summary.items[0]
-    ids = _Ids(users, items, titles_of(items, [*summary.titles, *from_names, *from_files]))
+    ids = Ids(users, items, titles_of(items, [*summary.titles, *from_names, *from_files]))
     if any("name" in fragment.columns for fragment in fragments) and not from_names:
         return ids, [
             "the column name may be the users' and gives no titles; "
@@ -227,26 +204,7 @@ def _collect_ids(
     return ids, []
 
 
-def _plan(config: Config, source: Source, summary: Summary) -> Plan:
-    data = config.data
-    has_validation = SPLITS[VALIDATION] in source.splits
-    given = "given" if has_validation else "given_without_validation"
-    with_candidates = uses_candidates(config, source.candidates is not None)
-    return Plan(
-        n_users=len(summary.users[0]),
-        n_items=len(summary.items[0]),
-        strategy=given if source.split_given else data.split,  # type: ignore[arg-type]
-        seed=data.split_seed,
-        n_negatives=data.n_negatives,
-        has_times=has_times(summary, TRAIN),
-        test_fraction=data.test_fraction,
-        validation_fraction=data.validation_fraction,
-        n_candidates=config.evaluation.n_candidates if with_candidates else None,
-        n_candidates_given=None if source.candidates is None else summary.n_candidates,
-    )
-
-
-def _filter(plan: Plan, config: Config, work: Path, ids: _Ids, n_buckets: int) -> Core | None:
+def _filter(plan: Plan, config: Config, work: Path, ids: Ids, n_buckets: int) -> Core | None:
     """Return the k-core if one is asked for, or if a temporal split needs its times; else None."""
     least = max(config.data.min_user_interactions, config.data.min_item_interactions)
     if least == 1 and plan.strategy != "temporal":
@@ -257,13 +215,13 @@ def _filter(plan: Plan, config: Config, work: Path, ids: _Ids, n_buckets: int) -
 
 
 def _write_buckets(
-    plan: Plan, core: Core | None, ids: _Ids, *, work: Path, target: Path, n_buckets: int
-) -> tuple[BucketResult, _Ids]:
-    """Write the files of all buckets into `target`; return their total and the ids that are left."""
+    plan: Plan, core: Core | None, ids: Ids, *, work: Path, target: Path, n_buckets: int
+) -> tuple[BucketResult, Ids]:
+    """Write the files of all buckets; return their total and the ids that are left."""
     n_items_read, codes = len(ids.items), None
     if core is not None:
         codes = new_codes(core.users, len(ids.users)), new_codes(core.items, n_items_read)
-        ids = ids.take(core)
+        ids = ids.take(core.users, core.items)
         plan = replace(plan, n_users=len(ids.users), n_items=len(ids.items))
         if plan.strategy == "temporal":
             validation_start, test_start = temporal_cuts(
@@ -280,13 +238,3 @@ def _write_buckets(
     result = total_result(run_tasks(n_buckets, task))
     result.counts += Counter() if core is None else core.counts
     return result, ids
-
-
-def _write_ids(ids: _Ids, target: Path) -> None:
-    user = pa.array(np.arange(len(ids.users), dtype=np.int32))
-    item = pa.array(np.arange(len(ids.items), dtype=np.int32))
-    users = pa.table({"user": user, "user_id": ids.users})
-    items = pa.table({"item": item, "item_id": ids.items, "title": ids.titles})
-    for name, table in (("users", users), ("items", items)):
-        with write_atomically(target / f"{name}.parquet") as file:
-            pq.write_table(table, file, write_page_checksum=True)

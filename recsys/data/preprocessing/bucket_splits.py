@@ -1,0 +1,134 @@
+"""The split of every row of a bucket, by the strategy that the config or the source asks for."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from recsys.config.schema import Config
+from recsys.data.negatives import IntArray
+from recsys.data.preprocessing.buckets import Rows
+from recsys.data.preprocessing.first_pass import Summary, has_times
+from recsys.data.preprocessing.split_strategies import (
+    Mask,
+    cut_validation,
+    leave_one_out,
+    random_split,
+    temporal_split,
+)
+from recsys.data.processed import uses_candidates
+from recsys.data.sources.layouts import Source
+from recsys.data.splits import SPLITS, TEST, TRAIN, VALIDATION
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Settings and facts of the whole source that the task of each bucket needs.
+
+    Attributes:
+        n_users: users of the data.
+        n_items: items of the data.
+        strategy: the split strategy; "given_without_validation" cuts validation from the given
+            train split.
+        seed: seed of the split, the negatives and the candidates.
+        n_negatives: fixed negatives of each positive.
+        has_times: whether the times of the training rows differ.
+        test_fraction: share of test in a random split.
+        validation_fraction: share of validation in the rest of it.
+        n_candidates: candidates to draw for each held-out item, None for none.
+        n_candidates_given: largest number of candidates that the data give for a test item, None
+            without them.
+        validation_start: time at which validation begins in a temporal split.
+        test_start: time at which test begins in a temporal split.
+    """
+
+    n_users: int
+    n_items: int
+    strategy: Literal["leave_one_out", "random", "temporal", "given", "given_without_validation"]
+    seed: int
+    n_negatives: int
+    has_times: bool
+    test_fraction: float
+    validation_fraction: float
+    n_candidates: int | None
+    n_candidates_given: int | None
+    validation_start: int = 0
+    test_start: int = 0
+
+
+def make_plan(config: Config, source: Source, summary: Summary) -> Plan:
+    """Return the plan of a source, before a k-core and without the cuts of a temporal split."""
+    data = config.data
+    has_validation = SPLITS[VALIDATION] in source.splits
+    given = "given" if has_validation else "given_without_validation"
+    with_candidates = uses_candidates(config, source.candidates is not None)
+    return Plan(
+        n_users=len(summary.users[0]),
+        n_items=len(summary.items[0]),
+        strategy=given if source.split_given else data.split,  # type: ignore[arg-type]
+        seed=data.split_seed,
+        n_negatives=data.n_negatives,
+        has_times=has_times(summary, TRAIN),
+        test_fraction=data.test_fraction,
+        validation_fraction=data.validation_fraction,
+        n_candidates=config.evaluation.n_candidates if with_candidates else None,
+        n_candidates_given=None if source.candidates is None else summary.n_candidates,
+    )
+
+
+@dataclass(frozen=True)
+class SplitRows:
+    """Rows of a bucket, (n,), and their splits.
+
+    Attributes:
+        split: code of each row's split, (n,) int8.
+        train: mask of the training positives, (n,).
+        cold: mask of the held-out positives of users without a positive in an earlier split, (n,).
+            For such users of validation, the search has no training data; for those of test, final
+            training has none.
+        local: each row's user, counted from the bucket's first, (n,) int64. It keeps the arrays of
+            the samplers as short as the bucket.
+        first_user: the bucket's first user.
+        n_local: users of the bucket, in the range from the first to the last.
+    """
+
+    split: IntArray
+    train: Mask
+    cold: Mask
+    local: IntArray
+    first_user: int
+    n_local: int
+
+
+def split_rows(rows: Rows, plan: Plan) -> SplitRows:
+    """Return the splits of a bucket's rows."""
+    split = _apply_strategy(rows, plan)
+    first = int(rows.user[0]) if len(rows) else 0
+    local = rows.user.astype(np.int64) - first
+    n_local = int(local[-1]) + 1 if len(rows) else 0
+    cold = np.zeros(len(rows), dtype=bool)
+    for code in (VALIDATION, TEST):
+        has_earlier = np.bincount(local[rows.positive & (split < code)], minlength=n_local) > 0
+        cold |= rows.positive & (split == code) & ~has_earlier[local]
+    return SplitRows(split, rows.positive & (split == TRAIN), cold, local, first, n_local)
+
+
+def _apply_strategy(rows: Rows, plan: Plan) -> IntArray:
+    """Return the code of each row's split, (n,) int8."""
+    if plan.strategy == "leave_one_out":
+        return leave_one_out(rows.user, rows.positive, rows.time, rows.order)
+    if plan.strategy == "random":
+        return random_split(
+            rows.user, rows.item, plan.seed, plan.test_fraction, plan.validation_fraction
+        )
+    if plan.strategy == "temporal":
+        return temporal_split(rows.time, plan.validation_start, plan.test_start)
+    split = rows.split.copy()
+    if plan.strategy == "given_without_validation":
+        train = rows.positive & (split == TRAIN)
+        time = rows.time if plan.has_times else None
+        last = cut_validation(
+            rows.user, rows.item, train=train, time=time, order=rows.order, seed=plan.seed
+        )
+        split[last] = VALIDATION
+    return split

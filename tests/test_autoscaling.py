@@ -1,4 +1,4 @@
-"""What can be added to a cluster on Kubernetes; `test_resources` has the file that `ray up` leaves."""
+"""The autoscaler on Kubernetes; `test_resources` covers the file of `ray up`."""
 
 import logging
 from pathlib import Path
@@ -19,7 +19,7 @@ MANIFEST = Path(__file__).parents[1] / "configs/clusters/ray_cluster.yaml"
 
 
 class Server:
-    """Kubernetes' API as a pod of the cluster `recsys` in the namespace `team` finds it, with the cluster of the manifest."""
+    """Kubernetes' API for a pod of the RayCluster `recsys`, which the manifest describes."""
 
     def __init__(self) -> None:
         self.cluster = yaml.safe_load(MANIFEST.read_text(encoding="utf-8"))
@@ -40,7 +40,7 @@ class Server:
 
 @pytest.fixture
 def server(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Server:
-    """A pod, whose driver sees a head without CPUs alone."""
+    """A pod whose driver sees one node, a head without CPUs."""
     for name, text in (("namespace", "team"), ("token", "secret")):
         (tmp_path / name).write_text(text)
     monkeypatch.setattr(autoscaling, "POD_NAMESPACE", tmp_path / "namespace")
@@ -62,7 +62,7 @@ def count(**resources: object) -> int:
     ).count()
 
 
-def test_a_cluster_on_kubernetes_counts_as_it_can_grow(server: Server) -> None:
+def test_slots_on_nodes_that_kubernetes_can_add_count(server: Server) -> None:
     assert (
         count() == 8 * 8 + 4 * 4
     )  # of the manifest: at most 8 workers of 8 CPUs, and 4 of 4 with a GPU each
@@ -71,7 +71,7 @@ def test_a_cluster_on_kubernetes_counts_as_it_can_grow(server: Server) -> None:
     assert count(cpu=2.0, custom={"disk": "fast"}) == 8 * 4
 
 
-def test_what_no_group_of_workers_can_meet_is_told_at_once(server: Server) -> None:
+def test_requests_that_no_group_of_workers_can_satisfy(server: Server) -> None:
     with pytest.raises(
         ValueError, match=r"resources\.cpu: must be at most what one node has, 8, but got 9\."
     ):
@@ -83,7 +83,7 @@ def test_what_no_group_of_workers_can_meet_is_told_at_once(server: Server) -> No
         count()
 
 
-def test_a_pod_that_may_not_read_its_cluster_counts_on_what_is_there(
+def test_a_pod_that_may_not_read_its_cluster_counts_running_nodes(
     server: Server, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     server.status = 403

@@ -13,13 +13,13 @@ from recsys.config.schema import Config, replace_values
 
 @pytest.fixture(autouse=True)
 def home(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
-    """A home without the file that tells what the autoscaler can add."""
+    """A home folder without the configuration of an autoscaler."""
     monkeypatch.setenv("HOME", str(tmp_path))
     return tmp_path
 
 
 def autoscale(home: Path, max_workers: int, **node_types: tuple[dict[str, float], int]) -> None:
-    """Leave what `ray up` leaves on a head without CPUs; a type without a GPU has no labels."""
+    """Write the file of `ray up` for a head without CPUs; a type without a GPU has no labels."""
     types: dict[str, dict[str, Any]] = {
         name: {"resources": resources, "max_workers": n}
         | ({"labels": {"kind": name}} if "GPU" in resources else {})
@@ -35,13 +35,13 @@ def autoscale(home: Path, max_workers: int, **node_types: tuple[dict[str, float]
 
 
 def ask(monkeypatch: pytest.MonkeyPatch, nodes: list[dict[str, float]], **resources: object) -> int:
-    """Slots on a cluster of these nodes, which Ray would have to own machines to tell of; the first is in zone 0 and so on."""
-    told: list[dict[str, Any]] = [
+    """Return the slots of a simulated cluster; node 0 is in zone 0, and so on."""
+    alive: list[dict[str, Any]] = [
         {"Alive": True, "Resources": node, "Labels": {"zone": str(zone)}}
         for zone, node in enumerate(nodes)
     ]
     dead = {"Alive": False, "Resources": {"CPU": 64.0, "GPU": 8.0}, "Labels": {"zone": "dead"}}
-    monkeypatch.setattr(ray, "nodes", lambda: [*told, dead])
+    monkeypatch.setattr(ray, "nodes", lambda: [*alive, dead])
     return Slots(
         replace_values(Config(), {f"resources.{name}": value for name, value in resources.items()})
     ).count()
@@ -51,7 +51,7 @@ def ask(monkeypatch: pytest.MonkeyPatch, nodes: list[dict[str, float]], **resour
     ("nodes", "resources", "expected"),
     [
         ([{"CPU": 2.0}], {}, 2),
-        ([{"CPU": 4.0}, {"CPU": 3.0}], {"cpu": 2.0}, 3),  # no trial lies across nodes
+        ([{"CPU": 4.0}, {"CPU": 3.0}], {"cpu": 2.0}, 3),  # a trial runs on one node
         ([{"CPU": 1.0}], {"cpu": 0.1}, 10),  # and not 9, as 1 // 0.1 says
         ([{"CPU": 3.0}], {"cpu": 0.3}, 10),
         ([{"CPU": 2.0, "GPU": 2.0}], {"cpu": 0.5, "gpu": 0.5}, 4),
@@ -104,7 +104,7 @@ def test_slots_follow_the_cluster(monkeypatch: pytest.MonkeyPatch) -> None:
     nodes, now = nodes[:1], 110.0
     assert (slots.count(), slots.most) == (2, 5)
     nodes, now = [], 115.0
-    assert slots.count() == 1  # what waits for a node to come back
+    assert slots.count() == 1  # for the trial that waits for a node
 
 
 @pytest.mark.parametrize(
@@ -113,7 +113,8 @@ def test_slots_follow_the_cluster(monkeypatch: pytest.MonkeyPatch) -> None:
         (
             [{"CPU": 2.0}],
             {"gpu": 1.0},
-            r"resources\.gpu: must be at most what one node has, 0, but got 1\. Ask for less, or join",
+            r"resources\.gpu: must be at most what one node has, 0, but got 1\. "
+            r"Ask for less, or join",
         ),
         (
             [{"CPU": 2.0}, {"CPU": 4.0}],
@@ -128,7 +129,8 @@ def test_slots_follow_the_cluster(monkeypatch: pytest.MonkeyPatch) -> None:
         (
             [{"CPU": 8.0, "big": 1.0}],
             {"custom": {"big": 2}},
-            r"resources\.custom: must be at most what one node has, 1 of big, but got 2\. Ask for less, or join",
+            r"resources\.custom: must be at most what one node has, 1 of big, but got 2\. "
+            r"Ask for less, or join",
         ),
         (
             [{"CPU": 8.0}],
@@ -138,21 +140,24 @@ def test_slots_follow_the_cluster(monkeypatch: pytest.MonkeyPatch) -> None:
         (
             [{"CPU": 8.0}, {"CPU": 8.0}],
             {"custom": {"zone": "dead"}},
-            r"resources\.custom: zone must be one of 0, 1, but got 'dead'\. Change it, or join a cluster with such nodes",
+            r"resources\.custom: zone must be one of 0, 1, but got 'dead'\. "
+            r"Change it, or join a cluster with such nodes",
         ),
         (
             [{"CPU": 8.0}],
             {"custom": {"market": "spot"}},
-            r"resources\.custom: market must be left out, as no node has this label, but got 'spot'\. Change it, or",
+            r"resources\.custom: market must be left out, as no node has this label, "
+            r"but got 'spot'\. Change it, or",
         ),
         (
             [{"CPU": 8.0}, {"CPU": 1.0, "GPU": 1.0}],
             {"cpu": 2.0, "gpu": 1.0, "custom": {"zone": "1"}},
-            r"resources: must be what one node has together, but got CPU 2\.0, GPU 1\.0, zone 1\. Ask for less, or",
+            r"resources: must be what one node has together, but got CPU 2\.0, GPU 1\.0, zone 1\. "
+            r"Ask for less, or",
         ),
     ],
 )
-def test_requests_that_nobody_can_meet(
+def test_requests_that_no_node_can_satisfy(
     monkeypatch: pytest.MonkeyPatch,
     nodes: list[dict[str, float]],
     resources: dict[str, Any],
@@ -179,7 +184,7 @@ CPU_AND_GPU: dict[str, tuple[dict[str, float], int]] = {
         (10, {"custom": {"kind": "gpu_worker"}}, 2 * 4),
     ],
 )
-def test_a_cluster_counts_as_it_can_grow(
+def test_slots_on_nodes_that_the_autoscaler_can_add_count(
     monkeypatch: pytest.MonkeyPatch,
     home: Path,
     max_workers: int,
@@ -193,7 +198,7 @@ def test_a_cluster_counts_as_it_can_grow(
     )  # it is one of those
 
 
-def test_what_no_node_type_can_meet_is_told_at_once(
+def test_requests_that_no_node_type_can_satisfy(
     monkeypatch: pytest.MonkeyPatch, home: Path
 ) -> None:
     autoscale(home, 10, **CPU_AND_GPU)

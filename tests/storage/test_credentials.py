@@ -1,4 +1,4 @@
-"""Passwords in URLs, of all characters that are legal there."""
+"""Passwords in URLs, with every character that is legal in them."""
 
 import json
 import subprocess
@@ -54,11 +54,11 @@ def forget() -> None:
     ],
 )  # fmt: skip
 def test_a_url_without_its_password(url: str, expected: str) -> None:
-    told = f"connecting to {expected} failed: {expected!r}"
-    assert without_passwords(f"connecting to {url} failed: '{url}'").replace('"', "'") == told
+    message = f"connecting to {expected} failed: {expected!r}"
+    assert without_passwords(f"connecting to {url} failed: '{url}'").replace('"', "'") == message
     assert strip_password(url) == expected
     assert with_password(expected) == url
-    assert without_passwords(f"connecting to {url} failed: {url!r}").replace('"', "'") == told
+    assert without_passwords(f"connecting to {url} failed: {url!r}").replace('"', "'") == message
 
 
 @pytest.mark.parametrize(
@@ -80,8 +80,8 @@ def test_a_url_whose_password_has_no_clear_end_is_refused_and_not_shown(
     with pytest.raises(ValueError, match="must be a URL") as raised:
         strip_password(url)
     assert str(raised.value) == (
-        f"must be a URL in which the special characters of user and password are escaped, but got {shown}. "
-        "Write @ as %40, : as %3A and / as %2F."
+        "must be a URL in which the special characters of user and password are escaped, "
+        f"but got {shown}. Write @ as %40, : as %3A and / as %2F."
     )
     assert without_passwords(f"--set tracking.uri={url}: no") == f"--set tracking.uri={shown}: no"
 
@@ -194,12 +194,12 @@ def test_databases_as_people_write_them(user: str, password: str) -> None:
 )
 def test_web_addresses(user: str, password: str, host: str, rest: str) -> None:
     forget()
-    # all characters that RFC 3986 lets stand in user and password as they are
+    # all characters that RFC 3986 permits in user and password without escapes
     login = f"{quote(user, safe=LEGAL)}:{quote(MARK + password + MARK, safe=LEGAL)}"
     place = f"{f'[{host}]' if ':' in host else host}{rest}"
     text = f"http://{login}@{place}"
     assert unquote(urlsplit(text).password or "") == f"{MARK}{password}{MARK}"
-    for message in written(text):  # of a URL that nobody told of
+    for message in written(text):  # before the process knows the URL
         assert MARK not in without_passwords(message)
     assert strip_password(text) == f"http://{place}"
     assert with_password(f"http://{place}") == text
@@ -215,10 +215,10 @@ def test_no_url_shows_what_is_before_an_at(password: str, scheme: str) -> None:
     forget()
     text = f"{scheme}://user:{MARK}{password}{MARK}@host/d"
     try:
-        told = strip_password(text)
+        shown = strip_password(text)
     except ValueError as error:
-        told = str(error)
-    assert MARK not in told
+        shown = str(error)
+    assert MARK not in shown
     assert MARK not in without_passwords(f"got {text}.")
 
 
@@ -238,6 +238,6 @@ def test_neither_ps_nor_ray_sees_a_password_of_the_command_line() -> None:
         "--trials",
         "3",
     ]
-    told = subprocess.run(argv, capture_output=True, text=True, timeout=120, check=True).stdout
-    assert "M4RK" not in told
-    assert told.count("--set tracking.uri=http://h:1 --trials 3") == 2
+    output = subprocess.run(argv, capture_output=True, text=True, timeout=120, check=True).stdout
+    assert "M4RK" not in output
+    assert output.count("--set tracking.uri=http://h:1 --trials 3") == 2

@@ -1,4 +1,4 @@
-"""A search whose record and MLflow lie in PostgreSQL, and where the password goes: nowhere."""
+"""A search with its record and MLflow in PostgreSQL, and no trace of the password."""
 
 import os
 import shutil
@@ -29,7 +29,7 @@ def databases() -> Iterator[dict[str, str]]:
 
 @pytest.fixture
 def temporary() -> Iterator[Path]:
-    """Where Ray and all else put temporary files: short, as there are sockets among them."""
+    """A folder for temporary files with a short path, as Ray creates sockets in it."""
     folder = Path(tempfile.mkdtemp(prefix="t-"))
     yield folder
     shutil.rmtree(folder, ignore_errors=True)
@@ -93,7 +93,8 @@ def test_a_study_in_postgresql(
 
     forgotten = run(temporary, "recsys.tune", *search, "--resume", "--trials", 4)
     assert forgotten.returncode == 2
-    expected = f"error: study.storage: must be a database that can be reached, but got {strip_password(databases['studies'])} ("
+    shown = strip_password(databases["studies"])
+    expected = f"error: study.storage: must be a database that can be reached, but got {shown} ("
     assert forgotten.stderr.startswith(expected)
     resumed = run(temporary, "recsys.tune", *search, "--resume", "--trials", 4, **variables)
     assert resumed.returncode == 0, resumed.stderr
@@ -116,7 +117,7 @@ def test_a_study_in_postgresql(
     assert not (study / "optuna.db").exists()
     assert not (tmp_path / "exp" / "mlflow.db").exists()
 
-    told = "".join(
+    output = "".join(
         done.stdout + done.stderr for done in (begun, forgotten, resumed, trained, evaluated)
     )
     files = {
@@ -127,7 +128,7 @@ def test_a_study_in_postgresql(
     }
     assert any("session_" in str(path) for path in files)
     for secret in (PASSWORD, quote(PASSWORD, safe=""), quote(PASSWORD, safe=UNESCAPED), "s3cret"):
-        assert secret not in told
+        assert secret not in output
         assert [str(path) for path, content in files.items() if secret.encode() in content] == []
         assert [row for url in databases.values() for row in rows_of(url) if secret in row] == []
 

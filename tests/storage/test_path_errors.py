@@ -57,11 +57,12 @@ def test_a_folder_that_cannot_be_written(
     monkeypatch.chdir(ratings_here)
     assert callable(main)
     folder = read_only / below
-    told = run(main, "--data", "ratings.csv", "--dir", folder, *flags)
-    assert told == (
+    result = run(main, "--data", "ratings.csv", "--dir", folder, *flags)
+    assert result == (
         2,
         "",
-        f"error: --dir: must be a folder that can be written, but got {folder}, which cannot. Give another one.\n",
+        f"error: --dir: must be a folder that can be written, but got {folder}, which cannot. "
+        "Give another one.\n",
     )
 
 
@@ -90,7 +91,7 @@ def test_a_folder_that_can_be_made(tmp_path: Path) -> None:
 
 
 def preprocessed(folder: Path, **variables: str) -> tuple[int, list[str]]:
-    """Return the exit code and standard error of a command that starts Ray, with these variables."""
+    """Return the exit code and standard error of a command that starts Ray."""
     command = [sys.executable, "-m", "recsys.preprocess", "--data", "ratings.csv", "--dir", "exp"]
     env = {**os.environ, "PYTHONPATH": str(ROOT), **variables}
     done = subprocess.run(
@@ -111,7 +112,8 @@ def test_a_temporary_folder_whose_path_is_too_long(ratings_here: Path) -> None:
     code, lines = preprocessed(ratings_here, TMPDIR=str(long))
     assert code == 2
     assert lines[-1].startswith(
-        "error: TMPDIR: must be a path short enough for Ray's sockets in it, which may have 107 bytes, but "
+        "error: TMPDIR: must be a path short enough for Ray's sockets in it, "
+        "which may have 107 bytes, but "
     )
     assert lines[-1].endswith(f"got {long}. Set TMPDIR=/tmp, or RAY_TMPDIR for Ray alone.")
     assert not any("Traceback" in line for line in lines)

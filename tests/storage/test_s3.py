@@ -41,41 +41,43 @@ def write(path: Path, text: str) -> None:
 
 
 def test_what_one_machine_writes_another_one_reads(place: str) -> None:
-    here, there = open_folder(place), open_folder(place + "/")
-    assert here != there
-    write(here / "a" / "file", "one")
-    assert not (there / "a" / "file").exists()
-    fetch(there / "a" / "file")
-    assert (there / "a" / "file").read_text() == "one"
-    write(there / "a" / "file", "two")
-    fetch(here / "a" / "file")
-    assert (here / "a" / "file").read_text() == "two"
-    remove(there / "a" / "file")
-    fetch(here / "a" / "file")
-    assert not (here / "a" / "file").exists()
-    assert [path.name for path in here.rglob("*")] == ["a"]
+    first, second = open_folder(place), open_folder(place + "/")
+    assert first != second
+    write(first / "a" / "file", "one")
+    assert not (second / "a" / "file").exists()
+    fetch(second / "a" / "file")
+    assert (second / "a" / "file").read_text() == "one"
+    write(second / "a" / "file", "two")
+    fetch(first / "a" / "file")
+    assert (first / "a" / "file").read_text() == "two"
+    remove(second / "a" / "file")
+    fetch(first / "a" / "file")
+    assert not (first / "a" / "file").exists()
+    assert [path.name for path in first.rglob("*")] == ["a"]
 
 
-def test_a_folder_is_brought_as_it_is(place: str) -> None:
-    here, there = open_folder(place), open_folder(place)
+def test_a_fetched_folder_equals_the_one_in_s3(place: str) -> None:
+    first, second = open_folder(place), open_folder(place)
     for name in ("one", "trials/0/weights", "deep/two"):
-        write(here / name, name)
-    write(there / "gone", "here alone")
-    remove(here / "gone")
-    fetch_folder(there, exclude=("trials",))
-    assert sorted(str(path.relative_to(there)) for path in there.rglob("*") if path.is_file()) == [
+        write(first / name, name)
+    write(second / "gone", "local only")
+    remove(first / "gone")
+    fetch_folder(second, exclude=("trials",))
+    assert sorted(
+        str(path.relative_to(second)) for path in second.rglob("*") if path.is_file()
+    ) == [
         "deep/two",
         "one",
     ]
-    assert (there / "deep" / "two").read_text() == "deep/two"
-    assert sorted(list_folder(there)) == ["deep", "one", "trials"]
-    assert list_folder(there / "nothing") == []
-    remove_folder(here / "trials")
-    assert sorted(list_folder(there)) == ["deep", "one"]
-    remove_folder(here / "trials")
+    assert (second / "deep" / "two").read_text() == "deep/two"
+    assert sorted(list_folder(second)) == ["deep", "one", "trials"]
+    assert list_folder(second / "nothing") == []
+    remove_folder(first / "trials")
+    assert sorted(list_folder(second)) == ["deep", "one"]
+    remove_folder(first / "trials")
 
 
-def test_the_last_file_tells_that_a_folder_is_whole(
+def test_the_last_file_is_uploaded_after_all_others(
     place: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = open_folder(place)
@@ -84,30 +86,30 @@ def test_the_last_file_tells_that_a_folder_is_whole(
         (folder / name).write_text("old")
     upload_folder(folder, last="manifest")
     assert sorted(list_folder(folder)) == ["config", "manifest", "rows"]
-    published = []
+    uploaded = []
 
     def fail_at_rows(path: Path) -> None:
-        published.append(path.name)
+        uploaded.append(path.name)
         if path.name == "rows":
             raise OSError("made to fail")
 
     monkeypatch.setattr(s3, "upload", fail_at_rows)
     with pytest.raises(OSError, match="made to fail"):
         upload_folder(folder, last="manifest")
-    assert "manifest" not in published
+    assert "manifest" not in uploaded
     assert sorted(list_folder(folder)) == ["config", "rows"]
 
 
 def test_a_temporary_folder_leaves_nothing_in_s3(place: str) -> None:
     folder = open_folder(place)
     with temporary_sibling(folder / "work") as work:
-        write(work / "part", "x")
-        assert list_folder(work) == ["part"]
+        write(work / "file", "x")
+        assert list_folder(work) == ["file"]
     assert list_folder(folder) == []
     assert not work.exists()
 
 
-def test_a_path_tells_its_url(place: str) -> None:
+def test_a_path_contains_its_url(place: str) -> None:
     folder = open_folder(place)
     assert url_of(folder / "studies" / "s") == f"{place}/studies/s"
     assert (
@@ -117,7 +119,7 @@ def test_a_path_tells_its_url(place: str) -> None:
     assert folder.is_relative_to(tempfile.gettempdir())
 
 
-def test_a_local_folder_is_left_alone(tmp_path: Path) -> None:
+def test_a_local_folder_is_neither_fetched_nor_uploaded(tmp_path: Path) -> None:
     assert open_folder(str(tmp_path)) == tmp_path
     assert url_of(tmp_path) is None
     (tmp_path / "file").write_text("x")
@@ -144,12 +146,13 @@ def test_a_local_folder_is_left_alone(tmp_path: Path) -> None:
         ),
         (
             "s3://no-such-bucket/x",
-            "folder: must be in a bucket that can be reached, but got s3://no-such-bucket/x (there is no ",
+            "folder: must be in a bucket that can be reached, "
+            "but got s3://no-such-bucket/x (there is no ",
         ),
     ],
 )
 @pytest.mark.usefixtures("_server")
-def test_what_is_no_place(place: str, expected: str) -> None:
+def test_other_urls_are_refused(place: str, expected: str) -> None:
     with pytest.raises((ValueError, ConnectionError)) as raised:
         open_folder(place)
     assert str(raised.value).startswith(expected)
@@ -160,6 +163,7 @@ def test_a_folder_in_s3_needs_boto3(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(s3, "find_spec", lambda _: None)
     with pytest.raises(
         ValueError,
-        match=r"^folder: must be .* boto3 is not installed, but got s3://b/x\. Install the extra s3: ",
+        match=r"^folder: must be .* boto3 is not installed, but got s3://b/x\. "
+        r"Install the extra s3: ",
     ):
         open_folder("s3://b/x")

@@ -23,7 +23,7 @@ from recsys.config.schema import Config
 from recsys.search.record.record import StudyRecord
 from recsys.search.record.summaries import TrialSummary
 from recsys.search.tuning.progress import SearchProgress
-from recsys.search.tuning.pruning import make_pruner
+from recsys.search.tuning.pruning import Pruner, make_pruner
 from recsys.search.tuning.recorder import Recorder
 from recsys.search.tuning.searcher import StudySearcher
 from recsys.search.tuning.trainable import TrialRunner
@@ -83,16 +83,10 @@ def search(
     progress = SearchProgress(record, config)
     stopper = _Stopper(config.study.time_budget)
     pruner = make_pruner(record, config)
-    parameters = {
-        "data": [data],
-        "folder": str(trials),
-        "pruning_steps": set(pruner.steps),
-        "gpu_device": gpu_device,
-    }
     try:
         _run_tune(
             folder.name,
-            _trainable(config, parameters),
+            _trainable(config, data, trials, pruner, gpu_device),
             StudySearcher(record, limit, slots.count),
             Recorder(record, pruner, config),
             [*callbacks, folders, progress],
@@ -105,9 +99,15 @@ def search(
     return Outcome(record.summaries(), wall, progress.busy_seconds, stopper.interrupted)
 
 
-def _trainable(config: Config, parameters: dict[str, Any]) -> Any:
-    """Return `TrialRunner` with parameters of `setup` and the resources of a trial."""
-    runner = tune.with_parameters(TrialRunner, **parameters)
+def _trainable(config: Config, data: Any, trials: Path, pruner: Pruner, gpu_device: str) -> Any:
+    """Return `TrialRunner` with the parameters of its `setup` and the resources of a trial."""
+    runner = tune.with_parameters(
+        TrialRunner,
+        data=[data],
+        folder=str(trials),
+        pruning_steps=set(pruner.steps),
+        gpu_device=gpu_device,
+    )
     return tune.with_resources(runner, placement(config, config.resources.gpu))
 
 
@@ -121,16 +121,13 @@ def _run_tune(
     stopper: "_Stopper",
     max_failures: int,
 ) -> None:
-    """Run Tune until the searcher has no more trials or the stopper stops it.
-
-    `tune.run` and not `Tuner`: a Tuner pickles itself with its searcher and callbacks, and recsys
-    unpickles nothing.
-    """
+    """Run Tune until the searcher has no more trials or the stopper stops it."""
     with (
         tempfile.TemporaryDirectory(prefix="recsys-tune-", ignore_cleanup_errors=True) as storage,
         _interrupts(stopper),
     ):
         try:
+            # Not a `Tuner`, which pickles its searcher and callbacks: recsys unpickles nothing.
             tune.run(
                 trainable,
                 name=name,

@@ -6,6 +6,7 @@ config is read and checked without torch.
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cache
 from pkgutil import resolve_name
 from typing import Any, Literal
 
@@ -30,10 +31,12 @@ class LossEntry:
 
     `code`: the function of a row's logits, (B, 1 + n) -> (B,); None where a solver has no need of
     one. `solver`: the algorithm that trains with it. `models`: the models that it trains, None for
-    all. `takes_low_ratings`: low ratings are trained on as explicit negatives.
-    `corrects_sampling`: the logarithm of the sampling probability is subtracted from the logits.
-    `can_balance`: `code` takes `positive_weight`, for `training.balance`. `takes_all_items`: it
-    trains with `training.negative_sampling: all`.
+    all. `takes_low_ratings`: low ratings are trained on as explicit negatives, each with the binary
+    cross-entropy of label 0. `corrects_sampling`: the logarithm of the sampling probability is
+    subtracted from the logits. `can_balance`: `code` takes `positive_weight`, for
+    `training.balance`. `full_code`: the function of users' logits for all items, for
+    `training.negative_sampling: all`, with the arguments of `recsys.kernels.softmax`; None if the
+    loss refuses it.
     """
 
     code: str | None
@@ -42,7 +45,7 @@ class LossEntry:
     takes_low_ratings: bool = False
     corrects_sampling: bool = False
     can_balance: bool = False
-    takes_all_items: bool = False
+    full_code: str | None = None
 
 
 @dataclass(frozen=True)
@@ -63,7 +66,9 @@ LOSSES = {
     "bce": LossEntry("recsys.training.losses:bce", takes_low_ratings=True, can_balance=True),
     "bpr": LossEntry("recsys.training.losses:bpr"),
     "softmax": LossEntry(
-        "recsys.training.losses:softmax", corrects_sampling=True, takes_all_items=True
+        "recsys.training.losses:softmax",
+        corrects_sampling=True,
+        full_code="recsys.kernels.softmax:full_softmax_loss",
     ),
     "squared": LossEntry(None, solver="least_squares", models=("inner_product",)),
 }
@@ -90,6 +95,7 @@ PRUNERS = {
 """Classes or functions of a study's record and its config that return a pruner."""
 
 
+@cache
 def code_of(path: str) -> Any:
     """Import and return the class or the function at `MODULE:NAME`."""
     return resolve_name(path)

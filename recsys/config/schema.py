@@ -69,8 +69,8 @@ class Config(Section):
                 training.loss,
                 f"Set model.name to {' or '.join(loss.models)}.",
             )
-        if training.negative_sampling == "all" and not loss.takes_all_items:
-            losses = [name for name, entry in LOSSES.items() if entry.takes_all_items]
+        if training.negative_sampling == "all" and loss.full_code is None:
+            losses = [name for name, entry in LOSSES.items() if entry.full_code is not None]
             raise InputError(
                 "training.negative_sampling",
                 f"must not be all with the loss {training.loss}",

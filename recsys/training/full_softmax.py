@@ -19,10 +19,10 @@ from recsys.config.sections import TrainingConfig
 from recsys.data.interactions import Interactions
 from recsys.kernels.lookup import square_norms
 from recsys.kernels.ragged import expand
-from recsys.kernels.softmax import full_softmax_loss
 from recsys.kernels.tensors import as_tensor
 from recsys.models import Model, Side, SideName
 from recsys.training.contract import Relabel
+from recsys.training.losses import full_loss_of
 from recsys.training.segments import count_segments
 
 MAX_ITEMS = 1 << 13
@@ -62,7 +62,8 @@ class UserBatch:
         """Return the mean over the positives of their loss and penalty, ||u||^2 + ||i||^2."""
         user, item = model.user_side(self.user), model.item_side(self.item)
         logits = model.score(user, item)  # (R, W)
-        losses = full_softmax_loss(logits, self.row, self.column, self.excluded, self.shift)
+        loss = full_loss_of(training)
+        losses = loss(logits, self.row, self.column, self.excluded, self.shift)
         if training.l2:
             of_user, of_item = _square_norms(user), _square_norms(item)
             norms = of_user.index_select(0, self.row) + of_item.index_select(0, self.column)

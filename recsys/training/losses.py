@@ -60,6 +60,14 @@ def row_loss_of(config: TrainingConfig) -> Callable[[Tensor], Tensor]:
     return loss
 
 
+def full_loss_of(config: TrainingConfig) -> Callable[..., Tensor]:
+    """Return the function of users' logits for all items that `training.loss` declares."""
+    entry = LOSSES[config.loss]
+    assert entry.full_code is not None
+    loss: Callable[..., Tensor] = code_of(entry.full_code)
+    return loss
+
+
 def explicit_negative_bce(logits: Tensor) -> Tensor:
     """Return the binary cross-entropy (L,) of low ratings: rows of one logit (L, 1) and label 0."""
     return functional.softplus(logits).squeeze(1)

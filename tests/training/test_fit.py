@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from recsys.config.components import LOSSES, MODELS
+from recsys.config.components import LOSSES, MODELS, LossEntry
 from recsys.config.schema import Config
 from recsys.data.interactions import Interactions
 from recsys.training import optimiser
@@ -314,17 +314,27 @@ def test_max_users_ranks_the_same_sample_every_time() -> None:
     assert values(60) == values(None)
 
 
-def test_softmax_takes_the_sampling_probability_off_the_logits() -> None:
-    # Items 0, 1, 2 have weights 2 : 1 : 1. User 0 can draw item 2 alone, user 1 item 1 alone; all logits are 0.
-    data = make_interactions(2, 3, [(0, 0), (0, 1), (1, 0), (1, 2)], [])
+@pytest.mark.parametrize("low", [[], [(2, 1)]], ids=["positives alone", "with a low rating"])
+def test_a_loss_gets_what_it_declares(
+    low: list[tuple[int, int]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    declared = LossEntry(
+        "recsys.training.losses:softmax", takes_low_ratings=True, corrects_sampling=True
+    )
+    monkeypatch.setitem(LOSSES, "declared", declared)
+    # Items 0, 1, 2 have weights 2 : 1 : 1. User 0 can draw item 2 alone, user 1 item 1 alone; all
+    # logits are 0.
+    data = make_interactions(3, 3, [(0, 0), (0, 1), (1, 0), (1, 2)], [], low=low)
     config = make_config(
         {"name": "inner_product", "init_std": 1e-6, "bias": False},
-        loss="softmax",
+        loss="declared",
         negative_sampling="popularity",
         popularity_alpha=1.0,
         n_negatives=1,
         learning_rate=1e-12,
     )
     (epoch,) = run(config, data, n_epochs=1, rank=False)
-    # Item 0 against a rarer one: (1/2) / (1/2 + 1); equals against each other: 1/2.
-    assert epoch.metrics["train_loss"] == pytest.approx((np.log(3) + np.log(2)) / 2, rel=1e-5)
+    # Item 0 against a rarer one: (1/2) / (1/2 + 1); equals against each other: 1/2. A low rating
+    # costs ln 2.
+    expected = [np.log(3), np.log(2), np.log(3), np.log(2), *(np.log(2) for _ in low)]
+    assert epoch.metrics["train_loss"] == pytest.approx(np.mean(expected), rel=1e-5)

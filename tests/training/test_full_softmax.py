@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 
+from recsys.config.components import LOSSES, LossEntry
 from recsys.config.schema import Config
 from recsys.data.interactions import Interactions
 from recsys.training import full_softmax, optimiser
@@ -146,6 +147,17 @@ def test_loss_and_penalty_by_hand(max_items: int, monkeypatch: pytest.MonkeyPatc
         possible = [expected(2, 3), expected(2), expected(3), 20.0]
         assert all(min(abs(loss - value) for value in possible) < 1e-3 for loss in losses)
         assert len({round(loss, 3) for loss in losses}) > 1
+
+
+def constant_loss(logits: torch.Tensor, row: torch.Tensor, *_: torch.Tensor) -> torch.Tensor:
+    return 7 + 0 * logits.sum() * row
+
+
+def test_a_loss_declares_its_function_of_all_items(monkeypatch: pytest.MonkeyPatch) -> None:
+    entry = LossEntry("recsys.training.losses:bpr", full_code=f"{__name__}:constant_loss")
+    monkeypatch.setitem(LOSSES, "constant", entry)
+    (epoch,) = fit(make_config(loss="constant"), two_tastes(), 0, n_epochs=1, rank=False)
+    assert epoch.metrics["train_loss"] == pytest.approx(7)
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,7 @@
-"""The contract that every model of `MODELS` keeps: whoever adds one gets these tests with it."""
+"""Contract of a model: tests that run over every entry of `MODELS`, a newly added one included."""
+
+import math
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -6,21 +9,24 @@ import torch
 from torch import Tensor, nn
 
 from recsys.config.components import MODELS, ModelEntry
+from recsys.config.schema import Config
 from recsys.config.sections import ModelConfig
 from recsys.data.interactions import HeldOut
 from recsys.data.negatives import index_pairs
 from recsys.evaluation.ranking import ModelScorer, rank_all
-from recsys.kernels import lookup as lookups
+from recsys.kernels import lookup
 from recsys.kernels.adam import Adam
 from recsys.models import Model, SideName, build_model
 from recsys.models.inner_product import InnerProduct
+from recsys.training import optimiser
+from recsys.training.checkpoint import TrainingState
 from recsys.training.optimiser import Optimiser
+from recsys.training.row_batch import RowBatch
 
 N_USERS, N_ITEMS = 9, 13
-USER, ITEM = (
-    torch.tensor([3, 0, 3, 8]),
-    torch.tensor([[0, 10, 4], [1, 1, 2], [9, 8, 12], [10, 0, 5]]),
-)
+USER = torch.tensor([3, 0, 3, 8])
+ITEM = torch.tensor([[0, 10, 4], [1, 1, 2], [9, 8, 12], [10, 0, 5]])
+LOW_USER, LOW_ITEM = torch.tensor([1, 3]), torch.tensor([0, 11])
 SETTINGS: list[dict[str, object]] = [
     {"bias": True},
     {"bias": False},
@@ -33,11 +39,24 @@ every_setting = pytest.mark.parametrize("settings", SETTINGS, ids=str)
 devices = pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=cuda)])
 
 
+def config_of(name: str, settings: dict[str, object]) -> ModelConfig:
+    values = {"name": name, "init_std": 0.5, "embedding_dim": 6, **settings}
+    return ModelConfig.model_validate(values)
+
+
 def build(name: str, settings: dict[str, object], device: str = "cpu") -> Model:
-    config = ModelConfig.model_validate(
-        {"name": name, "init_std": 0.5, "embedding_dim": 6, **settings}
-    )
-    return build_model(config, N_USERS, N_ITEMS, torch.Generator().manual_seed(0)).to(device)
+    generator = torch.Generator().manual_seed(0)
+    return build_model(config_of(name, settings), N_USERS, N_ITEMS, generator).to(device)
+
+
+def batches(n: int, device: str) -> list[RowBatch]:
+    """Batches of a few rows with repeated ids; most lack some users and items."""
+    ids = (USER, N_USERS), (ITEM, N_ITEMS), (LOW_USER, N_USERS), (LOW_ITEM, N_ITEMS)
+    found = []
+    for k in range(n):
+        user, item, low_user, low_item = (((some + k * k) % size).to(device) for some, size in ids)
+        found.append(RowBatch(user, item, low_user, low_item, log_weights=None))
+    return found
 
 
 @every_model
@@ -57,84 +76,118 @@ def test_logits_have_the_shape_of_the_items(
 
 @every_model
 @every_setting
-@pytest.mark.parametrize("direct", [False, True], ids=["rows copied", "products from the table"])
+@devices
+@pytest.mark.parametrize("copied", [True, False], ids=["rows copied", "rows in place"])
 def test_gradients_are_those_of_the_logits(
-    name: str, settings: dict[str, object], direct: bool, monkeypatch: pytest.MonkeyPatch
+    name: str,
+    settings: dict[str, object],
+    device: str,
+    copied: bool,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    # Against differences of the logits themselves, which know nothing of any backward pass.
-    monkeypatch.setattr(lookups, "MIN_VALUES", 0 if direct else 1 << 30)
+    # Against differences of the logits themselves, which do not depend on any backward pass.
+    monkeypatch.setattr(lookup, "MIN_VALUES", 1 << 30 if copied else 0)
     model = build(name, settings).double()
+    generator = torch.Generator().manual_seed(1)
     with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.add_(
-                torch.randn(
-                    parameter.shape, dtype=torch.float64, generator=torch.Generator().manual_seed(1)
-                ),
-                alpha=0.1,
-            )
-    weights = torch.linspace(-1, 2, 12, dtype=torch.float64).view(4, 3)
+        for weight in model.parameters():
+            noise = torch.randn(weight.shape, dtype=torch.float64, generator=generator)
+            weight.add_(noise, alpha=0.1)
+    model, user, item = model.to(device), USER.to(device), ITEM.to(device)
+    weights = torch.linspace(-1, 2, 12, dtype=torch.float64, device=device).view(4, 3)
 
     def value() -> Tensor:
-        total: Tensor = (model(USER, ITEM) * weights).sum()
+        total: Tensor = (model(user, item) * weights).sum()
         return total
 
     torch.autograd.backward(value())
     step = 1e-6
-    for parameter in model.parameters():
-        assert parameter.grad is not None
-        flat, gradient = parameter.data.view(-1), parameter.grad.reshape(-1)
-        for place in range(0, len(flat), max(1, len(flat) // 40)):
-            before = flat[place].item()
+    for weight in model.parameters():
+        assert weight.grad is not None
+        flat, gradient = weight.data.view(-1), weight.grad.reshape(-1)
+        for index in range(0, len(flat), max(1, len(flat) // 40)):
+            before = flat[index].item()
             ends = []
             for end in (before + step, before - step):
-                flat[place] = end
+                flat[index] = end
                 ends.append(value().item())
-            flat[place] = before
-            assert gradient[place].item() == pytest.approx(
-                (ends[0] - ends[1]) / (2 * step), abs=1e-6, rel=1e-5
-            )
+            flat[index] = before
+            slope = (ends[0] - ends[1]) / (2 * step)
+            assert gradient[index].item() == pytest.approx(slope, abs=1e-6, rel=1e-5)
 
 
 @every_model
 @every_setting
 @devices
-def test_the_ranking_goes_by_the_logits(
-    name: str, settings: dict[str, object], device: str
+def test_training_by_rows_equals_training_by_plain_adam(
+    name: str, settings: dict[str, object], device: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(optimiser, "MIN_VALUES", -math.inf)
+    training = Config().training
+    model, plain = build(name, settings, device), build(name, settings, device)
+    subject = Optimiser(
+        config_of(name, settings), model, Adam.start(model, 0.02), {"user": 6, "item": 14}
+    )
+    assert (subject.model is not model) == (device == "cpu")
+    reference = torch.optim.Adam(plain.parameters(), lr=0.02)
+    for batch in batches(30, device):
+        reference.zero_grad()
+        torch.autograd.backward(batch.loss(plain, training))
+        reference.step()
+        torch.autograd.backward(subject.prepare(batch).loss(subject.model, training))
+        subject.step()
+    subject.catch_up()
+    for weight, expected in zip(model.parameters(), plain.parameters(), strict=True):
+        torch.testing.assert_close(weight, expected, rtol=1e-3, atol=1e-4)
+
+
+@every_model
+@every_setting
+@devices
+def test_ranks_are_those_of_the_logits(name: str, settings: dict[str, object], device: str) -> None:
     model = build(name, settings, device).eval()
     user, item = np.repeat(np.arange(N_USERS), 2), np.tile([4, 11], N_USERS)
-    nothing = np.empty(0, dtype=np.int64)
-    known = index_pairs(np.array([0, 0, 5]), np.array([3, 7, 12]), N_USERS, N_ITEMS)
-    ranks = rank_all(
-        ModelScorer(model, N_ITEMS), HeldOut(user, item, nothing, nothing, None, None), known
-    )
-    logits = (
-        model(torch.arange(N_USERS, device=device), torch.arange(N_ITEMS, device=device))
-        .detach()
-        .cpu()
-        .numpy()
-        .copy()
-    )
+    none = np.empty(0, dtype=np.int64)
+    seen = index_pairs(np.array([0, 0, 5]), np.array([3, 7, 12]), N_USERS, N_ITEMS)
+    held_out = HeldOut(user, item, none, none, negatives=None, candidates=None)
+    ranks = rank_all(ModelScorer(model, N_ITEMS), held_out, seen)
+    users, items = (torch.arange(n, device=device) for n in (N_USERS, N_ITEMS))
+    logits = model(users, items).detach().cpu().numpy().copy()
     logits[[0, 0, 5], [3, 7, 12]] = -np.inf
-    assert ranks.tolist() == [
-        int((logits[u] > logits[u, i]).sum()) for u, i in zip(user, item, strict=True)
-    ]
+    pairs = zip(user, item, strict=True)
+    assert ranks.tolist() == [int((logits[u] > logits[u, i]).sum()) for u, i in pairs]
 
 
 @every_model
 @every_setting
-def test_weights_are_read_back(name: str, settings: dict[str, object]) -> None:
-    model, other = build(name, settings), build(name, settings)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.add_(1)
-    other.load_state_dict(model.state_dict())
-    assert torch.equal(other(USER, ITEM), model(USER, ITEM))
+@devices
+def test_a_saved_training_is_loaded(
+    name: str, settings: dict[str, object], device: str, tmp_path: Path
+) -> None:
+    config = Config(model=config_of(name, settings))
+    model = build(name, settings, device)
+    state = TrainingState(model, Adam.start(model, config.training.learning_rate), epoch=1)
+    for batch in batches(2, device):
+        state.adam.zero_grad()
+        torch.autograd.backward(batch.loss(model, config.training))
+        state.adam.step()
+    state.note_value(0.5)
+    state.save(tmp_path / "state")
+    loaded = TrainingState.load(tmp_path / "state", config, N_USERS, N_ITEMS, device)
+    user, item = USER.to(device), ITEM.to(device)
+    assert torch.equal(loaded.model(user, item), model(user, item))
+    for weight, expected in zip(loaded.model.parameters(), model.parameters(), strict=True):
+        for moment, values in state.adam.moments[expected].items():
+            assert torch.equal(loaded.adam.moments[weight][moment], values)
+    other = build(name, settings)
+    assert loaded.best_weights is not None
+    other.load_state_dict(loaded.best_weights)
+    assert torch.equal(other(USER, ITEM), model.cpu()(USER, ITEM))
 
 
 @every_model
 @every_setting
-def test_parameters_with_a_row_a_user_or_an_item_are_declared(
+def test_parameters_with_a_row_per_user_or_item_are_declared(
     name: str, settings: dict[str, object]
 ) -> None:
     model = build(name, settings)
@@ -147,7 +200,7 @@ def test_parameters_with_a_row_a_user_or_an_item_are_declared(
 
 
 class Undeclared(InnerProduct):
-    """A model with a weight an item that it does not declare."""
+    """Model with a weight per item that it does not declare."""
 
     def __init__(
         self, config: ModelConfig, n_users: int, n_items: int, generator: torch.Generator
@@ -157,12 +210,10 @@ class Undeclared(InnerProduct):
 
 
 def test_a_parameter_with_undeclared_rows_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    # Trained on the rows of a batch, it would be updated at the wrong places.
+    # Training on the rows of a batch would update it at the wrong indices.
     monkeypatch.setitem(MODELS, "inner_product", ModelEntry(f"{__name__}:Undeclared"))
     config = ModelConfig(name="inner_product")
     model = build_model(config, N_USERS, N_ITEMS, torch.Generator())
-    with pytest.raises(
-        TypeError,
-        match=r"^Undeclared\.prices: has a row a user or an item, but no RowParameters declares it$",
-    ):
+    message = r"^Undeclared\.prices: has a row a user or an item, but no RowParameters declares it$"
+    with pytest.raises(TypeError, match=message):
         Optimiser(config, model, Adam.start(model, 0.1), {"user": 2, "item": 2})

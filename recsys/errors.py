@@ -53,7 +53,7 @@ class InputError(ValueError):
 
 @contextmanager
 def naming(places: Mapping[str, str]) -> Iterator[None]:
-    """Rename the place of an `InputError` raised within, as from an argument to a command's flag."""
+    """Rename the place of an `InputError` raised within, such as an argument to a flag."""
     try:
         yield
     except InputError as error:

@@ -29,10 +29,10 @@ _FLAGS = {"study": "--best-of", "trial": "--trial"}
 
 
 @click.command(
-    help="Train the best trial of a study, another trial, or one config, and score it on test."
+    help="Train the best trial of a study, a given trial, or a config, and score it on test."
 )
 @click.option("--best-of", metavar="STUDY", help="Train the best trial of this study.")
-@click.option("--trial", metavar="STUDY/TRIAL", help="Train this trial of a study.")
+@click.option("--trial", metavar="STUDY/TRIAL", help="Train this trial.")
 @config_option
 @data_option
 @set_option
@@ -42,12 +42,12 @@ _FLAGS = {"study": "--best-of", "trial": "--trial"}
     type=click.IntRange(min=1),
     default=1,
     show_default=True,
-    help="Train N times, each with a seed of its own.",
+    help="Train N times, with different seeds.",
 )
 @click.option(
     "--validate",
     is_flag=True,
-    help="Train on train alone and score on validation; do not read test.",
+    help="Train on the train split only and score on validation. Test is not read.",
 )
 @model_option("--out", help="Folder of the saved model.  [default: DIR/models/<name>]")
 @common_options
@@ -65,15 +65,7 @@ def train(
     as_json: bool,
 ) -> int:
     """Train, print, and return the exit code."""
-    sources = {"--best-of": best_of, "--trial": trial, "--config": config_file}
-    given = [flag for flag, value in sources.items() if value is not None]
-    if len(given) != 1:
-        raise InputError(
-            "command line",
-            f"must have one of {', '.join(sources)}",
-            f"{' and '.join(given) or 'none'}",
-            "Give exactly one.",
-        )
+    _require_one({"--best-of": best_of, "--trial": trial, "--config": config_file})
     if out is not None:
         with naming({"folder": "--out"}):
             require_writable(out)
@@ -95,22 +87,33 @@ def train(
     return 0
 
 
+def _require_one(options: Mapping[str, object]) -> None:
+    given = [flag for flag, value in options.items() if value is not None]
+    if len(given) != 1:
+        raise InputError(
+            "command line",
+            f"must have one of {', '.join(options)}",
+            f"{' and '.join(given) or 'none'}",
+            "Give exactly one.",
+        )
+
+
 def _text(answer: Mapping[str, Any]) -> RenderableType:
-    part = "test" if "test" in answer else "validation"
-    scores, baselines = answer[part], answer["baselines"]
+    split = "test" if "test" in answer else "validation"
+    scores, baselines = answer[split], answer["baselines"]
     table = Table(
-        f"{part} ({answer['protocol']})", "model", *baselines, box=None, header_style="bold"
+        f"{split} ({answer['protocol']})", "model", *baselines, box=None, header_style="bold"
     )
     for name, value in scores.items():
         table.add_row(
             name,
             f"{value:.4f}",
-            *(f"{b[name]:.4f}" if name in b else "" for b in baselines.values()),
+            *(f"{other[name]:.4f}" if name in other else "" for other in baselines.values()),
         )
     lines = [
         f"Trained {answer['epochs']} epochs with {len(answer['seeds'])} seed(s): {answer['model']}"
     ]
-    if part == "test":
+    if split == "test":
         lines.append(
             f"Recommend:      python -m recsys.recommend --model {answer['model']} --user ID"
         )

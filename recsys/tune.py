@@ -40,15 +40,15 @@ _CONFIG_PATHS = {
     "space_file",
     type=Path,
     metavar="FILE",
-    help="Search space (YAML).  [default with --resume: the study's own]",
+    help="Search space file (YAML).  [default with --resume: that of the study]",
 )
 @config_option
 @data_option
 @click.option(
     "--name", metavar="STUDY", help="Name of the study.  [default: <space file>-<UTC time>]"
 )
-@click.option("--trials", metavar="N", help="Trials of the study (study.n_trials).")
-@click.option("--max-epochs", metavar="N", help="Most epochs of a trial (training.max_epochs).")
+@click.option("--trials", metavar="N", help="Number of trials (study.n_trials).")
+@click.option("--max-epochs", metavar="N", help="Maximum epochs per trial (training.max_epochs).")
 @click.option(
     "--time-budget",
     metavar="TIME",
@@ -56,12 +56,16 @@ _CONFIG_PATHS = {
 )
 @click.option("--cpu", metavar="X", help="CPUs per trial (resources.cpu).")
 @click.option("--gpu", metavar="X", help="GPUs per trial (resources.gpu).")
-@click.option("--concurrent", metavar="N", help="Most trials at a time (study.max_concurrent).")
+@click.option("--concurrent", metavar="N", help="Maximum trials at a time (study.max_concurrent).")
 @set_option
-@click.option("--resume", is_flag=True, help="Resume the study --name.")
-@click.option("--resume-auto", is_flag=True, help="Resume the study --name if it exists.")
+@click.option("--resume", is_flag=True, help="Resume the study named by --name.")
+@click.option(
+    "--resume-auto", is_flag=True, help="Like --resume if the study exists; otherwise start it."
+)
 @click.option("--warm-start", metavar="STUDY", help="Start with the best configs of another study.")
-@click.option("--dry-run", is_flag=True, help="Check everything and show the plan; train nothing.")
+@click.option(
+    "--dry-run", is_flag=True, help="Check everything and print the plan, but do not search."
+)
 @common_options
 def tune(
     *,

@@ -44,14 +44,14 @@ config_option = click.option(
 data_option = click.option(
     "--data",
     metavar="NAME|PATH",
-    help="Data set of the catalog, or path of a file or a folder (data.source).",
+    help="Name of a data set, or path of a file or folder (data.source).",
 )
 set_option = click.option(
     "--set",
     "settings",
     multiple=True,
     metavar="PATH=VALUE",
-    help="Set a config path, such as training.batch_size=512. May be repeated.",
+    help="Set any config path, such as training.batch_size=512. May be repeated.",
 )
 
 
@@ -81,10 +81,10 @@ quiet_option = click.option(
     is_flag=True,
     expose_value=False,
     callback=_verbosity(QUIET),
-    help="Print nothing but the result and errors.",
+    help="Print only the result and errors.",
 )
 traceback_option = click.option(
-    "--traceback", is_flag=True, expose_value=False, help="Print the traceback of every error."
+    "--traceback", is_flag=True, expose_value=False, help="Print a traceback with every error."
 )
 json_option = click.option(
     "--json", "as_json", is_flag=True, help="Print the result as one JSON object."

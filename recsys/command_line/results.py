@@ -66,7 +66,7 @@ def displayed(text: str) -> str:
 
 
 def escaped(text: str, keep: str = "") -> str:
-    """Return the text with the characters that control a terminal, except `keep`, as JSON escapes."""
+    """Escape the characters that control a terminal, except `keep`, as JSON does."""
     return _CONTROLS.sub(
         lambda found: found[0] if found[0] in keep else f"\\u{ord(found[0]):04x}", text
     )

@@ -43,10 +43,7 @@ def run_command(
         argv: its arguments, or None for those of this process.
         flags: name of an argument, as the place of an `InputError` -> flag of this command.
     """
-    if logging.lastResort is not None:
-        logging.lastResort.setFormatter(_Formatter())
-        logging.lastResort.setLevel(VERBOSE)
-    set_verbosity(NORMAL)
+    _set_up_logging()
     if argv is None:
         open_streams()
         _relax_garbage_collection()
@@ -73,6 +70,13 @@ def run_command(
         return MISTAKEN
     except Exception as error:
         return print_error(error, _given_paths(context), with_traceback=with_traceback)
+
+
+def _set_up_logging() -> None:
+    if logging.lastResort is not None:
+        logging.lastResort.setFormatter(_Formatter())
+        logging.lastResort.setLevel(VERBOSE)
+    set_verbosity(NORMAL)
 
 
 def print_error(
@@ -131,7 +135,7 @@ def _relax_garbage_collection() -> None:
 
 @contextmanager
 def _interrupted_by_sigterm() -> Iterator[None]:
-    """Let SIGTERM end a command as Ctrl-C does, so that files are closed and partial work removed."""
+    """Let SIGTERM act as Ctrl-C, so that files are closed and partial work is removed."""
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         yield

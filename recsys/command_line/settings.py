@@ -17,7 +17,7 @@ def read_config(
     settings: Sequence[str],
     flags: Mapping[str, tuple[str, str | None]] | None = None,
 ) -> tuple[Config, set[str]]:
-    """Return the effective config of a command, and the config paths that its flags and `--set` set.
+    """Return the config of a command, and the config paths that its flags and `--set` set.
 
     A flag takes precedence over `--set`, which takes precedence over the environment and `base`.
 

@@ -129,7 +129,7 @@ class TrainingConfig(Section):
     balance: bool = False
     """Give a positive the same weight as all its negatives together (bce only)."""
     max_epochs: int = Field(default=20, ge=1)
-    """Most epochs of a training."""
+    """Maximum epochs of a training."""
     patience: int | None = Field(default=None, ge=1)
     """End a training after this many epochs without a better validation value."""
 
@@ -161,7 +161,7 @@ class ResourcesConfig(Section):
     max_failures: int = Field(default=3, ge=0)
     """Retries of a trial that ended with an error."""
     preprocess_cpus: int | None = Field(default=None, ge=1)
-    """Most CPUs that preprocessing uses at a time. If absent, all of the cluster."""
+    """Maximum CPUs that preprocessing uses at a time. If absent, all of the cluster."""
 
     @field_validator("custom")
     @classmethod
@@ -187,7 +187,7 @@ class StudyConfig(Section):
     sampler: Annotated[str, OneOf(SAMPLERS)] = "tpe"
     """Optuna sampler that proposes the configs."""
     max_concurrent: int | None = Field(default=None, ge=1)
-    """Most trials at a time. If absent, as many as the resources allow."""
+    """Maximum trials at a time. If absent, as many as the resources allow."""
     keep_checkpoints: int = Field(default=3, ge=1)
     """Number of best trials whose checkpoints are kept."""
     pruner: Annotated[str, OneOf(PRUNERS)] = "asha"
@@ -214,7 +214,7 @@ class TrackingConfig(Section):
     """The tracking of runs with MLflow."""
 
     uri: Url | None = None
-    """MLflow tracking URI. If absent, MLFLOW_TRACKING_URI, or else mlflow.db in the folder `--dir`."""
+    """MLflow tracking URI. If absent, MLFLOW_TRACKING_URI, or else mlflow.db in `--dir`."""
     experiment: str = Field(default="recsys", min_length=1)
     """MLflow experiment of the runs."""
     required: bool = True

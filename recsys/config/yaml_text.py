@@ -16,7 +16,7 @@ from recsys.errors import InputError
 
 MAX_CHARACTERS = 1 << 18
 MAX_VALUES = 10_000
-"""Most names and values of a text. What an alias repeats is counted each time."""
+"""Maximum names and values of a text. What an alias repeats is counted each time."""
 MAX_LEVELS = 20
 _LEVELS = "levels of nesting"
 

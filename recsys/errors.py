@@ -42,7 +42,7 @@ class InputError(ValueError):
         return f"{self.place}: {self.rule}, but {found}. {self.remedy}"
 
     def __reduce__(self) -> tuple[Callable[..., Self], tuple[Any, ...]]:
-        """Return the constructor and its arguments for pickle, since Ray's workers raise it too."""
+        """Return the constructor and its arguments, by which Ray copies it to another process."""
         return partial(type(self), found=self.found, lines=self.lines), self.args
 
     @classmethod

@@ -1,4 +1,4 @@
-"""A saved model as MLflow serves it, loaded from this code and the model's folder; no pickle.
+"""A saved model as MLflow serves it, loaded from this code and the model's folder.
 
 MLflow runs this file as a script. `predict` takes a table with a column `user_id` and returns each
 user's recommendations.

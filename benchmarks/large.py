@@ -23,7 +23,7 @@ from benchmarks.measure import Row, Spread, Target, in_turns, run, spread
 from benchmarks.preprocessing import PART_ROWS, in_a_process
 from benchmarks.training import N_POSITIVES, bare_loop
 from recsys.config.schema import Config, replace_values
-from recsys.data.processed import read_manifest
+from recsys.data.manifest import read_manifest
 
 SIZE = (1_000_000, 100_000, 30_000_000)
 """Users, items and interactions, repeated ones among these."""

@@ -16,7 +16,8 @@ import ray.data.extensions
 from recsys import evaluate, preprocess, recommend, train, tune
 from recsys.config.files import dump_yaml
 from recsys.config.yaml_text import parse_yaml
-from recsys.data.processed import Processed, item_ids, read_manifest
+from recsys.data.manifest import read_manifest
+from recsys.data.processed import Processed, item_ids
 from recsys.data.readers.titles import read_titles
 from recsys.data.sources.files import DataFile
 from recsys.search.record.study_files import started_config, started_space

@@ -1,1 +1,1 @@
-"""Data: interactions, their processed form and the negatives of each user."""
+"""Data as training and evaluation read them: splits, interactions, processed data, negatives."""

@@ -1,7 +1,7 @@
-"""Arrow types whose values are read without running code.
+"""Check that Arrow columns have types whose values are read without running code.
 
-Where Ray Data is loaded, it registers extension types with Arrow, one of which unpickles its values as they are read. A Parquet
-file names its types itself, so every reader of one asks here first.
+Ray Data registers extension types with Arrow, one of which unpickles its values when they are read.
+A Parquet file names its types itself, so every reader of one calls this check first.
 """
 
 from collections.abc import Iterable
@@ -12,10 +12,10 @@ from recsys.errors import InputError
 
 
 def require_plain(schema: pa.Schema, names: Iterable[str], place: str) -> None:
-    """Check that these columns have types of Arrow's own.
+    """Check that some columns have types of Arrow's own.
 
     Raises:
-        InputError: if the type of one is, or holds, an extension type.
+        InputError: if the type of a column is an extension type or contains one.
     """
     for name in names:
         for kind in (field.type for field in schema if field.name == name):
@@ -33,4 +33,4 @@ def _is_plain(kind: pa.DataType) -> bool:
         return False
     if pa.types.is_dictionary(kind):
         return _is_plain(kind.value_type)
-    return all(_is_plain(kind.field(position).type) for position in range(kind.num_fields))
+    return all(_is_plain(kind.field(index).type) for index in range(kind.num_fields))

@@ -13,12 +13,13 @@ from hypothesis import strategies as st
 
 from recsys.config.schema import Config, replace_values
 from recsys.data.interactions import Interactions
+from recsys.data.manifest import Manifest
 from recsys.data.negatives import IntArray
 from recsys.data.preprocessing.bucket_splits import Plan
 from recsys.data.preprocessing.buckets import Bucket, Rows
 from recsys.data.preprocessing.processed_files import write_bucket
 from recsys.data.preprocessing.split_strategies import random_split
-from recsys.data.processed import Manifest, Processed, load
+from recsys.data.processed import Processed, load
 from recsys.data.splits import TEST, TRAIN, VALIDATION, HeldOutSplit
 from recsys.evaluation.baselines import Popularity
 from recsys.evaluation.evaluate import evaluate, score_labelled

@@ -15,6 +15,7 @@ import pytest
 from recsys.cluster.connection import connect
 from recsys.config.schema import Config, replace_values
 from recsys.console.verbosity import NORMAL, VERBOSE, set_verbosity
+from recsys.data.manifest import read_manifest
 from recsys.data.preprocessing import pipeline
 from recsys.data.preprocessing.pipeline import prepare
 from recsys.data.preprocessing.split_strategies import random_split
@@ -24,7 +25,6 @@ from recsys.data.processed import (
     item_ids,
     item_titles,
     load,
-    read_manifest,
     resolve,
     user_ids,
 )

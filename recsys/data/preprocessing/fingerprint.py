@@ -1,4 +1,4 @@
-"""The name of a processed folder: a hash of all that shapes its content."""
+"""Name of a processed folder: a hash of everything that shapes its content."""
 
 import hashlib
 import json
@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any, cast
 
 from recsys.config.schema import Config
-from recsys.data.processed import FORMAT_VERSION, uses_candidates
+from recsys.data.manifest import FORMAT_VERSION
+from recsys.data.processed import uses_candidates
 from recsys.data.sources.files import open_raw
 from recsys.data.sources.layouts import Source
 from recsys.storage.files import write_atomically
@@ -16,7 +17,7 @@ from recsys.storage.s3 import fetch
 
 
 def shaping_settings(config: Config, source: Source) -> dict[str, Any]:
-    """Every config value that shapes the processed data of this source, by config path."""
+    """Return every config value that shapes the processed data of a source, by config path."""
     data = config.data
     names = [
         "columns",
@@ -40,43 +41,46 @@ def shaping_settings(config: Config, source: Source) -> dict[str, Any]:
 
 
 def source_checksum(source: Source, memory: Path) -> str:
-    """SHA-256 over the contents of the source's files and what each one is for.
+    """Return a SHA-256 over the contents of the source's files and their roles.
 
-    `memory`: JSON file in which checksums are kept by path, size and time of change, so that big files are read once.
+    `memory`: JSON file that keeps checksums by path, size and time of change, so that big files are
+    read once.
     """
     fetch(memory)
-    known = _remembered(memory)
-    before = dict(known)
+    checksums = _read_memory(memory)
+    before = dict(checksums)
     digest = hashlib.sha256()
     for split, files in source.splits.items():
         for file in files:
-            digest.update(f"{split} {file.member} {_file_checksum(file.path, known)}\n".encode())
+            digest.update(
+                f"{split} {file.member} {_file_checksum(file.path, checksums)}\n".encode()
+            )
     for role, extra in (("candidates", source.candidates), ("titles", source.titles)):
         if extra is not None:
-            digest.update(f"{role} {extra.name} {_file_checksum(extra.path, known)}\n".encode())
-    if known != before:
+            digest.update(f"{role} {extra.name} {_file_checksum(extra.path, checksums)}\n".encode())
+    if checksums != before:
         with write_atomically(memory) as temporary:
-            temporary.write_text(json.dumps(known))
+            temporary.write_text(json.dumps(checksums))
     return digest.hexdigest()
 
 
 def fingerprint(checksum: str, settings: dict[str, Any]) -> str:
-    """The folder name of data with this content and these settings."""
+    """Return the folder name of data with this content and these settings."""
     text = json.dumps([FORMAT_VERSION, checksum, settings], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def _remembered(memory: Path) -> dict[str, Sequence[Any]]:
+def _read_memory(memory: Path) -> dict[str, Sequence[Any]]:
     try:
-        known = json.loads(memory.read_bytes())
+        checksums = json.loads(memory.read_bytes())
     except (OSError, ValueError):
         return {}
-    return known if isinstance(known, dict) else {}
+    return checksums if isinstance(checksums, dict) else {}
 
 
-def _file_checksum(path: str, known: dict[str, Sequence[Any]]) -> str:
+def _file_checksum(path: str, checksums: dict[str, Sequence[Any]]) -> str:
     status = Path(path).stat()
-    entry = known.get(path)
+    entry = checksums.get(path)
     if (
         isinstance(entry, list)
         and len(entry) == 3
@@ -85,5 +89,5 @@ def _file_checksum(path: str, known: dict[str, Sequence[Any]]) -> str:
         return str(entry[2])
     with open_raw(path) as stream:
         checksum = hashlib.file_digest(cast(BufferedReader, stream), "sha256").hexdigest()
-    known[path] = [status.st_size, status.st_mtime_ns, checksum]
+    checksums[path] = [status.st_size, status.st_mtime_ns, checksum]
     return checksum

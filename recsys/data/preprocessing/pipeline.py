@@ -16,6 +16,7 @@ from typing import Any
 from recsys.cluster.connection import connect
 from recsys.cluster.shared_paths import require_on_all_nodes
 from recsys.config.schema import Config
+from recsys.data.manifest import FORMAT_VERSION, Manifest, read_manifest
 from recsys.data.preprocessing.bucket_splits import Plan, make_plan
 from recsys.data.preprocessing.buckets import read_bucket
 from recsys.data.preprocessing.checks import check_core, check_result, check_summary
@@ -29,13 +30,7 @@ from recsys.data.preprocessing.second_pass import encode
 from recsys.data.preprocessing.split_strategies import temporal_cuts
 from recsys.data.preprocessing.tasks import limit_cpus, run_tasks, stream_tasks
 from recsys.data.preprocessing.time_encoding import choose_encoding, describe_times
-from recsys.data.processed import (
-    FORMAT_VERSION,
-    Manifest,
-    Processed,
-    read_manifest,
-    resolve,
-)
+from recsys.data.processed import Processed, resolve
 from recsys.data.readers.columns import wants_titles
 from recsys.data.readers.formats import list_fragments
 from recsys.data.readers.fragments import Fragment

@@ -14,8 +14,8 @@ from recsys.training.fit import fit
 from tests.training.small_data import two_tastes
 
 for model in ("neumf", "inner_product"):
-    for _ in fit(replace_values(Config(), {"model.name": model, "training.max_epochs": 1}), two_tastes(), 0):
-        pass
+    config = replace_values(Config(), {"model.name": model, "training.max_epochs": 1})
+    list(fit(config, two_tastes(), 0))
 print([name for name in ("torch._dynamo", "torch._inductor", "sympy") if name in sys.modules])
 """
 

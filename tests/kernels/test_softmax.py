@@ -9,7 +9,7 @@ from recsys.kernels.softmax import full_softmax_loss, plain_full_softmax_loss
 
 
 def test_a_loss_by_hand() -> None:
-    # The user likes item 0 (logit 1) and has seen item 3; items 1 and 2 are unseen (logits 2 and 3).
+    # The user likes item 0 (logit 1), has seen item 3, and not items 1 and 2 (logits 2 and 3).
     logits, zero = torch.tensor([[1.0, 2.0, 3.0, 5.0]]), torch.tensor([0])
     shift = torch.tensor([math.log(3 / 2)])  # three draws among two unseen items
     arguments = (logits, zero, zero, torch.tensor([0, 3]), shift)

@@ -49,11 +49,11 @@ def test_many_users_at_once_get_the_logits_of_each_alone(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", MODELS)
-def test_sides_of_a_part_of_the_items_score_that_part(name: str) -> None:
+def test_sides_of_some_items_score_these_items(name: str) -> None:
     model = build(name)
     user, item = torch.tensor([2, 5]), torch.arange(N_ITEMS)
-    part = model.score(model.user_side(user), model.item_side(item).rows(slice(3, 6)))
-    torch.testing.assert_close(part, model(user, item)[:, 3:6])
+    some = model.score(model.user_side(user), model.item_side(item).rows(slice(3, 6)))
+    torch.testing.assert_close(some, model(user, item)[:, 3:6])
 
 
 def test_inner_product_by_hand() -> None:
@@ -122,7 +122,7 @@ def _renamed(model: Model, names: dict[str, str]) -> dict[str, torch.Tensor]:
     return renamed
 
 
-def test_a_product_part_starts_as_the_inner_product_and_alive() -> None:
+def test_a_product_starts_as_the_inner_product_and_with_gradients() -> None:
     gmf, inner = build("gmf", init_std=0.01), build("inner_product", init_std=0.01)
     user, item = torch.arange(N_USERS), torch.arange(N_ITEMS)
     torch.testing.assert_close(gmf(user, item), inner(user, item))
@@ -196,8 +196,10 @@ def test_dropout_drops_in_training_alone(name: str) -> None:
 
 
 def test_lookups_split_and_fold_into_rows_as_their_rows_do() -> None:
-    table, ids = torch.arange(22.0).view(11, 2), torch.tensor([3, 10, 0, 3, 1, 7, 2, 9])
-    lookup, rows = (Side((part,), (part,), None) for part in (Lookup(table, ids), table[ids]))
+    embedding, ids = torch.arange(22.0).view(11, 2), torch.tensor([3, 10, 0, 3, 1, 7, 2, 9])
+    lookup, rows = (
+        Side((values,), (values,), None) for values in (Lookup(embedding, ids), embedding[ids])
+    )
     (first, second), (rows_first, rows_second) = lookup.split(6), rows.split(6)
     pairs = [(first.unflatten(3), rows_first.unflatten(3)), (second, rows_second)]
     for found, expected in pairs:

@@ -24,7 +24,7 @@ def make_interactions(
 ) -> Interactions:
     user, item = _columns(train)
     low_user, low_item = _columns(low or [])
-    known = index_pairs(
+    seen = index_pairs(
         np.concatenate([user, low_user]), np.concatenate([item, low_item]), n_users, n_items
     )
     held = HeldOut(
@@ -33,11 +33,15 @@ def make_interactions(
         negatives=None if negatives is None else np.asarray(negatives, dtype=np.int32),
         candidates=None if candidates is None else np.asarray(candidates, dtype=np.int32),
     )
-    return Interactions(n_users, n_items, user, item, None, low_user, low_item, known, held)
+    return Interactions(n_users, n_items, user, item, None, low_user, low_item, seen, held)
 
 
 def two_tastes(n_users: int = 60, n_items: int = 40, seed: int = 0) -> Interactions:
-    """Even users like even items and rate two odd ones low, odd users the other way; one liked item each is held out."""
+    """Return interactions of two kinds of users.
+
+    Even users like even items and rate two odd ones low, odd users the other way around. One liked
+    item of each user is held out.
+    """
     rng = np.random.default_rng(seed)
     train, held_out, low = [], [], []
     for user in range(n_users):

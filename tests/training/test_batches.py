@@ -128,7 +128,8 @@ def test_fixed_negatives_stay_with_their_positive() -> None:
 
 
 def test_popular_items_are_drawn_more_often_where_asked_for() -> None:
-    # Item 0 has 20 positives, items 1 to 20 one each; users 20 to 39 know neither item 0 nor each other's.
+    # Item 0 has 20 positives, items 1 to 20 one each. Users 20 to 39 have seen neither item 0 nor
+    # each other's items.
     train = [(user, 0) for user in range(20)] + [(20 + n, 1 + n) for n in range(20)]
     data = make_interactions(40, 21, train, [])
     counts = {

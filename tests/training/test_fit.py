@@ -54,7 +54,8 @@ def run(
     ],
 )
 def test_every_model_learns_with_every_loss(name: str, loss: str) -> None:
-    # A user has 20 items to its taste, 8 of them known: the best possible rank is about 6 of 30, by chance 15.
+    # A user has 20 items to its taste and has seen 8 of them: the best possible rank is about 6 of
+    # 30, by chance 15.
     config = make_config(
         {"name": name, "embedding_dim": 8}, evaluation={"k": [12]}, loss=loss, max_epochs=12
     )
@@ -70,15 +71,15 @@ HARD = [
 ]
 
 
-@pytest.fixture(params=["by whole tables", "by rows"])
+@pytest.fixture(params=["on whole embeddings", "by rows"])
 def update(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The optimiser's choice of how to update these small tables, and the other one."""
+    """Update these small embeddings as the optimiser chooses to, and in the other way."""
     if request.param == "by rows":
         monkeypatch.setattr(optimiser, "MIN_VALUES", -math.inf)
 
 
 @pytest.mark.parametrize("training", HARD)
-def test_an_update_by_rows_trains_as_one_of_whole_tables_does(
+def test_training_by_rows_equals_training_of_whole_embeddings(
     training: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config = make_config({"dropout": 0.3}, **training)
@@ -89,7 +90,8 @@ def test_an_update_by_rows_trains_as_one_of_whole_tables_does(
     for epoch, other in zip(epochs, expected, strict=True):
         assert epoch.metrics["train_loss"] == pytest.approx(other.metrics["train_loss"], rel=1e-4)
     trained = weights(epochs[-1].state)
-    # A user's intercept cancels out in the losses of pairs: its gradient is rounding, and its way with Adam is too.
+    # A user's bias cancels out in the losses of pairs: its gradient is a rounding error, and so is
+    # Adam's step.
     cancelled = () if training["loss"] == "bce" else ("intercepts.everywhere", "intercepts.user")
     for name in trained.keys() - set(cancelled):
         torch.testing.assert_close(
@@ -99,7 +101,7 @@ def test_an_update_by_rows_trains_as_one_of_whole_tables_does(
 
 @pytest.mark.parametrize("training", HARD)
 @pytest.mark.usefixtures("update")
-def test_a_resumed_training_equals_an_unbroken_one_bit_for_bit(
+def test_a_resumed_training_equals_an_uninterrupted_one_bit_for_bit(
     training: dict[str, Any], tmp_path: Path
 ) -> None:
     config = make_config({"dropout": 0.3}, **training)
@@ -119,7 +121,7 @@ def test_a_resumed_training_equals_an_unbroken_one_bit_for_bit(
         (epoch.metrics["train_loss"], epoch.metrics["val_ndcg_at_10"], weights(epoch.state))
         for epoch in fit(config, data, 3, state=state)
     ]
-    # The epoch that was saved comes first: it may not have been told.
+    # The epoch that was saved comes first, since it may not have been reported.
     assert len(resumed) == 6
     for (loss, value, after), (expected_loss, expected_value, expected) in zip(
         resumed, unbroken[2:], strict=True
@@ -128,7 +130,7 @@ def test_a_resumed_training_equals_an_unbroken_one_bit_for_bit(
         assert all(torch.equal(after[name], expected[name]) for name in expected)
 
 
-def test_parts_of_an_epoch_are_reported_and_continued(
+def test_segments_of_an_epoch_are_reported_and_resumed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config, data = make_config({"dropout": 0.3}), two_tastes()
@@ -152,7 +154,8 @@ def test_parts_of_an_epoch_are_reported_and_continued(
     for first, second, third in (unbroken[:3], unbroken[3:]):
         for name in ("train_seconds", "rank_seconds"):
             assert first.metrics[name] < second.metrics[name] < third.metrics[name]
-    # The loss is the mean of the epoch's rows, not of its last part's: other draws alone tell it from that of one part.
+    # The loss is the mean over the epoch's rows, not over the last segment's: it differs from the
+    # loss of an epoch of one segment by other draws alone.
     assert [unbroken[n].metrics["train_loss"] for n in (2, 5)] == pytest.approx(
         [epoch.metrics["train_loss"] for epoch in whole], rel=0.05
     )
@@ -167,21 +170,21 @@ def test_parts_of_an_epoch_are_reported_and_continued(
             tmp_path / str(number), config, data.n_users, data.n_items, "cpu"
         )
         resumed = list(fit(config, data, 0, n_epochs=2, state=state))
-        # What was saved comes first, as it may not have been told.
+        # The saved segment comes first, since it may not have been reported.
         assert [epoch.step for epoch in resumed] == list(range(number + 1, 7))
         for epoch, expected in zip(resumed, unbroken[number:], strict=True):
             for name in ("train_loss", "val_ndcg_at_10"):
                 assert epoch.metrics[name] == expected.metrics[name]
 
 
-def test_seeds_differ_by_seed_epoch_and_part() -> None:
+def test_seeds_differ_by_seed_epoch_and_segment() -> None:
     assert (
         len(
             {
-                segment_seed(seed, epoch, part)
+                segment_seed(seed, epoch, segment)
                 for seed in range(10)
                 for epoch in range(10)
-                for part in range(10)
+                for segment in range(10)
             }
         )
         == 1000
@@ -201,7 +204,7 @@ def test_the_global_generator_is_left_as_it_was() -> None:
         assert torch.equal(torch.get_rng_state(), before)
 
 
-def test_what_an_epoch_reports() -> None:
+def test_metrics_that_an_epoch_reports() -> None:
     epochs = run(make_config(evaluation={"k": [5, 10]}), two_tastes(), n_epochs=2)
     assert [(epoch.epoch, epoch.is_last) for epoch in epochs] == [(1, False), (2, True)]
     values = {
@@ -226,7 +229,8 @@ def test_without_ranking_nothing_is_held_out_and_no_epoch_is_best() -> None:
 
 
 def test_the_loss_of_the_first_step_is_the_mean_over_rows() -> None:
-    # Embeddings near 0 and no intercepts: every logit is 0, so a positive's row costs 5 ln 2 and an explicit negative's ln 2.
+    # Embeddings near 0 and no biases: every logit is 0, so a positive's row costs 5 ln 2 and an
+    # explicit negative's ln 2.
     config = make_config(
         {"name": "inner_product", "init_std": 1e-6, "bias": False}, learning_rate=1e-12
     )
@@ -249,7 +253,8 @@ def test_l2_is_added_to_every_row() -> None:
         }
     )
     (epoch,) = run(config, data, n_epochs=1, state=state, rank=False)
-    # User 0: item 1 with logit 0 and the negative 3 with logit 1; user 1: item 2 alone with logit 6 and label 0.
+    # User 0: item 1 with logit 0 and the negative 3 with logit 1. User 1: item 2 alone with logit 6
+    # and label 0.
     row = np.log(2) + np.log1p(np.exp(1)) + 10 * (1 + (0 + 1) / 2)
     low_row = np.log1p(np.exp(6)) + 10 * (4 + 9)
     assert epoch.metrics["train_loss"] == pytest.approx((row + low_row) / 2, rel=1e-5)

@@ -163,7 +163,7 @@ def test_a_loss_declares_its_function_of_all_items(monkeypatch: pytest.MonkeyPat
 @pytest.mark.parametrize(
     ("name", "max_items"), [("inner_product", 1 << 13), ("gmf", 1 << 13), ("inner_product", 25)]
 )
-def test_it_learns_and_continues_bit_for_bit(
+def test_it_learns_and_resumes_bit_for_bit(
     name: str, max_items: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(full_softmax, "MAX_ITEMS", max_items)

@@ -45,7 +45,8 @@ def objective(
 
 
 def test_one_user_and_one_item_by_hand() -> None:
-    # d = 1, one pair, 1 negative: a = 1, b = l2 / 2 = 0.05. With item i: u (i^2 + i^2 + 0.05 * 2) = i.
+    # d = 1, one pair, 1 negative: a = 1, b = l2 / 2 = 0.05.
+    # With item i: u (i^2 + i^2 + 0.05 * 2) = i.
     config = Config.model_validate(
         {
             "model": {"name": "inner_product", "embedding_dim": 1},
@@ -66,7 +67,8 @@ def test_one_user_and_one_item_by_hand() -> None:
 
 
 def test_one_column_after_the_other_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
-    # d = 2, one pair, 1 negative, item (0.5, 1): each column of the user is solved given what the other is by then.
+    # d = 2, one pair, 1 negative, item (0.5, 1): each column of the user is solved given the last
+    # value of the other.
     monkeypatch.setattr(least_squares, "COLUMNS", 1)
     config = Config.model_validate(
         {
@@ -82,14 +84,15 @@ def test_one_column_after_the_other_by_hand(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(trainer, "_of_items", [])
     monkeypatch.setattr(trainer, "_of_users", trainer._of_users[:1])
     trainer.train(2, 1)
-    # (1 - s)^2 + s^2 + 0.1 ||u||^2 with s = u1 / 2 + u2, minimal in u1: u1 (2 * 0.25 + 0.1) = 0.5 - 2 * 0.5 * u2.
+    # (1 - s)^2 + s^2 + 0.1 ||u||^2 with s = u1 / 2 + u2 is minimal in u1 where
+    # u1 (2 * 0.25 + 0.1) = 0.5 - 2 * 0.5 * u2.
     first = (0.5 - 2 * 0.5 * 0.4) / (2 * 0.25 + 0.1)
     second = (1 - 2 * 0.5 * first) / (2 + 0.1)
     assert users.tolist()[0] == pytest.approx([first, second], rel=1e-5)
 
 
 @pytest.mark.parametrize("columns", [1, 3])
-def test_columns_after_columns_come_to_the_minimum_of_all(
+def test_columns_solved_in_turn_reach_the_minimum_of_all(
     columns: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(least_squares, "COLUMNS", columns)
@@ -141,7 +144,7 @@ def test_who_has_no_positive_gets_zeros() -> None:
     assert last.state.model.get_parameter("items.weight")[1].abs().sum() > 0
 
 
-def test_a_singular_system_is_told_and_not_scored() -> None:
+def test_a_singular_system_raises_and_is_not_scored() -> None:
     data = make_interactions(2, 3, [(0, 0), (1, 1)], [(0, 1)])
     with pytest.raises(
         FloatingPointError, match=r"loss squared: must have a single solution, but got none\. Raise"
@@ -149,7 +152,7 @@ def test_a_singular_system_is_told_and_not_scored() -> None:
         list(fit(make_config(l2=0.0), data, 0))
 
 
-def test_it_continues_bit_for_bit_and_in_parts(
+def test_it_resumes_bit_for_bit_and_in_segments(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config, data = make_config(max_epochs=3), two_tastes()

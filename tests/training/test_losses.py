@@ -48,7 +48,7 @@ def test_an_explicit_negative_has_label_zero() -> None:
     )
 
 
-def test_l2_takes_the_mean_over_items_and_all_tables() -> None:
+def test_l2_is_a_mean_over_items_and_a_sum_over_embeddings() -> None:
     user = Side((torch.tensor([[1.0, 2.0]]), torch.tensor([[3.0]])), (), torch.tensor([100.0]))
     item = Side(
         (torch.tensor([[[1.0, 1.0], [3.0, 0.0]]]), torch.tensor([[[2.0], [4.0]]])),

@@ -82,7 +82,8 @@ def test_rows_get_what_plain_adam_gives_them(
 
 @pytest.mark.usefixtures("by_rows")
 def test_a_missed_row_moves_on_along_its_first_moment() -> None:
-    # One gradient at step 1 and none at steps 2 and 3: m / sqrt(v) is the gradient's sign, decayed and corrected by hand.
+    # One gradient at step 1 and none at steps 2 and 3: m / sqrt(v) is the gradient's sign, decayed
+    # and corrected by hand.
     config, model, adam = make("inner_product")
     subject = Optimiser(config, model, adam, N_LOOKUPS)
     before = model.get_parameter("biases.user").detach().clone()

@@ -3,7 +3,7 @@ import os
 import pickle
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import click
@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from rich.text import Text
 
+from recsys import recommend, train, tune
 from recsys.command_line.options import DEFAULT_FOLDER, traceback_option
 from recsys.command_line.results import dir_flag, print_result
 from recsys.command_line.run import print_error, run_command
@@ -37,7 +38,7 @@ def chatty(as_json: bool) -> int:
     return 0
 
 code = run.run_command(chatty, None)
-print("printed by a thread that is still there")
+print("printed by a thread that is still running")
 sys.exit(code)
 '''
 
@@ -48,7 +49,7 @@ def run_callback(callback: Callable[[], object]) -> int:
 
 @pytest.fixture
 def read() -> click.Command:
-    """A command with the common options, which does as much as all of them do first."""
+    """A command that reads its config, as every command does first."""
 
     @click.command()
     @click.option("--space", required=True)
@@ -73,7 +74,10 @@ def test_a_users_mistake_is_one_line_and_2(
     read: click.Command, capfd: pytest.CaptureFixture[str]
 ) -> None:
     assert run_command(read, ["--space", "x", "--set", "model.embeding_dim=8"]) == 2
-    message = "--set: model.embeding_dim: must be a config path, but got an unknown name. Did you mean model.embedding_dim?"
+    message = (
+        "--set: model.embeding_dim: must be a config path, but got an unknown name. Did you mean "
+        "model.embedding_dim?"
+    )
     assert capfd.readouterr() == ("", f"error: {message}\n")
 
 
@@ -141,7 +145,7 @@ BUGS = [
 
 @pytest.mark.parametrize("bug", BUGS)
 def test_a_bug_in_recsys_is_a_traceback_and_1(bug: str, capfd: pytest.CaptureFixture[str]) -> None:
-    # C code leaves no frame: the innermost one is that of recsys. A public function passes it on, some frames deep.
+    # C code has no frame, so the innermost frame is in recsys, some calls below a public function.
     def fail() -> Iterator[Summary]:
         exec(compile(bug, str(RECSYS / "data" / "made_up.py"), "exec"), {"json": json, "np": np})
         yield Summary()
@@ -155,7 +159,7 @@ def test_a_bug_in_recsys_is_a_traceback_and_1(bug: str, capfd: pytest.CaptureFix
 
 
 @pytest.mark.parametrize("ask", ["flag", "variable"])
-def test_the_traceback_of_a_users_mistake_is_shown_where_asked_for(
+def test_the_traceback_of_a_mistake_is_shown_on_request(
     ask: str,
     read: click.Command,
     capfd: pytest.CaptureFixture[str],
@@ -214,6 +218,21 @@ def test_an_argument_is_shown_as_the_flag_that_sets_it(
     assert capfd.readouterr().err == f"error: {shown}: must be at least 1, but got 0. Raise it.\n"
 
 
+@pytest.mark.parametrize(
+    ("command", "flags"),
+    [
+        (tune.tune, [*tune._CONFIG_PATHS]),
+        (train.train, train._FLAGS.values()),
+        (recommend.recommend, recommend._FLAGS.values()),
+    ],
+)
+def test_the_flags_of_a_command_are_its_options(
+    command: click.Command, flags: Iterable[str]
+) -> None:
+    options = {flag for option in command.params for flag in option.opts}
+    assert {*flags, "--dir"} <= options
+
+
 def test_the_innermost_name_of_a_place_counts() -> None:
     with (
         pytest.raises(InputError) as caught,
@@ -252,7 +271,8 @@ def raise_no_room_elsewhere() -> None:
     [
         (
             raise_no_room,
-            "/nowhere/x.db: must have room to be written, but got [Errno 28] No space left on device: '/nowhere/x.db'. "
+            "/nowhere/x.db: must have room to be written, but got [Errno 28] No space left on "
+            "device: '/nowhere/x.db'. "
             "Free some.",
         ),
         (
@@ -281,7 +301,8 @@ def test_an_interrupt_is_130(interrupt: type[BaseException]) -> None:
     [
         (
             ["--spac", "x"],
-            "--spac: must be an option of this command, but got an unknown one. Did you mean --space?",
+            "--spac: must be an option of this command, but got an unknown one. Did you mean "
+            "--space?",
         ),
         (
             ["--zzzzzzz"],
@@ -290,11 +311,13 @@ def test_an_interrupt_is_130(interrupt: type[BaseException]) -> None:
         ([], "--space: must be given, but got nothing. See --help."),
         (
             ["--space"],
-            "command line: must follow the usage, but got: Option '--space' requires an argument. See --help.",
+            "command line: must follow the usage, but got: Option '--space' requires an argument. "
+            "See --help.",
         ),
         (
             ["--space", "x", "y"],
-            "command line: must follow the usage, but got: Got unexpected extra argument (y). See --help.",
+            "command line: must follow the usage, but got: Got unexpected extra argument (y). See "
+            "--help.",
         ),
         (
             ["--space", "x", "-k", "0"],
@@ -302,7 +325,8 @@ def test_an_interrupt_is_130(interrupt: type[BaseException]) -> None:
         ),
         (
             ["--space", "x", "--all-users=3"],
-            "command line: must follow the usage, but got: Option '--all-users' does not take a value. See --help.",
+            "command line: must follow the usage, but got: Option '--all-users' does not take a "
+            "value. See --help.",
         ),
     ],
 )
@@ -334,17 +358,17 @@ def test_standard_output_holds_the_result_alone(
         "printed afterwards",
         "printed by a child",
         "printed by a library",
-        "printed by a thread that is still there",
+        "printed by a thread that is still running",
     ]
 
 
-def test_standard_output_is_given_back(capfd: pytest.CaptureFixture[str]) -> None:
+def test_standard_output_is_restored(capfd: pytest.CaptureFixture[str]) -> None:
     run_callback(lambda: os.write(1, b"during\n") and None)
     os.write(1, b"after\n")
     assert capfd.readouterr() == ("after\n", "during\n")
 
 
-def test_a_result_is_wrapped_and_coloured_by_nobody(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_result_is_neither_wrapped_nor_coloured(capsys: pytest.CaptureFixture[str]) -> None:
     print_result(
         {"word": "[bold]" + "x" * 300}, as_json=False, describe=lambda answer: Text(answer["word"])
     )
@@ -356,7 +380,7 @@ def test_json_has_no_numbers_that_json_does_not_know() -> None:
         print_result({"value": float("nan")}, as_json=True, describe=str)
 
 
-def test_read_config_tells_which_paths_were_decided(tmp_path: Path) -> None:
+def test_read_config_returns_the_paths_that_were_set(tmp_path: Path) -> None:
     file = tmp_path / "c.yaml"
     file.write_text("model: {name: gmf}\ntraining: {max_epochs: 2}")
     flags = {"training.max_epochs": ("--max-epochs", "7"), "study.n_trials": ("--trials", None)}
@@ -374,9 +398,8 @@ def test_read_config_tells_which_paths_were_decided(tmp_path: Path) -> None:
 def test_a_flag_is_named_by_its_mistake(text: str, shown: str) -> None:
     with pytest.raises(ValueError, match="--trials") as caught:
         read_config(None, None, [], {"study.n_trials": ("--trials", text)})
-    assert (
-        str(caught.value)
-        == f"--trials: study.n_trials: must be a whole number, but got {shown}. The default is null."
+    assert str(caught.value) == (
+        f"--trials: study.n_trials: must be a whole number, but got {shown}. The default is null."
     )
 
 
@@ -411,24 +434,24 @@ def test_a_result_is_exact_but_for_folders_in_s3(capfd: pytest.CaptureFixture[st
     expected = {"title": "ftp://me:you@home", "model": "s3://bucket/p/models/m", "score": 0.1 + 0.2}
     print_result(answer, True, lambda _: Text())
     assert json.loads(capfd.readouterr().out) == expected
-    print_result(answer, False, lambda told: Text(f"{told['title']} {told['model']}"))
+    print_result(answer, False, lambda shown: Text(f"{shown['title']} {shown['model']}"))
     assert capfd.readouterr().out == "ftp://me:you@home s3://bucket/p/models/m\n"
 
 
-def test_no_password_is_told(capfd: pytest.CaptureFixture[str]) -> None:
+def test_no_password_is_printed(capfd: pytest.CaptureFixture[str]) -> None:
     url = "postgresql://search:pass@host/runs"
     assert print_error(RuntimeError(f"no answer from {url}")) == 1
-    told = capfd.readouterr().err
-    assert told.endswith("RuntimeError: no answer from postgresql://search@host/runs\n")
+    err = capfd.readouterr().err
+    assert err.endswith("RuntimeError: no answer from postgresql://search@host/runs\n")
     assert dir_flag(Path("/tmp/recsys-x1/s3:/bucket/p")) == " --dir s3://bucket/p"
 
 
-def test_nothing_that_is_reported_controls_the_terminal(capfd: pytest.CaptureFixture[str]) -> None:
+def test_no_output_controls_the_terminal(capfd: pytest.CaptureFixture[str]) -> None:
     assert print_error(RuntimeError("a\tb\nc \x1b[31m \x07 \x9b \ud800 ü \u202e")) == 1
     assert capfd.readouterr().err.endswith(
         "RuntimeError: a\tb\nc \\u001b[31m \\u0007 \\u009b \\ud800 ü \\u202e\n"
     )
-    print_result({"path": "a\nb\x1b"}, False, lambda told: Text(told["path"]))
+    print_result({"path": "a\nb\x1b"}, False, lambda shown: Text(shown["path"]))
     assert capfd.readouterr().out == "a\\u000ab\\u001b\n"
 
 
@@ -456,7 +479,7 @@ def test_a_mistake_shows_no_password(
         f"data.files={url!r}",
     ):
         assert run_command(read, ["--space", "x", "--set", setting]) == 2
-        told = capfd.readouterr().err
-        assert told.startswith("error: ")
-        assert "M4RK" not in told
-        assert "very" not in told
+        err = capfd.readouterr().err
+        assert err.startswith("error: ")
+        assert "M4RK" not in err
+        assert "very" not in err

@@ -1,4 +1,4 @@
-"""Nothing that a user can hand over runs code: pickles in every place where one could lie, tags of YAML, links that lead out."""
+"""No input runs code: pickles in place of any file, tags of YAML, links out of a folder."""
 
 import os
 import pickle
@@ -28,7 +28,7 @@ ROOT = Path(__file__).parents[1]
 
 
 class Hostile:
-    """Makes a file as soon as it is unpickled."""
+    """Object that creates a file when it is unpickled."""
 
     def __init__(self, mark: Path) -> None:
         self.mark = mark
@@ -39,7 +39,7 @@ class Hostile:
 
 @pytest.fixture
 def mark(tmp_path: Path) -> Path:
-    """The file that betrays whoever unpickles."""
+    """The file that exists once the pickle was loaded."""
     return tmp_path / "unpickled"
 
 
@@ -47,7 +47,7 @@ def mark(tmp_path: Path) -> Path:
 def payload(mark: Path) -> bytes:
     content = pickle.dumps(Hostile(mark))
     pickle.loads(content)
-    assert mark.exists()  # it is loaded
+    assert mark.exists()  # the pickle works
     mark.unlink()
     return content
 
@@ -161,7 +161,7 @@ def test_a_study_full_of_pickles(home: Path, mark: Path, payload: bytes) -> None
         (study / name).parent.mkdir(exist_ok=True)
         (study / name).write_bytes(payload)
     code, _, err = run(tune.main, "--name", "s", "--resume", "--trials", 4, "--dir", home)
-    # The third trial finds a pickle for a checkpoint and fails alone; what the search writes itself is written anew.
+    # Only the third trial fails: its checkpoint is a pickle. The search overwrites its own files.
     assert code == 0, err
     assert [trial.state.name for trial in open_optuna(study).trials] == [
         "COMPLETE",
@@ -183,7 +183,9 @@ def test_tags_in_a_study(home: Path, tmp_path: Path, mark: Path, file: str, tag:
     (study / file).write_text(f"model: {tag.format(mark=mark)}\n")
     with pytest.raises(
         ValueError,
-        match=rf"{file}, line 1, column 8: must be valid YAML, but got could not determine a constr",
+        match=(
+            rf"{file}, line 1, column 8: must be valid YAML, but got could not determine a constr"
+        ),
     ):
         (started_config if file == "config.yaml" else started_space)(study)
     assert not mark.exists()
@@ -226,7 +228,7 @@ def overwrite(name: str) -> Callable[[Path, bytes], None]:
     return spoil
 
 
-def lead_out(model: Path, _payload: bytes) -> None:
+def link_out(model: Path, _payload: bytes) -> None:
     outside = model.parent / "outside.json"
     (model / "metrics.json").rename(outside)
     (model / "metrics.json").symlink_to(outside)
@@ -258,8 +260,8 @@ MODELS: dict[str, tuple[Callable[[Path, bytes], None], str]] = {
         overwrite("pytorch_model.bin"),
         "m: must have only a model's own files, but got pytorch_model.bin.",
     ),
-    "link that leads out": (
-        lead_out,
+    "link out of the folder": (
+        link_out,
         "m: must have only a model's own files, but got metrics.json.",
     ),
 }
@@ -293,7 +295,8 @@ def test_a_foreign_column_is_not_read(
 
 def test_recsys_itself_unpickles_nothing() -> None:
     unpickling = re.compile(
-        r"\b(pickle|cloudpickle|dill|joblib|marshal|shelve|torch\.load|np\.load|allow_pickle|read_pickle)\b"
+        r"\b(pickle|cloudpickle|dill|joblib|marshal|shelve|torch\.load|np\.load|allow_pickle"
+        r"|read_pickle)\b"
     )
     assert unpickling.search("state = torch.load(path)")
     sources = {

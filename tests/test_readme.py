@@ -1,4 +1,4 @@
-"""The README's table of config paths is made from the config's own fields: `python -m tests.test_readme` writes it anew."""
+"""README's table of config paths, written from the fields by `python -m tests.test_readme`."""
 
 from pathlib import Path
 from typing import Literal, get_args, get_origin
@@ -36,7 +36,8 @@ def make_table() -> str:
         default = get_value(Config(), path)
         others = ", ".join(str(choice) for choice in choices_of(field) if choice != default)
         lines.append(
-            f"| `{path}` | {show(default)}{f' ({others})' if others else ''} | {' '.join((field.description or '').split())} |"
+            f"| `{path}` | {show(default)}{f' ({others})' if others else ''} | "
+            f"{' '.join((field.description or '').split())} |"
         )
     return "\n".join(lines) + "\n"
 

@@ -1,4 +1,4 @@
-"""The commands in this process, where Ray and torch are loaded already, with their streams as a shell would see them."""
+"""Commands run in this process, where Ray and torch are already loaded."""
 
 import contextlib
 import json
@@ -16,28 +16,31 @@ class Run(NamedTuple):
 
 
 def run(main: Callable[[list[str]], int], *argv: object) -> Run:
-    """Run a command; file descriptor 1 and `sys.stderr` are caught, unlike with pytest's own means in fixtures of all scopes."""
+    """Run a command and capture file descriptor 1 and `sys.stderr`.
+
+    The capture of pytest does not work in fixtures of every scope.
+    """
     with (
         tempfile.TemporaryFile("w+", encoding="utf-8") as out,
         tempfile.TemporaryFile("w+", encoding="utf-8") as err,
     ):
         sys.stdout.flush()
-        kept = os.dup(1)
+        original = os.dup(1)
         os.dup2(out.fileno(), 1)
         try:
             with contextlib.redirect_stderr(err):
                 code = main([str(argument) for argument in argv])
         finally:
-            os.dup2(kept, 1)
-            os.close(kept)
+            os.dup2(original, 1)
+            os.close(original)
         out.seek(0)
         err.seek(0)
         return Run(code, out.read(), err.read())
 
 
 def answer(main: Callable[[list[str]], int], *argv: object) -> dict[str, Any]:
-    """The JSON object that a command prints when all is well."""
+    """Return the JSON object that a successful command prints."""
     code, out, err = run(main, *argv, "--json")
     assert code == 0, err
-    told: dict[str, Any] = json.loads(out)
-    return told
+    result: dict[str, Any] = json.loads(out)
+    return result

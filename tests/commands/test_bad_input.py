@@ -1,4 +1,4 @@
-"""What the user may get wrong: each mistake is one line on standard error and exit code 2, and leaves nothing behind."""
+"""Mistakes of the user: one line on standard error, exit code 2, and no file left behind."""
 
 import gzip
 import io
@@ -36,7 +36,11 @@ TUNE = "tune --space space.yaml --data ratings.csv --dir exp --name s --json"
 
 
 class Case(NamedTuple):
-    """A command line, the answer behind `error: ` (`...` for a library's words), and files other than the good ones."""
+    """A mistake.
+
+    `argv`: the command line. `answer`: the text after `error: `, with `...` for a library's words.
+    `files`: replace the good ones.
+    """
 
     argv: str
     answer: str
@@ -52,7 +56,7 @@ def rows(*lines: str) -> dict[str, str | bytes]:
 
 
 def packed(name: str, content: str) -> bytes:
-    """A zip with one member."""
+    """Return a zip with one member."""
     stream = io.BytesIO()
     with zipfile.ZipFile(stream, "w") as archive:
         archive.writestr(name, content)
@@ -62,16 +66,19 @@ def packed(name: str, content: str) -> bytes:
 EARLY = {
     "unknown config path in the space": Case(
         TUNE,
-        "space.yaml: model.embeding_dim: must be a config path, but got an unknown name. Did you mean model.embedding_dim?",
+        "space.yaml: model.embeding_dim: must be a config path, but got an unknown name. Did you "
+        "mean model.embedding_dim?",
         space("model.embeding_dim: {low: 4, high: 16}"),
     ),
     "unknown config path in --set": Case(
         f"{TUNE} --set training.learning_rat=1",
-        "--set: training.learning_rat: must be a config path, but got an unknown name. Did you mean training.learning_rate?",
+        "--set: training.learning_rat: must be a config path, but got an unknown name. Did you "
+        "mean training.learning_rate?",
     ),
     "unknown config path in --config": Case(
         f"{TUNE} --config c.yaml",
-        "c.yaml: data.splitt: must be a config path, but got an unknown name. Did you mean data.split?",
+        "c.yaml: data.splitt: must be a config path, but got an unknown name. Did you mean "
+        "data.split?",
         {"c.yaml": "data: {splitt: random}"},
     ),
     "wrong type": Case(
@@ -98,59 +105,69 @@ EARLY = {
     ),
     "reversed range": Case(
         TUNE,
-        "space.yaml: model.embedding_dim: low must be less than high, but got 16 and 4. Swap or widen them.",
+        "space.yaml: model.embedding_dim: low must be less than high, but got 16 and 4. Swap or "
+        "widen them.",
         space("model.embedding_dim: {low: 16, high: 4}"),
     ),
     "empty range": Case(
         TUNE,
-        "space.yaml: model.embedding_dim: low must be less than high, but got 8 and 8. Swap or widen them.",
+        "space.yaml: model.embedding_dim: low must be less than high, but got 8 and 8. Swap or "
+        "widen them.",
         space("model.embedding_dim: {low: 8, high: 8}"),
     ),
     "range without an end": Case(
         TUNE,
-        "space.yaml: model.embedding_dim: must be {low, high}, with log: true if wanted, or {choices: "
+        "space.yaml: model.embedding_dim: must be {low, high}, with log: true if wanted, or "
+        "{choices: "
         "[...]}, either with when, or a list of such, but got {'low': 16}. "
         "Write it as one of the two.",
         space("model.embedding_dim: {low: 16}"),
     ),
     "choice that the field refuses": Case(
         TUNE,
-        "space.yaml: model.name: must be one of inner_product, gmf, mlp, neumf, but got 'transformer'. The default is neumf.",
+        "space.yaml: model.name: must be one of inner_product, gmf, mlp, neumf, but got "
+        "'transformer'. The default is neumf.",
         space("model.name: {choices: [gmf, transformer]}"),
     ),
     "no choice": Case(
         TUNE,
-        "space.yaml: model.name: must be {low, high}, with log: true if wanted, or {choices: [...]}, either "
+        "space.yaml: model.name: must be {low, high}, with log: true if wanted, or {choices: "
+        "[...]}, either "
         "with when, or a list of such, but got {'choices': []}. "
         "Write it as one of the two.",
         space("model.name: {choices: []}"),
     ),
     "condition on an unknown parameter": Case(
         TUNE,
-        "space.yaml: model.n_layers: when must name a parameter of this file, but got model.nam. Did you mean model.n_layers?",
+        "space.yaml: model.n_layers: when must name a parameter of this file, but got model.nam. "
+        "Did you mean model.n_layers?",
         space("model.n_layers: {low: 1, high: 2, when: {model.nam: [mlp]}}"),
     ),
     "condition on itself": Case(
         TUNE,
-        "space.yaml: model.n_layers: when must name another parameter, but got the parameter itself. Remove it.",
+        "space.yaml: model.n_layers: when must name another parameter, but got the parameter "
+        "itself. Remove it.",
         space("model.n_layers: {low: 1, high: 2, when: {model.n_layers: [1]}}"),
     ),
     "warm start outside": Case(
         TUNE,
-        "space.yaml: warm_start 1: model.embedding_dim must be from 4 to 16, but got 64. Correct it or widen the domain.",
+        "space.yaml: warm_start 1: model.embedding_dim must be from 4 to 16, but got 64. Correct "
+        "it or widen the domain.",
         space("model.embedding_dim: {low: 4, high: 16}", "warm_start: [{model.embedding_dim: 64}]"),
     ),
     "several mistakes": Case(
         TUNE,
         "space.yaml: 2 mistakes\n"
-        "  model.embeding_dim: must be a config path, but got an unknown name. Did you mean model.embedding_dim?\n"
+        "  model.embeding_dim: must be a config path, but got an unknown name. Did you mean "
+        "model.embedding_dim?\n"
         "  model.name: must be one of inner_product, gmf, mlp, neumf, but got 'transformer'. "
         "The default is neumf.",
         space("model.embeding_dim: {low: 4, high: 16}, model.name: {choices: [gmf, transformer]}"),
     ),
     "nothing left to search": Case(
         f"{TUNE} --set model.embedding_dim=8 --set model.dropout=0.1",
-        "space.yaml: must leave a parameter to search, but got all set. Take one from --set, or use recsys.train.",
+        "space.yaml: must leave a parameter to search, but got all set. Take one from --set, or "
+        "use recsys.train.",
     ),
     "no space file": Case(
         "tune --space spac.yaml --data ratings.csv --dir exp",
@@ -168,7 +185,8 @@ EARLY = {
     ),
     "empty space": Case(
         TUNE,
-        "space.yaml: must be a mapping of names to values, but got an empty file. See the examples in the README.",
+        "space.yaml: must be a mapping of names to values, but got an empty file. See the "
+        "examples in the README.",
         {"space.yaml": ""},
     ),
     "tag that makes an object": Case(
@@ -183,7 +201,8 @@ EARLY = {
     ),
     "parameter that the search cannot change": Case(
         TUNE,
-        "space.yaml: data.positive_threshold: must lie under model or training, since the trials of a study share the rest, "
+        "space.yaml: data.positive_threshold: must lie under model or training, since the trials "
+        "of a study share the rest, "
         "but got data.positive_threshold. Set it with --set or in the config.",
         space("data.positive_threshold: {low: 1.0, high: 4.0}"),
     ),
@@ -197,28 +216,33 @@ EARLY = {
     ),
     "resuming no study": Case(
         "tune --name s --resume --dir exp",
-        "exp/studies/s: must be a study, but got no record of one. Start one with python -m recsys.tune.",
+        "exp/studies/s: must be a study, but got no record of one. Start one with python -m "
+        "recsys.tune.",
     ),
-    "warm start of a study that goes on": Case(
+    "warm start of a resumed study": Case(
         "tune --name s --resume --warm-start t --dir exp",
-        "--warm-start: must start a new study, but got t with --resume. Leave it out, or choose another --name.",
+        "--warm-start: must start a new study, but got t with --resume. Leave it out, or choose "
+        "another --name.",
     ),
     "warm start from no study": Case(
         f"{TUNE} --warm-start t",
-        "exp/studies/t: must be a study, but got no record of one. Start one with python -m recsys.tune.",
+        "exp/studies/t: must be a study, but got no record of one. Start one with python -m "
+        "recsys.tune.",
     ),
-    "part of the data that is missing": Case(
+    "missing file of a split": Case(
         "preprocess --dir exp --set data.files.train=ratings.csv --set data.files.test=rating.csv",
-        "data.files.test: must be a path that exists, but got 'rating.csv'. Did you mean ratings.csv?",
+        "data.files.test: must be a path that exists, but got 'rating.csv'. Did you mean "
+        "ratings.csv?",
     ),
-    "column that is not there": Case(
+    "missing column of the config": Case(
         "preprocess --data ratings.csv --dir exp --set data.columns.user=who",
         "data.columns.user: must name a column of ratings.csv, but got 'who'. "
         "The columns are user_id, item_id, rating, timestamp.",
     ),
     "folder without data": Case(
         "preprocess --data logs --dir exp",
-        "logs: must hold u.data, ratings.dat, ratings.csv, Parquet files or NAME.train.rating with NAME.test.rating, "
+        "logs: must hold u.data, ratings.dat, ratings.csv, Parquet files or NAME.train.rating "
+        "with NAME.test.rating, "
         "but holds a.txt, b.txt. Pass the file with the interactions.",
         {"logs/a.txt": "x", "logs/b.txt": "x"},
     ),
@@ -229,38 +253,46 @@ EARLY = {
     ),
     "unknown model": Case(
         f"{TUNE} --set model.name=transformer",
-        "--set: model.name: must be one of inner_product, gmf, mlp, neumf, but got 'transformer'. The default is neumf.",
+        "--set: model.name: must be one of inner_product, gmf, mlp, neumf, but got 'transformer'. "
+        "The default is neumf.",
     ),
     "unknown data set": Case(
         "tune --space space.yaml --data ml-1mm --dir exp",
-        "data.source: must be a data set or a path that exists, but got 'ml-1mm'. Did you mean ml-1m?",
+        "data.source: must be a data set or a path that exists, but got 'ml-1mm'. Did you mean "
+        "ml-1m?",
     ),
     "missing file": Case(
         "tune --space space.yaml --data rating.csv --dir exp",
-        "data.source: must be a data set or a path that exists, but got 'rating.csv'. Did you mean ratings.csv?",
+        "data.source: must be a data set or a path that exists, but got 'rating.csv'. Did you "
+        "mean ratings.csv?",
     ),
     "empty file": Case(
         TUNE,
-        "ratings.csv: must hold interactions, but the file is empty. Give a file with user and item columns.",
+        "ratings.csv: must hold interactions, but the file is empty. Give a file with user and "
+        "item columns.",
         {"ratings.csv": ""},
     ),
     "binary file": Case(
         TUNE,
-        "ratings.csv: must be CSV, TSV, gzip, zip or Parquet, but it is binary. Convert it, or pass the file with the ratings.",
+        "ratings.csv: must be CSV, TSV, gzip, zip or Parquet, but it is binary. Convert it, or "
+        "pass the file with the ratings.",
         {"ratings.csv": b"\x00\x01\x02\xff" * 100},
     ),
     "missing column": Case(
         TUNE,
-        "ratings.csv: must have a column with the item ids, but the columns are user_id, rating. Name it with data.columns.item.",
+        "ratings.csv: must have a column with the item ids, but the columns are user_id, rating. "
+        "Name it with data.columns.item.",
         {"ratings.csv": "user_id,rating\n1,5\n2,5\n"},
     ),
     "study name that climbs out": Case(
         "tune --space space.yaml --data ratings.csv --dir exp --name ../../s",
-        "study name: must be at most 100 letters, digits, dots, dashes and underscores, but got '../../s'. Rename it.",
+        "study name: must be at most 100 letters, digits, dots, dashes and underscores, but got "
+        "'../../s'. Rename it.",
     ),
     "existing study": Case(
         TUNE,
-        "--name: must be a new study, but got s, which exists. Choose another name, or --resume it.",
+        "--name: must be a new study, but got s, which exists. Choose another name, or --resume "
+        "it.",
         {"exp/studies/s/optuna.db": b""},
     ),
     "directory that is a file": Case(
@@ -269,26 +301,31 @@ EARLY = {
     ),
     "unknown option": Case(
         f"{TUNE} --max-epoch 3",
-        "--max-epoch: must be an option of this command, but got an unknown one. Did you mean --max-epochs?",
+        "--max-epoch: must be an option of this command, but got an unknown one. Did you mean "
+        "--max-epochs?",
     ),
     "no space": Case(
         "tune --data ratings.csv", "--space: must be given, but got nothing. See --help."
     ),
     "training nothing": Case(
         "train --dir exp",
-        "command line: must have one of --best-of, --trial, --config, but got none. Give exactly one.",
+        "command line: must have one of --best-of, --trial, --config, but got none. Give exactly "
+        "one.",
     ),
     "training two things": Case(
         "train --best-of s --config c.yaml --dir exp",
-        "command line: must have one of --best-of, --trial, --config, but got --best-of and --config. Give exactly one.",
+        "command line: must have one of --best-of, --trial, --config, but got --best-of and "
+        "--config. Give exactly one.",
     ),
     "unknown study": Case(
         "train --best-of s --dir exp",
-        "exp/studies/s: must be a study, but got no record of one. Start one with python -m recsys.tune.",
+        "exp/studies/s: must be a study, but got no record of one. Start one with python -m "
+        "recsys.tune.",
     ),
     "study name that climbs out, in train": Case(
         "train --best-of ../s --dir exp",
-        "study name: must be at most 100 letters, digits, dots, dashes and underscores, but got '../s'. Rename it.",
+        "study name: must be at most 100 letters, digits, dots, dashes and underscores, but got "
+        "'../s'. Rename it.",
     ),
     "trial without a number": Case(
         "train --trial s --dir exp",
@@ -296,7 +333,8 @@ EARLY = {
     ),
     "GPU where torch sees none": Case(
         "train --config c.yaml --dir exp",
-        "resources.gpu: must be 0 where torch sees no GPU, but got 1. Set it to 0 to train on the CPU.",
+        "resources.gpu: must be 0 where torch sees no GPU, but got 1. Set it to 0 to train on the "
+        "CPU.",
         {"c.yaml": "resources: {gpu: 1}"},
     ),
     "no seed": Case(
@@ -305,14 +343,16 @@ EARLY = {
     ),
     "out of place": Case(
         "train --config c.yaml --dir exp --out data",
-        "data: must be new, empty or a model's folder, but got a folder with x.txt. Choose another folder.",
+        "data: must be new, empty or a model's folder, but got a folder with x.txt. Choose "
+        "another folder.",
         {"c.yaml": "{model: {name: gmf}}", "data/x.txt": "x"},
     ),
     "unknown model folder": Case(
         "evaluate --model m --dir exp",
-        "m: must be a model's folder or a name in exp/models, but got no such folder. Train one with `python -m recsys.train`.",
+        "m: must be a model's folder or a name in exp/models, but got no such folder. Train one "
+        "with `python -m recsys.train`.",
     ),
-    "recommending to nobody": Case(
+    "recommending to no user": Case(
         "recommend --model m --dir exp",
         "command line: must have --user or --all-users, but got neither. Give exactly one.",
     ),
@@ -329,33 +369,39 @@ EARLY = {
 IN_THE_DATA = {
     "text where a number belongs": Case(
         TUNE,
-        "ratings.csv, row 3, column rating: must be a number, but got 'abc'. Correct or remove the row.",
+        "ratings.csv, row 3, column rating: must be a number, but got 'abc'. Correct or remove "
+        "the row.",
         rows("1,1,5,1", "2,2,abc,2"),
     ),
     "NaN rating": Case(
         TUNE,
-        "ratings.csv, row 3, column rating: must be a number, but got 'nan'. Correct or remove the row.",
+        "ratings.csv, row 3, column rating: must be a number, but got 'nan'. Correct or remove "
+        "the row.",
         rows("1,1,5,1", "2,2,nan,2"),
     ),
     "infinite rating": Case(
         TUNE,
-        "ratings.csv, row 3, column rating: must be a number, but got '-inf'. Correct or remove the row.",
+        "ratings.csv, row 3, column rating: must be a number, but got '-inf'. Correct or remove "
+        "the row.",
         rows("1,1,5,1", "1,2,-inf,1", "2,2,3,2"),
     ),
     "one user only": Case(
         TUNE,
-        "ratings.csv: must hold at least 2 users, but got 1. Check that data.columns.user names the users' column.",
+        "ratings.csv: must hold at least 2 users, but got 1. Check that data.columns.user names "
+        "the users' column.",
         rows("1,1,5,1", "1,2,5,2", "1,3,5,3"),
     ),
     "user who saw everything": Case(
         TUNE,
-        "ratings.csv: each user must have an item left to draw as a negative, but 1 user (7) interacted with all 12 items. "
+        "ratings.csv: each user must have an item left to draw as a negative, but 1 user (7) "
+        "interacted with all 12 items. "
         "Remove it.",
         rows(*(f"7,{i},5,{i}" for i in range(12)), "8,0,5,1", "8,1,5,2", "8,2,5,3"),
     ),
     "core that removes all": Case(
         f"{TUNE} --set data.min_user_interactions=15",
-        "data.min_user_interactions, data.min_item_interactions: must leave at least 2 users and 1 item, but "
+        "data.min_user_interactions, data.min_item_interactions: must leave at least 2 users and "
+        "1 item, but "
         "15 and 1 leave 0 users and 0 items. "
         "Lower them.",
     ),
@@ -365,30 +411,33 @@ IN_THE_DATA = {
     ),
     "no times": Case(
         TUNE,
-        "data.split: leave_one_out needs times, but ratings.csv has none: it has no column with times. "
+        "data.split: leave_one_out needs times, but ratings.csv has none: it has no column with "
+        "times. "
         "Name the column with data.columns.timestamp, or set data.split to random.",
         {"ratings.csv": "user_id,item_id\n1,1\n2,2\n"},
     ),
     "truncated gzip": Case(
         "tune --space space.yaml --data r.csv.gz --dir exp --name s",
-        "r.csv.gz: must be a whole gzip file, but it is cut off or damaged (...). Copy or download it again.",
+        "r.csv.gz: must be a whole gzip file, but it is cut off or damaged (...). Copy or "
+        "download it again.",
         {"r.csv.gz": gzip.compress(ratings_csv().encode())[:-400]},
     ),
     "truncated Parquet": Case(
         "preprocess --data r.parquet --dir exp",
-        "r.parquet: must be a whole Parquet file, but it is cut off or damaged (...). Copy or write it again.",
+        "r.parquet: must be a whole Parquet file, but it is cut off or damaged (...). Copy or "
+        "write it again.",
     ),
     "GPU where none is": Case(
         f"{TUNE} --gpu 1",
         "--gpu: must be at most what one node has, 0, but got 1. "
         "Ask for less, or join a cluster with such nodes (cluster.address).",
     ),
-    "more CPUs than there are": Case(
+    "more CPUs than exist": Case(
         f"{TUNE} --cpu 4096",
         "--cpu: must be at most what one node has, 2, but got 4096. "
         "Ask for less, or join a cluster with such nodes (cluster.address).",
     ),
-    "server that is not there": Case(
+    "missing server": Case(
         f"{TUNE} --set tracking.uri=http://127.0.0.1:9",
         "tracking.uri: must be a reachable MLflow store, but got http://127.0.0.1:9 (...). "
         "Start its server, or run without it: --set tracking.required=false.",
@@ -397,7 +446,7 @@ IN_THE_DATA = {
 
 
 def ask(case: Case, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Run the case in `folder` and compare all that can be seen of it."""
+    """Run the case in `folder`; compare its exit code, its output and its files."""
     monkeypatch.chdir(folder)
     for name, content in {"space.yaml": SPACE, "ratings.csv": ratings_csv(), **case.files}.items():
         Path(name).parent.mkdir(parents=True, exist_ok=True)
@@ -503,8 +552,8 @@ def test_a_damaged_model(model: Path, tmp_path: Path, name: str) -> None:
 
 
 def test_a_list_longer_than_the_catalogue(model: Path) -> None:
-    told = run(recommend.main, "--model", model, "--user", "1", "-k", "81")
-    assert told == (
+    done = run(recommend.main, "--model", model, "--user", "1", "-k", "81")
+    assert done == (
         2,
         "",
         "error: -k: must be from 1 to the number of items, 80, but got 81. Lower it.\n",
@@ -524,7 +573,8 @@ def test_other_data_than_the_model_was_trained_on(
     code, out, err = run(evaluate.main, "--model", tmp_path / "m", "--dir", tmp_path)
     assert (code, out) == (2, "")
     assert err.startswith(
-        f"error: {tmp_path / 'm'}: must be evaluated on the data it was trained on, but got other data at "
+        f"error: {tmp_path / 'm'}: must be evaluated on the data it was trained on, but got other "
+        "data at "
     )
 
 
@@ -546,7 +596,7 @@ def test_ids_of_any_kind(ray_here: None, ids: str, tmp_path: Path) -> None:
     assert {str(user) for user in users} == {name(number) for number in range(60)}
 
 
-def test_processed_data_that_were_damaged_since(
+def test_damaged_processed_data(
     ray_here: None, ratings: Path, tuned: Tuned, tmp_path: Path
 ) -> None:
     prepared = answer(preprocess.main, "--data", ratings, "--dir", tmp_path)
@@ -569,9 +619,9 @@ def test_a_model_folder_below_a_file(tmp_path: Path) -> None:
     (tmp_path / "c.yaml").write_text("{training: {max_epochs: 1}}")
     (tmp_path / "notes").write_text("")
     out = tmp_path / "notes" / "model"
-    told = run(train.main, "--config", tmp_path / "c.yaml", "--out", out, "--dir", tmp_path)
+    done = run(train.main, "--config", tmp_path / "c.yaml", "--out", out, "--dir", tmp_path)
     mistake = f"must be a folder that can be written, but got {out}"
-    assert told == (
+    assert done == (
         2,
         "",
         f"error: --out: {mistake}, where {tmp_path / 'notes'} is a file. Give another one.\n",
@@ -592,7 +642,7 @@ CHANGES = {
 
 
 @pytest.mark.parametrize("name", CHANGES)
-def test_a_study_that_would_go_on_otherwise(
+def test_resuming_with_other_settings(
     ray_here: None,
     tuned: Tuned,
     tmp_path: Path,

@@ -1,4 +1,4 @@
-"""One search by the command line, as others find it: in its answer, its folder, Optuna and MLflow."""
+"""One search by the tune command: its answer, its folder, its Optuna study, its MLflow runs."""
 
 import json
 import os
@@ -32,7 +32,8 @@ DEFAULTS = {"training.max_epochs": 4, "training.batch_size": 128}
 def test_the_answer(tuned: Tuned) -> None:
     answer = tuned.answer
     assert list(answer) == [
-        "study", "counts", "trials", "best", "wall_seconds", "busy_seconds", "concurrency", "mlflow", "total_seconds",
+        "study", "counts", "trials", "best", "wall_seconds", "busy_seconds", "concurrency",
+        "mlflow", "total_seconds",
     ]  # fmt: skip
     assert (answer["study"], answer["concurrency"]) == ("first", 2)
     assert list(answer["counts"]) == ["complete", "pruned", "failed", "diverged", "unfinished"]
@@ -51,7 +52,7 @@ def test_the_answer(tuned: Tuned) -> None:
     assert answer["mlflow"]["experiment"] == "recsys"
 
 
-def test_epochs_go_with_states(tuned: Tuned) -> None:
+def test_epochs_by_state(tuned: Tuned) -> None:
     # Rungs of 4 epochs are 1 and 3.
     for trial in tuned.answer["trials"]:
         assert trial["epochs"] in {"complete": (4,), "pruned": (1, 3)}[trial["state"]]
@@ -83,7 +84,7 @@ def test_the_best_config_is_a_complete_config_file(tuned: Tuned) -> None:
 
 def test_the_default_and_the_warm_start_come_first(tuned: Tuned) -> None:
     default, warm = (trial["params"] for trial in tuned.answer["trials"][:2])
-    # Of the default config, neumf is not in the space, and its first model takes the place; the width and the step size are.
+    # The space has no neumf, so its first model replaces it. Width and step size are the defaults.
     assert default == {
         "model.name": "inner_product",
         "model.embedding_dim": 16,
@@ -110,17 +111,17 @@ def test_the_table_of_trials(tuned: Tuned) -> None:
 def test_the_study_in_optuna(tuned: Tuned) -> None:
     study = open_optuna(tuned.study_folder)
     assert study.direction.name == "MAXIMIZE"
-    for found, told in zip(study.trials, tuned.answer["trials"], strict=True):
+    for found, trial in zip(study.trials, tuned.answer["trials"], strict=True):
         assert (
             found.state
-            == {"complete": TrialState.COMPLETE, "pruned": TrialState.PRUNED}[told["state"]]
+            == {"complete": TrialState.COMPLETE, "pruned": TrialState.PRUNED}[trial["state"]]
         )
-        assert found.params == told["params"]
-        assert list(found.intermediate_values) == list(range(1, told["epochs"] + 1))
-        assert max(found.intermediate_values.values()) == told["value"]
-        # Optuna has a pruned trial's last step for its value.
-        last = found.intermediate_values[told["epochs"]]
-        assert found.value == (told["value"] if told["state"] == "complete" else last)
+        assert found.params == trial["params"]
+        assert list(found.intermediate_values) == list(range(1, trial["epochs"] + 1))
+        assert max(found.intermediate_values.values()) == trial["value"]
+        # Optuna sets the value of a pruned trial to that of its last step.
+        last = found.intermediate_values[trial["epochs"]]
+        assert found.value == (trial["value"] if trial["state"] == "complete" else last)
 
 
 def test_one_parent_run(tuned: Tuned, ratings: Path) -> None:
@@ -133,9 +134,14 @@ def test_one_parent_run(tuned: Tuned, ratings: Path) -> None:
     assert (tags["state"], tags["study"], tags["kind"]) == ("complete", "first", "study")
     assert (tags["dataset"], tags["best_trial"]) == (str(ratings), tuned.answer["best"]["trial"])
     # 60 users with 14 ratings each; a last and a last but one positive of each are held out.
-    assert {name: tags[f"data.{name}"] for name in ("n_users", "n_items", "n_interactions", "n_validation", "n_test")} == {
-        "n_users": "60", "n_items": "80", "n_interactions": "840", "n_validation": "60", "n_test": "60",
-    }  # fmt: skip
+    counts = {
+        "n_users": "60",
+        "n_items": "80",
+        "n_interactions": "840",
+        "n_validation": "60",
+        "n_test": "60",
+    }
+    assert {name: tags[f"data.{name}"] for name in counts} == counts
     assert (
         tags["data.fingerprint"]
         == next((tuned.folder / "processed").glob("*/manifest.json")).parent.name
@@ -198,7 +204,7 @@ def test_every_epoch_is_logged_once(tuned: Tuned) -> None:
 
 
 def test_the_leaderboard(tuned: Tuned) -> None:
-    mlflow.set_tracking_uri(tuned.uri)  # load_table goes by this whatever its client says
+    mlflow.set_tracking_uri(tuned.uri)  # load_table ignores the URI of its client
     client = MlflowClient()
     run = client.get_run(tuned.answer["mlflow"]["parent_run_id"])
     table = client.load_table(run.info.experiment_id, "leaderboard.json", run_ids=[run.info.run_id])
@@ -208,7 +214,7 @@ def test_the_leaderboard(tuned: Tuned) -> None:
     assert list(table["model.name"]) == [trial["params"]["model.name"] for trial in order]
 
 
-def test_what_was_told_meanwhile(tuned: Tuned) -> None:
+def test_the_output_of_the_search(tuned: Tuned) -> None:
     lines = [line for line in tuned.errors.splitlines() if line.startswith("trial ")]
     assert len(lines) == 7
     assert " | 7/7 trials, best " in lines[-1]
@@ -292,13 +298,13 @@ def test_what_is_printed_at_the_end(
         "Final training: python -m recsys.train --best-of s --dir 'my dir'",
         f"Compare trials: mlflow ui --backend-store-uri {tuned.uri}",
     ]
-    # The flag's store, and no other beside it.
+    # The store of the flag is the only one.
     assert not Path("my dir/mlflow.db").exists()
     assert MlflowClient(tracking_uri=tuned.uri).get_experiment_by_name("printed") is not None
 
 
 @pytest.mark.usefixtures("ray_here")
-def test_a_password_goes_nowhere(
+def test_a_password_is_stored_nowhere(
     tuned: Tuned, ratings: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     uri = "http://bob:it's-M4RKED@127.0.0.1:9"
@@ -317,7 +323,7 @@ def test_a_password_goes_nowhere(
     trained = in_process.run(train.main, "--best-of", "s", "--dir", tmp_path, *away)
     assert (searched.code, trained.code) == (0, 0)
     assert "MLflow at http://127.0.0.1:9 cannot be reached (" in caplog.text
-    told = [searched.out, searched.err, trained.out, trained.err, caplog.text]
+    outputs = [searched.out, searched.err, trained.out, trained.err, caplog.text]
     files = {
         str(path.relative_to(tmp_path)): path.read_bytes()
         for path in tmp_path.rglob("*")
@@ -332,10 +338,10 @@ def test_a_password_goes_nowhere(
     assert written < files.keys()
     assert b"uri: http://127.0.0.1:9\n" in files["studies/s/config.yaml"]
     assert [name for name, content in files.items() if b"M4RKED" in content] == []
-    assert [text for text in told if "M4RKED" in text] == []
+    assert [text for text in outputs if "M4RKED" in text] == []
 
 
-def test_a_search_that_comes_to_nothing_is_no_success(
+def test_a_search_without_a_value_is_a_failure(
     ray_here: None,
     tuned: Tuned,
     ratings: Path,
@@ -376,7 +382,7 @@ def test_a_search_that_comes_to_nothing_is_no_success(
     ] * 2
 
 
-# The millionth epoch would be days away.
+# A million epochs would take days.
 ENDLESS = [
     "--max-epochs",
     "1000000",
@@ -388,7 +394,7 @@ ENDLESS = [
 
 
 def parent_of(tuned: Tuned, answer: dict[str, Any]) -> tuple[str, str]:
-    """Status and state of the study's run."""
+    """Return the status and the state tag of the study's run."""
     run = MlflowClient(tracking_uri=tuned.uri).get_run(answer["mlflow"]["parent_run_id"])
     return run.info.status, run.data.tags["state"]
 
@@ -408,7 +414,7 @@ def test_a_time_budget_cuts_trials_off(
             super().log_trial_result(iteration, trial, result)
             reported.add(trial.config["number"])
 
-    # Each of the two has been through an epoch, and then an hour is over.
+    # Each of the two finishes an epoch, and then an hour has passed.
     monkeypatch.setattr(session, "StudyCallback", Listening)
     monkeypatch.setattr(
         "recsys.search.tuning.run.time",
@@ -429,7 +435,7 @@ def test_a_time_budget_cuts_trials_off(
     code, out, _ = run(capfd, *argv, *store, *ENDLESS, "--time-budget", "1h", "--concurrent", "2")
     answer = json.loads(out)
     assert code == 0
-    # Without --trials as many as fit: the two that were never done. What they reached counts.
+    # Without --trials, as many as fit: two, both unfinished. Their values count.
     assert answer["counts"] == {
         "complete": 0,
         "pruned": 0,
@@ -448,7 +454,7 @@ def test_a_time_budget_cuts_trials_off(
 
 
 class Interrupting(StudyCallback):
-    """Presses Ctrl-C once the first epoch is logged."""
+    """Handler that presses Ctrl-C once the first epoch is logged."""
 
     def log_trial_result(self, iteration: int, trial: Trial, result: dict[str, Any]) -> None:
         super().log_trial_result(iteration, trial, result)
@@ -482,7 +488,7 @@ def test_an_interrupt_ends_the_search_in_order(
     assert code == 130
     assert "Traceback" not in err
     assert answer["counts"]["unfinished"] == len(answer["trials"]) == 1
-    # What was reported stays, and may be chosen.
+    # The reports are stored, and the trials can be chosen.
     assert answer["best"]["trial"] == "0"
     assert (tmp_path / "studies" / "s" / "best.yaml").exists()
     (trial,) = logged_trials(tuned.uri, "interrupt")

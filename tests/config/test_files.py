@@ -30,7 +30,7 @@ def overrides(*texts: str) -> list[Override]:
 
 
 def mistake(file: Path, content: str | bytes, *settings: str) -> str:
-    """What is said about a config file with this content, without the folder's name."""
+    """Return the error about a config file with this content, without the folder's name."""
     file.write_bytes(content.encode() if isinstance(content, str) else content)
     with pytest.raises(ValueError) as caught:  # noqa: PT011 (the message is what is asserted)
         load_config(file, overrides(*settings))
@@ -62,7 +62,8 @@ def mistake(file: Path, content: str | bytes, *settings: str) -> str:
         ),
         (
             "resources: {custom: [big]}",
-            "resources.custom: must be a mapping of names to values, but got ['big']. The default is {}.",
+            "resources.custom: must be a mapping of names to values, but got ['big']. The default "
+            "is {}.",
         ),
         (
             "resources: {custom: {big: -1}}",
@@ -70,7 +71,8 @@ def mistake(file: Path, content: str | bytes, *settings: str) -> str:
         ),
         (
             "resources: {custom: {CPU: 2}}",
-            "resources.custom: must leave CPUs and GPUs to their own settings, but got CPU. Set resources.cpu.",
+            "resources.custom: must leave CPUs and GPUs to their own settings, but got CPU. Set "
+            "resources.cpu.",
         ),
         (
             "training: {max_epochs: null}",
@@ -82,7 +84,8 @@ def mistake(file: Path, content: str | bytes, *settings: str) -> str:
         ),
         (
             "model: {name: nmf}",
-            "model.name: must be one of inner_product, gmf, mlp, neumf, but got 'nmf'. The default is neumf.",
+            "model.name: must be one of inner_product, gmf, mlp, neumf, but got 'nmf'. The "
+            "default is neumf.",
         ),
         (
             "model: {bias: no}",
@@ -114,7 +117,8 @@ def mistake(file: Path, content: str | bytes, *settings: str) -> str:
         ),
         (
             "study: {time_budget: 10x}",
-            "study.time_budget: must be a duration, but got '10x'. Write it as 90s, 10m, 1h30m or a number of seconds.",
+            "study.time_budget: must be a duration, but got '10x'. Write it as 90s, 10m, 1h30m or "
+            "a number of seconds.",
         ),
         ("data: {files: {train: a}}", f"data.files.test: must be given, but got nothing. {README}"),
         (
@@ -125,11 +129,13 @@ def mistake(file: Path, content: str | bytes, *settings: str) -> str:
         ("model:", f"model: must be a group of settings, but got null. {README}"),
         (
             "model: {embeding_dim: 8}",
-            "model.embeding_dim: must be a config path, but got an unknown name. Did you mean model.embedding_dim?",
+            "model.embeding_dim: must be a config path, but got an unknown name. Did you mean "
+            "model.embedding_dim?",
         ),
         (
             "model: {learning_rate: 1}",
-            "model.learning_rate: must be a config path, but got an unknown name. Did you mean training.learning_rate?",
+            "model.learning_rate: must be a config path, but got an unknown name. Did you mean "
+            "training.learning_rate?",
         ),
         (
             "modle: {name: gmf}",
@@ -137,7 +143,8 @@ def mistake(file: Path, content: str | bytes, *settings: str) -> str:
         ),
         (
             "data: {columns: {usr: 1}}",
-            "data.columns.usr: must be a config path, but got an unknown name. Did you mean data.columns.user?",
+            "data.columns.usr: must be a config path, but got an unknown name. Did you mean "
+            "data.columns.user?",
         ),
         ("zzz: 1", f"zzz: must be a config path, but got an unknown name. {README}"),
         (
@@ -146,7 +153,8 @@ def mistake(file: Path, content: str | bytes, *settings: str) -> str:
         ),
         (
             "training: {resample_negatives: false, n_negatives: 5}",
-            "training.n_negatives: must be at most data.n_negatives, 4, without training.resample_negatives, but got 5. "
+            "training.n_negatives: must be at most data.n_negatives, 4, without "
+            "training.resample_negatives, but got 5. "
             "Raise data.n_negatives or resample.",
         ),
     ],
@@ -155,11 +163,12 @@ def test_one_mistake_is_one_line(tmp_path: Path, content: str, expected: str) ->
     assert mistake(tmp_path / "c.yaml", content) == f"c.yaml: {expected}"
 
 
-def test_several_mistakes_are_told_together(tmp_path: Path) -> None:
+def test_several_mistakes_are_listed_together(tmp_path: Path) -> None:
     content = "model: {name: nmf, embedding_dim: 0, q: 3}\nzzz: 1"
     assert mistake(tmp_path / "c.yaml", content).splitlines() == [
         "c.yaml: 4 mistakes",
-        "  model.name: must be one of inner_product, gmf, mlp, neumf, but got 'nmf'. The default is neumf.",
+        "  model.name: must be one of inner_product, gmf, mlp, neumf, but got 'nmf'. The default "
+        "is neumf.",
         "  model.embedding_dim: must be at least 1, but got 0. The default is 16.",
         "  model.q: must be a config path, but got an unknown name. Did you mean model.name?",
         f"  zzz: must be a config path, but got an unknown name. {README}",
@@ -175,7 +184,8 @@ def test_mistakes_of_several_places_each_name_theirs(tmp_path: Path) -> None:
             [*overrides("training.batch_size=0"), Override("study.n_trials", 0, "--trials")],
         )
     assert str(caught.value).replace(f"{tmp_path}{os.sep}", "").splitlines()[1:] == [
-        "  c.yaml: model.name: must be one of inner_product, gmf, mlp, neumf, but got 'nmf'. The default is neumf.",
+        "  c.yaml: model.name: must be one of inner_product, gmf, mlp, neumf, but got 'nmf'. The "
+        "default is neumf.",
         "  --set: training.batch_size: must be at least 1, but got 0. The default is 2048.",
         "  --trials: study.n_trials: must be at least 1, but got 0. The default is null.",
     ]
@@ -218,24 +228,28 @@ def test_broken_yaml_names_the_line(tmp_path: Path, content: str, place: str, pr
     [
         (
             b"",
-            "must be a mapping of names to values, but got an empty file. See the examples in the README.",
+            "must be a mapping of names to values, but got an empty file. See the examples in the "
+            "README.",
         ),
         (
             b"# nothing\n",
-            "must be a mapping of names to values, but got an empty file. See the examples in the README.",
+            "must be a mapping of names to values, but got an empty file. See the examples in the "
+            "README.",
         ),
         (
             b"- 1\n",
-            "must be a mapping of names to values, but got list [1]. See the examples in the README.",
+            "must be a mapping of names to values, but got list [1]. See the examples in the "
+            "README.",
         ),
         (
             b"gmf",
-            "must be a mapping of names to values, but got str 'gmf'. See the examples in the README.",
+            "must be a mapping of names to values, but got str 'gmf'. See the examples in the "
+            "README.",
         ),
         (b"\xff\xfe\x00", "must be UTF-8 text, but got other bytes. Save it as a YAML text file."),
     ],
 )
-def test_what_is_no_config_at_all(tmp_path: Path, content: bytes, expected: str) -> None:
+def test_files_that_hold_no_config(tmp_path: Path, content: bytes, expected: str) -> None:
     assert mistake(tmp_path / "c.yaml", content) == f"c.yaml: {expected}"
 
 
@@ -249,7 +263,10 @@ def test_a_missing_file_names_the_nearest(tmp_path: Path) -> None:
     (tmp_path / "neumf.yaml").touch()
     with pytest.raises(InputError) as caught:
         read_yaml(tmp_path / "neunf.yaml")
-    expected = f"{tmp_path / 'neunf.yaml'}: must be a YAML file, but got no such file. Did you mean {tmp_path / 'neumf.yaml'}?"
+    expected = (
+        f"{tmp_path / 'neunf.yaml'}: must be a YAML file, but got no such file. Did you mean "
+        f"{tmp_path / 'neumf.yaml'}?"
+    )
     assert str(caught.value) == expected
 
 
@@ -297,7 +314,7 @@ def test_flag_over_set_over_file_over_default(tmp_path: Path) -> None:
     )
 
 
-def test_the_environment_sets_what_may_have_a_password(
+def test_the_environment_sets_settings_that_may_have_a_password(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     file = tmp_path / "c.yaml"
@@ -361,7 +378,8 @@ def test_a_group_may_be_set_as_a_whole() -> None:
         ),
         (
             "model.nam=gmf",
-            "--set: model.nam: must be a config path, but got an unknown name. Did you mean model.name?",
+            "--set: model.nam: must be a config path, but got an unknown name. Did you mean "
+            "model.name?",
         ),
         (
             "training.batch_size=1.5",
@@ -369,11 +387,13 @@ def test_a_group_may_be_set_as_a_whole() -> None:
         ),
         (
             "model.name={gmf: 1}",
-            "--set: model.name: must be one of inner_product, gmf, mlp, neumf, but got {'gmf': 1}. The default is neumf.",
+            "--set: model.name: must be one of inner_product, gmf, mlp, neumf, but got {'gmf': "
+            "1}. The default is neumf.",
         ),
         (
             "evaluation.k=[5",
-            "--set evaluation.k, line 1, column 3: must be valid YAML, but got expected ',' or ']', but got '<stream end>'. "
+            "--set evaluation.k, line 1, column 3: must be valid YAML, but got expected ',' or "
+            "']', but got '<stream end>'. "
             "Correct the line.",
         ),
     ],
@@ -409,7 +429,10 @@ def test_suggestion(name: str, names: list[str], expected: str) -> None:
 
 
 def test_unknown_path() -> None:
-    expected = "learning_rate: must be a config path, but got an unknown name. Did you mean training.learning_rate?"
+    expected = (
+        "learning_rate: must be a config path, but got an unknown name. Did you mean "
+        "training.learning_rate?"
+    )
     assert unknown_path("learning_rate") == expected
 
 
@@ -434,7 +457,7 @@ def test_a_complete_config_survives_its_file() -> None:
         st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False),
     )
 )
-def test_what_is_dumped_is_read_back(tree: dict[str, object]) -> None:
+def test_a_dumped_tree_is_read_back(tree: dict[str, object]) -> None:
     assert parse_yaml(dump_yaml(tree), "text") == tree
 
 
@@ -469,7 +492,7 @@ VALUES = st.fixed_dictionaries(
 
 
 def all_that_depends(config: Config) -> list[object]:
-    """What functions of a config give that could depend on how it came about."""
+    """Return results of functions of a config that could depend on how it was built."""
     return [
         config,
         config.study.trial_limit,
@@ -496,8 +519,8 @@ def test_equal_configs_behave_alike(values: dict[str, object]) -> None:
     assert all_that_depends(replace_values(config, {"model.name": config.model.name})) == expected
 
 
-def test_a_file_of_an_earlier_version_means_what_it_meant() -> None:
-    # Its complete configs left out n_trials where a time budget alone ended the search, and knew no auto.
+def test_a_file_of_an_earlier_version_keeps_its_meaning() -> None:
+    # Its complete configs had no n_trials if only a time budget ended the search, and no auto.
     budget = parse_config({"study": {"time_budget": 60.0}, "evaluation": {"protocol": "full"}}, "c")
     assert (budget.study.trial_limit, uses_candidates(budget, given=True)) == (None, False)
     both = parse_config(

@@ -109,7 +109,9 @@ def test_a_number_is_a_duration_in_seconds() -> None:
 def test_other_texts_are_no_durations(text: str) -> None:
     with pytest.raises(
         ValueError,
-        match=r"must be a duration, but got .* Write it as 90s, 10m, 1h30m or a number of seconds\.",
+        match=(
+            r"must be a duration, but got .* Write it as 90s, 10m, 1h30m or a number of seconds\."
+        ),
     ):
         parse_duration(text)
 
@@ -163,7 +165,7 @@ def test_a_whole_number_is_a_number() -> None:
         ("resources.max_failures", -1, 0),
         ("resources.preprocess_cpus", 0, 1),
         ("study.reduction_factor", 1, 2),
-        ("study.seed", 2**32, 2**32 - 1),  # what numpy's generators of Optuna's samplers take
+        ("study.seed", 2**32, 2**32 - 1),  # the range of the numpy generators in Optuna's samplers
         ("study.time_budget", 0, 1),
         ("tracking.experiment", "", "x"),
     ],
@@ -180,7 +182,7 @@ def test_one_cutoff_is_a_list_of_one() -> None:
     assert config.metric_name == "val_recall_at_5"
 
 
-def test_the_search_goes_by_the_first_cutoff() -> None:
+def test_the_search_maximises_at_the_first_cutoff() -> None:
     assert replace_values(Config(), {"evaluation.k": [20, 10]}).metric_name == "val_ndcg_at_20"
 
 
@@ -196,11 +198,13 @@ def test_a_config_does_not_change() -> None:
     [
         (
             {"training.resample_negatives": False, "training.n_negatives": 5},
-            "training.n_negatives: must be at most data.n_negatives, 4, without training.resample_negatives, but got 5.",
+            "training.n_negatives: must be at most data.n_negatives, 4, without "
+            "training.resample_negatives, but got 5.",
         ),
         (
             {"training.resample_negatives": False, "training.negative_sampling": "popularity"},
-            "training.negative_sampling: must be uniform without training.resample_negatives, but got popularity.",
+            "training.negative_sampling: must be uniform without training.resample_negatives, but "
+            "got popularity.",
         ),
         (
             {"evaluation.protocol": "sampled", "evaluation.k": [10, 101]},
@@ -224,7 +228,7 @@ def test_settings_that_exclude_each_other(values: dict[str, object], message: st
         {"evaluation.k": [101]},
     ],
 )
-def test_settings_that_go_together(values: dict[str, object]) -> None:
+def test_settings_that_agree(values: dict[str, object]) -> None:
     config = replace_values(Config(), values)
     assert {path: get_value(config, path) for path in values if path != "evaluation.k"} == {
         path: value for path, value in values.items() if path != "evaluation.k"
@@ -250,7 +254,7 @@ def test_an_unknown_path_is_refused() -> None:
 
 
 def test_a_config_survives_json() -> None:
-    # A trial's config reaches its worker this way.
+    # A trial's config is sent to its worker as JSON.
     config = replace_values(
         Config(), {"evaluation.k": [5, 10], "study.time_budget": "10m", "data.columns": {"user": 0}}
     )
@@ -258,7 +262,7 @@ def test_a_config_survives_json() -> None:
     assert json.loads(config.model_dump_json())["evaluation"]["k"] == [5, 10]
 
 
-def test_set_value_makes_the_levels_on_the_way_and_spares_shared_ones() -> None:
+def test_set_value_adds_missing_levels_and_copies_shared_ones() -> None:
     shared = {"name": "gmf"}
     tree: dict[str, Any] = {"model": shared}
     set_value(tree, "model.embedding_dim", 8)

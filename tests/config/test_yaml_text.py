@@ -1,4 +1,4 @@
-"""Small texts that would cost much: each is refused in one line, by the limit that it exceeds."""
+"""Small YAML texts that would cost much time or memory: each is refused by a limit."""
 
 import tracemalloc
 from collections.abc import Iterator
@@ -12,7 +12,10 @@ from recsys.config.yaml_text import MAX_CHARACTERS, MAX_LEVELS, MAX_VALUES, pars
 
 
 def bomb(first: str, level: str, n_levels: int = 8) -> str:
-    """A text in which each level stands nine times in the next; `{0}` is a level's own name, `{1}` nine of the one below."""
+    """Return a text whose levels each repeat the level below nine times.
+
+    In `level`, `{0}` is the level's own anchor and `{1}` nine aliases of the level below.
+    """
     lines = [f"a0: &a0 {first}"]
     for number in range(1, n_levels):
         lines.append(level.format(f"a{number}", ", ".join([f"*a{number - 1}"] * 9)))
@@ -41,7 +44,7 @@ COSTLY = {
 
 @contextmanager
 def memory_below(limit: int) -> Iterator[None]:
-    """Fail if the block holds more bytes at a time."""
+    """Fail if the block holds more bytes than this at a time."""
     tracemalloc.start()
     try:
         yield
@@ -51,22 +54,22 @@ def memory_below(limit: int) -> Iterator[None]:
 
 
 @pytest.mark.parametrize("name", COSTLY)
-def test_what_would_cost_much(name: str) -> None:
+def test_costly_texts_are_refused(name: str) -> None:
     text, expected = COSTLY[name]
     with memory_below(64 << 20), pytest.raises(ValueError, match="must have at most") as caught:
         parse_yaml(text, "c.yaml")
     assert str(caught.value) == f"c.yaml: {expected}"
 
 
-def test_a_file_without_end_is_read_no_further_than_the_limit(tmp_path: Path) -> None:
+def test_a_huge_file_is_read_up_to_the_limit_only(tmp_path: Path) -> None:
     with (tmp_path / "c.yaml").open("wb") as file:
-        file.truncate(1 << 40)  # a hole: it takes no room on the disk
+        file.truncate(1 << 40)  # a sparse file takes no space on the disk
     with memory_below(64 << 20), pytest.raises(ValueError, match="must have at most") as caught:
         read_yaml(tmp_path / "c.yaml")
     assert str(caught.value) == f"{tmp_path / 'c.yaml'}: {CHARACTERS}"
 
 
-def test_what_lies_within_the_limits() -> None:
+def test_texts_within_the_limits() -> None:
     assert parse_yaml("a: &a {x: 1}\nb: {<<: *a, y: *a}", "") == {
         "a": {"x": 1},
         "b": {"x": 1, "y": {"x": 1}},

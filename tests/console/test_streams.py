@@ -1,4 +1,4 @@
-"""A command whose standard streams are closed, or end, does its work and prints what it can."""
+"""A command works and prints what it can, even if its standard streams are closed."""
 
 import subprocess
 import sys
@@ -32,7 +32,7 @@ sys.exit(run.run_command(chatty, None))
 """
 
 ENDED = "exec 4> >(exec true); wait $!; "
-"""Descriptor 4 is a pipe that nobody reads."""
+"""Descriptor 4 is a pipe without a reader."""
 
 
 def run(folder: Path, redirection: str, *flags: str) -> subprocess.CompletedProcess[str]:
@@ -64,10 +64,10 @@ def run(folder: Path, redirection: str, *flags: str) -> subprocess.CompletedProc
 )
 def test_the_work_is_done(tmp_path: Path, redirection: str, flags: list[str]) -> None:
     if "full" in redirection and not Path("/dev/full").exists():
-        pytest.skip("there is no /dev/full here")
+        pytest.skip("/dev/full does not exist")
     done = run(tmp_path, redirection, *flags)
     assert done.returncode == 0, done.stderr
-    # A file that the command opens does not take a stream's place.
+    # A file that the command opens does not get the descriptor of a stream.
     assert (
         (tmp_path / "last").read_text() == (tmp_path / "first").read_text() == "a file is no stream"
     )
@@ -86,23 +86,23 @@ def test_the_work_is_done(tmp_path: Path, redirection: str, flags: list[str]) ->
 
 
 @pytest.mark.parametrize("redirection", [">&-", ">&4"])
-def test_help_that_nobody_reads(tmp_path: Path, redirection: str) -> None:
+def test_help_without_a_reader(tmp_path: Path, redirection: str) -> None:
     done = run(tmp_path, redirection, "--help")
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 
 @pytest.mark.parametrize("redirection", ["2>&-", "2>&4"])
-def test_a_mistake_that_nobody_reads(tmp_path: Path, redirection: str) -> None:
+def test_a_mistake_without_a_reader(tmp_path: Path, redirection: str) -> None:
     assert run(tmp_path, redirection, "--no-such-option").returncode == 2
 
 
-def test_a_result_that_finds_no_room_is_no_success(tmp_path: Path) -> None:
+def test_a_result_on_a_full_disk_is_a_failure(tmp_path: Path) -> None:
     if not Path("/dev/full").exists():
-        pytest.skip("there is no /dev/full here")
+        pytest.skip("/dev/full does not exist")
     done = run(tmp_path, ">/dev/full", "--json")
     assert done.returncode == 1
-    told = done.stderr.splitlines()[-1]
-    assert (
-        told
-        == "error: /dev/stdout: must have room to be written, but got [Errno 28] No space left on device. Free some."
+    last_line = done.stderr.splitlines()[-1]
+    assert last_line == (
+        "error: /dev/stdout: must have room to be written, but got [Errno 28] No space left "
+        "on device. Free some."
     )

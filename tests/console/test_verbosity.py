@@ -1,4 +1,4 @@
-"""What a command shows of its work: notes and progress, by -v, -q and whether there is a terminal."""
+"""Notes and progress of a command, with -v, with -q, and with or without a terminal."""
 
 import os
 import pty
@@ -51,18 +51,20 @@ def test_without_a_terminal(
     assert capsys.readouterr() == ("", "".join(f"{line}\n" for line in shown))
 
 
-def test_some_time_lies_between_two_lines_and_the_last_one_is_shown(
+def test_lines_keep_their_distance_and_the_last_one_is_shown(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now = [100.0]
     monkeypatch.setattr("time.monotonic", lambda: now[0])
     set_verbosity(VERBOSE)
     with progress("Reading", seconds=2.0) as show:
-        for part in range(1, 8):
-            show(f"part {part}")
+        for chunk in range(1, 8):
+            show(f"chunk {chunk}")
             now[0] += 0.5
     # At 0, 2 and 3 seconds, where the work ends.
-    assert capsys.readouterr().err.splitlines() == [f"Reading: part {part}" for part in (1, 5, 7)]
+    assert capsys.readouterr().err.splitlines() == [
+        f"Reading: chunk {chunk}" for chunk in (1, 5, 7)
+    ]
 
 
 @pytest.mark.parametrize("level", [QUIET, NORMAL])
@@ -74,15 +76,15 @@ def test_on_a_terminal(tmp_path: Path, level: int) -> None:
         [sys.executable, str(tmp_path / "script.py"), str(level)], stderr=theirs, env=env
     )
     os.close(theirs)
-    told = b""
+    output = b""
     while True:
         try:
-            told += os.read(ours, 1 << 16)
+            output += os.read(ours, 1 << 16)
         except OSError:  # the other end is closed
             break
     os.close(ours)
     assert process.wait() == 0
-    text = told.decode()
+    text = output.decode()
     for line, is_shown in {
         "a note": level == NORMAL,
         "Training": level == NORMAL,
@@ -90,5 +92,5 @@ def test_on_a_terminal(tmp_path: Path, level: int) -> None:
         "the end": True,
     }.items():
         assert (line in text) == is_shown
-    # The line of progress is taken away in the end.
+    # The line of progress is erased at the end.
     assert "Training" not in re.split(r"\x1b\[2K", text)[-1]

@@ -99,9 +99,9 @@ def test_training_data(prepared: Prepare) -> None:
     assert validation.user.dtype == validation.item.dtype == validation.negatives.dtype == np.int32
     key = validation.user.astype(np.int64) * 9066 + validation.item
     assert (np.diff(key) > 0).all()
-    known = validation.seen.users().astype(np.int64) * 9066 + validation.seen.items
+    seen = validation.seen.users().astype(np.int64) * 9066 + validation.seen.items
     drawn = validation.user[:, None].astype(np.int64) * 9066 + validation.negatives
-    assert not np.isin(drawn, known).any()
+    assert not np.isin(drawn, seen).any()
     # Training does not know what is held out: those may be drawn like any other item.
     held_out = validation.held_out.user.astype(np.int64) * 9066 + validation.held_out.item
     assert np.isin(drawn, held_out).any()
@@ -179,7 +179,7 @@ def test_ids(
 
 
 def tried(prepared: Prepare, tmp_path: Path, values: dict[str, object]) -> Processed | None:
-    """The processed data, None where chance leaves a part empty."""
+    """The processed data, None where chance leaves a split empty."""
     try:
         return prepared(tmp_path / "data.csv", values)
     except ValueError as error:
@@ -188,12 +188,12 @@ def tried(prepared: Prepare, tmp_path: Path, values: dict[str, object]) -> Proce
         return None
 
 
-@pytest.mark.parametrize("split", ["leave_one_out", "random", "temporal"])
+@pytest.mark.parametrize("strategy", ["leave_one_out", "random", "temporal"])
 def test_buckets_make_no_difference(
-    prepared: Prepare, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, split: str
+    prepared: Prepare, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, strategy: str
 ) -> None:
     pairs = synthetic(tmp_path / "data.csv")
-    values: dict[str, object] = {"data.split": split}
+    values: dict[str, object] = {"data.split": strategy}
     whole = prepared(tmp_path / "data.csv", values)
     kept = shutil.copytree(whole.path, tmp_path / "whole")
     shutil.rmtree(whole.path)
@@ -205,8 +205,8 @@ def test_buckets_make_no_difference(
     counts = {"files", "seconds"}
     assert cut.manifest.model_dump(exclude=counts) == whole.manifest.model_dump(exclude=counts)
     whole = Processed(kept, whole.fingerprint, whole.manifest)
-    for part in HELD_OUT_SPLITS:
-        one, other = load(whole, part, negatives=False), load(cut, part, negatives=False)
+    for split in HELD_OUT_SPLITS:
+        one, other = load(whole, split, negatives=False), load(cut, split, negatives=False)
         assert one.held_out is not None
         assert other.held_out is not None
         for name in ("user", "item", "low_user", "low_item"):
@@ -242,9 +242,9 @@ def test_held_out_negatives_and_candidates(prepared: Prepare, tmp_path: Path) ->
     processed = prepared(tmp_path / "data.csv", values)
     users, items = user_ids(processed).to_pylist(), item_ids(processed).to_pylist()
     code = random_split(*np.divmod(np.arange(60 * 80), 80), 0, 0.2, 0.1).reshape(60, 80)
-    known = {"test": pairs, "validation": {pair for pair in pairs if code[pair] != TEST}}
-    for part in HELD_OUT_SPLITS:
-        held_out = load(processed, part, negatives=False).held_out
+    seen = {"test": pairs, "validation": {pair for pair in pairs if code[pair] != TEST}}
+    for split in HELD_OUT_SPLITS:
+        held_out = load(processed, split, negatives=False).held_out
         assert held_out is not None
         assert held_out.negatives is not None
         assert held_out.candidates is not None
@@ -256,11 +256,12 @@ def test_held_out_negatives_and_candidates(prepared: Prepare, tmp_path: Path) ->
                 for u, row in zip(held_out.user, lists, strict=True)
                 for i in row
             }
-            assert not drawn & known[part]
+            assert not drawn & seen[split]
 
 
 def test_temporal_split(prepared: Prepare, tmp_path: Path) -> None:
-    # 20 interactions at times 1..20 in mixed order, with a duplicate that must not shift the cut; 9 and 19, 20 are low.
+    # 20 interactions at times 1..20 in mixed order, with a duplicate that must not shift the cut;
+    # 9 and 19, 20 are low.
     time = np.random.default_rng(0).permutation(20) + 1
     rows = [f"{t % 3},{t},{2 if t in {9, 19, 20} else 5},{t}" for t in time] + ["0,3,5,1"] * 5
     (tmp_path / "data.csv").write_text("user,item,rating,time\n" + "\n".join(rows) + "\n")
@@ -433,7 +434,8 @@ def test_flipped_bits_are_noticed(prepared: Prepare) -> None:
     train.write_bytes(content)
     with pytest.raises(
         ValueError,
-        match=r"train-00000\.parquet: must be a whole Parquet file, but is damaged .* Delete its folder",
+        match=r"train-00000\.parquet: must be a whole Parquet file, but is damaged .* Delete its "
+        r"folder",
     ):
         load(processed, "validation", negatives=True)
 
@@ -468,8 +470,8 @@ def test_the_protocol_that_the_data_bring(tmp_path: Path) -> None:
 
 def test_workers_need_no_torch() -> None:
     code = "import sys, recsys.data.preprocessing.pipeline, ray.data; print('torch' in sys.modules)"
-    told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert told.stdout == "False\n"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "False\n"
 
 
 def test_nothing_is_printed(

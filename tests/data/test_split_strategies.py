@@ -20,8 +20,8 @@ def times(*values: int) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
 def test_leave_one_out_by_hand() -> None:
     user = np.array([0, 0, 0, 0, 1, 1, 2, 2, 2, 2])
     positive = np.array([1, 1, 1, 0, 1, 1, 1, 1, 1, 1], dtype=bool)
-    # User 0: the low rating is the latest and trains. User 1 has two positives: both train. User 2: of three equal times the
-    # later in the file (orders 9, 8) are held out.
+    # User 0: the low rating is the latest and trains. User 1 has two positives: both train.
+    # User 2: of three equal times the later in the file (orders 9, 8) are held out.
     time = times(30, 10, 20, 99, 1, 2, 5, 5, 5, 4)
     order = np.array([0, 1, 2, 3, 4, 5, 8, 9, 6, 7])
     assert leave_one_out(user, positive, time, order).tolist() == [2, 0, 1, 0, 0, 0, 1, 2, 0, 0]
@@ -76,19 +76,21 @@ def test_temporal_split_never_looks_ahead() -> None:
 
 def test_random_split_shares() -> None:
     user, item = (array.ravel() for array in np.meshgrid(np.arange(300), np.arange(300)))
-    part = random_split(user, item, seed=3, test_fraction=0.2, validation_fraction=0.1)
-    share = np.bincount(part) / len(part)
+    split = random_split(user, item, seed=3, test_fraction=0.2, validation_fraction=0.1)
+    share = np.bincount(split) / len(split)
     # Six standard deviations of a binomial share.
     for found, expected in zip(share, (0.72, 0.08, 0.2), strict=True):
-        assert abs(found - expected) < 6 * math.sqrt(expected * (1 - expected) / len(part))
+        assert abs(found - expected) < 6 * math.sqrt(expected * (1 - expected) / len(split))
 
 
 def test_random_split_depends_on_pair_and_seed_alone() -> None:
     user, item = np.arange(1000) % 37, np.arange(1000)
-    part = random_split(user, item, 3, 0.2, 0.1)
+    split = random_split(user, item, 3, 0.2, 0.1)
     shuffled = np.random.default_rng(0).permutation(1000)
-    assert np.array_equal(random_split(user[shuffled], item[shuffled], 3, 0.2, 0.1), part[shuffled])
-    assert not np.array_equal(random_split(user, item, 4, 0.2, 0.1), part)
+    assert np.array_equal(
+        random_split(user[shuffled], item[shuffled], 3, 0.2, 0.1), split[shuffled]
+    )
+    assert not np.array_equal(random_split(user, item, 4, 0.2, 0.1), split)
 
 
 def test_pair_hash_is_splitmix() -> None:

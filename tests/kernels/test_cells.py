@@ -1,4 +1,4 @@
-"""Counting keys by cells gives what a search of each line gives, whatever the lines' lengths and the keys' places."""
+"""Counts by cells equal those of a search, for any lengths of lines and any keys."""
 
 import numpy as np
 import pytest

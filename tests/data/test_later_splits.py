@@ -1,4 +1,4 @@
-"""Rows of a later part change nothing before it: what training knows, draws and learns, and what is ranked."""
+"""Rows of a later split change nothing before it: no training data, draws, weights or ranks."""
 
 import dataclasses
 import tempfile
@@ -40,38 +40,43 @@ HASHED = random_split(USER, ITEM, 3, PLAN.test_fraction, PLAN.validation_fractio
 
 @dataclasses.dataclass(frozen=True)
 class Table:
-    """For every pair of user and item whether it is there at first, whether it is in the end, its part and its label."""
+    """For every pair of user and item: presence before and after, split, and label."""
 
     before: npt.NDArray[np.bool_]
     after: npt.NDArray[np.bool_]
-    part: IntArray
+    split: IntArray
     positive: npt.NDArray[np.bool_]
 
 
-def table_of(split: str, last_code: int, seed: int, share: float) -> Table:
-    """A random table in which pairs of parts above `last_code` are added, and each user has items that are free."""
+def table_of(strategy: str, last_code: int, seed: int, share: float) -> Table:
+    """Return a random table.
+
+    It adds pairs of splits above `last_code`. Each user has unseen items.
+    """
     random = np.random.default_rng(seed)
-    part = HASHED if split == "random" else random.integers(0, 3, N_PAIRS)
-    there = (random.random(N_PAIRS) < share) & (ITEM < N_ITEMS - 6)
-    added = ~there & (part > last_code) & (random.random(N_PAIRS) < 0.5) & (ITEM < N_ITEMS - 6)
-    return Table(there, there | added, part, random.random(N_PAIRS) < 0.6)
+    split = HASHED if strategy == "random" else random.integers(0, 3, N_PAIRS)
+    is_present = (random.random(N_PAIRS) < share) & (ITEM < N_ITEMS - 6)
+    added = (
+        ~is_present & (split > last_code) & (random.random(N_PAIRS) < 0.5) & (ITEM < N_ITEMS - 6)
+    )
+    return Table(is_present, is_present | added, split, random.random(N_PAIRS) < 0.6)
 
 
 def processed_of(
-    table: Table, present: npt.NDArray[np.bool_], split: str, folder: Path, seed: int = 3
+    table: Table, present: npt.NDArray[np.bool_], strategy: str, folder: Path, seed: int = 3
 ) -> Processed:
     """One bucket, written as the pipeline writes it."""
-    part = table.part[present]
+    split = table.split[present]
     rows = Rows(
         USER[present],
         ITEM[present],
         table.positive[present],
-        part.astype(np.int64),
-        np.arange(len(part)),
-        part.astype(np.int8),
+        split.astype(np.int64),
+        np.arange(len(split)),
+        split.astype(np.int8),
     )
     nothing = rows.take(slice(0, 0))
-    plan = dataclasses.replace(PLAN, strategy=split, seed=seed)  # type: ignore[arg-type]
+    plan = dataclasses.replace(PLAN, strategy=strategy, seed=seed)  # type: ignore[arg-type]
     result = write_bucket(Bucket(rows, nothing, 0, 0), plan, folder, 0)
     assert [*result.saturated, *result.short, *result.unmatched] == []
     fields = dict.fromkeys(Manifest.model_fields, 0) | {
@@ -90,28 +95,33 @@ def arrays_of(data: Interactions, with_held_out: bool) -> dict[str, list[object]
     arrays = {
         name: getattr(data, name) for name in ("user", "item", "negatives", "low_user", "low_item")
     }
-    arrays |= {"offsets": data.seen.offsets, "known": data.seen.items}
+    arrays |= {"offsets": data.seen.offsets, "seen": data.seen.items}
     if with_held_out:
         assert data.held_out is not None
         arrays |= {f"held_out.{name}": value for name, value in vars(data.held_out).items()}
     return {name: [] if array is None else array.tolist() for name, array in arrays.items()}
 
 
-@pytest.mark.parametrize("split", ["given", "temporal", "random"])
+@pytest.mark.parametrize("strategy", ["given", "temporal", "random"])
 @pytest.mark.parametrize(
-    ("part", "added_after", "with_held_out"),
+    ("split", "added_after", "with_held_out"),
     [("validation", VALIDATION, True), ("validation", TRAIN, False), ("test", VALIDATION, False)],
 )
 @settings(max_examples=40)
 @given(seed=st.integers(0, 2**32 - 1), share=st.sampled_from([0.15, 0.4, 0.7]))
 def test_later_rows_change_nothing(
-    split: str, part: HeldOutSplit, added_after: int, with_held_out: bool, seed: int, share: float
+    strategy: str,
+    split: HeldOutSplit,
+    added_after: int,
+    with_held_out: bool,
+    seed: int,
+    share: float,
 ) -> None:
-    table = table_of(split, added_after, seed, share)
-    if not (table.before & table.positive & (table.part == TRAIN)).any():
+    table = table_of(strategy, added_after, seed, share)
+    if not (table.before & table.positive & (table.split == TRAIN)).any():
         return
     if not all(
-        (table.before & table.positive & (table.part == code)).any() for code in (VALIDATION, TEST)
+        (table.before & table.positive & (table.split == code)).any() for code in (VALIDATION, TEST)
     ):
         return
     found = []
@@ -119,7 +129,7 @@ def test_later_rows_change_nothing(
         with tempfile.TemporaryDirectory() as folder:
             found.append(
                 arrays_of(
-                    load(processed_of(table, present, split, Path(folder)), part, True),
+                    load(processed_of(table, present, strategy, Path(folder)), split, True),
                     with_held_out,
                 )
             )
@@ -127,10 +137,11 @@ def test_later_rows_change_nothing(
 
 
 def test_what_each_part_leaves_out(tmp_path: Path) -> None:
-    # User 0 by item: train 0 (low), 1 (high); validation 2 (low), 3 (high); test 4 (low), 5 (high). Others know no item.
+    # User 0 by item: train 0 (low), 1 (high); validation 2 (low), 3 (high); test 4 (low), 5
+    # (high). Others have seen no item.
     user_0 = USER == 0
-    part = np.where(ITEM < 2, TRAIN, np.where(ITEM < 4, VALIDATION, TEST))
-    table = Table(user_0 & (ITEM < 6), user_0 & (ITEM < 6), part, ITEM % 2 == 1)
+    split = np.where(ITEM < 2, TRAIN, np.where(ITEM < 4, VALIDATION, TEST))
+    table = Table(user_0 & (ITEM < 6), user_0 & (ITEM < 6), split, ITEM % 2 == 1)
     processed = processed_of(table, table.before, "given", tmp_path)
     validation, test = load(processed, "validation", True), load(processed, "test", True)
     assert validation.seen.items.tolist() == [0, 1]
@@ -144,10 +155,11 @@ def test_what_each_part_leaves_out(tmp_path: Path) -> None:
 
 
 def test_draws_reach_all_that_their_part_may_not_know(tmp_path: Path) -> None:
-    # User 0 by item: train below 6, validation 6 and 7, test 8 to 17; items 0, 7 and 9 high, the others low.
-    part = np.where(ITEM < 6, TRAIN, np.where(ITEM < 8, VALIDATION, TEST))
+    # User 0 by item: train below 6, validation 6 and 7, test 8 to 17; items 0, 7 and 9 high, the
+    # others low.
+    split = np.where(ITEM < 6, TRAIN, np.where(ITEM < 8, VALIDATION, TEST))
     present = (USER == 0) & (ITEM < 18)
-    table = Table(present, present, part, np.isin(ITEM, [0, 7, 9]))
+    table = Table(present, present, split, np.isin(ITEM, [0, 7, 9]))
     negatives: set[int] = set()
     validation: set[int] = set()
     test: set[int] = set()
@@ -162,7 +174,8 @@ def test_draws_reach_all_that_their_part_may_not_know(tmp_path: Path) -> None:
             assert data.held_out is not None
             assert data.held_out.candidates is not None
             drawn |= set(data.held_out.candidates.ravel().tolist())
-    # 18 items in 300 draws: one is missed with a chance of 18 (17/18)^300 < 1e-6; of 16 and 6 items in 400 draws less.
+    # 18 items in 300 draws: one is missed with a probability of 18 (17/18)^300 < 1e-6, and with
+    # less of 16 and 6 items in 400 draws.
     assert negatives == set(range(6, N_ITEMS))
     assert validation == set(range(8, N_ITEMS))
     assert test == set(range(18, N_ITEMS))
@@ -213,7 +226,10 @@ def test_no_loss_and_no_protocol_looks_ahead(loss: str, protocol: str, tmp_path:
 
 
 def write_low_cases(folder: Path) -> dict[str, str]:
-    """Six users on a ring of ten items: each knows three, validation holds the item six on, test the one seven on."""
+    """Return six users on a ring of ten items.
+
+    Each has seen three items; validation is the item six further on, and test the one after.
+    """
     header = "user_id,item_id,rating\n"
     rows = {
         "train": [f"{user},{(user + step) % 10},5" for user in range(6) for step in range(3)],
@@ -248,7 +264,7 @@ def test_low_ratings_of_test_are_items_like_any_other_in_validation(
             )
         )
     assert found[0] == found[1]
-    # Each user has three free items with more positives in train than its target has.
+    # Each user has three unseen items with more positives in train than its target has.
     assert found[0][1]["hit_rate_at_3"] == 0.0
 
 

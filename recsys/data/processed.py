@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -107,10 +108,7 @@ def load(processed: Processed, split: HeldOutSplit, negatives: bool) -> Interact
         user, item = _sorted_pairs(np.r_[user, more[0]], np.r_[item, more[1]])
         more = _pairs(_read(processed, ["validation_low"]))
         low_user, low_item = _sorted_pairs(np.r_[low_user, more[0]], np.r_[low_item, more[1]])
-    held_out = _read(processed, [split], all_columns=True)
-    held_user, held_item = _pairs(held_out)
-    held_low_user, held_low_item = _pairs(_read(processed, [f"{split}_low"]))
-    is_trained = np.bincount(user, minlength=n_users)[held_low_user] > 0
+    is_trained = np.bincount(user, minlength=n_users) > 0
     return Interactions(
         n_users=n_users,
         n_items=n_items,
@@ -120,14 +118,25 @@ def load(processed: Processed, split: HeldOutSplit, negatives: bool) -> Interact
         low_user=low_user,
         low_item=low_item,
         seen=index_pairs(np.r_[user, low_user], np.r_[item, low_item], n_users, n_items),
-        held_out=HeldOut(
-            user=held_user,
-            item=held_item,
-            low_user=held_low_user[is_trained],
-            low_item=held_low_item[is_trained],
-            negatives=_matrix(held_out, "negatives"),
-            candidates=_matrix(held_out, "candidates"),
-        ),
+        held_out=_load_held_out(processed, split, is_trained),
+    )
+
+
+def _load_held_out(
+    processed: Processed, split: HeldOutSplit, is_trained: npt.NDArray[np.bool_]
+) -> HeldOut:
+    """Read a held-out split. `is_trained` (n_users,): users with a training positive."""
+    positives = _read(processed, [split], all_columns=True)
+    user, item = _pairs(positives)
+    low_user, low_item = _pairs(_read(processed, [f"{split}_low"]))
+    is_kept = is_trained[low_user]
+    return HeldOut(
+        user=user,
+        item=item,
+        low_user=low_user[is_kept],
+        low_item=low_item[is_kept],
+        negatives=_matrix(positives, "negatives"),
+        candidates=_matrix(positives, "candidates"),
     )
 
 

@@ -41,6 +41,10 @@ def check_summary(summary: Summary, source: Source, config: Config) -> None:
             f"{config.data.positive_threshold:g}",
             "Lower it, so that there are positives.",
         )
+    _check_times(summary, source, config)
+
+
+def _check_times(summary: Summary, source: Source, config: Config) -> None:
     for split, file, _ in summary.time_ranges:
         if (timeless := summary.timeless.get(split)) is not None:
             raise InputError(

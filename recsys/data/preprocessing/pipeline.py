@@ -142,13 +142,12 @@ def _make(
 ) -> dict[str, Any]:
     """Write the processed files into `target`; return the manifest's counts and notes."""
     threshold = None if source.all_positive else config.data.positive_threshold
-    summary = merge(
-        stream_tasks(
-            len(fragments),
-            lambda number: summarise(fragments[number], threshold),
-            rows=lambda found: found.n_rows,
-        )
+    summaries = stream_tasks(
+        len(fragments),
+        lambda number: summarise(fragments[number], threshold),
+        rows=lambda found: found.n_rows,
     )
+    summary = merge(summaries)
     ranges = list(summary.time_ranges.values())
     encoding = choose_encoding(ranges)
     check_summary(summary, source, config)

@@ -191,7 +191,7 @@ class Outbox:
         if not self._warned:
             self._warned = True
             warning = (
-                "MLflow at %s %s (%s): the search continues, and unsent operations are kept in %s."
+                "MLflow at %s %s (%s): the search continues, and %s keeps the unsent operations."
             )
             _log.warning(warning, self._uri, self._fault(), self.connection_error, self._path)
 

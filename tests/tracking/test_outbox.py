@@ -76,8 +76,8 @@ def test_the_next_process_sends_what_is_kept(
         assert not first.flush()
         first.close()
     assert [record.getMessage() for record in caplog.records] == [
-        "MLflow at http://here does not answer (gone fishing): the search continues, and unsent "
-        f"operations are kept in {path}.",
+        "MLflow at http://here does not answer (gone fishing): the search continues, and "
+        f"{path} keeps the unsent operations.",
         f"MLflow at http://here does not answer: 2 operations are kept in {path}; "
         "--resume sends them.",
     ]

@@ -263,7 +263,7 @@ def test_a_server_that_is_away_for_a_while(
     (warned,) = warnings_of(caplog)
     assert warned.startswith(f"MLflow at {faulty.uri} does not answer (")
     assert warned.endswith(
-        f"): the search continues, and unsent operations are kept in {study.outbox}."
+        f"): the search continues, and {study.outbox} keeps the unsent operations."
     )
     # The libraries' own warnings, one a request, are silenced.
     assert len(caplog.records) == 1

@@ -31,9 +31,11 @@ from recsys.config.files import read_yaml
 from recsys.config.schema import Config, replace_values
 from recsys.data.preprocessing.pipeline import prepare
 from recsys.search import session
+from recsys.search.plan import make_plan
 from recsys.search.record import samplers
-from recsys.search.record.record import StudyRecord
-from recsys.search.space.file import parse_space
+from recsys.search.record.study_folder import StudyFolder
+from recsys.search.record.study_record import StudyRecord
+from recsys.search.space.space_file import parse_space
 
 PAGE = Path(__file__).parents[1] / "docs" / "scaling.md"
 BEGIN, END = "<!-- measured: begin -->\n", "<!-- measured: end -->"
@@ -79,8 +81,12 @@ def drive(n_trials: int, n_epochs: int, n_nodes: int, folder: Path) -> dict[str,
             "study.sampler": "random",
         },
     )
-    plan = session.make_plan(
-        config, parse_space(SPACE, "space"), "s", folder, prepare(config, folder)
+    plan = make_plan(
+        StudyFolder.find(folder, "s"),
+        folder,
+        config,
+        parse_space(SPACE, "space"),
+        prepare(config, folder),
     )
     before, wall = time.process_time(), time.perf_counter()
     answer = session.run(plan).answer

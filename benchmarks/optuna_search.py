@@ -10,8 +10,8 @@ from optuna.trial import TrialState
 from ray.tune.search.optuna import OptunaSearch
 
 from recsys import tune
-from recsys.search.record.record import StudyRecord
 from recsys.search.record.samplers import make_sampler
+from recsys.search.record.study_record import StudyRecord
 from recsys.search.tuning import run
 from recsys.search.tuning.searcher import StudySearcher
 

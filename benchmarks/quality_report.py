@@ -17,7 +17,7 @@ from matplotlib.figure import Figure
 
 from benchmarks.plots import save_plot
 from benchmarks.quality import SEEDS, SYSTEMS, VARIANTS, study_name
-from recsys.search.record.study_storage import load_study
+from recsys.search.record.study_folder import StudyFolder
 
 TOLD_AT = (60, 120, 300, 600)
 """Seconds at which the table has the best value so far."""
@@ -100,7 +100,9 @@ def importances(name: str, study: Path) -> Iterator[str]:
     A trial counts with its best value, a stopped one too: to leave those out would leave the bad values of a parameter out.
     """
     trials = [
-        trial for trial in load_study(study).get_trials(deepcopy=False) if trial.intermediate_values
+        trial
+        for trial in StudyFolder(study).optuna_study().get_trials(deepcopy=False)
+        if trial.intermediate_values
     ]
     by_loss: dict[str, list[optuna.trial.FrozenTrial]] = {}
     for trial in trials:

@@ -22,7 +22,8 @@ from recsys.errors import InputError, naming
 
 if TYPE_CHECKING:
     from recsys.config.schema import Config
-    from recsys.search.session import Plan
+    from recsys.search.plan import Plan
+    from recsys.search.record.study_folder import StudyFolder
 
 _CONFIG_PATHS = {
     "--trials": "study.n_trials",
@@ -32,6 +33,8 @@ _CONFIG_PATHS = {
     "--gpu": "resources.gpu",
     "--concurrent": "study.max_concurrent",
 }
+_FLAGS = {"study": "--name", "space_file": "--space", "resume": "--resume"}
+"""Flags by the arguments of the functions that are called."""
 
 
 @click.command(help="Search for the best model on a data set.")
@@ -85,15 +88,15 @@ def tune(
     """Search, print, and return the exit code."""
     began = time.monotonic()
     _check_resume(name, resume=resume, resume_auto=resume_auto, warm_start=warm_start)
-    from recsys.search.record import study_files
+    from recsys.search.record.study_folder import StudyFolder
 
     name = name or f"{space_file.stem if space_file else 'study'}-{datetime.now(UTC):%Y%m%d-%H%M%S}"
-    study = study_files.find_study(folder, name)
+    study = StudyFolder.find(folder, name)
     resume = resume or (resume_auto and study.exists())
     given = _with_paths(flags)
     typed = {path: flag for path, (flag, text) in given.items() if text is not None}
     with _suggesting_to_resume(study, folder), naming(typed):
-        base = study_files.started_config(study) if resume and config_file is None else config_file
+        base = study.config() if resume and config_file is None else config_file
         config, paths = read_config(base, data, settings, given)
         plan = _make_plan(
             config,
@@ -105,9 +108,10 @@ def tune(
             resume=resume,
         )
         from recsys.search import session, texts
+        from recsys.search.plan import describe_plan
 
         if dry_run:
-            print_result(session.describe_plan(plan), as_json, texts.plan_text)
+            print_result(describe_plan(plan), as_json, texts.plan_text)
             return 0
         # Printed before the search: a process that is killed prints nothing afterwards.
         result = session.run(
@@ -153,7 +157,7 @@ def _with_paths(flags: Mapping[str, str | None]) -> dict[str, tuple[str, str | N
 def _make_plan(
     config: "Config",
     paths: set[str],
-    study: Path,
+    study: "StudyFolder",
     folder: Path,
     *,
     space_file: Path | None,
@@ -162,13 +166,15 @@ def _make_plan(
 ) -> "Plan":
     """Prepare the data, join the cluster, and check everything before the search."""
     from recsys.data.preprocessing import pipeline
-    from recsys.search.record import study_files
+    from recsys.search.choose_space import add_warm_starts, choose_space
+    from recsys.search.record.study_folder import StudyFolder
     from recsys.tracking.uri import require_tracking_uri
 
-    space, paths = study_files.read_start_space(study, space_file, config, paths, goes_on=resume)
+    space, paths = choose_space(study, space_file, config, paths, resume=resume)
     if warm_start and not resume:
-        other = study_files.find_study(folder, warm_start)
-        space = study_files.with_best_of(space, other, config.study.storage)
+        with naming({"study": "--warm-start"}):
+            source = StudyFolder.find(folder, warm_start)
+            space = add_warm_starts(space, source, config.study.storage)
     require_tracking_uri(config, folder)
     processed = pipeline.prepare(config, folder, _join)
     with ThreadPoolExecutor(1) as importer:
@@ -176,9 +182,9 @@ def _make_plan(
         importing = importer.submit(import_module, "recsys.search.session")
         _join(config)
         importing.result()
-    from recsys.search.session import make_plan
+    from recsys.search.plan import make_plan
 
-    return make_plan(config, space, study.name, folder, processed, decided=paths, goes_on=resume)
+    return make_plan(study, folder, config, space, processed, fixed_paths=paths, resume=resume)
 
 
 def _join(config: "Config") -> None:
@@ -189,7 +195,7 @@ def _join(config: "Config") -> None:
 
 
 @contextmanager
-def _suggesting_to_resume(study: Path, folder: Path) -> Iterator[None]:
+def _suggesting_to_resume(study: "StudyFolder", folder: Path) -> Iterator[None]:
     """Add the command that resumes the study to whatever ends this one."""
     try:
         yield
@@ -202,25 +208,25 @@ def _suggesting_to_resume(study: Path, folder: Path) -> Iterator[None]:
         raise
 
 
-def _print_interrupted(study: Path, folder: Path) -> None:
+def _print_interrupted(study: "StudyFolder", folder: Path) -> None:
     if study.exists():
         print(f"Interrupted. {_kept(study, folder)}", file=sys.stderr)
     else:
         print("Interrupted before the search began; nothing was stored.", file=sys.stderr)
 
 
-def _kept(study: Path, folder: Path) -> str:
+def _kept(study: "StudyFolder", folder: Path) -> str:
     return f"The study is stored; {_resuming(study, folder)}"
 
 
-def _resuming(study: Path, folder: Path) -> str:
+def _resuming(study: "StudyFolder", folder: Path) -> str:
     command = f"python -m recsys.tune --name {study.name} --resume{dir_flag(folder)}"
     return f"resume it with: {command}"
 
 
 def main(argv: list[str] | None = None) -> int:
     """Run the command and return its exit code."""
-    return run_command(tune, argv)
+    return run_command(tune, argv, _FLAGS)
 
 
 if __name__ == "__main__":

@@ -16,12 +16,12 @@ from ray.tune.experiment import Trial
 from recsys.config.schema import Config, replace_values
 from recsys.data.preprocessing.pipeline import prepare
 from recsys.data.processed import load
-from recsys.search import session
-from recsys.search.record.record import StudyRecord
-from recsys.search.record.study_files import make_study, reopen, require_new, study_folder
-from recsys.search.record.study_storage import Start
+from recsys.search.plan import make_plan
+from recsys.search.record.origin import StudyOrigin
+from recsys.search.record.study_folder import StudyFolder
+from recsys.search.record.study_record import StudyRecord
 from recsys.search.record.summaries import TrialSummary
-from recsys.search.space.file import parse_space
+from recsys.search.space.space_file import parse_space
 from recsys.search.tuning import run
 from recsys.search.tuning.messages import Report, message_of
 from recsys.search.tuning.mlflow_callback import StudyCallback
@@ -93,25 +93,26 @@ def search(
         "study.max_concurrent": 2,
     }
     config = replace_values(Config(), {**base, **values})
-    require_new(study_folder(folder, "s"))
-    plan = session.make_plan(
-        config, parse_space(space, "space.yaml"), "s", folder, prepare(config, folder)
+    study = StudyFolder.find(folder, "s")
+    study.require_new()
+    plan = make_plan(
+        study, folder, config, parse_space(space, "space.yaml"), prepare(config, folder)
     )
-    make_study(plan.study_folder, plan.config, plan.space, Start())
-    record = reopen(plan.study_folder, plan.config, plan.space)
+    study.create(plan.config, plan.space, StudyOrigin())
+    record = study.resume(plan.config, plan.space)
     data = ray.put(load(plan.processed, "validation", negatives=False))
     tracking = open_tracking(Config(), folder) if tracked else None
     listeners, slots = list(callbacks), plan.slots
     if tracking:
-        runs = open_study_runs(Config(), folder, plan.study_folder, tracking, record.attach_run)
+        runs = open_study_runs(Config(), folder, study.path, tracking, record.attach_run)
         runs.start({}, {})
         listeners.append(StudyCallback(runs, record))
     outcome = run.search(
-        plan.study_folder, record, plan.config, data, listeners, slots=slots, gpu_device="cpu"
+        study.path, record, plan.config, data, listeners, slots=slots, gpu_device="cpu"
     )
     if tracking:
         runs.close()
-    return Searched(plan.study_folder, plan.config, record, outcome)
+    return Searched(study.path, plan.config, record, outcome)
 
 
 def open_optuna(study_folder: Path) -> optuna.Study:

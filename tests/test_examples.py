@@ -5,8 +5,9 @@ import pytest
 from recsys.config.files import load_config
 from recsys.config.schema import Config
 from recsys.data.sources.catalog import CATALOG, EMBEDDED
-from recsys.search.space.file import read_space
-from recsys.search.space.space import Domain
+from recsys.search.space.domains import Domain
+from recsys.search.space.space_file import read_space
+from recsys.search.space.validity import require_valid
 
 ROOT = Path(__file__).parent.parent
 CONFIGS = sorted((ROOT / "configs").glob("*.yaml"))
@@ -36,7 +37,7 @@ def test_every_data_set_and_every_known_example_has_a_config() -> None:
 
 @pytest.mark.parametrize("file", SPACES, ids=lambda file: file.stem)
 def test_a_search_space_is_read_without_a_mistake(file: Path) -> None:
-    read_space(file).check_with(Config())
+    require_valid(read_space(file), Config())
 
 
 @pytest.mark.parametrize("variant", ["inner_product", "gmf", "mlp", "neumf"])

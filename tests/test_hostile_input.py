@@ -20,7 +20,7 @@ from recsys.data.manifest import read_manifest
 from recsys.data.processed import Processed, item_ids
 from recsys.data.readers.titles import read_titles
 from recsys.data.sources.files import DataFile
-from recsys.search.record.study_files import started_config, started_space
+from recsys.search.record.study_folder import StudyFolder
 from tests.commands.in_process import answer, run
 from tests.small_search import SPACE, open_optuna, ratings_csv
 
@@ -187,7 +187,7 @@ def test_tags_in_a_study(home: Path, tmp_path: Path, mark: Path, file: str, tag:
             rf"{file}, line 1, column 8: must be valid YAML, but got could not determine a constr"
         ),
     ):
-        (started_config if file == "config.yaml" else started_space)(study)
+        (StudyFolder.config if file == "config.yaml" else StudyFolder.space)(StudyFolder(study))
     assert not mark.exists()
 
 

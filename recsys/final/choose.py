@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from recsys.config.schema import Config
-from recsys.errors import InputError
-from recsys.search.record.record import StudyRecord, trial_seed
-from recsys.search.record.study_files import find_study, read_study
+from recsys.errors import InputError, naming
+from recsys.search.record.study_folder import StudyFolder
+from recsys.search.record.study_record import StudyRecord, trial_seed
 from recsys.search.record.summaries import TrialSummary, best_trial
 
 
@@ -45,7 +45,7 @@ def choose_best(folder: Path, study: str, storage: str | None = None) -> Choice:
     Raises:
         InputError: if there is no such study; if no trial of it has a value.
     """
-    record, config = read_study(find_study(folder, study), storage)
+    record, config = StudyFolder.find(folder, study).read(storage)
     best = best_trial(record.summaries())
     if best is None:
         raise InputError(
@@ -71,7 +71,9 @@ def choose_trial(folder: Path, trial: str, storage: str | None = None) -> Choice
             f"{trial!r}",
             f"Write it as {study or number or 'ncf'}/0.",
         )
-    record, config = read_study(find_study(folder, study), storage)
+    with naming({"study": "trial"}):
+        found = StudyFolder.find(folder, study)
+    record, config = found.read(storage)
     summaries = {summary.number: summary for summary in record.summaries()}
     summary = summaries.get(int(number))
     if summary is None or not summary.choosable:

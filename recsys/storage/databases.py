@@ -58,5 +58,5 @@ def require_intact(file: Path) -> None:
             file,
             "must be a whole SQLite database",
             found=f"it is damaged ({' '.join(answer.split())})",
-            remedy="Restore it from a copy, or start another study.",
+            remedy="Restore it from a copy, or choose another study name.",
         )

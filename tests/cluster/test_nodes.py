@@ -20,7 +20,9 @@ from recsys.data.processed import load
 from recsys.final import placement
 from recsys.final.train import Trained, train_for_test
 from recsys.search import session
-from recsys.search.space.file import parse_space
+from recsys.search.plan import make_plan
+from recsys.search.record.study_folder import StudyFolder
+from recsys.search.space.space_file import parse_space
 from recsys.search.tuning import run
 from recsys.search.tuning.trainable import TrialRunner
 from tests.cluster.nodes import (
@@ -196,12 +198,14 @@ def search_with_much_data(ratings: Path, folder: Path) -> tuple[dict[str, int], 
     }
     config = replace_values(Config(), values)
     processed = pipeline.prepare(config, folder)
-    plan = session.make_plan(config, parse_space(SPACE, "space.yaml"), "s", folder, processed)
+    plan = make_plan(
+        StudyFolder.find(folder, "s"), folder, config, parse_space(SPACE, "space.yaml"), processed
+    )
     assert plan.slots.count() == 6
     before = made_bytes()
     session.run(plan)
     taken_in = {name: made - before[name] for name, made in made_bytes().items()}
-    return taken_in, processed.manifest.n_train * 5_000 * 4, plan.study_folder
+    return taken_in, processed.manifest.n_train * 5_000 * 4, plan.study.path
 
 
 def test_the_data_reach_each_node_once(

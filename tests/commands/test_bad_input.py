@@ -166,8 +166,8 @@ EARLY = {
     ),
     "nothing left to search": Case(
         f"{TUNE} --set model.embedding_dim=8 --set model.dropout=0.1",
-        "space.yaml: must leave a parameter to search, but got all set. Take one from --set, or "
-        "use recsys.train.",
+        "space.yaml: must leave a parameter to search, but got all set. Leave one of them "
+        "unset, or train this config with recsys.train.",
     ),
     "no space file": Case(
         "tune --space spac.yaml --data ratings.csv --dir exp",
@@ -201,9 +201,9 @@ EARLY = {
     ),
     "parameter that the search cannot change": Case(
         TUNE,
-        "space.yaml: data.positive_threshold: must lie under model or training, since the trials "
+        "space.yaml: data.positive_threshold: must be under model or training, since the trials "
         "of a study share the rest, "
-        "but got data.positive_threshold. Set it with --set or in the config.",
+        "but got data.positive_threshold. Set it in the config.",
         space("data.positive_threshold: {low: 1.0, high: 4.0}"),
     ),
     "setting without a value": Case(
@@ -286,13 +286,13 @@ EARLY = {
     ),
     "study name that climbs out": Case(
         "tune --space space.yaml --data ratings.csv --dir exp --name ../../s",
-        "study name: must be at most 100 letters, digits, dots, dashes and underscores, but got "
+        "--name: must be at most 100 letters, digits, dots, dashes and underscores, but got "
         "'../../s'. Rename it.",
     ),
     "existing study": Case(
         TUNE,
-        "--name: must be a new study, but got s, which exists. Choose another name, or --resume "
-        "it.",
+        "--name: must be a new study, but got s, which exists. Choose another study name, "
+        "or resume the study.",
         {"exp/studies/s/optuna.db": b""},
     ),
     "directory that is a file": Case(
@@ -324,7 +324,7 @@ EARLY = {
     ),
     "study name that climbs out, in train": Case(
         "train --best-of ../s --dir exp",
-        "study name: must be at most 100 letters, digits, dots, dashes and underscores, but got "
+        "--best-of: must be at most 100 letters, digits, dots, dashes and underscores, but got "
         "'../s'. Rename it.",
     ),
     "trial without a number": Case(
@@ -662,5 +662,5 @@ def test_resuming_with_other_settings(
     assert (code, out) == (2, "")
     assert err.startswith("error: --resume: ")
     assert message in err
-    assert "Search under another --name." in err
+    assert "Choose another study name." in err
     assert not Path("mlflow.db").exists()

@@ -20,7 +20,7 @@ from recsys.config.files import load_config
 from recsys.config.schema import Config, config_paths, get_value, replace_values
 from recsys.config.yaml_text import parse_yaml
 from recsys.search import session
-from recsys.search.record.record import trial_seed
+from recsys.search.record.study_record import trial_seed
 from recsys.search.tuning.mlflow_callback import StudyCallback
 from tests.commands import in_process
 from tests.conftest import Tuned
@@ -246,7 +246,7 @@ def test_a_dry_run_shows_everything_and_leaves_no_study(
     settings = ["--set", "model.embedding_dim=8", "--cpu", "0.5", "--concurrent", "3"]
     code, out, err = run(capfd, *argv, *settings, "--json")
     assert code == 0
-    assert "note: model.embedding_dim is set to 8 and leaves the search space.\n" in err
+    assert "note: model.embedding_dim is set to 8 and is not searched.\n" in err
     answer: dict[str, Any] = json.loads(out)
     assert list(answer) == ["study", "config", "sample_trials", "resources", "data"]
     assert answer["data"] == {"users": 60, "items": 80, "interactions": 840}

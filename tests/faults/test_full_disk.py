@@ -15,7 +15,7 @@ from recsys.config.files import dump_yaml
 from recsys.search.record import lease
 from tests.faults.search_process import check_complete, n_reports, started
 from tests.mounts import mounted
-from tests.search.record.test_lease import wait_for_beats
+from tests.search.record.test_lease import wait_for_renewals
 from tests.small_search import SPACE, ratings_csv
 
 N_TRIALS, N_EPOCHS = 8, 60
@@ -141,10 +141,10 @@ def test_the_disk_of_mlflow_is_full(disk: Path) -> None:
 def test_the_holder_of_a_lease_renews_it_on_a_full_disk(
     disk: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(lease, "BEAT_SECONDS", 0.01)
+    monkeypatch.setattr(lease, "RENEWAL_SECONDS", 0.01)
     with lease.hold(disk):
         fill(disk / "filler", 0)
-        wait_for_beats(disk, 2)
+        wait_for_renewals(disk, 2)
 
 
 def check_error(expected: str, code: int, errors: str) -> None:

@@ -12,21 +12,21 @@ from tests.small_search import SPACE, ratings_csv
 N_TRIALS, N_EPOCHS = 8, 3
 POINTS = [
     # The folder of the study does not have its name yet.
-    "after recsys.search.record.study_files:create_study 1",
+    "after recsys.search.record.study_folder:create_optuna_study 1",
     # A trial has its number and no config.
-    "after recsys.search.record.record:StudyRecord.ask 2",
+    "after recsys.search.record.study_record:StudyRecord.ask 2",
     # A worker has reported an epoch, which is not stored.
-    "before recsys.search.record.record:StudyRecord.report 2",
+    "before recsys.search.record.study_record:StudyRecord.report 2",
     # The last epoch of a trial is stored, its state is not.
-    "before recsys.search.record.record:StudyRecord.finish 1",
+    "before recsys.search.record.study_record:StudyRecord.finish 1",
     # The state of a trial is stored, and not in the outbox; its checkpoint still exists.
-    "after recsys.search.record.record:StudyRecord.finish 1",
+    "after recsys.search.record.study_record:StudyRecord.finish 1",
     # The state of a trial is in the outbox; its checkpoint still exists.
     "after recsys.tracking.study_runs:StudyRuns.end_trial 1",
     # An operation was sent to MLflow, and the outbox does not note it.
     "after recsys.tracking.sending:RunSender.send 6",
     # All trials have ended.
-    "before recsys.search.session:write_results 1",
+    "before recsys.search.record.study_folder:StudyFolder.write_results 1",
 ]
 
 

@@ -5,10 +5,10 @@ import pytest
 from recsys.config.schema import Config, replace_values
 from recsys.errors import InputError
 from recsys.final.choose import Choice, choose_best, choose_trial
-from recsys.search.record.record import trial_seed
-from recsys.search.record.study_files import make_study, read_study, reopen
-from recsys.search.record.study_storage import Start
-from recsys.search.space.file import parse_space
+from recsys.search.record.origin import StudyOrigin
+from recsys.search.record.study_folder import StudyFolder
+from recsys.search.record.study_record import trial_seed
+from recsys.search.space.space_file import parse_space
 
 SPACE = parse_space({"parameters": {"model.embedding_dim": {"low": 8, "high": 64}}}, "")
 
@@ -22,8 +22,9 @@ def folder(tmp_path: Path) -> Path:
     config = replace_values(
         Config(), {"study.seed": 3, "training.max_epochs": 5, "data.split": "random"}
     )
-    make_study(tmp_path / "studies" / "s", config, SPACE, Start())
-    record = reopen(tmp_path / "studies" / "s", config, SPACE)
+    study = StudyFolder.find(tmp_path, "s")
+    study.create(config, SPACE, StudyOrigin())
+    record = study.resume(config, SPACE)
     for epochs, state in (
         ([0.3, 0.2], "complete"),
         ([0.1, 0.5, 0.4], "pruned"),
@@ -64,7 +65,7 @@ def test_a_trial(folder: Path) -> None:
 
 
 def _dim(folder: Path, number: int) -> int:
-    record, _ = read_study(folder / "studies" / "s")
+    record, _ = StudyFolder.find(folder, "s").read()
     return int(record.summaries()[number].params["model.embedding_dim"])
 
 
@@ -82,7 +83,7 @@ def _dim(folder: Path, number: int) -> int:
         ("s/", r"^trial: must be STUDY/TRIAL, but got 's/'\. Write it as s/0\."),
         ("s/-1", r"^trial: must be STUDY/TRIAL, but got 's/-1'\. Write it as s/0\."),
         ("s/one", r"^trial: must be STUDY/TRIAL, but got 's/one'\. Write it as s/0\."),
-        ("../s/0", r"study name: must be at most 100 letters"),
+        ("../s/0", r"^trial: must be at most 100 letters"),
     ],
 )
 def test_anything_else_is_refused(folder: Path, path: str, message: str) -> None:
@@ -93,8 +94,9 @@ def test_anything_else_is_refused(folder: Path, path: str, message: str) -> None
 def test_a_study_without_a_value_has_no_best_trial(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="must be a study, but got no record of one"):
         choose_best(tmp_path, "s")
-    make_study(tmp_path / "studies" / "s", Config(), SPACE, Start())
-    record = reopen(tmp_path / "studies" / "s", Config(), SPACE)
+    study = StudyFolder.find(tmp_path, "s")
+    study.create(Config(), SPACE, StudyOrigin())
+    record = study.resume(Config(), SPACE)
     record.ask()
     with pytest.raises(
         ValueError,

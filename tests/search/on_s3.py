@@ -11,7 +11,8 @@ from tempfile import gettempdir
 
 from optuna.trial import FrozenTrial
 
-from recsys.search.record.study_storage import JOURNAL, load_study
+from recsys.search.record.optuna_storage import JOURNAL
+from recsys.search.record.study_folder import StudyFolder
 from recsys.storage.s3 import fetch, open_folder
 from tests.faults.search_process import SearchProcess
 
@@ -43,4 +44,4 @@ def stored_trials(place: str, name: str) -> list[FrozenTrial]:
     """The trials of a study as S3 has them now, none before there is a study."""
     study = open_folder(place) / "studies" / name
     fetch(study / JOURNAL)
-    return load_study(study).trials if (study / JOURNAL).exists() else []
+    return StudyFolder(study).optuna_study().trials if (study / JOURNAL).exists() else []

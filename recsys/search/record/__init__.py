@@ -1,1 +1,4 @@
-"""The record of a study: the Optuna study that stores what happened, and the files around it."""
+"""The study on disk: its folder, the record of its trials, its lease and its upload to S3.
+
+`study_folder` creates, reads and resumes a study; `study_record` says what happened in it.
+"""

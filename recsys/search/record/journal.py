@@ -1,7 +1,7 @@
-"""The record as a file of lines that are only ever added, for folders that SQLite must not lie in.
+"""Journal of the record: a file that Optuna only appends to, where SQLite must not be used.
 
-Stands below `study_storage`. On a network file system it lies in its place; of a folder in S3 it is a local copy that `uploads`
-puts there as it grows. The driver alone writes it, under the lease of the study.
+Below `optuna_storage`. It is the record on a network file system and, as a local copy that
+`uploads` uploads, in S3. The driver that holds the study's lease is its only writer.
 """
 
 from pathlib import Path
@@ -13,7 +13,7 @@ from recsys.errors import InputError
 
 
 def open_journal(path: Path) -> JournalStorage:
-    """The storage in a file, which is made where there is none.
+    """Return the storage in a file, which is created if there is none.
 
     Raises:
         InputError: if the file is damaged.
@@ -25,16 +25,16 @@ def open_journal(path: Path) -> JournalStorage:
             path,
             "must be a whole journal of Optuna's",
             found=f"it is damaged ({' '.join(str(error).split())})",
-            remedy="Bring it back from a copy, or search under another --name.",
+            remedy="Restore it from a copy, or choose another study name.",
         ) from None
 
 
-def take_over(path: Path) -> None:
-    """Take away what a process that was lost has left: Optuna's lock, and a last line that is not whole."""
+def repair_journal(path: Path) -> None:
+    """Remove what a killed process left: Optuna's lock, and a last line without its end."""
     path.with_name(f"{path.name}.lock").unlink(missing_ok=True)
     content = path.read_bytes()
-    whole = content.rfind(b"\n") + 1
-    if whole < len(content):
-        # More lines behind it would make the journal unreadable.
+    size = content.rfind(b"\n") + 1
+    if size < len(content):
+        # Lines appended after it would make the journal unreadable.
         with path.open("r+b") as file:
-            file.truncate(whole)
+            file.truncate(size)

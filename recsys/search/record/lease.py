@@ -1,8 +1,9 @@
-"""One driver a study: a lease that a second driver is refused by.
+"""Lease of a study: the right of one driver to write its record.
 
-Stands before the record is opened for writing. The holder shows every few seconds that it lives. Who finds a lease watches
-it: one that changes has a holder, one that stays as it is has lost it, and one whose process has ended on this machine is free at
-once. No clock is compared with another machine's.
+Acquired before the record is opened for writing, and renewed every few seconds. A driver that finds
+a lease watches it: a lease that changes has a live holder, a lease that does not change for
+`EXPIRY_SECONDS` has expired, and a lease whose process has ended on this machine is free at once.
+Clocks of different machines are never compared.
 """
 
 import logging
@@ -17,12 +18,12 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from recsys.errors import InputError
-from recsys.search.record.lease_places import Found, Holder, LeaseFile, LeaseObject
+from recsys.search.record.lease_stores import Found, Holder, LeaseFile, LeaseObject
 from recsys.storage.s3 import url_of
 
-BEAT_SECONDS = 4.0
+RENEWAL_SECONDS = 4.0
 EXPIRY_SECONDS = 20.0
-"""How long a lease stays as it is before it is free: five beats that did not come."""
+"""A lease that has not changed for this long has expired: five renewals are missing."""
 _POLL_SECONDS = 0.25
 _log = logging.getLogger(__name__)
 _PID_NAMESPACE = Path("/proc/self/ns/pid")
@@ -30,41 +31,44 @@ _PID_NAMESPACE = Path("/proc/self/ns/pid")
 
 @contextmanager
 def hold(folder: Path) -> Iterator[None]:
-    """Hold the lease of a study while the block runs; who loses it, being stopped for long, is ended by SIGTERM.
+    """Hold the lease of a study while the block runs.
+
+    If the lease is lost, because the process was suspended for long, SIGTERM ends the process.
 
     Raises:
-        InputError: if another process holds it; if it lies in S3, which does not answer.
+        InputError: if another process holds the lease; if it is in S3 and S3 does not answer.
     """
     path, holder = folder / "lease.json", _this_process()
     url = url_of(path)
     lease: LeaseFile | LeaseObject = LeaseFile(path) if url is None else LeaseObject(url)
-    with _s3_answers(url):
-        _claim(lease, folder, holder)
+    with _s3_errors(url):
+        _acquire(lease, folder, holder)
     stopped = threading.Event()
-    beating = threading.Thread(target=_beat, args=(lease, folder, holder, stopped), daemon=True)
-    beating.start()
+    renewal = threading.Thread(target=_renew, args=(lease, folder, holder, stopped), daemon=True)
+    renewal.start()
     try:
         yield
     finally:
         stopped.set()
-        beating.join()
-        with _s3_answers(url):
+        renewal.join()
+        with _s3_errors(url):
             lease.release(holder)
 
 
 @contextmanager
-def _s3_answers(url: str | None) -> Iterator[None]:
-    """Raise an `InputError` that names the place in S3 where it does not answer or lets nobody in."""
+def _s3_errors(url: str | None) -> Iterator[None]:
+    """Turn the error of an S3 that does not answer or denies access into an `InputError`."""
     try:
         yield
     except ConnectionError as error:
-        remedy = "See to AWS_ENDPOINT_URL and to the credentials in the environment."
+        remedy = "Check AWS_ENDPOINT_URL and the credentials in the environment."
         raise InputError(
             url, "must be read and written in S3", f"no answer ({error})", remedy
         ) from None
 
 
-def _claim(lease: LeaseFile | LeaseObject, folder: Path, holder: Holder) -> None:
+def _acquire(lease: LeaseFile | LeaseObject, folder: Path, holder: Holder) -> None:
+    """Take the lease once it is free; a holder that renews it meanwhile is an error."""
     watched, expires = None, 0.0
     while True:
         found = lease.read()
@@ -76,39 +80,44 @@ def _claim(lease: LeaseFile | LeaseObject, folder: Path, holder: Holder) -> None
         if watched is None:
             watched, expires = found, time.monotonic() + EXPIRY_SECONDS
         elif found != watched:
-            who = (
-                ""
-                if found is None or found.holder is None
-                else f", process {found.holder.pid} on {found.holder.host}"
-            )
-            raise InputError(
-                folder,
-                "must be searched by one process at a time",
-                f"one that runs it already{who}",
-                "Wait for it, or end it.",
-            )
+            raise _held_by(found, folder)
         time.sleep(_POLL_SECONDS)
 
 
-def _beat(
+def _held_by(found: Found | None, folder: Path) -> InputError:
+    other = "another process"
+    if found is not None and found.holder is not None:
+        other = f"process {found.holder.pid} on {found.holder.host}"
+    return InputError(
+        folder,
+        "must be searched by one process at a time",
+        f"{other}, which runs it already",
+        "Wait for it, or end it.",
+    )
+
+
+def _renew(
     lease: LeaseFile | LeaseObject, folder: Path, holder: Holder, stopped: threading.Event
 ) -> None:
-    shown = time.monotonic()
-    while not stopped.wait(BEAT_SECONDS):
+    """Renew the lease until `stopped` is set; end the process if the lease is lost."""
+    renewed = time.monotonic()
+    while not stopped.wait(RENEWAL_SECONDS):
         lost = None
         try:
-            if lease.beat(holder):
-                shown = time.monotonic()
+            if lease.renew(holder):
+                renewed = time.monotonic()
             else:
-                lost = "another process took it over"
+                lost = "another process took it"
         except ConnectionError as error:
-            if time.monotonic() - shown > EXPIRY_SECONDS - BEAT_SECONDS:
+            if time.monotonic() - renewed > EXPIRY_SECONDS - RENEWAL_SECONDS:
                 lost = str(error)
         except OSError as error:
             lost = str(error)
         if lost is not None:
-            # Who cannot show that it is alive is taken for dead, and two would write one record.
-            _log.error("%s: this process holds its lease no longer (%s) and ends.", folder, lost)
+            # Another driver may take an expired lease, and two would write one record.
+            _log.error(
+                "%s: this process has lost the lease of the study (%s) and ends.", folder, lost
+            )
             os.kill(os.getpid(), signal.SIGTERM)
             return
 
@@ -119,9 +128,9 @@ def _this_process() -> Holder:
 
 
 def _has_ended(found: Found) -> bool:
-    """Whether the holder's process ran on this machine and runs no longer."""
-    holder, here = found.holder, _this_process()
-    if holder is None or (holder.host, holder.namespace) != (here.host, here.namespace):
+    """Return whether the holder's process ran on this machine and has ended."""
+    holder, own = found.holder, _this_process()
+    if holder is None or (holder.host, holder.namespace) != (own.host, own.namespace):
         return False
     try:
         os.kill(holder.pid, 0)

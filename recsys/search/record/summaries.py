@@ -1,22 +1,29 @@
-"""What a study tells of its trials, and how trials are ranked.
+"""Summaries of trials, and how trials are ranked.
 
-Stands between the record and all who read it: progress, the leaderboard, MLflow and final training.
+Between the record and all that read it: progress, the leaderboard, MLflow and final training.
 """
 
 from collections import Counter
 from dataclasses import dataclass
 from typing import Any
 
+from optuna.trial import FrozenTrial, TrialState
+
+from recsys.search.space.search_space import by_path
+
 STATES = ("complete", "pruned", "failed", "diverged", "unfinished")
 _CHOOSABLE = ("complete", "pruned", "unfinished")
+OUTSIDE_VALUES = "beside"
+"""Attribute of a trial with its values outside of the space. It runs with them; the sampler sees
+the nearest values of the space."""
 
 
 @dataclass(frozen=True)
 class TrialSummary:
     """One trial as the record has it.
 
-    `value`: the best validation value, reached at `epoch` (1-based). `nodes`: the nodes' addresses by the first epoch (as text)
-    that ran there; a trial that never moved has one.
+    `value`: the best validation value, reached at `epoch` (1-based). `nodes`: node addresses by the
+    first epoch (as text) that ran there; a trial that stayed on its node has one.
     """
 
     number: int
@@ -31,21 +38,78 @@ class TrialSummary:
 
     @property
     def choosable(self) -> bool:
-        """Whether it may be chosen as the best: it reported a value and neither failed nor diverged."""
+        """Whether it may be chosen as the best: it has a value and neither failed nor diverged."""
         return self.state in _CHOOSABLE and self.value is not None
 
 
+def summarise(trial: FrozenTrial, n_segments: int, run_id: str | None) -> TrialSummary:
+    """Return the summary of a stored trial; `n_segments`: steps of an epoch."""
+    values = {
+        step // n_segments: value
+        for step, value in trial.intermediate_values.items()
+        if step % n_segments == 0
+    }
+    epoch = max(values, key=lambda e: (values[e], -e)) if values else None
+    return TrialSummary(
+        number=trial.number,
+        state=state_of(trial),
+        epochs=max(values, default=0),
+        value=None if epoch is None else values[epoch],
+        epoch=epoch,
+        params=params_of(trial),
+        metrics=dict(trial.user_attrs.get("metrics", {})),
+        run_id=run_id,
+        nodes=dict(trial.user_attrs.get("nodes", {})),
+    )
+
+
+def params_of(trial: FrozenTrial) -> dict[str, Any]:
+    """Return the parameters that a trial was run with, by config path."""
+    outside: dict[str, Any] = trial.user_attrs.get(OUTSIDE_VALUES, {})
+    return by_path(trial.params) | outside
+
+
+def state_of(trial: FrozenTrial) -> str:
+    """Return the state in which a stored trial ended, or `unfinished`."""
+    if trial.user_attrs.get("diverged"):
+        return "diverged"
+    return {
+        TrialState.COMPLETE: "complete",
+        TrialState.PRUNED: "pruned",
+        TrialState.FAIL: "failed",
+        TrialState.RUNNING: "unfinished",
+        TrialState.WAITING: "unfinished",
+    }[trial.state]
+
+
 def ranked(summaries: list[TrialSummary]) -> list[TrialSummary]:
-    """Trials from the best value to the worst, of equals the earlier one first; those that may not be chosen at the end."""
+    """Return the trials from the best value to the worst, then those that may not be chosen.
+
+    Of equal values the earlier trial comes first.
+    """
     return sorted(summaries, key=lambda s: (not s.choosable, -(s.value or 0.0), s.number))
 
 
 def best_trial(summaries: list[TrialSummary]) -> TrialSummary | None:
-    """The first of the ranked trials, None if none may be chosen."""
+    """Return the first of the ranked trials, None if none may be chosen."""
     return next((s for s in ranked(summaries) if s.choosable), None)
 
 
 def count_states(summaries: list[TrialSummary]) -> dict[str, int]:
-    """How many trials ended in each state."""
-    found = Counter(summary.state for summary in summaries)
-    return {state: found[state] for state in STATES}
+    """Return the number of trials in each state."""
+    counts = Counter(summary.state for summary in summaries)
+    return {state: counts[state] for state in STATES}
+
+
+def leaderboard_row(summary: TrialSummary) -> dict[str, Any]:
+    """Return a trial as a row of the leaderboard."""
+    return {
+        "trial": str(summary.number),
+        "state": summary.state,
+        "value": summary.value,
+        "epoch": summary.epoch,
+        "epochs": summary.epochs,
+        **summary.metrics,
+        **summary.params,
+        "mlflow_run_id": summary.run_id,
+    }

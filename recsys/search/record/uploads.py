@@ -1,9 +1,10 @@
-"""What grows in a study's folder in S3, put there as it grows: the record, and what MLflow is told.
+"""Uploads of a study's growing files to S3: the record's journal and the outbox.
 
-Stands beside the search. Both are files that lines are added to, written here and uploaded whole every few seconds, in an order
-that any state of S3 can be gone on from: what MLflow is to be told is never ahead of the record, MLflow never ahead of what is
-uploaded, and what a checkpoint or an ending makes superfluous goes once the record says so. A driver that is lost with its
-machine leaves a study that is `INTERVAL_SECONDS` and one upload old at most.
+Beside the search. Both files are appended to here and uploaded whole every few seconds. The order
+of uploads keeps any state of S3 resumable: the outbox in S3 is never ahead of the record, MLflow
+never ahead of the uploaded outbox, and a superseded checkpoint is deleted after the record that
+supersedes it is uploaded. If the driver's machine is lost, at most `INTERVAL_SECONDS` and the time
+of one upload are lost.
 """
 
 import logging
@@ -14,7 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol, Self
 
-from recsys.search.record.study_storage import JOURNAL
+from recsys.search.record.optuna_storage import JOURNAL
 from recsys.storage.s3 import upload, url_of
 from recsys.tracking.study_runs import OUTBOX
 
@@ -22,26 +23,26 @@ INTERVAL_SECONDS = 4.0
 _log = logging.getLogger(__name__)
 
 
-class Held(Protocol):
-    """What MLflow is told, an operation after the other, none of them before it is released."""
+class HeldOutbox(Protocol):
+    """Queue of MLflow operations, in order, none of which is sent before it is released."""
 
     @property
     def n_kept(self) -> int:
-        """Operations that are in the file."""
+        """Number of operations in the file."""
 
     def release(self, n: int) -> None:
-        """Let the first `n` operations be sent."""
+        """Allow the first `n` operations to be sent."""
 
 
 class Uploads:
-    """Uploads from time to time while a block runs, and at its end. Of a folder on disk there is nothing to upload."""
+    """Uploads every few seconds while a block runs, and at its end; none for a folder on disk."""
 
-    def __init__(self, folder: Path, outbox: Held) -> None:
+    def __init__(self, folder: Path, outbox: HeldOutbox) -> None:
         self._folder = folder
         self._outbox = outbox
-        self._waiting: deque[Callable[[], None]] = deque()
-        self._uploaded: dict[str, int] = {}
-        self._turn = threading.Lock()
+        self._actions: deque[Callable[[], None]] = deque()
+        self._uploaded_sizes: dict[str, int] = {}
+        self._upload_lock = threading.Lock()
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._run, name="uploads", daemon=True)
         self._is_local = url_of(folder) is None
@@ -55,60 +56,60 @@ class Uploads:
         if not self._is_local:
             self._ended.set()
             self._thread.join()
-            self.now()
+            self.upload()
 
     def after_next(self, action: Callable[[], None]) -> None:
-        """Do something once the record in S3 says all that it says here by now: at once where it lies on disk."""
+        """Call `action` after the next upload, which has the record as it is now; at once on disk.
+
+        An action that raises is called again after the upload that follows.
+        """
         if self._is_local:
             action()
         else:
-            self._waiting.append(action)
+            self._actions.append(action)
 
-    def now(self) -> None:
-        """Upload what has grown.
+    def upload(self) -> None:
+        """Upload both files if they have grown, release the outbox and call the actions.
 
         Raises:
             OSError: if S3 cannot be reached.
         """
         if self._is_local:
             return
-        with self._turn:
-            n_waiting, n_kept = len(self._waiting), self._outbox.n_kept
-            outbox, record = (
-                self._copy(OUTBOX),
-                self._copy(JOURNAL),
-            )  # at one time, the record no older
-            self._upload(JOURNAL, record)
-            self._upload(OUTBOX, outbox)
+        with self._upload_lock:
+            n_actions, n_kept = len(self._actions), self._outbox.n_kept
+            # The outbox is copied first, so that the copied record is not older.
+            outbox, record = self._copy(OUTBOX), self._copy(JOURNAL)
+            self._upload_if_grown(JOURNAL, record)
+            self._upload_if_grown(OUTBOX, outbox)
             self._outbox.release(n_kept)
-            for _ in range(n_waiting):
-                self._waiting[0]()
-                self._waiting.popleft()
+            for _ in range(n_actions):
+                self._actions[0]()
+                self._actions.popleft()
 
     def _copy(self, name: str) -> Path:
-        """A file as it is now; a last line that is half written is cut off by who goes on from it."""
+        """Copy a file as it is now; whoever resumes from it cuts off a last line without end."""
         file, copy = self._folder / name, self._folder / f".{name}.upload"
         if file.exists():
             shutil.copyfile(file, copy)
         return copy
 
-    def _upload(self, name: str, content: Path) -> None:
-        """Upload a file if there is one that has grown."""
+    def _upload_if_grown(self, name: str, content: Path) -> None:
         size = content.stat().st_size if content.exists() else 0
-        if size != self._uploaded.get(name, 0):
+        if size != self._uploaded_sizes.get(name, 0):
             upload(self._folder / name, content)
-            self._uploaded[name] = size
+            self._uploaded_sizes[name] = size
 
     def _run(self) -> None:
         warned = False
         while not self._ended.wait(INTERVAL_SECONDS):
             try:
-                self.now()
+                self.upload()
                 warned = False
             except OSError as error:
                 if not warned:
                     _log.warning(
-                        "%s cannot be reached (%s): the search goes on, and what it writes waits.",
+                        "%s cannot be reached (%s): the search runs on, and uploads are retried.",
                         self._folder,
                         error,
                     )

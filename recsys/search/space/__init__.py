@@ -1,1 +1,1 @@
-"""Search spaces: config paths with domains, read from YAML."""
+"""Search spaces: domains by config path, and the YAML files that hold them."""

@@ -12,7 +12,7 @@ from ray.tune.experiment import Trial
 from ray.tune.logger import LoggerCallback
 
 from recsys.config.schema import Config
-from recsys.search.record.record import StudyRecord
+from recsys.search.record.study_record import StudyRecord
 from recsys.search.tuning.messages import Report, message_of
 from recsys.tracking.study_runs import StudyRuns
 
@@ -53,7 +53,7 @@ class StudyCallback(LoggerCallback):
     def log_trial_end(self, trial: Trial, failed: bool = False) -> None:
         """End the trial's run in the record's state, with the traceback of a failure."""
         number = trial.config["number"]
-        state = self._record.ending(number)
+        state = self._record.state_of(number)
         if failed and state == "unfinished":
             return  # it will be retried
         if failed:

@@ -19,7 +19,7 @@ from recsys.config.components import METRICS
 from recsys.config.schema import Config
 from recsys.console.verbosity import is_quiet, is_verbose
 from recsys.evaluation.evaluate import protocol_name
-from recsys.search.record.record import StudyRecord
+from recsys.search.record.study_record import StudyRecord
 from recsys.search.record.summaries import TrialSummary, best_trial, ranked
 from recsys.search.tuning.messages import Report, message_of
 
@@ -147,7 +147,7 @@ class SearchProgress(Callback):
 
     def _last_report(self, summary: TrialSummary) -> tuple[str, str]:
         """Return the epochs of a running trial, such as `1.5/4`, and its last value, as texts."""
-        n_segments = self._record.parts
+        n_segments = self._record.n_segments
         last = summary.epochs * n_segments, summary.value
         step, value = self._last.get(summary.number, last)
         epochs = f"{step / n_segments:.1f}" if step % n_segments else f"{step // n_segments}"

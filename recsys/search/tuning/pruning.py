@@ -12,7 +12,7 @@ import optuna
 
 from recsys.config.components import PRUNERS, code_of
 from recsys.config.schema import Config
-from recsys.search.record.record import StudyRecord
+from recsys.search.record.study_record import StudyRecord
 
 
 class Pruner(Protocol):
@@ -41,7 +41,7 @@ class Asha:
     def __init__(self, record: StudyRecord, config: Config) -> None:
         self._record = record
         self._reduction_factor = config.study.reduction_factor
-        self.steps = rungs(config, record.parts)
+        self.steps = rungs(config, record.n_segments)
 
     def prunes(self, number: int, step: int) -> bool:
         """Return whether the trial is not among the best at this rung."""
@@ -49,7 +49,7 @@ class Asha:
         n_better = sum(value > values[number] for value in values.values())
         n_passing = len(values) // self._reduction_factor
         return n_better >= max(1, n_passing) and not (
-            n_passing == 0 and self._record.is_start(number)
+            n_passing == 0 and self._record.is_first_point(number)
         )
 
 
@@ -81,19 +81,19 @@ class NoPruner:
 
 def median(record: StudyRecord, config: Config) -> Pruner:
     """Return Optuna's median pruner, which decides after each epoch."""
-    first = first_step(config, record.parts)
-    steps = range(first, config.training.max_epochs * record.parts, record.parts)
+    first = first_step(config, record.n_segments)
+    steps = range(first, config.training.max_epochs * record.n_segments, record.n_segments)
     return OptunaPruner(record, optuna.pruners.MedianPruner(n_warmup_steps=first), frozenset(steps))
 
 
 def hyperband(record: StudyRecord, config: Config) -> Pruner:
     """Return Optuna's Hyperband pruner."""
     pruner = optuna.pruners.HyperbandPruner(
-        min_resource=first_step(config, record.parts),
-        max_resource=config.training.max_epochs * record.parts,
+        min_resource=first_step(config, record.n_segments),
+        max_resource=config.training.max_epochs * record.n_segments,
         reduction_factor=config.study.reduction_factor,
     )
-    return OptunaPruner(record, pruner, rungs(config, record.parts))
+    return OptunaPruner(record, pruner, rungs(config, record.n_segments))
 
 
 def make_pruner(record: StudyRecord, config: Config) -> Pruner:

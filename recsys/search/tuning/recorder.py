@@ -14,7 +14,7 @@ from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 
 from recsys.cluster.resources import placement
 from recsys.config.schema import Config
-from recsys.search.record.record import StudyRecord
+from recsys.search.record.study_record import StudyRecord
 from recsys.search.tuning.messages import DiskFull, Diverged, Report, message_of
 from recsys.search.tuning.mlflow_callback import traceback_of
 from recsys.search.tuning.pruning import Pruner
@@ -71,7 +71,7 @@ class Recorder(FIFOScheduler):
             and self._requeued[number] < self._config.resources.max_failures
         ):
             self._requeued[number] += 1
-            self._record.leave(number)
+            self._record.requeue(number)
         *_, last = (traceback_of(trial) or "").split("Failure # ")
         requested = cast(PlacementGroupFactory, trial.placement_group_factory).required_resources
         share = requested.get("GPU", 0.0)
@@ -84,6 +84,6 @@ class Recorder(FIFOScheduler):
 
     def _store(self, number: int, report: Report, node: str) -> bool:
         """Store a report and its node; return False where an earlier attempt had reported it."""
-        self._record.ran_on(number, report.step, node)
+        self._record.store_node(number, report.step, node)
         value = report.metrics[self._config.metric_name]
         return self._record.report(number, report.step, value, report.metrics)

@@ -20,7 +20,7 @@ from ray.tune.experiment import Trial
 
 from recsys.cluster.resources import Slots, placement
 from recsys.config.schema import Config
-from recsys.search.record.record import StudyRecord
+from recsys.search.record.study_record import StudyRecord
 from recsys.search.record.summaries import TrialSummary
 from recsys.search.tuning.progress import SearchProgress
 from recsys.search.tuning.pruning import Pruner, make_pruner

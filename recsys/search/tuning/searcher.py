@@ -9,7 +9,7 @@ from typing import Any
 
 from ray.tune.search import Searcher
 
-from recsys.search.record.record import StudyRecord, trial_seed
+from recsys.search.record.study_record import StudyRecord, trial_seed
 
 
 class StudySearcher(Searcher):

@@ -12,7 +12,7 @@ from typing import Any
 from ray.tune import Callback
 from ray.tune.experiment import Trial
 
-from recsys.search.record.record import StudyRecord
+from recsys.search.record.study_record import StudyRecord
 from recsys.search.record.summaries import TrialSummary, ranked
 from recsys.search.tuning.messages import Report, message_of
 from recsys.search.tuning.mlflow_callback import traceback_of
@@ -85,7 +85,7 @@ class TrialFolders(Callback):
     ) -> None:
         """Write the traceback of a trial that failed and is not retried, and clean the folders."""
         number = trial.config["number"]
-        if self._record.ending(number) == "unfinished":
+        if self._record.state_of(number) == "unfinished":
             return  # it will be retried
         if (text := traceback_of(trial)) is not None:
             with write_atomically(self._folder / str(number) / TRACEBACK) as file:

@@ -9,10 +9,9 @@ import pytest
 
 from recsys import train, tune
 from recsys.config.schema import Config
-from recsys.search.record.record import StudyRecord
-from recsys.search.record.study_files import make_study
-from recsys.search.record.study_storage import Start, load_study
-from recsys.search.space.file import parse_space
+from recsys.search.record.origin import StudyOrigin
+from recsys.search.record.study_folder import StudyFolder
+from recsys.search.space.space_file import parse_space
 from tests.commands.in_process import run
 
 SPACE = parse_space({"parameters": {"model.embedding_dim": {"low": 8, "high": 64}}}, "")
@@ -23,9 +22,11 @@ def make_record(folder: Path, *, is_journal: bool = False) -> Path:
     """The file of a record with some trials."""
     with pytest.MonkeyPatch.context() as patch:
         if is_journal:
-            patch.setattr("recsys.search.record.study_storage.network_file_system", lambda _: "nfs")
-        make_study(folder, Config(), SPACE, Start())
-    record = StudyRecord(load_study(folder), Config(), SPACE)
+            patch.setattr(
+                "recsys.search.record.optuna_storage.network_file_system", lambda _: "nfs"
+            )
+        StudyFolder(folder).create(Config(), SPACE, StudyOrigin())
+    record, _ = StudyFolder(folder).read()
     for _ in range(40):
         number, _ = record.ask()
         record.report(number, 1, 0.5, {"train_loss": 1.0})
@@ -70,7 +71,7 @@ def test_a_damaged_database(whole: Path, tmp_path: Path, name: str) -> None:
         code, out, err = run(main, "--dir", tmp_path, *flags)
         assert (code, out) == (2, "")
         assert err.startswith(f"error: {file}: {reason}")
-        assert err.endswith("earch under another --name.\n")
+        assert err.endswith("hoose another study name.\n")
         assert err.count("\n") == 1
 
 
@@ -88,4 +89,4 @@ def test_a_damaged_journal(tmp_path: Path, damage: bytes) -> None:
 
 
 def test_a_whole_record_is_read(whole: Path) -> None:
-    assert len(load_study(whole / "studies" / "s").trials) == 40
+    assert len(StudyFolder(whole / "studies" / "s").optuna_study().trials) == 40

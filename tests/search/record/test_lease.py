@@ -13,7 +13,7 @@ import pytest
 
 from recsys.errors import InputError
 from recsys.search.record import lease
-from recsys.search.record.lease_places import Found, Holder, LeaseFile
+from recsys.search.record.lease_stores import Found, Holder, LeaseFile
 
 HOLD = """
 import sys, time
@@ -38,7 +38,7 @@ def other_process(folder: Path | str) -> Iterator[subprocess.Popen[str]]:
         process.kill()
 
 
-def wait_for_beats(folder: Path, n: int) -> None:
+def wait_for_renewals(folder: Path, n: int) -> None:
     """Look at the lease until it was touched so often."""
     seen, deadline = set[int](), time.monotonic() + 60
     while len(seen) <= n:
@@ -47,17 +47,17 @@ def wait_for_beats(folder: Path, n: int) -> None:
         time.sleep(0.005)
 
 
-def write_foreign(folder: Path, beat: int) -> None:
-    """A lease of a process on another machine, touched at `beat` (Unix seconds)."""
+def write_foreign(folder: Path, time: int) -> None:
+    """A lease of a process on another machine, touched at `time` (Unix seconds)."""
     holder = Holder(id="x", host="elsewhere", namespace="pid:[1]", pid=os.getpid())
     file = folder / "lease.json"
     file.write_text(holder.model_dump_json())
-    os.utime(file, (beat, beat))
+    os.utime(file, (time, time))
 
 
 def test_a_second_driver_is_refused_while_the_first_one_runs(tmp_path: Path) -> None:
     with other_process(tmp_path) as process:
-        message = rf"{tmp_path}: must be searched by one process at a time, but got .* process {process.pid} on "
+        message = rf"{tmp_path}: must be searched by one process at a time, but got process {process.pid} on "
         with pytest.raises(InputError, match=message), lease.hold(tmp_path):
             pytest.fail("held by two")
         assert process.stdin is not None
@@ -80,10 +80,10 @@ def test_the_lease_of_a_killed_process_is_taken_at_once(
 def test_a_lease_from_elsewhere_expires_when_it_stands_still(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # What --resume waits for at most, and several beats of a holder that is slow.
-    assert 4 * lease.BEAT_SECONDS < lease.EXPIRY_SECONDS + lease._POLL_SECONDS <= 30
+    # What --resume waits for at most, and several renewals of a slow holder.
+    assert 4 * lease.RENEWAL_SECONDS < lease.EXPIRY_SECONDS + lease._POLL_SECONDS <= 30
     monkeypatch.setattr(lease, "EXPIRY_SECONDS", 0.6)
-    write_foreign(tmp_path, beat=7)
+    write_foreign(tmp_path, time=7)
     with lease.hold(tmp_path):
         assert json.loads((tmp_path / "lease.json").read_text())["id"] != "x"
 
@@ -104,13 +104,13 @@ def test_a_torn_lease_is_free_once_it_stands_still(
 def test_a_lease_from_elsewhere_that_is_touched_is_respected(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    write_foreign(tmp_path, beat=7)
+    write_foreign(tmp_path, time=7)
     read, touched = LeaseFile.read, threading.Event()
 
     def read_and_touch(self: LeaseFile) -> Found | None:
         # The other machine touches it between two looks.
         found = read(self)
-        write_foreign(tmp_path, beat=8)
+        write_foreign(tmp_path, time=8)
         touched.set()
         return found
 
@@ -121,12 +121,12 @@ def test_a_lease_from_elsewhere_that_is_touched_is_respected(
 
 
 def test_who_has_lost_the_lease_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(lease, "BEAT_SECONDS", 0.01)
+    monkeypatch.setattr(lease, "RENEWAL_SECONDS", 0.01)
     ended = threading.Event()
     before = signal.signal(signal.SIGTERM, lambda *_: ended.set())
     try:
         with lease.hold(tmp_path):
-            write_foreign(tmp_path, beat=1)
+            write_foreign(tmp_path, time=1)
             assert ended.wait(30)
     finally:
         signal.signal(signal.SIGTERM, before)
@@ -135,15 +135,15 @@ def test_who_has_lost_the_lease_ends(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 
 def test_a_holder_touches_its_lease(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(lease, "BEAT_SECONDS", 0.01)
+    monkeypatch.setattr(lease, "RENEWAL_SECONDS", 0.01)
     with lease.hold(tmp_path):
-        wait_for_beats(tmp_path, 2)
+        wait_for_renewals(tmp_path, 2)
 
 
 def test_a_holder_that_cannot_touch_its_lease_ends(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(lease, "BEAT_SECONDS", 0.01)
+    monkeypatch.setattr(lease, "RENEWAL_SECONDS", 0.01)
     ended = threading.Event()
     before = signal.signal(signal.SIGTERM, lambda *_: ended.set())
     try:
@@ -163,18 +163,18 @@ def test_a_holder_that_cannot_touch_its_lease_ends(
 def test_a_holder_waits_for_a_server_that_is_away_until_others_take_it_for_dead(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(lease, "BEAT_SECONDS", 0.01)
-    ended, beat, away = threading.Event(), LeaseFile.beat, [True] * 5
+    monkeypatch.setattr(lease, "RENEWAL_SECONDS", 0.01)
+    ended, renew, away = threading.Event(), LeaseFile.renew, [True] * 5
     answered = threading.Event()
 
-    def beat_after_a_while(self: LeaseFile, holder: Holder) -> bool:
+    def renew_after_a_while(self: LeaseFile, holder: Holder) -> bool:
         if away:
             away.pop()
             raise ConnectionError("no answer")
         answered.set()
-        return beat(self, holder)
+        return renew(self, holder)
 
-    monkeypatch.setattr(LeaseFile, "beat", beat_after_a_while)
+    monkeypatch.setattr(LeaseFile, "renew", renew_after_a_while)
     before = signal.signal(signal.SIGTERM, lambda *_: ended.set())
     try:
         with lease.hold(tmp_path):

@@ -9,21 +9,17 @@ from recsys.cluster.shared_paths import require_on_this_node
 from recsys.config.files import dump_yaml
 from recsys.config.schema import Config, replace_values
 from recsys.errors import InputError
-from recsys.search.record.journal import take_over
-from recsys.search.record.study_storage import (
-    JOURNAL,
-    SQLITE,
-    Start,
-    create_study,
-    load_study,
-    record_of,
-    reopen_study,
-)
+from recsys.search.record.journal import repair_journal
+from recsys.search.record.optuna_storage import JOURNAL, SQLITE, storage_file
+from recsys.search.record.origin import StudyOrigin
+from recsys.search.record.study_folder import StudyFolder, create_optuna_study
+from recsys.search.space.space_file import parse_space
 from recsys.storage import files
 from recsys.storage.files import network_file_system
 from tests.commands.in_process import answer, run
 from tests.small_search import SPACE
 
+SEARCH_SPACE = parse_space(SPACE, "space.yaml")
 NFS_MOUNTS = """\
 24 1 8:1 / / rw,relatime shared:1 - ext4 /dev/sda1 rw
 25 24 0:40 / {folder} rw,relatime shared:20 master:2 - nfs4 server:/export rw,vers=4.2
@@ -76,35 +72,34 @@ def test_a_search_on_nfs(ray_here: None, ratings: Path, nfs: Path, tmp_path: Pat
     again = answer(tune.main, *flags, *places, "--resume", "--trials", 2)
     assert [trial["id"] for trial in again["trials"]] == ["0", "1"]
     study = nfs / "studies" / "s"
-    assert record_of(study) == JOURNAL
+    assert storage_file(study) == JOURNAL
     assert [path.name for path in nfs.rglob("*.db*")] == []
-    assert [trial.number for trial in load_study(study).trials] == [0, 1]
+    assert [trial.number for trial in StudyFolder(study).optuna_study().trials] == [0, 1]
 
 
 def test_sqlite_is_not_written_on_nfs(nfs: Path, tmp_path: Path) -> None:
-    create_study(tmp_path, Config(), Start())
+    create_optuna_study(tmp_path, Config(), StudyOrigin())
     (tmp_path / SQLITE).rename(nfs / SQLITE)
     with pytest.raises(
         ValueError,
-        match=rf"{SQLITE}: must lie on a disk of this machine to be written, but got .* \(nfs4\)\. ",
+        match=rf"{SQLITE}: must be on a disk of this machine to be written, but got .* \(nfs4\)\. ",
     ):
-        reopen_study(nfs, Config())
+        StudyFolder(nfs).resume(Config(), SEARCH_SPACE)
 
 
 def test_what_a_lost_process_leaves_in_a_journal(nfs: Path) -> None:
-    study = create_study(nfs, Config(), Start())
+    study = create_optuna_study(nfs, Config(), StudyOrigin())
     study.enqueue_trial({"x": 1})
     whole = (nfs / JOURNAL).read_bytes()
     (nfs / JOURNAL).write_bytes(whole + b'{"op_code":4,"worker')
     (nfs / f"{JOURNAL}.lock").symlink_to(nfs / JOURNAL)
     # Nothing of it keeps a reader from reading, and who goes on waits for no lock.
-    assert len(load_study(nfs).trials) == 1
-    take_over(nfs / JOURNAL)
+    assert len(StudyFolder(nfs).optuna_study().trials) == 1
+    repair_journal(nfs / JOURNAL)
     assert (nfs / JOURNAL).read_bytes() == whole
-    again = reopen_study(nfs, Config())
-    again.enqueue_trial({"x": 2})
-    again.enqueue_trial({"x": 3})
-    assert len(load_study(nfs).trials) == 3
+    record = StudyFolder(nfs).resume(Config(), SEARCH_SPACE)
+    record.enqueue_first_points()
+    assert len(StudyFolder(nfs).optuna_study().trials) == 3
 
 
 @pytest.mark.parametrize("url", ["sqlite:////tmp/x.db", "postgres", "http://user:secret@host/x"])

@@ -7,10 +7,11 @@ import pytest
 
 from recsys.config.schema import Config, config_paths, get_value, replace_values
 from recsys.errors import InputError
-from recsys.search.record.record import StudyRecord, trial_seed
-from recsys.search.record.study_storage import Start, create_study, load_study, reopen_study
+from recsys.search.record.origin import StudyOrigin
+from recsys.search.record.study_folder import StudyFolder, create_optuna_study
+from recsys.search.record.study_record import StudyRecord, trial_seed
 from recsys.search.record.summaries import TrialSummary, best_trial, count_states
-from recsys.search.space.file import parse_space, read_space
+from recsys.search.space.space_file import parse_space, read_space
 from tests.small_search import open_optuna, violated
 
 SPACE = parse_space(
@@ -27,7 +28,7 @@ SPACE = parse_space(
 @pytest.fixture
 def record(tmp_path: Path) -> StudyRecord:
     config = replace_values(Config(), {"study.seed": 5})
-    return StudyRecord(create_study(tmp_path, config, Start()), config, SPACE)
+    return StudyRecord(create_optuna_study(tmp_path, config, StudyOrigin()), config, SPACE)
 
 
 def summary(number: int, state: str, value: float | None) -> TrialSummary:
@@ -61,16 +62,16 @@ def test_the_best_value_of_those_that_may_be_chosen() -> None:
 def test_where_a_trial_ran(record: StudyRecord, tmp_path: Path) -> None:
     number, _ = record.ask()
     for epoch, node in enumerate(("a", "a", "b", "b", "a"), start=1):
-        record.ran_on(number, epoch, node)
+        record.store_node(number, epoch, node)
         record.report(number, epoch, 0.1, {})
-    record.ran_on(number, 4, "c")  # told again after a retry: that epoch counts where it ran first
+    record.store_node(number, 4, "c")  # a retry; the epoch's first node counts
     assert record.summaries()[0].nodes == {"1": "a", "3": "b", "5": "a"}
-    again = StudyRecord(load_study(tmp_path), Config(), SPACE)
-    again.reopen()
+    again = StudyRecord(StudyFolder(tmp_path).optuna_study(), Config(), SPACE)
+    again.resume()
     again.ask()
-    again.ran_on(number, 6, "a")
+    again.store_node(number, 6, "a")
     assert again.summaries()[0].nodes == {"1": "a", "3": "b", "5": "a"}
-    again.ran_on(number, 7, "b")
+    again.store_node(number, 7, "b")
     assert again.summaries()[0].nodes == {"1": "a", "3": "b", "5": "a", "7": "b"}
 
 
@@ -89,9 +90,9 @@ def test_what_a_running_trial_has_reached(record: StudyRecord, tmp_path: Path) -
     record.attach_run(None, "run-s")
     record.finish(number, "complete")
     assert not record.is_running(number)
-    assert record.ending(number) == "complete"
+    assert record.state_of(number) == "complete"
     # Who opens the record later finds the same.
-    again = StudyRecord(load_study(tmp_path), Config(), SPACE)
+    again = StudyRecord(StudyFolder(tmp_path).optuna_study(), Config(), SPACE)
     assert (
         again.summaries()
         == record.summaries()
@@ -164,7 +165,7 @@ BESIDE = parse_space(
 @pytest.mark.parametrize("sampler", ["tpe", "random", "qmc"])
 def test_the_default_config_is_run_as_it_is(tmp_path: Path, sampler: str) -> None:
     config = replace_values(Config(), {"study.sampler": sampler})
-    record = StudyRecord(create_study(tmp_path, config, Start()), config, BESIDE)
+    record = StudyRecord(create_optuna_study(tmp_path, config, StudyOrigin()), config, BESIDE)
     record.enqueue_first_points()
     number, first = record.ask()
     # Without weight decay and without patience, which no range of the space has; the model that no choice is gives way.
@@ -180,8 +181,7 @@ def test_the_default_config_is_run_as_it_is(tmp_path: Path, sampler: str) -> Non
     (found,) = open_optuna(tmp_path).trials
     assert found.params == {**expected, "training.l2": 1e-6, "training.patience": 2}
     record.report(number, 1, 0.5, {})
-    again = StudyRecord(reopen_study(tmp_path, config), config, BESIDE)
-    again.reopen()
+    again = StudyFolder(tmp_path).resume(config, BESIDE)
     assert again.ask() == (number, first)
     _, sampled = again.ask()
     assert 1e-6 <= sampled.training.l2 <= 0.1
@@ -196,7 +196,9 @@ def test_the_default_config_is_run_as_it_is(tmp_path: Path, sampler: str) -> Non
 def test_the_default_config_comes_first_in_the_spaces_that_are_there(
     tmp_path: Path, file: Path
 ) -> None:
-    record = StudyRecord(create_study(tmp_path, Config(), Start()), Config(), read_space(file))
+    record = StudyRecord(
+        create_optuna_study(tmp_path, Config(), StudyOrigin()), Config(), read_space(file)
+    )
     record.enqueue_first_points()
     _, first = record.ask()
     name = "neumf" if file.stem == "ncf" else file.stem
@@ -219,7 +221,9 @@ def test_a_default_that_does_not_go_together_with_a_choice_is_started_from_nearb
     }
     config = replace_values(Config(), {"training.n_negatives": 9})
     record = StudyRecord(
-        create_study(tmp_path, config, Start()), config, parse_space({"parameters": parameters}, "")
+        create_optuna_study(tmp_path, config, StudyOrigin()),
+        config,
+        parse_space({"parameters": parameters}, ""),
     )
     record.enqueue_first_points()
     _, first = record.ask()
@@ -231,7 +235,9 @@ def test_the_seed_decides_what_is_sampled(tmp_path: Path, sampler: str) -> None:
     def sample(seed: int, folder: str) -> list[Config]:
         (tmp_path / folder).mkdir()
         config = replace_values(Config(), {"study.seed": seed, "study.sampler": sampler})
-        record = StudyRecord(create_study(tmp_path / folder, config, Start()), config, SPACE)
+        record = StudyRecord(
+            create_optuna_study(tmp_path / folder, config, StudyOrigin()), config, SPACE
+        )
         return [record.ask()[1] for _ in range(3)]
 
     first = sample(1, "a")
@@ -243,20 +249,22 @@ def test_no_such_study(tmp_path: Path) -> None:
     with pytest.raises(
         InputError, match=r"but got no record of one\. Start one with python -m recsys\.tune\."
     ):
-        load_study(tmp_path / "a")
+        StudyFolder(tmp_path / "a").optuna_study()
     # The second one is what a process leaves that is killed while it makes a study.
     for name in ("b", ".c.7-0f.tmp"):
         (tmp_path / name).mkdir()
-        create_study(tmp_path / name, Config(), Start())
+        create_optuna_study(tmp_path / name, Config(), StudyOrigin())
     message = f"{tmp_path / 'a'}: must be a study, but got no record of one. Studies here are b."
     with pytest.raises(InputError, match=re.escape(message)):
-        load_study(tmp_path / "a")
-    assert isinstance(load_study(tmp_path / "b"), optuna.Study)
+        StudyFolder(tmp_path / "a").optuna_study()
+    assert isinstance(StudyFolder(tmp_path / "b").optuna_study(), optuna.Study)
 
 
 def test_a_study_that_was_left_is_taken_up(tmp_path: Path) -> None:
     config = replace_values(Config(), {"study.seed": 5})
-    record = StudyRecord(create_study(tmp_path, config, Start(parts=2)), config, SPACE)
+    record = StudyRecord(
+        create_optuna_study(tmp_path, config, StudyOrigin(n_segments=2)), config, SPACE
+    )
     record.enqueue_first_points()
     (first, first_config), (second, second_config), (third, _) = (record.ask() for _ in range(3))
     for step, value in ((1, 0.1), (2, 0.3), (3, 0.2)):
@@ -265,8 +273,7 @@ def test_a_study_that_was_left_is_taken_up(tmp_path: Path) -> None:
     record.finish(third, "complete")
     before = open_optuna(tmp_path).trials
     # The process ends here.
-    reopened = StudyRecord(reopen_study(tmp_path, config), config, SPACE)
-    reopened.reopen()
+    reopened = StudyFolder(tmp_path).resume(config, SPACE)
     # ASHA's rungs are those of before, by whoever reported.
     assert dict(reopened.values_at(3)) == {first: 0.2, third: 0.7}
     # The unfinished ones come again under their numbers, with their configs; then new ones.
@@ -292,11 +299,10 @@ def test_a_study_that_was_left_is_taken_up(tmp_path: Path) -> None:
 
 def test_a_trial_left_before_its_config_was_whole_gets_the_rest_of_it(tmp_path: Path) -> None:
     config = replace_values(Config(), {"study.seed": 5})
-    study = create_study(tmp_path, config, Start())
+    study = create_optuna_study(tmp_path, config, StudyOrigin())
     study.ask().suggest_int("model.embedding_dim", 8, 64)
     drawn = study.trials[0].params
-    record = StudyRecord(reopen_study(tmp_path, config), config, SPACE)
-    record.reopen()
+    record = StudyFolder(tmp_path).resume(config, SPACE)
     _, taken_up = record.ask()
     assert study.trials[0].params.keys() > drawn.keys()
     assert (
@@ -307,10 +313,9 @@ def test_a_trial_left_before_its_config_was_whole_gets_the_rest_of_it(tmp_path: 
 
 
 def test_a_trial_left_between_two_words_of_its_divergence_is_not_run_again(tmp_path: Path) -> None:
-    study = create_study(tmp_path, Config(), Start())
+    study = create_optuna_study(tmp_path, Config(), StudyOrigin())
     study.ask().set_user_attr("diverged", True)
-    record = StudyRecord(reopen_study(tmp_path, Config()), Config(), SPACE)
-    record.reopen()
+    record = StudyFolder(tmp_path).resume(Config(), SPACE)
     assert record.ask()[0] == 1
     assert record.summaries()[0].state == "diverged"
 
@@ -318,14 +323,13 @@ def test_a_trial_left_between_two_words_of_its_divergence_is_not_run_again(tmp_p
 @pytest.mark.parametrize("sampler", ["tpe", "random", "qmc"])
 def test_a_resumed_sampler_does_not_draw_the_same_again(tmp_path: Path, sampler: str) -> None:
     config = replace_values(Config(), {"study.sampler": sampler})
-    record = StudyRecord(create_study(tmp_path, config, Start()), config, SPACE)
+    record = StudyRecord(create_optuna_study(tmp_path, config, StudyOrigin()), config, SPACE)
     first = []
     for _ in range(3):
         first.append(record.ask())
         record.report(first[-1][0], 1, 0.5, {})
         record.finish(first[-1][0], "complete")
-    resumed = StudyRecord(reopen_study(tmp_path, config), config, SPACE)
-    resumed.reopen()
+    resumed = StudyFolder(tmp_path).resume(config, SPACE)
     rates = [
         trial_config.training.learning_rate
         for _, trial_config in (*first, *(resumed.ask() for _ in range(3)))
@@ -346,8 +350,7 @@ def test_metrics_are_not_lost_between_them_and_their_value(
         with pytest.raises(KeyboardInterrupt):
             record.report(number, 2, 0.2, {"train_loss": 2.0})
     config = replace_values(Config(), {"study.seed": 5})
-    reopened = StudyRecord(reopen_study(tmp_path, config), config, SPACE)
-    reopened.reopen()
+    reopened = StudyFolder(tmp_path).resume(config, SPACE)
     reopened.ask()
     assert reopened.report(number, 2, 0.2, {"train_loss": 2.0})
     assert (reopened.summaries()[number].epoch, reopened.summaries()[number].metrics) == (

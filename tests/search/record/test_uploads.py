@@ -16,11 +16,12 @@ from recsys.data.preprocessing.pipeline import prepare
 from recsys.data.processed import load
 from recsys.errors import InputError
 from recsys.search.record import lease
-from recsys.search.record.record import StudyRecord
-from recsys.search.record.study_files import find_study, make_study, reopen, require_new
-from recsys.search.record.study_storage import JOURNAL, Start, load_study
+from recsys.search.record.optuna_storage import JOURNAL
+from recsys.search.record.origin import StudyOrigin
+from recsys.search.record.study_folder import StudyFolder
+from recsys.search.record.study_record import StudyRecord
 from recsys.search.record.uploads import Uploads
-from recsys.search.space.file import parse_space
+from recsys.search.space.space_file import parse_space
 from recsys.search.tuning import trainable
 from recsys.search.tuning.messages import Report, message_of
 from recsys.search.tuning.trainable import CHECKPOINT, TrialRunner
@@ -49,9 +50,9 @@ def place(_server: None, request: pytest.FixtureRequest) -> str:
 
 def begin(place: str) -> tuple[Path, StudyRecord]:
     """A new study `s` and its record."""
-    study = open_folder(place) / "studies" / "s"
-    make_study(study, Config(), SEARCH_SPACE, Start())
-    return study, reopen(study, Config(), SEARCH_SPACE)
+    study = StudyFolder.find(open_folder(place), "s")
+    study.create(Config(), SEARCH_SPACE, StudyOrigin())
+    return study.path, study.resume(Config(), SEARCH_SPACE)
 
 
 def test_mlflow_is_told_what_s3_has(place: str) -> None:
@@ -72,20 +73,22 @@ def test_mlflow_is_told_what_s3_has(place: str) -> None:
     uploads.after_next(lambda: done.append("after"))
     assert not came.wait(0.5)
     assert done == []
-    uploads.now()
+    uploads.upload()
     assert came.wait(60)
     assert outbox.flush()
     assert (sent, done) == ([1, 2], ["after"])
     # Another machine finds both, the record no older than what was told; that it was sent, only later.
-    there = find_study(open_folder(place), "s")
-    assert [trial.state.name for trial in load_study(there).trials] == ["RUNNING", "WAITING"]
-    assert [(kept.operation["n"], kept.note) for kept in read_outbox(there / OUTBOX)] == [
+    there = StudyFolder.find(open_folder(place), "s")
+    assert [trial.state.name for trial in there.optuna_study().trials] == ["RUNNING", "WAITING"]
+    assert [(kept.operation["n"], kept.note) for kept in read_outbox(there.path / OUTBOX)] == [
         (1, None),
         (2, None),
     ]
     with uploads:
         pass
-    assert [kept.note for kept in read_outbox(find_study(open_folder(place), "s") / OUTBOX)] == [
+    assert [
+        kept.note for kept in read_outbox(StudyFolder.find(open_folder(place), "s").path / OUTBOX)
+    ] == [
         {"sent": 1},
         {"sent": 2},
     ]
@@ -100,22 +103,22 @@ def test_what_is_half_written_is_cut_off(place: str) -> None:
     for name in (OUTBOX, JOURNAL):
         with (study / name).open("ab") as file:
             file.write(b'{"half')
-    Uploads(study, outbox).now()
+    Uploads(study, outbox).upload()
     outbox.close()
-    there = find_study(open_folder(place), "s")
-    again = reopen(there, Config(), SEARCH_SPACE)
+    there = StudyFolder.find(open_folder(place), "s")
+    again = there.resume(Config(), SEARCH_SPACE)
     assert [summary.state for summary in again.summaries()] == ["unfinished"]
-    assert [kept.operation for kept in read_outbox(there / OUTBOX)] == [{"n": 1}]
+    assert [kept.operation for kept in read_outbox(there.path / OUTBOX)] == [{"n": 1}]
 
 
 def test_a_study_that_is_half_there_is_none(place: str) -> None:
     study, _ = begin(place)
     there = open_folder(place)
-    with pytest.raises(InputError, match=r"--name: must be a new study, but got s, which exists"):
-        require_new(find_study(there, "s"))
+    with pytest.raises(InputError, match=r"study: must be a new study, but got s, which exists"):
+        StudyFolder.find(there, "s").require_new()
     # The record is the last file of a new study that comes to S3: its maker was killed before.
     remove(study / JOURNAL)
-    require_new(find_study(open_folder(place), "s"))
+    StudyFolder.find(open_folder(place), "s").require_new()
 
 
 @pytest.fixture(scope="module")
@@ -178,7 +181,7 @@ def test_a_checkpoint_counts_once_the_record_has_it(
 
 
 def test_one_driver_a_study(place: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(lease, "BEAT_SECONDS", 0.2)
+    monkeypatch.setattr(lease, "RENEWAL_SECONDS", 0.2)
     here, there = (open_folder(place) / "s" for _ in range(2))
     for folder in (here, there):
         folder.mkdir(parents=True)

@@ -10,8 +10,9 @@ from recsys.config.files import dump_yaml
 from recsys.config.schema import Config, config_paths, get_value, replace_values
 from recsys.config.yaml_text import parse_yaml
 from recsys.errors import InputError
-from recsys.search.space.file import parse_space
-from recsys.search.space.space import SearchSpace
+from recsys.search.space.search_space import SearchSpace
+from recsys.search.space.space_file import parse_space
+from recsys.search.space.validity import require_valid
 
 PATHS = [path for path in config_paths() if path.startswith(("model.", "training."))]
 WORDS = st.sampled_from(
@@ -93,7 +94,7 @@ def space_of(tree: dict[str, Any]) -> SearchSpace | None:
     told = None
     try:
         space = parse_space(tree, "space.yaml")
-        space.check_with(Config())
+        require_valid(space, Config())
     except ValueError as error:
         if not isinstance(error, InputError):
             raise

@@ -73,7 +73,7 @@ def run_search(
     disk.searcher.on_trial_complete("tune-3", error=True)
     for callback in callbacks:
         callback.on_trial_error(1, trials, failed)
-    states = [disk.record.ending(number) for number in range(4)]
+    states = [disk.record.state_of(number) for number in range(4)]
     assert states == ["complete", "pruned", "diverged", "failed"]
     kept = [entry.operation for entry in read_outbox(folder / OUTBOX)]
     runs.close(0.0)

@@ -9,7 +9,7 @@ from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 from ray.tune.experiment import Trial
 
 from recsys.config.schema import Config
-from recsys.search.record.record import StudyRecord
+from recsys.search.record.study_record import StudyRecord
 from recsys.search.tuning.messages import Diverged, Report, as_result
 from recsys.search.tuning.mlflow_callback import StudyCallback
 from recsys.tracking.study_runs import StudyRuns
@@ -23,10 +23,10 @@ class Record:
     """States of trials, as the record has them."""
 
     def __init__(self) -> None:
-        self.endings: dict[int, str] = {}
+        self.states: dict[int, str] = {}
 
-    def ending(self, number: int) -> str:
-        return self.endings[number]
+    def state_of(self, number: int) -> str:
+        return self.states[number]
 
 
 class TuneTrial:
@@ -147,7 +147,7 @@ def test_a_segment_of_an_epoch_has_metrics_of_its_own(study: TrackedStudy) -> No
 def test_a_run_ends_as_the_record_says(study: TrackedStudy, state: str, status: str) -> None:
     search = Search(study, 2)
     assert search.run().info.status == "RUNNING"
-    search.record.endings[2] = state
+    search.record.states[2] = state
     if state == "failed":
         search.callback.on_trial_error(1, [search.trial], search.trial)
     else:
@@ -166,7 +166,7 @@ def test_the_traceback_of_a_failed_trial_is_logged(study: TrackedStudy, tmp_path
     error_file = tmp_path / "error.txt"
     error_file.write_bytes("Failure # 1\n\x1b[36mray::T\x1b[39m \N{SNOWMAN} ".encode() + b"\xff\n")
     search = Search(study, 2, error_file)
-    search.record.endings[2] = "failed"
+    search.record.states[2] = "failed"
     search.callback.on_trial_error(1, [search.trial], search.trial)
     # Tune's folder is temporary.
     error_file.unlink()
@@ -179,10 +179,10 @@ def test_the_traceback_of_a_failed_trial_is_logged(study: TrackedStudy, tmp_path
 def test_a_trial_that_failed_before_its_start_has_a_run(study: TrackedStudy) -> None:
     search = Search(study, 2)
     trial = cast(Trial, TuneTrial(3))
-    search.record.endings[3] = "unfinished"  # it will be retried
+    search.record.states[3] = "unfinished"  # it will be retried
     search.callback.on_trial_error(1, [trial], trial)
     search.run()
-    search.record.endings[3] = "failed"
+    search.record.states[3] = "failed"
     search.callback.on_trial_error(1, [trial], trial)
     assert search.runs.flush()
     assert [(run.data.tags["trial"], run.info.status) for run in study.runs()] == [

@@ -45,7 +45,7 @@ class Shown:
         self.progress = SearchProgress(self.search.record, self.search.record._base)
 
     def report(self, number: int, step: int, value: float, *, is_last: bool = False) -> None:
-        parts = self.search.record.parts
+        parts = self.search.record.n_segments
         self.search.report(number, step, value, is_last=is_last)
         metrics = {"train_seconds": 1.0, "rank_seconds": 1.0, "val_ndcg_at_10": value}
         report = Report(-(-step // parts), step, step % parts == 0, metrics, is_last, started=1.0)
@@ -125,7 +125,7 @@ def test_verbose_and_quiet(now: list[float], capsys: pytest.CaptureFixture[str])
 def test_the_live_table(monkeypatch: pytest.MonkeyPatch) -> None:
     shown = Shown()
     first, second, left = (shown.search.begin() for _ in range(3))
-    shown.search.record.leave(left)
+    shown.search.record.requeue(left)
     shown.report(first, 1, 0.3)
     shown.report(first, 2, 0.1)
     shown.report(second, 3, 0.4, is_last=True)

@@ -10,8 +10,8 @@ from optuna.trial import TrialState
 
 from recsys.config.components import PRUNERS
 from recsys.config.schema import Config, replace_values
-from recsys.search.record.record import StudyRecord
-from recsys.search.space.file import parse_space
+from recsys.search.record.study_record import StudyRecord
+from recsys.search.space.space_file import parse_space
 from recsys.search.tuning.pruning import make_pruner
 
 SPACE = parse_space(
@@ -148,7 +148,7 @@ def test_a_pruner_uses_the_record_of_an_earlier_process(name: str) -> None:
                 pruner.prunes(number, step)
         first.finish(number, "complete")
     resumed = StudyRecord(study, config, SPACE)
-    resumed.reopen()
+    resumed.resume()
     pruner = make_pruner(resumed, config)
     pruned = []
     for _ in range(6):

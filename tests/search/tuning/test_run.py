@@ -15,7 +15,7 @@ from ray.tune.experiment import Trial
 
 from recsys.config.files import load_config
 from recsys.errors import InputError
-from recsys.search.record import study_files
+from recsys.search.record.study_folder import StudyFolder
 from recsys.search.record.summaries import best_trial
 from recsys.search.tuning import run
 from recsys.search.tuning.trainable import TrialRunner
@@ -190,7 +190,7 @@ def test_divergence(ray_here: None, ratings: Path, tmp_path: Path) -> None:
 
 def test_files_in_the_folder_of_a_study(broken: tuple[Searched, Results, KillOnce]) -> None:
     searched, _, _ = broken
-    study_files.write_results(searched.folder, searched.record, searched.outcome.summaries)
+    StudyFolder(searched.folder).write_results(searched.record, searched.outcome.summaries)
     names = {path.name for path in searched.folder.iterdir()}
     assert names == {
         "config.yaml",
@@ -224,9 +224,7 @@ def test_files_in_the_folder_of_a_study(broken: tuple[Searched, Results, KillOnc
 
 
 def test_names_of_studies(tmp_path: Path) -> None:
-    assert (
-        study_files.study_folder(tmp_path, "ncf-2024.1_a") == tmp_path / "studies" / "ncf-2024.1_a"
-    )
+    assert StudyFolder.find(tmp_path, "ncf-2024.1_a").path == tmp_path / "studies" / "ncf-2024.1_a"
     for name in (
         "",
         ".",
@@ -242,19 +240,19 @@ def test_names_of_studies(tmp_path: Path) -> None:
         "a" * 101,
     ):
         with pytest.raises(ValueError, match=re.escape(f"but got {name!r}. Rename it.")):
-            study_files.study_folder(tmp_path, name)
+            StudyFolder.find(tmp_path, name)
 
 
 def test_a_study_is_never_started_twice(ray_here: None, ratings: Path, tmp_path: Path) -> None:
     (tmp_path / "studies" / "s").mkdir(parents=True)
     message = (
-        r"--name: must be a new study, but got s, which exists\. "
-        r"Choose another name, or --resume it\."
+        r"study: must be a new study, but got s, which exists\. "
+        r"Choose another study name, or resume the study\."
     )
     with pytest.raises(InputError, match=message):
         search(ratings, tmp_path, {})
     with pytest.raises(InputError, match="must be a study, but got no record of one"):
-        study_files.read_study(tmp_path / "studies" / "s")
+        StudyFolder(tmp_path / "studies" / "s").read()
 
 
 ON_GPUS = """

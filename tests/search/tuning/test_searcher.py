@@ -12,8 +12,8 @@ from ray.tune.experiment import Trial
 from ray.tune.search import Searcher
 
 from recsys.config.schema import Config, replace_values
-from recsys.search.record.record import StudyRecord, trial_seed
-from recsys.search.space.file import parse_space
+from recsys.search.record.study_record import StudyRecord, trial_seed
+from recsys.search.space.space_file import parse_space
 from recsys.search.tuning.messages import DiskFull, Diverged, Message, Report, as_result
 from recsys.search.tuning.pruning import make_pruner, rungs
 from recsys.search.tuning.recorder import Recorder
@@ -49,7 +49,7 @@ class Search:
         return int(self.suggest()["number"])
 
     def report(self, number: int, step: int, value: float, *, is_last: bool = False) -> str:
-        parts = self.record.parts
+        parts = self.record.n_segments
         metrics = {"val_ndcg_at_10": value, "train_loss": 1.0}
         report = Report(-(-step // parts), step, step % parts == 0, metrics, is_last, started=0.0)
         return self.send(number, report)

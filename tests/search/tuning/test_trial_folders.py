@@ -12,9 +12,10 @@ import pytest
 from ray.tune.experiment import Trial
 
 from recsys.config.schema import Config, replace_values
-from recsys.search.record.record import StudyRecord
-from recsys.search.record.study_storage import Start, create_study, reopen_study
-from recsys.search.space.file import parse_space
+from recsys.search.record.origin import StudyOrigin
+from recsys.search.record.study_folder import StudyFolder, create_optuna_study
+from recsys.search.record.study_record import StudyRecord
+from recsys.search.space.space_file import parse_space
 from recsys.search.tuning import run, trainable
 from recsys.search.tuning.messages import Diverged, Message, Report, as_result
 from recsys.search.tuning.pruning import make_pruner
@@ -61,11 +62,11 @@ class Disk:
         self.folder = folder
         self.trials = folder / "trials"
         is_new = not (folder / "optuna.db").exists()
-        optuna_study = (
-            create_study(folder, CONFIG, Start()) if is_new else reopen_study(folder, CONFIG)
-        )
-        self.record = StudyRecord(optuna_study, CONFIG, SPACE)
-        self.record.reopen()
+        if is_new:
+            study = create_optuna_study(folder, CONFIG, StudyOrigin())
+            self.record = StudyRecord(study, CONFIG, SPACE)
+        else:
+            self.record = StudyFolder(folder).resume(CONFIG, SPACE)
         self.searcher = StudySearcher(self.record, None, lambda: 10)
         self.scheduler = Recorder(self.record, make_pruner(self.record, CONFIG), CONFIG)
         self.folders = TrialFolders(self.trials, self.record, n_kept)

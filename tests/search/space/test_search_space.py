@@ -5,9 +5,11 @@ import optuna
 import pytest
 
 from recsys.config.schema import Config, replace_values
-from recsys.search.space import space as space_module
-from recsys.search.space.file import parse_space, read_space
-from recsys.search.space.space import Domain, SearchSpace, by_path
+from recsys.search.space import validity
+from recsys.search.space.domains import Domain
+from recsys.search.space.search_space import SearchSpace, by_path
+from recsys.search.space.space_file import parse_space, read_space
+from recsys.search.space.validity import require_valid
 
 NESTED: dict[str, Any] = {
     # Children stand before their parents on purpose.
@@ -136,7 +138,7 @@ def test_every_suggestion_is_a_valid_config_within_its_domains() -> None:
 
 
 @pytest.mark.parametrize(
-    ("base", "point", "beside"),
+    ("base", "point", "outside"),
     [
         # The default, neumf, with dropout 0.0: outside from 0.1 to 0.5.
         (
@@ -172,11 +174,14 @@ def test_every_suggestion_is_a_valid_config_within_its_domains() -> None:
         ),
     ],
 )
-def test_the_point_that_is_nearest_to_a_config_and_what_of_it_lies_beside(
-    base: dict[str, Any], point: dict[str, Any], beside: dict[str, Any]
+def test_the_point_that_is_nearest_to_a_config_and_the_values_outside_of_it(
+    base: dict[str, Any], point: dict[str, Any], outside: dict[str, Any]
 ) -> None:
     config = replace_values(Config(), base)
-    assert (space_of(NESTED).point(config), space_of(NESTED).beside(config)) == (point, beside)
+    assert (space_of(NESTED).point(config), space_of(NESTED).outside_values(config)) == (
+        point,
+        outside,
+    )
 
 
 @pytest.mark.parametrize(
@@ -246,12 +251,12 @@ def test_a_pair_that_a_third_parameter_makes_valid_is_no_mistake() -> None:
         "model.name": {"choices": ["inner_product"]},
         "training.loss": {"choices": ["squared", "bce"]},
     }
-    space_of(parameters).check_with(Config())
+    require_valid(space_of(parameters), Config())
     parameters["model.name"]["choices"].append("gmf")
     with pytest.raises(
         ValueError, match=r"^search space: training\.loss: must not be squared for the model gmf"
     ):
-        space_of(parameters).check_with(Config())
+        require_valid(space_of(parameters), Config())
 
 
 def choices(*values: Any) -> Domain:
@@ -291,12 +296,12 @@ def test_a_domain_in_words(domain: Domain, expected: str) -> None:
 
 def test_the_space_goes_together_with_the_base() -> None:
     space = space_of({"training.n_negatives": {"low": 1, "high": 32}})
-    space.check_with(Config())
+    require_valid(space, Config())
     with pytest.raises(
         ValueError,
         match=r"^search space: training\.n_negatives: must be at most data\.n_negatives, 4",
     ) as caught:
-        space.check_with(replace_values(Config(), {"training.resample_negatives": False}))
+        require_valid(space, replace_values(Config(), {"training.resample_negatives": False}))
     assert "but got 32." in str(caught.value)
 
 
@@ -309,7 +314,7 @@ def test_parameters_that_exclude_each_other_are_found_before_the_search() -> Non
         }
     )
     with pytest.raises(ValueError, match="search space: 2 mistakes") as caught:
-        space.check_with(Config())
+        require_valid(space, Config())
     assert "  training.n_negatives: must be at most data.n_negatives, 4" in str(caught.value)
     assert "  training.negative_sampling: must be uniform without" in str(caught.value)
 
@@ -322,11 +327,11 @@ def test_parameters_that_never_meet_do_not_exclude_each_other() -> None:
             "training.n_negatives": {"low": 1, "high": 32, "when": when},
         }
     )
-    space.check_with(Config())
+    require_valid(space, Config())
     # Where the base decides against the condition, the parameter is never sampled.
     fixed = replace_values(Config(), {"training.resample_negatives": False})
-    space.check_with(fixed)
-    space.fixed(["training.resample_negatives"], fixed).check_with(fixed)
+    require_valid(space, fixed)
+    require_valid(space.fixed(["training.resample_negatives"], fixed), fixed)
 
 
 def test_choices_are_checked_by_their_smallest_and_largest(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -340,9 +345,9 @@ def test_choices_are_checked_by_their_smallest_and_largest(monkeypatch: pytest.M
         checked.append(dict(values))
         return refusals(base, values)
 
-    refusals = space_module.refusals
-    monkeypatch.setattr(space_module, "refusals", count)
-    space.check_with(Config())
+    refusals = validity.refusals
+    monkeypatch.setattr(validity, "refusals", count)
+    require_valid(space, Config())
     # Two ends each alone, and the four pairs of them.
     ends = (1 / 400, 1.0)
     alone = [{path: end} for path in parameters for end in ends]
@@ -365,7 +370,7 @@ def test_a_condition_on_some_of_the_choices_is_checked_with_those(
         },
     }
     try:
-        space_of(parameters).check_with(Config())
+        require_valid(space_of(parameters), Config())
         told = ""
     except ValueError as error:
         told = str(error)

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from recsys.config.schema import replace_values
-from recsys.search import session
-from recsys.search.record.record import trial_seed
+from recsys.search.record.study_record import trial_seed
+from recsys.search.study_log import log_missing
 from recsys.tracking.connection import open_tracking
 from recsys.tracking.study_runs import StudyRuns, open_study_runs
 from tests.small_search import Searched, logged_steps, logged_trials, search
@@ -31,23 +31,23 @@ def test_each_trial_that_ended_has_its_run(ratings: Path, tmp_path: Path) -> Non
     for step, value in searched.record.values_of(0).items():
         runs.log_step(0, step, step, True, {"val_ndcg_at_10": value})
     runs.log_step(1, 1, 1, True, {"val_ndcg_at_10": searched.record.values_of(1)[1]})
-    for number, state in ((0, searched.record.ending(0)), (1, "unfinished")):
+    for number, state in ((0, searched.record.state_of(0)), (1, "unfinished")):
         runs.end_trial(number, state)
     runs.close()
     runs = open_runs(searched, uri, tmp_path)
-    session._tell_what_was_not_told(runs, searched.config, searched.record)
+    log_missing(runs, searched.config, searched.record)
     runs.close()
     logged = logged_trials(uri, "recsys")
     assert [run.data.tags["trial"] for run in logged] == ["0", "1", "2", "3"]
     assert [run.info.status for run in logged] == ["FINISHED"] * 4
     for number, run in enumerate(logged):
-        assert run.data.tags["state"] == searched.record.ending(number)
+        assert run.data.tags["state"] == searched.record.state_of(number)
         assert run.data.params["seed"] == str(trial_seed(seed, number))
         assert logged_steps(uri, run, "val_ndcg_at_10") == list(searched.record.values_of(number))
     # Told once, it is not told again.
     outbox = searched.folder / "mlflow-outbox.jsonl"
     before = outbox.read_bytes()
     runs = open_runs(searched, uri, tmp_path)
-    session._tell_what_was_not_told(runs, searched.config, searched.record)
+    log_missing(runs, searched.config, searched.record)
     runs.close()
     assert outbox.read_bytes() == before

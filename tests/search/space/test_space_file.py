@@ -4,8 +4,9 @@ from typing import Any
 import pytest
 
 from recsys.errors import InputError
-from recsys.search.space.file import parse_space, read_space
-from recsys.search.space.space import Domain, SearchSpace
+from recsys.search.space.domains import Domain
+from recsys.search.space.search_space import SearchSpace
+from recsys.search.space.space_file import parse_space, read_space
 
 FORM = "must be {low, high}, with log: true if wanted, or {choices: [...]}, either with when, or a list of such"
 GMF: dict[str, Any] = {"choices": ["gmf", "mlp"]}
@@ -62,8 +63,8 @@ def test_what_a_file_means(tmp_path: Path) -> None:
         (
             "data.n_negatives",
             {"low": 1, "high": 2},
-            "must lie under model or training, since the trials of a study share the rest, but got data.n_negatives. "
-            "Set it with --set or in the config.",
+            "must be under model or training, since the trials of a study share the rest, but got data.n_negatives. "
+            "Set it in the config.",
         ),
         # neither a range nor choices
         ("model.dropout", 0.5, f"{FORM}, but got 0.5. Write it as one of the two."),

@@ -1,6 +1,7 @@
-"""Where the lease of a study lies: a file under a lock, or an object in S3 that is written on conditions.
+"""Stores of a study's lease: a locked file, or an object in S3 that is written on conditions.
 
-Stands below `lease`, which decides when a lease is free. Either place changes a lease only if it is still as it was found.
+Below `lease`, which decides when a lease is free. Either store changes a lease only if it has not
+changed since it was read.
 """
 
 import json
@@ -17,13 +18,14 @@ from recsys.storage.files import file_lock, write_atomically
 
 _REQUEST_SECONDS, _ATTEMPTS = 4, 3
 _REFUSED = (404, 409, 412)
-"""Statuses of S3 where a condition does not hold: there is no such object, another write is on its way, or it has changed."""
+"""Statuses of S3 when a condition does not hold: the object does not exist, is being written by
+another client, or has changed."""
 _NOT_IMPLEMENTED = 501
 _log = logging.getLogger(__name__)
 
 
 class Holder(BaseModel):
-    """Who holds a lease. A process id means something on one machine, and there in one namespace."""
+    """Holder of a lease. Its process id is valid on its host, within its PID namespace."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -35,26 +37,27 @@ class Holder(BaseModel):
 
 @dataclass(frozen=True)
 class Found:
-    """A lease as it was found.
+    """A lease as it was read.
 
-    `holder`: None where it is torn, as a crash of the machine leaves it. `beat`: another one after each beat of the holder.
+    `holder`: None if the content is torn, after a crash of the machine. `version`: changes with
+    each renewal.
     """
 
     holder: Holder | None
-    beat: str
+    version: str
 
 
 class LeaseFile:
-    """A lease on a disk. A beat sets the time of its last change, which takes no room on a disk that is full."""
+    """Lease on a disk. A renewal sets its modification time, which works on a full disk too."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
 
     def read(self) -> Found | None:
-        """Return the lease as it is, None where there is none.
+        """Return the lease, None if there is none.
 
-        Both halves come from one open file: a network's file system asks its server when a file is opened, and may not when it is
-        looked at by name.
+        Content and time come from one open file: a network file system asks its server when a file
+        is opened, but may answer for a name from its cache.
         """
         if not self._path.exists():
             return None
@@ -62,7 +65,7 @@ class LeaseFile:
             return _parse(file.read(), str(os.fstat(file.fileno()).st_mtime_ns))
 
     def take(self, found: Found | None, holder: Holder) -> bool:
-        """Write the lease unless it has changed since it was found; return whether it was written."""
+        """Write the lease unless it has changed since `found`; return whether it was written."""
         with file_lock(self._path):
             if self.read() != found:
                 return False
@@ -70,8 +73,8 @@ class LeaseFile:
                 file.write_text(holder.model_dump_json(), encoding="utf-8")
             return True
 
-    def beat(self, holder: Holder) -> bool:
-        """Show that the holder lives; return False where the lease is another's."""
+    def renew(self, holder: Holder) -> bool:
+        """Renew the lease; return False if it is another holder's."""
         with file_lock(self._path):
             if not self._is_held_by(holder):
                 return False
@@ -79,7 +82,7 @@ class LeaseFile:
             return True
 
     def release(self, holder: Holder) -> None:
-        """Delete the lease unless it is another's."""
+        """Delete the lease unless it is another holder's."""
         with file_lock(self._path):
             if self._is_held_by(holder):
                 self._path.unlink()
@@ -90,7 +93,7 @@ class LeaseFile:
 
 
 class LeaseObject:
-    """A lease in S3. A beat writes it anew with another number, so that its ETag tells each version from all others."""
+    """Lease in S3. A renewal writes it with a new number, so that each version has its own ETag."""
 
     def __init__(self, url: str) -> None:
         self._url = url
@@ -98,61 +101,61 @@ class LeaseObject:
         self._client = _connect()
         self._n_writes = 0
         self._etag = ""
-        self._keeps_conditions = True
+        self._checks_conditions = True
 
     def read(self) -> Found | None:
-        """Return the lease as it is, None where there is none."""
+        """Return the lease, None if there is none."""
         answer = self._send(self._client.get_object)
         return None if answer is None else _parse(answer["Body"].read(), answer["ETag"])
 
     def take(self, found: Found | None, holder: Holder) -> bool:
-        """Write the lease unless it has changed since it was found; return whether it was written.
+        """Write the lease unless it has changed since `found`; return whether it was written.
 
-        Where the server is found to keep no conditions, a warning is logged.
+        Logs a warning if the server turns out to ignore conditions.
         """
         if not self._write(
-            holder, {"IfNoneMatch": "*"} if found is None else {"IfMatch": found.beat}
+            holder, {"IfNoneMatch": "*"} if found is None else {"IfMatch": found.version}
         ):
             return False
-        # Both conditions are false now: a server that keeps them refuses.
+        # Both conditions are false now: a server that checks them refuses.
         broken = [
             name
             for name, value in {"IfNoneMatch": "*", "IfMatch": '"0"'}.items()
             if self._put(holder, {name: value})
         ]
         if broken:
-            self._keeps_conditions = False
+            self._checks_conditions = False
             _log.warning(
-                "%s: the server of S3 ignores conditional writes (%s), so that two searches of this study that start in one "
-                "moment would both run: start one alone.",
+                "%s: the server of S3 ignores conditional writes (%s), so that two searches of "
+                "this study that start at the same moment would both run: start one alone.",
                 self._url,
                 ", ".join(broken),
             )
         return True
 
-    def beat(self, holder: Holder) -> bool:
-        """Show that the holder lives; return False where the lease is another's."""
-        if not self._keeps_conditions and not self._is_held_by(holder):
+    def renew(self, holder: Holder) -> bool:
+        """Renew the lease; return False if it is another holder's."""
+        if not self._checks_conditions and not self._is_held_by(holder):
             return False
         return self._write(holder, {"IfMatch": self._etag})
 
     def release(self, holder: Holder) -> None:
-        """Delete the lease unless it is another's."""
+        """Delete the lease unless it is another holder's."""
         if self._is_held_by(holder):
             self._send(self._client.delete_object, {"IfMatch": self._etag})
 
     def _write(self, holder: Holder, condition: dict[str, str]) -> bool:
-        """Write the lease on a condition; return whether it was written."""
+        """Write the lease on a condition; return whether the lease is now this holder's."""
         self._n_writes += 1
         if self._put(holder, condition):
             return True
-        # The answer to an earlier attempt may have been lost, and this be the answer to its repetition.
+        # The refusal may be of a repeated request whose first attempt succeeded without an answer.
         return self._is_held_by(holder)
 
     def _put(self, holder: Holder, condition: dict[str, str]) -> bool:
         body = json.dumps({**holder.model_dump(), "write": self._n_writes}).encode()
         answer = self._send(
-            self._client.put_object, condition if self._keeps_conditions else {}, Body=body
+            self._client.put_object, condition if self._checks_conditions else {}, Body=body
         )
         if answer is not None:
             self._etag = answer["ETag"]
@@ -162,16 +165,16 @@ class LeaseObject:
         found = self.read()
         if found is None or found.holder != holder:
             return False
-        self._etag = found.beat
+        self._etag = found.version
         return True
 
     def _send(
         self, request: Callable[..., Any], condition: dict[str, str] | None = None, **arguments: Any
     ) -> Any:
-        """Send a request and return its answer, None where its condition does not hold.
+        """Send a request and return its answer, None if its condition does not hold.
 
         Raises:
-            ConnectionError: if S3 does not answer, or lets nobody in.
+            ConnectionError: if S3 does not answer or denies access.
         """
         from botocore.exceptions import BotoCoreError, ClientError
 
@@ -190,7 +193,10 @@ class LeaseObject:
 
 
 def _connect() -> Any:
-    """A client that finds the server, its region and the credentials as pyarrow's does, and answers before a lease expires."""
+    """Return a client that gives up before a lease expires.
+
+    It finds the server, its region and the credentials as pyarrow's does.
+    """
     import boto3
     from botocore.config import Config
 
@@ -205,8 +211,8 @@ def _connect() -> Any:
     return boto3.client("s3", region_name=os.environ.get("AWS_REGION"), config=config)
 
 
-def _parse(content: bytes, beat: str) -> Found:
+def _parse(content: bytes, version: str) -> Found:
     try:
-        return Found(Holder.model_validate_json(content), beat)
+        return Found(Holder.model_validate_json(content), version)
     except ValidationError:
-        return Found(None, beat)
+        return Found(None, version)

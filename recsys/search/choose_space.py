@@ -1,0 +1,74 @@
+"""The search space of one run: a file's, the resumed study's own, or with points of another study.
+
+Between the command line and `session`. It imports neither Ray nor torch, so that a mistake in the
+space is reported at once.
+"""
+
+from collections.abc import Iterable
+from pathlib import Path
+
+from recsys.config.schema import Config
+from recsys.errors import InputError
+from recsys.search.record.study_folder import StudyFolder
+from recsys.search.record.summaries import ranked
+from recsys.search.space.search_space import SearchSpace
+from recsys.search.space.space_file import read_effective_space
+
+_N_WARM_STARTS = 5
+
+
+def choose_space(
+    study: StudyFolder,
+    space_file: Path | None,
+    config: Config,
+    fixed_paths: Iterable[str],
+    *,
+    resume: bool,
+) -> tuple[SearchSpace, set[str]]:
+    """Return the space of a new or resumed study, and the config paths that are not searched.
+
+    Args:
+        study: the study.
+        space_file: the search-space file; None for the resumed study's own space.
+        config: the effective config.
+        fixed_paths: config paths whose value the user has set.
+        resume: whether the study exists and is resumed.
+
+    Raises:
+        InputError: if a new study exists already, or the resumed one does not; if a new study has
+            no file; if there is no such file, or listing the file's mistakes.
+    """
+    fixed = set(fixed_paths)
+    if resume:
+        fixed |= set(study.origin(config.study.storage).fixed_paths)
+        if space_file is None:
+            return study.space(), fixed
+    else:
+        study.require_new()
+    if space_file is None:
+        raise InputError("space_file", "must be given", "nothing", "See --help.")
+    return read_effective_space(space_file, config, fixed), fixed
+
+
+def add_warm_starts(space: SearchSpace, source: StudyFolder, storage: str | None) -> SearchSpace:
+    """Return the space with the points nearest to the best trials of another study added.
+
+    Args:
+        space: the space.
+        source: the other study.
+        storage: the database of its record, if it is not the one in its config.
+
+    Raises:
+        InputError: if there is no such study; if no trial of it has a value.
+    """
+    record, _ = source.read(storage)
+    best = [summary for summary in ranked(record.summaries()) if summary.choosable][:_N_WARM_STARTS]
+    if not best:
+        raise InputError(
+            "study",
+            "must be a study with a finished epoch",
+            f"{source.name}, which has none",
+            "Choose another study.",
+        )
+    points = [space.point(record.config_of(summary.number)) for summary in best]
+    return SearchSpace(space.domains, (*space.warm_start, *points))

@@ -1,0 +1,95 @@
+"""Plan of a search: its config, space, data and slots, after all checks and before any file.
+
+Between the command line and `session`, which runs it.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import optuna
+import ray
+
+from recsys.cluster.resources import Slots
+from recsys.cluster.shared_paths import require_on_all_nodes
+from recsys.config.schema import Config
+from recsys.data.processed import Processed, resolve
+from recsys.search.record.origin import StudyOrigin
+from recsys.search.record.study_folder import StudyFolder
+from recsys.search.record.study_record import StudyRecord
+from recsys.search.space.search_space import SearchSpace
+from recsys.training.segments import count_segments
+
+_SAMPLE_TRIALS = 3
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A search that has passed every check.
+
+    `folder`: the folder of data, studies and runs. `slots`: how many trials may run at a time.
+    `resume`: whether the study exists and is resumed.
+    """
+
+    study: StudyFolder
+    folder: Path
+    config: Config
+    space: SearchSpace
+    processed: Processed
+    origin: StudyOrigin
+    slots: Slots
+    resume: bool
+
+
+def make_plan(
+    study: StudyFolder,
+    folder: Path,
+    config: Config,
+    space: SearchSpace,
+    processed: Processed,
+    *,
+    fixed_paths: Iterable[str] = (),
+    resume: bool = False,
+) -> Plan:
+    """Check the folder and the requested resources on the connected cluster.
+
+    A study that is resumed is compared with the config, the space and the data.
+
+    Raises:
+        InputError: if no node can meet the request; if a node does not see the folder; if the
+            resumed study was created with another config, space or data.
+    """
+    config = resolve(config, processed.manifest)
+    require_on_all_nodes("folder", folder.absolute())
+    n_segments = count_segments(processed.manifest.n_train)
+    origin = StudyOrigin(processed.fingerprint, n_segments, tuple(sorted(fixed_paths)))
+    if resume:
+        study.require_unchanged(config, space, origin)
+    return Plan(study, folder, config, space, processed, origin, Slots(config), resume)
+
+
+def describe_plan(plan: Plan) -> dict[str, Any]:
+    """Return what a dry run shows: the config, sample trials, resources and the size of the data."""
+    sampled = optuna.create_study(
+        sampler=optuna.samplers.RandomSampler(seed=plan.config.study.seed)
+    )
+    record = StudyRecord(sampled, plan.config, plan.space)
+    record.enqueue_first_points()
+    counts = plan.processed.manifest.counts()
+    cluster = ray.cluster_resources()  # type: ignore[no-untyped-call]
+    return {
+        "study": plan.study.name,
+        "config": plan.config.model_dump(mode="json"),
+        "sample_trials": [record.summary(record.ask()[0]).params for _ in range(_SAMPLE_TRIALS)],
+        "resources": {
+            "cluster": {kind: cluster.get(kind, 0.0) for kind in ("CPU", "GPU")},
+            "trial": {"cpu": plan.config.resources.cpu, "gpu": plan.config.resources.gpu},
+            "concurrency": plan.slots.most,
+        },
+        "data": {
+            "users": counts["n_users"],
+            "items": counts["n_items"],
+            "interactions": counts["n_interactions"],
+        },
+    }

@@ -1,0 +1,236 @@
+"""The record of a study: what was tried, what it reached at each step, and how it ended.
+
+The searcher, the recorder and the MLflow callback write here as things happen, a decision before it
+takes effect; progress, the leaderboard and final training read here. It is an Optuna study, and the
+only state of a search: Tune's own is not kept.
+"""
+
+import math
+from collections import deque
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Self
+
+import numpy as np
+import optuna
+from optuna.trial import FrozenTrial, TrialState
+
+from recsys.config.schema import Config, replace_values
+from recsys.search.record.origin import StudyOrigin
+from recsys.search.record.summaries import (
+    OUTSIDE_VALUES,
+    TrialSummary,
+    params_of,
+    state_of,
+    summarise,
+)
+from recsys.search.space.domains import Scalar
+from recsys.search.space.search_space import SearchSpace
+from recsys.search.space.validity import refusals
+
+_STUDY_RUN_ID, _RUN_ID = "mlflow_run_id", "mlflow_run_id:"
+"""Key of the study's run in MLflow; prefix of the trials' keys, which end in the number."""
+_IS_FIRST_POINT = "is_start"
+
+
+@dataclass
+class _RunningTrial:
+    """A trial that runs in this process, with what it has reached."""
+
+    trial: optuna.Trial
+    last_step: int = 0
+    best: float = float("-inf")
+    nodes: dict[str, str] = field(default_factory=dict)
+
+    @classmethod
+    def restore(cls, trial: optuna.Trial, stored: FrozenTrial, n_segments: int) -> Self:
+        """Return the trial with what an earlier process stored of it, if one did."""
+        epochs = [v for step, v in stored.intermediate_values.items() if step % n_segments == 0]
+        return cls(
+            trial,
+            last_step=stored.last_step or 0,
+            best=max(epochs, default=float("-inf")),
+            nodes=dict(stored.user_attrs.get("nodes", {})),
+        )
+
+
+class StudyRecord:
+    """Reader and writer of the record of one study."""
+
+    def __init__(self, study: optuna.Study, base: Config, space: SearchSpace) -> None:
+        self._study = study
+        self._base = base
+        self._space = space
+        self.n_segments = StudyOrigin.of(study).n_segments
+        """Segments of an epoch, and so its steps."""
+        self._running: dict[int, _RunningTrial] = {}
+        self._values_by_step: dict[int, dict[int, float]] = {}
+        self._requeued: deque[optuna.Trial] = deque()
+        self._ended: dict[int, TrialSummary] = {}
+        attributes = study.user_attrs
+        self._run_ids = {
+            int(key.removeprefix(_RUN_ID)): attributes[key]
+            for key in attributes
+            if key.startswith(_RUN_ID)
+        }
+
+    def enqueue_first_points(self) -> None:
+        """Queue the points that a search starts with: the base config, then the warm starts.
+
+        The base config keeps its values outside of the space, unless they are invalid beside a
+        choice of the space that replaces one of its own.
+        """
+        point, outside = self._space.point(self._base), self._space.outside_values(self._base)
+        if refusals(self._base, point | outside):
+            outside = {}
+        self._enqueue(point, outside)
+        for warm_start in self._space.warm_start:
+            self._enqueue(warm_start, {})
+
+    def _enqueue(self, point: Mapping[str, Scalar], outside: Mapping[str, Scalar]) -> None:
+        attributes = {_IS_FIRST_POINT: True, OUTSIDE_VALUES: dict(outside)}
+        self._study.enqueue_trial(
+            self._space.by_name(point), user_attrs=attributes, skip_if_exists=True
+        )
+
+    def resume(self) -> None:
+        """Load the values that earlier processes stored, and queue their unfinished trials."""
+        for stored in self._study.get_trials(deepcopy=False):
+            for step, value in stored.intermediate_values.items():
+                self._values_by_step.setdefault(step, {})[stored.number] = value
+            if stored.state == TrialState.RUNNING:
+                trial = optuna.trial.Trial(self._study, stored._trial_id)
+                if stored.user_attrs.get("diverged"):
+                    self._study.tell(trial, state=TrialState.PRUNED)
+                else:
+                    self._requeued.append(trial)
+
+    def ask(self) -> tuple[int, Config]:
+        """Start the next trial, an unfinished one first; return its number and complete config."""
+        trial = self._requeued.popleft() if self._requeued else self._study.ask()
+        self._space.suggest(trial)
+        number = trial.number
+        self._running[number] = _RunningTrial.restore(trial, self._trial(number), self.n_segments)
+        return number, self.config_of(number)
+
+    def requeue(self, number: int) -> None:
+        """Queue a running trial, so that `ask` starts it again."""
+        self._requeued.append(self._running.pop(number).trial)
+
+    @property
+    def n_finished(self) -> int:
+        """Number of trials that have ended."""
+        return sum(trial.state.is_finished() for trial in self._study.get_trials(deepcopy=False))
+
+    @property
+    def n_running(self) -> int:
+        """Number of trials that this process has started and that have not ended."""
+        return len(self._running)
+
+    def is_running(self, number: int) -> bool:
+        """Return whether this process has started a trial that has not ended."""
+        return number in self._running
+
+    def is_first_point(self, number: int) -> bool:
+        """Return whether a trial runs one of the points that the search started with."""
+        return _IS_FIRST_POINT in self._trial(number).user_attrs
+
+    def report(self, number: int, step: int, value: float, metrics: Mapping[str, float]) -> bool:
+        """Store a step's validation value; return False, and store nothing, if it has one already.
+
+        The trial's own value is its best at the end of an epoch, after `n_segments` steps.
+        """
+        running = self._running[number]
+        if step <= running.last_step:
+            return False
+        if step % self.n_segments == 0 and value > running.best:
+            running.best = value
+            # Before the value: if the process dies between the two, the step is reported again.
+            running.trial.set_user_attr("metrics", dict(metrics))
+        running.trial.report(value, step)
+        running.last_step = step
+        self._values_by_step.setdefault(step, {})[number] = value
+        return True
+
+    def store_node(self, number: int, step: int, node: str) -> None:
+        """Store the node of a new step if it differs from the last one; call it before `report`."""
+        running = self._running[number]
+        if step > running.last_step and node != next(reversed(running.nodes.values()), None):
+            running.nodes[str(math.ceil(step / self.n_segments))] = node
+            running.trial.set_user_attr("nodes", running.nodes)
+
+    def values_at(self, step: int) -> Mapping[int, float]:
+        """Return the value of each trial that reported this step, by trial number."""
+        return self._values_by_step.get(step, {})
+
+    def is_pruned_by(self, pruner: optuna.pruners.BasePruner, number: int) -> bool:
+        """Return the decision of an Optuna pruner on a trial after its last report."""
+        return pruner.prune(self._study, self._trial(number))
+
+    def values_of(self, number: int) -> Mapping[int, float]:
+        """Return a trial's values by step, in order."""
+        return dict(sorted(self._trial(number).intermediate_values.items()))
+
+    @property
+    def run_id(self) -> str | None:
+        """Id of the study's own run in MLflow, None if there is none."""
+        run_id: str | None = self._study.user_attrs.get(_STUDY_RUN_ID)
+        return run_id
+
+    def attach_run(self, number: int | None, run_id: str) -> None:
+        """Store the MLflow run of a trial, ended or not, or of the study (None); thread-safe."""
+        if number is None:
+            self._study.set_user_attr(_STUDY_RUN_ID, run_id)
+            return
+        # In the study's attributes: a trial that has ended takes none.
+        self._study.set_user_attr(f"{_RUN_ID}{number}", run_id)
+        self._run_ids[number] = run_id
+
+    def state_of(self, number: int) -> str:
+        """Return the state in which a trial ended, or `unfinished`."""
+        return state_of(self._trial(number))
+
+    def finish(self, number: int, state: str) -> None:
+        """Store the state in which a running trial ended: complete, pruned, failed or diverged."""
+        running = self._running.pop(number)
+        if state == "diverged":
+            # The sampler avoids a violated constraint; an invented value would mislead it.
+            running.trial.set_constraint("diverged", 1.0)
+            running.trial.set_user_attr("diverged", True)
+        if state == "complete":
+            self._study.tell(running.trial, running.best)
+        else:
+            self._study.tell(
+                running.trial, state=TrialState.FAIL if state == "failed" else TrialState.PRUNED
+            )
+
+    def summaries(self) -> list[TrialSummary]:
+        """Return all trials by number, without the points that are still queued."""
+        trials = self._study.get_trials(deepcopy=False)
+        return [self._summarise(trial) for trial in trials if trial.state != TrialState.WAITING]
+
+    def summary(self, number: int) -> TrialSummary:
+        """Return one trial."""
+        return self._summarise(self._trial(number))
+
+    def _summarise(self, trial: FrozenTrial) -> TrialSummary:
+        run_id, ended = self._run_ids.get(trial.number), self._ended.get(trial.number)
+        if ended is not None and ended.run_id == run_id:  # an ended trial changes in this alone
+            return ended
+        summary = summarise(trial, self.n_segments, run_id)
+        if trial.state.is_finished():
+            self._ended[trial.number] = summary
+        return summary
+
+    def config_of(self, number: int) -> Config:
+        """Return the complete config of a trial."""
+        return replace_values(self._base, params_of(self._trial(number)))
+
+    def _trial(self, number: int) -> FrozenTrial:
+        """Return a trial as stored; `study.trials` would copy all of them."""
+        return self._study.get_trials(deepcopy=False)[number]
+
+
+def trial_seed(study_seed: int, number: int) -> int:
+    """Return a trial's own seed, derived from the study's seed and the trial's number."""
+    return int(np.random.SeedSequence((study_seed, number)).generate_state(1)[0])

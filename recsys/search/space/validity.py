@@ -1,0 +1,99 @@
+"""Validity of a search space's values in a config, so that every trial's config is valid.
+
+Beside `search_space`. The config itself decides; its rules across fields are about two fields.
+"""
+
+from collections.abc import Iterator, Mapping
+from itertools import combinations_with_replacement, product
+
+from pydantic import ValidationError
+
+from recsys.config.mistakes import describe_mistakes
+from recsys.config.schema import Config, replace_values
+from recsys.errors import InputError
+from recsys.search.space.domains import Domain, Scalar
+from recsys.search.space.search_space import SearchSpace
+
+
+def require_valid(space: SearchSpace, base: Config) -> None:
+    """Check the edge values of every two parameters that a trial has together, within `base`.
+
+    Raises:
+        InputError: listing every mistake.
+    """
+    mistakes: dict[str, None] = {}
+    for first, second in combinations_with_replacement(space.domains, 2):
+        for values in _values_of_pair(space, first, second):
+            found = refusals(base, values)
+            if found and not _is_valid_with_a_third(space, values, base):
+                mistakes |= dict.fromkeys(found)
+    if mistakes:
+        raise InputError.listing("search space", list(mistakes))
+
+
+def _values_of_pair(
+    space: SearchSpace, first: Domain, second: Domain
+) -> Iterator[dict[str, Scalar]]:
+    """Yield the edge values of two domains, or of one, with the values that their conditions need.
+
+    Pairs that no trial has together are left out.
+    """
+    if first is second:
+        pairs = [(edge, edge) for edge in first.edges]
+    elif first.path == second.path:
+        return
+    else:
+        pairs = list(product(first.edges_under(second), second.edges_under(first)))
+    for value, other_value in pairs:
+        values = {first.path: value, second.path: other_value}
+        complete = _with_conditions(space, values, [first, second])
+        if complete is not None:
+            yield complete
+
+
+def _is_valid_with_a_third(space: SearchSpace, values: dict[str, Scalar], base: Config) -> bool:
+    """Return whether a value of a third parameter makes the values valid.
+
+    Then the pair itself is no mistake: a value of the third parameter in `base` refuses it.
+    """
+    others = (domain for domain in space.domains if domain.path not in values)
+    return any(
+        not refusals(base, {**values, domain.path: edge})
+        for domain in others
+        for edge in domain.edges
+    )
+
+
+def _with_conditions(
+    space: SearchSpace, values: dict[str, Scalar], waiting: list[Domain]
+) -> dict[str, Scalar] | None:
+    """Add the values under which the `waiting` domains apply together; None if they never do."""
+    while waiting:
+        for parent, allowed in waiting.pop().when.items():
+            if parent not in values:
+                values[parent] = allowed[0]
+                waiting += [
+                    d for d in space.domains if d.path == parent and d.contains(allowed[0])
+                ][:1]
+            if values[parent] not in allowed:
+                return None
+    return values
+
+
+def refusals(base: Config, values: Mapping[str, Scalar]) -> list[str]:
+    """Return the mistakes of a config with these values at these paths."""
+    try:
+        replace_values(base, values)
+    except ValidationError as error:
+        return [text for _, text in describe_mistakes(error)]
+    return []
+
+
+def field_refusals(path: str, value: Scalar) -> list[str]:
+    """Return the mistakes of a value in the field at a config path, whatever the other fields."""
+    try:
+        replace_values(Config(), {path: value})
+    except ValidationError as error:
+        # Rules across fields have no location.
+        return [text for _, text in describe_mistakes(error)] if error.errors()[0]["loc"] else []
+    return []

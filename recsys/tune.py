@@ -15,7 +15,7 @@ import click
 
 from recsys.command_line.options import common_options, config_option, data_option, set_option
 from recsys.command_line.results import dir_flag, print_result
-from recsys.command_line.run import INTERRUPTED, run_command
+from recsys.command_line.run import FAILED, INTERRUPTED, run_command
 from recsys.command_line.settings import read_config
 from recsys.console.verbosity import note
 from recsys.errors import InputError, naming
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from recsys.config.schema import Config
     from recsys.search.plan import Plan
     from recsys.search.record.study_folder import StudyFolder
+    from recsys.search.session import Result
 
 _CONFIG_PATHS = {
     "--trials": "study.n_trials",
@@ -34,7 +35,7 @@ _CONFIG_PATHS = {
     "--concurrent": "study.max_concurrent",
 }
 _FLAGS = {"study": "--name", "space_file": "--space", "resume": "--resume"}
-"""Flags by the arguments of the functions that are called."""
+"""Flag of each argument that an error may name."""
 
 
 @click.command(help="Search for the best model on a data set.")
@@ -90,8 +91,7 @@ def tune(
     _check_resume(name, resume=resume, resume_auto=resume_auto, warm_start=warm_start)
     from recsys.search.record.study_folder import StudyFolder
 
-    name = name or f"{space_file.stem if space_file else 'study'}-{datetime.now(UTC):%Y%m%d-%H%M%S}"
-    study = StudyFolder.find(folder, name)
+    study = StudyFolder.find(folder, name or _default_name(space_file))
     resume = resume or (resume_auto and study.exists())
     given = _with_paths(flags)
     typed = {path: flag for path, (flag, text) in given.items() if text is not None}
@@ -99,36 +99,46 @@ def tune(
         base = study.config() if resume and config_file is None else config_file
         config, paths = read_config(base, data, settings, given)
         plan = _make_plan(
-            config,
-            paths,
-            study,
-            folder,
-            space_file=space_file,
-            warm_start=warm_start,
-            resume=resume,
+            study, folder, config, paths, space=space_file, warm_start=warm_start, resume=resume
         )
-        from recsys.search import session, texts
-        from recsys.search.plan import describe_plan
-
         if dry_run:
-            print_result(describe_plan(plan), as_json, texts.plan_text)
-            return 0
+            return _print_plan(plan, as_json=as_json)
+        from recsys.search import session
+
         # Printed before the search: a process that is killed prints nothing afterwards.
-        result = session.run(
-            plan, lambda: note(f"If the search ends early, {_resuming(study, folder)}")
-        )
-    answer = {**result.answer, "total_seconds": time.monotonic() - began}
-    text = partial(texts.result_text, plan, result.summaries, dir_flag=dir_flag(folder))
+        hint = f"If the search ends early, {_resuming(study, folder)}"
+        result = session.run(plan, lambda: note(hint))
+    return _print_outcome(plan, result, time.monotonic() - began, as_json=as_json)
+
+
+def _print_plan(plan: "Plan", *, as_json: bool) -> int:
+    from recsys.search.plan import describe_plan
+    from recsys.search.texts import plan_text
+
+    print_result(describe_plan(plan), as_json, plan_text)
+    return 0
+
+
+def _print_outcome(plan: "Plan", result: "Result", seconds: float, *, as_json: bool) -> int:
+    """Print the result of a search, and return the exit code."""
+    from recsys.search.texts import result_text
+
+    answer = {**result.answer, "total_seconds": seconds}
+    text = partial(result_text, plan, result.summaries, dir_flag=dir_flag(plan.folder))
     print_result(answer, as_json, text)
     if result.interrupted:
-        _print_interrupted(study, folder)
+        _print_interrupted(plan.study, plan.folder)
         return INTERRUPTED
     if answer["best"] is None:
-        print(
-            f"No trial of {name} has a value. See the errors above or in MLflow.", file=sys.stderr
-        )
-        return 1
+        missing = f"No trial of {plan.study.name} has a value"
+        print(f"{missing}. See the errors above or in MLflow.", file=sys.stderr)
+        return FAILED
     return 0
+
+
+def _default_name(space_file: Path | None) -> str:
+    stem = space_file.stem if space_file else "study"
+    return f"{stem}-{datetime.now(UTC):%Y%m%d-%H%M%S}"
 
 
 def _check_resume(
@@ -155,12 +165,12 @@ def _with_paths(flags: Mapping[str, str | None]) -> dict[str, tuple[str, str | N
 
 
 def _make_plan(
-    config: "Config",
-    paths: set[str],
     study: "StudyFolder",
     folder: Path,
+    config: "Config",
+    paths: set[str],
     *,
-    space_file: Path | None,
+    space: Path | None,
     warm_start: str | None,
     resume: bool,
 ) -> "Plan":
@@ -170,11 +180,11 @@ def _make_plan(
     from recsys.search.record.study_folder import StudyFolder
     from recsys.tracking.uri import require_tracking_uri
 
-    space, paths = choose_space(study, space_file, config, paths, resume=resume)
+    chosen, paths = choose_space(study, space, config, paths, resume=resume)
     if warm_start and not resume:
         with naming({"study": "--warm-start"}):
             source = StudyFolder.find(folder, warm_start)
-            space = add_warm_starts(space, source, config.study.storage)
+            chosen = add_warm_starts(chosen, source, config.study.storage)
     require_tracking_uri(config, folder)
     processed = pipeline.prepare(config, folder, _join)
     with ThreadPoolExecutor(1) as importer:
@@ -184,7 +194,7 @@ def _make_plan(
         importing.result()
     from recsys.search.plan import make_plan
 
-    return make_plan(study, folder, config, space, processed, fixed_paths=paths, resume=resume)
+    return make_plan(study, folder, config, chosen, processed, fixed_paths=paths, resume=resume)
 
 
 def _join(config: "Config") -> None:

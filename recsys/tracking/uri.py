@@ -74,10 +74,10 @@ def artifact_location(uri: str, folder: Path) -> str | None:
 
 def log_in(uri: str) -> str:
     """Pass the user and password in a server's URL to MLflow's client; return the URL without."""
-    parts = urlsplit(uri)
-    if parts.scheme not in ("http", "https") or parts.username is None:
+    url = urlsplit(uri)
+    if url.scheme not in ("http", "https") or url.username is None:
         return uri
-    set_mlflow_login(unquote(parts.username), unquote(parts.password or ""))
+    set_mlflow_login(unquote(url.username), unquote(url.password or ""))
     return strip_password(uri)
 
 

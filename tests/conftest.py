@@ -12,6 +12,7 @@ from hypothesis import settings
 
 from recsys.config.files import dump_yaml
 from recsys.config.schema import Config
+from tests.s3_server import BUCKET, running_s3
 from tests.small_search import SPACE, ratings_csv
 
 # The same examples in each run, however slow the machine; `make fuzz` looks for new ones.
@@ -47,6 +48,21 @@ def ray_here() -> Iterator[None]:
     connect(Config())
     yield
     ray.shutdown()
+
+
+@pytest.fixture(scope="module")
+def s3_environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
+    """The environment of clients of an S3 server, set in this process for a module's tests."""
+    with running_s3(tmp_path_factory.mktemp("s3")) as found, pytest.MonkeyPatch.context() as patch:
+        for name, value in found.items():
+            patch.setenv(name, value)
+        yield found
+
+
+@pytest.fixture
+def s3_place(s3_environment: dict[str, str], request: pytest.FixtureRequest) -> str:
+    """A test's own URL in S3; each `open_folder` of it acts as another machine's copy."""
+    return f"s3://{BUCKET}/deep/{request.node.name}"
 
 
 @pytest.fixture(scope="session")

@@ -1,4 +1,4 @@
-"""A real server of S3's protocol, moto's, in a process of its own."""
+"""A real server of S3's protocol, moto's, in its own process; for the fixtures of `conftest`."""
 
 import socket
 import subprocess
@@ -7,8 +7,6 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-
-import pytest
 
 BUCKET = "recsys-tests"
 _GIVE_UP_SECONDS = 240.0
@@ -34,7 +32,7 @@ main(sys.argv[1:])
 
 @contextmanager
 def running_s3(folder: Path) -> Iterator[dict[str, str]]:
-    """A server with one bucket, its log in `folder`; yields the environment in which it is found."""
+    """Run a server with one bucket and its log in `folder`; yield the environment of its clients."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -72,12 +70,3 @@ def _make_bucket(endpoint: str) -> None:
         "region_name": "us-east-1",
     }
     boto3.client("s3", endpoint_url=endpoint, **keys).create_bucket(Bucket=BUCKET)
-
-
-@contextmanager
-def s3_here(folder: Path) -> Iterator[None]:
-    """The same, for this process."""
-    with running_s3(folder) as environment, pytest.MonkeyPatch.context() as patch:
-        for name, value in environment.items():
-            patch.setenv(name, value)
-        yield

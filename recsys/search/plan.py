@@ -70,7 +70,7 @@ def make_plan(
 
 
 def describe_plan(plan: Plan) -> dict[str, Any]:
-    """Return what a dry run shows: the config, sample trials, resources and the size of the data."""
+    """Return a dry run's answer: the config, sample trials, resources and the size of the data."""
     sampled = optuna.create_study(
         sampler=optuna.samplers.RandomSampler(seed=plan.config.study.seed)
     )

@@ -1,4 +1,4 @@
-"""Searches whose folder is in a local S3, each as on a machine of its own: nothing but S3 is left of one for the next."""
+"""Searches whose folder is in a local S3, each as on its own machine: they share S3 alone."""
 
 import os
 import signal
@@ -21,7 +21,7 @@ from tests.faults.search_process import SearchProcess
 def started(
     command: str, folder: Path, environment: Mapping[str, str], *flags: object
 ) -> Iterator[SearchProcess]:
-    """Start a command whose temporary files go to `folder`; it is killed in the end with all that it has started."""
+    """Run a command with temporary files in `folder`; kill it and its children at the end."""
     folder.mkdir()
     with (folder / "errors").open("w") as errors:
         process = subprocess.Popen(
@@ -41,7 +41,7 @@ def started(
 
 
 def stored_trials(place: str, name: str) -> list[FrozenTrial]:
-    """The trials of a study as S3 has them now, none before there is a study."""
+    """Return the trials of a study as S3 has them now, none before the study exists."""
     study = open_folder(place) / "studies" / name
     fetch(study / JOURNAL)
     return StudyFolder(study).optuna_study().trials if (study / JOURNAL).exists() else []

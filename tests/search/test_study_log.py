@@ -1,4 +1,4 @@
-"""What a search tells MLflow of trials that ended in an earlier process, which did not live to tell it."""
+"""The log of trials that ended in an earlier process, which was killed before it logged them."""
 
 from pathlib import Path
 
@@ -23,7 +23,8 @@ def open_runs(searched: Searched, uri: str, folder: Path) -> StudyRuns:
 def test_each_trial_that_ended_has_its_run(ratings: Path, tmp_path: Path) -> None:
     searched = search(ratings, tmp_path, {"study.n_trials": 4})
     uri, seed = f"sqlite:///{tmp_path / 'mlflow.db'}", searched.config.study.seed
-    # Of four trials that ended in the record, MLflow knows one as it ended, one as cut off, one as running, and one not at all.
+    # Of four trials that ended in the record, MLflow has one as it ended, one as unfinished, one as
+    # running, and one not at all.
     runs = open_runs(searched, uri, tmp_path)
     runs.start({}, {})
     for number in (0, 1, 2):
@@ -44,7 +45,7 @@ def test_each_trial_that_ended_has_its_run(ratings: Path, tmp_path: Path) -> Non
         assert run.data.tags["state"] == searched.record.state_of(number)
         assert run.data.params["seed"] == str(trial_seed(seed, number))
         assert logged_steps(uri, run, "val_ndcg_at_10") == list(searched.record.values_of(number))
-    # Told once, it is not told again.
+    # It is logged only once.
     outbox = searched.folder / "mlflow-outbox.jsonl"
     before = outbox.read_bytes()
     runs = open_runs(searched, uri, tmp_path)

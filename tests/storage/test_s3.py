@@ -1,7 +1,6 @@
 """Folders in S3 against a real server."""
 
 import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -20,19 +19,6 @@ from recsys.storage.s3 import (
     upload_folder,
     url_of,
 )
-from tests.s3_server import BUCKET, s3_here
-
-
-@pytest.fixture(scope="module")
-def _server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    with s3_here(tmp_path_factory.mktemp("s3")):
-        yield
-
-
-@pytest.fixture
-def place(_server: None, request: pytest.FixtureRequest) -> str:
-    """A prefix of the test's own, of which each `open_folder` is another machine's copy."""
-    return f"s3://{BUCKET}/deep/{request.node.name}"
 
 
 def write(path: Path, text: str) -> None:
@@ -40,8 +26,8 @@ def write(path: Path, text: str) -> None:
         temporary.write_text(text)
 
 
-def test_what_one_machine_writes_another_one_reads(place: str) -> None:
-    first, second = open_folder(place), open_folder(place + "/")
+def test_what_one_machine_writes_another_one_reads(s3_place: str) -> None:
+    first, second = open_folder(s3_place), open_folder(s3_place + "/")
     assert first != second
     write(first / "a" / "file", "one")
     assert not (second / "a" / "file").exists()
@@ -56,8 +42,8 @@ def test_what_one_machine_writes_another_one_reads(place: str) -> None:
     assert [path.name for path in first.rglob("*")] == ["a"]
 
 
-def test_a_fetched_folder_equals_the_one_in_s3(place: str) -> None:
-    first, second = open_folder(place), open_folder(place)
+def test_a_fetched_folder_equals_the_one_in_s3(s3_place: str) -> None:
+    first, second = open_folder(s3_place), open_folder(s3_place)
     for name in ("one", "trials/0/weights", "deep/two"):
         write(first / name, name)
     write(second / "gone", "local only")
@@ -78,9 +64,9 @@ def test_a_fetched_folder_equals_the_one_in_s3(place: str) -> None:
 
 
 def test_the_last_file_is_uploaded_after_all_others(
-    place: str, monkeypatch: pytest.MonkeyPatch
+    s3_place: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    folder = open_folder(place)
+    folder = open_folder(s3_place)
     folder.mkdir(parents=True)
     for name in ("config", "manifest", "rows"):
         (folder / name).write_text("old")
@@ -100,8 +86,8 @@ def test_the_last_file_is_uploaded_after_all_others(
     assert sorted(list_folder(folder)) == ["config", "rows"]
 
 
-def test_a_temporary_folder_leaves_nothing_in_s3(place: str) -> None:
-    folder = open_folder(place)
+def test_a_temporary_folder_leaves_nothing_in_s3(s3_place: str) -> None:
+    folder = open_folder(s3_place)
     with temporary_sibling(folder / "work") as work:
         write(work / "file", "x")
         assert list_folder(work) == ["file"]
@@ -109,12 +95,12 @@ def test_a_temporary_folder_leaves_nothing_in_s3(place: str) -> None:
     assert not work.exists()
 
 
-def test_a_path_contains_its_url(place: str) -> None:
-    folder = open_folder(place)
-    assert url_of(folder / "studies" / "s") == f"{place}/studies/s"
+def test_a_path_contains_its_url(s3_place: str) -> None:
+    folder = open_folder(s3_place)
+    assert url_of(folder / "studies" / "s") == f"{s3_place}/studies/s"
     assert (
         restore_urls(f"{folder}/a: must be, but got {folder}.")
-        == f"{place}/a: must be, but got {place}."
+        == f"{s3_place}/a: must be, but got {s3_place}."
     )
     assert folder.is_relative_to(tempfile.gettempdir())
 
@@ -151,7 +137,7 @@ def test_a_local_folder_is_neither_fetched_nor_uploaded(tmp_path: Path) -> None:
         ),
     ],
 )
-@pytest.mark.usefixtures("_server")
+@pytest.mark.usefixtures("s3_environment")
 def test_other_urls_are_refused(place: str, expected: str) -> None:
     with pytest.raises((ValueError, ConnectionError)) as raised:
         open_folder(place)

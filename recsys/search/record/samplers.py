@@ -10,7 +10,7 @@ from recsys.config.schema import Config
 
 
 def tpe(seed: int) -> optuna.samplers.BaseSampler:
-    """Return TPE over groups of parameters that occur together, for trials that run side by side."""
+    """Return TPE over groups of parameters that occur together, for concurrent trials."""
     return optuna.samplers.TPESampler(multivariate=True, group=True, constant_liar=True, seed=seed)
 
 
@@ -28,7 +28,7 @@ def make_sampler(config: Config, n_trials: int) -> optuna.samplers.BaseSampler:
     """Return the sampler that `study.sampler` names, for a study that has `n_trials` trials."""
     seed = config.study.seed
     if n_trials and config.study.sampler != "qmc":
-        # A resumed study must not draw its first draws again. A quasi-random sequence continues
+        # A resumed study must not draw its first draws again. A quasi-random sequence resumes
         # by itself, and only with the same seed.
         seed = int(np.random.SeedSequence((seed, n_trials)).generate_state(1)[0])
     with warnings.catch_warnings():

@@ -61,7 +61,7 @@ class SearchSpace:
         return sampled
 
     def by_name(self, point: Mapping[str, Scalar]) -> dict[str, Scalar]:
-        """Return a point by Optuna's names: each domain of a path that contains the path's value."""
+        """Return a point by Optuna's names, with every domain of a path that contains its value."""
         return {
             name: point[domain.path]
             for name, domain in self.named.items()

@@ -27,7 +27,7 @@ with lease.hold(open_folder(sys.argv[1])):
 
 @contextmanager
 def other_process(folder: Path | str) -> Iterator[subprocess.Popen[str]]:
-    """Another process that holds the lease of a folder, or of a URL in S3, until its standard input closes."""
+    """Another process that holds a lease, of a folder or in S3, until its standard input closes."""
     command = [sys.executable, "-c", HOLD, str(folder)]
     with subprocess.Popen(
         command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
@@ -57,7 +57,10 @@ def write_foreign(folder: Path, time: int) -> None:
 
 def test_a_second_driver_is_refused_while_the_first_one_runs(tmp_path: Path) -> None:
     with other_process(tmp_path) as process:
-        message = rf"{tmp_path}: must be searched by one process at a time, but got process {process.pid} on "
+        message = (
+            rf"{tmp_path}: must be searched by one process at a time, "
+            rf"but got process {process.pid} on "
+        )
         with pytest.raises(InputError, match=message), lease.hold(tmp_path):
             pytest.fail("held by two")
         assert process.stdin is not None

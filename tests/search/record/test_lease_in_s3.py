@@ -1,9 +1,9 @@
-"""The lease in S3: of several that found it free, one takes it, and a server that keeps no conditions is found out."""
+"""The lease in S3: of several drivers one takes it; a server without conditions is detected."""
 
 import os
 import threading
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.error import HTTPError
@@ -14,20 +14,7 @@ from recsys.errors import InputError
 from recsys.search.record import lease
 from recsys.search.record.lease_stores import Holder, LeaseObject
 from recsys.storage.s3 import list_folder, open_folder
-from tests.s3_server import BUCKET, s3_here
 from tests.search.record.test_lease import other_process
-
-
-@pytest.fixture(scope="module")
-def _server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    with s3_here(tmp_path_factory.mktemp("s3")):
-        yield
-
-
-@pytest.fixture
-def place(_server: None, request: pytest.FixtureRequest) -> str:
-    """A study's folder of the test's own, where Ray is not needed."""
-    return f"s3://{BUCKET}/{request.node.name}"
 
 
 def holder(name: str) -> Holder:
@@ -47,9 +34,9 @@ def take_at_once(leases: list[LeaseObject], take: Callable[[int, LeaseObject], b
         return list(contenders.map(wait_and_take, range(len(leases))))
 
 
-def test_of_those_that_find_it_free_one_takes_it(place: str) -> None:
+def test_of_those_that_find_it_free_one_takes_it(s3_place: str) -> None:
     for round_number in range(5):
-        leases = [LeaseObject(f"{place}/{round_number}/lease.json") for _ in range(4)]
+        leases = [LeaseObject(f"{s3_place}/{round_number}/lease.json") for _ in range(4)]
         assert [one.read() for one in leases] == [None] * 4
         taken = take_at_once(leases, lambda number, one: one.take(None, holder(str(number))))
         assert sorted(taken) == [False, False, False, True]
@@ -58,11 +45,11 @@ def test_of_those_that_find_it_free_one_takes_it(place: str) -> None:
         assert found.holder == holder(str(taken.index(True)))
 
 
-def test_of_those_that_find_it_expired_one_takes_it_over(place: str) -> None:
-    old = LeaseObject(f"{place}/lease.json")
+def test_of_those_that_find_it_expired_one_takes_it_over(s3_place: str) -> None:
+    old = LeaseObject(f"{s3_place}/lease.json")
     assert old.take(None, holder("old"))
     found = old.read()
-    leases = [LeaseObject(f"{place}/lease.json") for _ in range(4)]
+    leases = [LeaseObject(f"{s3_place}/lease.json") for _ in range(4)]
     taken = take_at_once(leases, lambda number, one: one.take(found, holder(str(number))))
     assert sorted(taken) == [False, False, False, True]
     assert not old.renew(holder("old"))
@@ -70,8 +57,8 @@ def test_of_those_that_find_it_expired_one_takes_it_over(place: str) -> None:
     assert old.read() is not None
 
 
-def test_who_renews_in_the_last_moment_keeps_it(place: str) -> None:
-    here, there = (LeaseObject(f"{place}/lease.json") for _ in range(2))
+def test_who_renews_in_the_last_moment_keeps_it(s3_place: str) -> None:
+    here, there = (LeaseObject(f"{s3_place}/lease.json") for _ in range(2))
     assert here.take(None, holder("here"))
     found = there.read()
     assert here.renew(holder("here"))
@@ -82,11 +69,11 @@ def test_who_renews_in_the_last_moment_keeps_it(place: str) -> None:
 
 
 def test_a_second_process_is_refused_while_the_first_one_runs(
-    place: str, monkeypatch: pytest.MonkeyPatch
+    s3_place: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(lease, "EXPIRY_SECONDS", 1e9)
-    folder = open_folder(place)
-    with other_process(place) as process:
+    folder = open_folder(s3_place)
+    with other_process(s3_place) as process:
         message = f"must be searched by one process at a time, but got process {process.pid} on "
         with pytest.raises(InputError, match=message), lease.hold(folder):
             pytest.fail("held by two")
@@ -136,7 +123,10 @@ class Between(BaseHTTPRequestHandler):
 
 @pytest.mark.parametrize("implements", [True, False], ids=["ignored", "501"])
 def test_a_server_that_keeps_no_conditions_is_told_of(
-    place: str, implements: bool, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    s3_place: str,
+    implements: bool,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     monkeypatch.setattr(Between, "behind", os.environ["AWS_ENDPOINT_URL"])
     monkeypatch.setattr(Between, "implements", implements)
@@ -144,11 +134,12 @@ def test_a_server_that_keeps_no_conditions_is_told_of(
     threading.Thread(target=server.serve_forever, daemon=True).start()
     monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{server.server_port}")
     try:
-        here, there = (LeaseObject(f"{place}/lease.json") for _ in range(2))
+        here, there = (LeaseObject(f"{s3_place}/lease.json") for _ in range(2))
         assert here.take(None, holder("here"))
         (warning,) = caplog.messages
         assert warning == (
-            f"{place}/lease.json: the server of S3 ignores conditional writes (IfNoneMatch, IfMatch), so that two searches of "
+            f"{s3_place}/lease.json: the server of S3 ignores conditional writes "
+            "(IfNoneMatch, IfMatch), so that two searches of "
             "this study that start at the same moment would both run: start one alone."
         )
         assert here.renew(holder("here"))

@@ -1,4 +1,4 @@
-"""What the record of a study is, by where the study lies."""
+"""The storage of a study's record on a disk and on a network file system."""
 
 from pathlib import Path
 
@@ -64,8 +64,9 @@ def test_a_search_on_nfs(ray_here: None, ratings: Path, nfs: Path, tmp_path: Pat
     code, _, errors = run(tune.main, *search)
     assert code == 2
     assert errors == (
-        "error: tracking.uri: must be a server or a database where --dir is on a network file system (nfs4), as SQLite must not "
-        "lie there, but got nothing. Give http://HOST:PORT or postgresql://USER@HOST/NAME, or --set tracking.required=false.\n"
+        "error: tracking.uri: must be a server or a database where --dir is on a network file "
+        "system (nfs4), since SQLite cannot be used there, but got nothing. "
+        "Give http://HOST:PORT or postgresql://USER@HOST/NAME, or --set tracking.required=false.\n"
     )
     places = ["--set", f"tracking.uri=sqlite:///{tmp_path / 'runs.db'}"]
     assert answer(tune.main, *search, *places)["counts"]["complete"] == 1
@@ -87,13 +88,13 @@ def test_sqlite_is_not_written_on_nfs(nfs: Path, tmp_path: Path) -> None:
         StudyFolder(nfs).resume(Config(), SEARCH_SPACE)
 
 
-def test_what_a_lost_process_leaves_in_a_journal(nfs: Path) -> None:
+def test_a_journal_is_repaired_after_a_kill(nfs: Path) -> None:
     study = create_optuna_study(nfs, Config(), StudyOrigin())
     study.enqueue_trial({"x": 1})
     whole = (nfs / JOURNAL).read_bytes()
     (nfs / JOURNAL).write_bytes(whole + b'{"op_code":4,"worker')
     (nfs / f"{JOURNAL}.lock").symlink_to(nfs / JOURNAL)
-    # Nothing of it keeps a reader from reading, and who goes on waits for no lock.
+    # It does not disturb a reader, and a resumed study waits for no lock.
     assert len(StudyFolder(nfs).optuna_study().trials) == 1
     repair_journal(nfs / JOURNAL)
     assert (nfs / JOURNAL).read_bytes() == whole

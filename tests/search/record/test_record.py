@@ -59,7 +59,7 @@ def test_the_best_value_of_those_that_may_be_chosen() -> None:
     }
 
 
-def test_where_a_trial_ran(record: StudyRecord, tmp_path: Path) -> None:
+def test_the_nodes_of_a_trial(record: StudyRecord, tmp_path: Path) -> None:
     number, _ = record.ask()
     for epoch, node in enumerate(("a", "a", "b", "b", "a"), start=1):
         record.store_node(number, epoch, node)
@@ -75,7 +75,7 @@ def test_where_a_trial_ran(record: StudyRecord, tmp_path: Path) -> None:
     assert again.summaries()[0].nodes == {"1": "a", "3": "b", "5": "a", "7": "b"}
 
 
-def test_what_a_running_trial_has_reached(record: StudyRecord, tmp_path: Path) -> None:
+def test_the_summary_of_a_running_trial(record: StudyRecord, tmp_path: Path) -> None:
     number, config = record.ask()
     for epoch, value in enumerate((0.1, 0.4, 0.4, 0.3), start=1):
         assert record.report(number, epoch, value, {"train_loss": 1 / epoch})
@@ -91,7 +91,7 @@ def test_what_a_running_trial_has_reached(record: StudyRecord, tmp_path: Path) -
     record.finish(number, "complete")
     assert not record.is_running(number)
     assert record.state_of(number) == "complete"
-    # Who opens the record later finds the same.
+    # A reader that opens the record later finds the same.
     again = StudyRecord(StudyFolder(tmp_path).optuna_study(), Config(), SPACE)
     assert (
         again.summaries()
@@ -124,7 +124,8 @@ def test_points_in_the_queue_are_no_trials_yet(record: StudyRecord) -> None:
 
 
 def test_the_sampler_learns_to_avoid_divergence(record: StudyRecord) -> None:
-    # A third of the range diverges after a first epoch, and the values grow towards it: who heeds them alone walks into it.
+    # A third of the range diverges after a first epoch, and values rise towards it: a sampler
+    # that sees the values alone samples there.
     diverged = []
     for _ in range(60):
         number, config = record.ask()
@@ -149,7 +150,7 @@ def test_seeds_of_trials() -> None:
     ]
 
 
-BESIDE = parse_space(
+WITH_OUTSIDE_VALUES = parse_space(
     {
         "parameters": {
             "model.name": {"choices": ["gmf", "mlp"]},
@@ -165,10 +166,13 @@ BESIDE = parse_space(
 @pytest.mark.parametrize("sampler", ["tpe", "random", "qmc"])
 def test_the_default_config_is_run_as_it_is(tmp_path: Path, sampler: str) -> None:
     config = replace_values(Config(), {"study.sampler": sampler})
-    record = StudyRecord(create_optuna_study(tmp_path, config, StudyOrigin()), config, BESIDE)
+    record = StudyRecord(
+        create_optuna_study(tmp_path, config, StudyOrigin()), config, WITH_OUTSIDE_VALUES
+    )
     record.enqueue_first_points()
     number, first = record.ask()
-    # Without weight decay and without patience, which no range of the space has; the model that no choice is gives way.
+    # Without weight decay and patience, which are outside of the ranges. The model, which is none
+    # of the choices, is replaced.
     assert first == record.config_of(number) == replace_values(config, {"model.name": "gmf"})
     expected = {
         "model.name": "gmf",
@@ -181,7 +185,7 @@ def test_the_default_config_is_run_as_it_is(tmp_path: Path, sampler: str) -> Non
     (found,) = open_optuna(tmp_path).trials
     assert found.params == {**expected, "training.l2": 1e-6, "training.patience": 2}
     record.report(number, 1, 0.5, {})
-    again = StudyFolder(tmp_path).resume(config, BESIDE)
+    again = StudyFolder(tmp_path).resume(config, WITH_OUTSIDE_VALUES)
     assert again.ask() == (number, first)
     _, sampled = again.ask()
     assert 1e-6 <= sampled.training.l2 <= 0.1
@@ -193,9 +197,7 @@ def test_the_default_config_is_run_as_it_is(tmp_path: Path, sampler: str) -> Non
     sorted((Path(__file__).parents[3] / "search_spaces").glob("*.yaml")),
     ids=lambda file: file.stem,
 )
-def test_the_default_config_comes_first_in_the_spaces_that_are_there(
-    tmp_path: Path, file: Path
-) -> None:
+def test_the_default_config_comes_first_in_every_space_file(tmp_path: Path, file: Path) -> None:
     record = StudyRecord(
         create_optuna_study(tmp_path, Config(), StudyOrigin()), Config(), read_space(file)
     )
@@ -211,7 +213,7 @@ def test_the_default_config_comes_first_in_the_spaces_that_are_there(
     } == {}
 
 
-def test_a_default_that_does_not_go_together_with_a_choice_is_started_from_nearby(
+def test_a_default_that_is_invalid_beside_a_choice_is_replaced_by_the_nearest_point(
     tmp_path: Path,
 ) -> None:
     # Of 4 fixed negatives at most 4 can be used; the config draws 9 and new ones each epoch.
@@ -260,7 +262,7 @@ def test_no_such_study(tmp_path: Path) -> None:
     assert isinstance(StudyFolder(tmp_path / "b").optuna_study(), optuna.Study)
 
 
-def test_a_study_that_was_left_is_taken_up(tmp_path: Path) -> None:
+def test_an_interrupted_study_is_resumed(tmp_path: Path) -> None:
     config = replace_values(Config(), {"study.seed": 5})
     record = StudyRecord(
         create_optuna_study(tmp_path, config, StudyOrigin(n_segments=2)), config, SPACE
@@ -273,17 +275,17 @@ def test_a_study_that_was_left_is_taken_up(tmp_path: Path) -> None:
     record.finish(third, "complete")
     before = open_optuna(tmp_path).trials
     # The process ends here.
-    reopened = StudyFolder(tmp_path).resume(config, SPACE)
+    resumed = StudyFolder(tmp_path).resume(config, SPACE)
     # ASHA's rungs are those of before, by whoever reported.
-    assert dict(reopened.values_at(3)) == {first: 0.2, third: 0.7}
-    # The unfinished ones come again under their numbers, with their configs; then new ones.
-    assert [reopened.ask() for _ in range(2)] == [(first, first_config), (second, second_config)]
-    assert reopened.ask()[0] == 3
-    assert not reopened.report(first, 3, 0.9, {})
-    assert reopened.report(first, 4, 0.25, {"train_loss": 4.0})
-    reopened.finish(first, "complete")
-    # The best of both runs, with its metrics.
-    summary = reopened.summaries()[first]
+    assert dict(resumed.values_at(3)) == {first: 0.2, third: 0.7}
+    # Unfinished trials start again with their numbers and configs, before new ones.
+    assert [resumed.ask() for _ in range(2)] == [(first, first_config), (second, second_config)]
+    assert resumed.ask()[0] == 3
+    assert not resumed.report(first, 3, 0.9, {})
+    assert resumed.report(first, 4, 0.25, {"train_loss": 4.0})
+    resumed.finish(first, "complete")
+    # The best value of both processes, with its metrics.
+    summary = resumed.summaries()[first]
     assert (summary.value, summary.epoch, summary.epochs, summary.metrics) == (
         0.3,
         1,
@@ -297,22 +299,22 @@ def test_a_study_that_was_left_is_taken_up(tmp_path: Path) -> None:
     assert after[first].value == 0.3
 
 
-def test_a_trial_left_before_its_config_was_whole_gets_the_rest_of_it(tmp_path: Path) -> None:
+def test_a_trial_whose_config_was_half_stored_gets_the_rest_of_it(tmp_path: Path) -> None:
     config = replace_values(Config(), {"study.seed": 5})
     study = create_optuna_study(tmp_path, config, StudyOrigin())
     study.ask().suggest_int("model.embedding_dim", 8, 64)
     drawn = study.trials[0].params
     record = StudyFolder(tmp_path).resume(config, SPACE)
-    _, taken_up = record.ask()
+    _, resumed_config = record.ask()
     assert study.trials[0].params.keys() > drawn.keys()
     assert (
         study.trials[0].params["model.embedding_dim"]
         == drawn["model.embedding_dim"]
-        == taken_up.model.embedding_dim
+        == resumed_config.model.embedding_dim
     )
 
 
-def test_a_trial_left_between_two_words_of_its_divergence_is_not_run_again(tmp_path: Path) -> None:
+def test_a_trial_whose_divergence_was_half_stored_is_not_run_again(tmp_path: Path) -> None:
     study = create_optuna_study(tmp_path, Config(), StudyOrigin())
     study.ask().set_user_attr("diverged", True)
     record = StudyFolder(tmp_path).resume(Config(), SPACE)
@@ -350,10 +352,10 @@ def test_metrics_are_not_lost_between_them_and_their_value(
         with pytest.raises(KeyboardInterrupt):
             record.report(number, 2, 0.2, {"train_loss": 2.0})
     config = replace_values(Config(), {"study.seed": 5})
-    reopened = StudyFolder(tmp_path).resume(config, SPACE)
-    reopened.ask()
-    assert reopened.report(number, 2, 0.2, {"train_loss": 2.0})
-    assert (reopened.summaries()[number].epoch, reopened.summaries()[number].metrics) == (
+    resumed = StudyFolder(tmp_path).resume(config, SPACE)
+    resumed.ask()
+    assert resumed.report(number, 2, 0.2, {"train_loss": 2.0})
+    assert (resumed.summaries()[number].epoch, resumed.summaries()[number].metrics) == (
         2,
         {"train_loss": 2.0},
     )

@@ -1,13 +1,12 @@
-"""A search, its resumption on another machine, and what follows it, with nothing but S3 between them."""
+"""A search, its resumption on another machine and final training, which share S3 alone."""
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from recsys.config.files import dump_yaml
 from recsys.storage.s3 import list_folder, open_folder
-from tests.s3_server import BUCKET, running_s3
+from tests.s3_server import BUCKET
 from tests.search.on_s3 import started, stored_trials
 from tests.small_search import SPACE, logged_steps, logged_trials
 
@@ -15,16 +14,8 @@ PLACE = f"s3://{BUCKET}/team/ncf"
 N_TRIALS, N_EPOCHS = 4, 10
 
 
-@pytest.fixture(scope="module")
-def environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
-    with running_s3(tmp_path_factory.mktemp("s3")) as found, pytest.MonkeyPatch.context() as patch:
-        for name, value in found.items():
-            patch.setenv(name, value)
-        yield found
-
-
-def test_a_study_goes_on_on_another_head(
-    environment: dict[str, str], ratings: Path, tmp_path: Path
+def test_a_study_is_resumed_on_another_head(
+    s3_environment: dict[str, str], ratings: Path, tmp_path: Path
 ) -> None:
     (tmp_path / "space.yaml").write_text(dump_yaml(SPACE))
     tracking = f"sqlite:///{tmp_path / 'runs.db'}"  # one for both heads, as a server would be
@@ -48,7 +39,7 @@ def test_a_study_goes_on_on_another_head(
         "--set",
         f"tracking.uri={tracking}",
     ]
-    with started("tune", tmp_path / "first", environment, *search) as head:
+    with started("tune", tmp_path / "first", s3_environment, *search) as head:
         head.wait_until(
             lambda: sum(len(trial.intermediate_values) for trial in stored_trials(PLACE, "s")) >= 6
         )
@@ -56,7 +47,7 @@ def test_a_study_goes_on_on_another_head(
         head.process.wait()
     before = stored_trials(PLACE, "s")
 
-    with started("tune", tmp_path / "second", environment, *flags, "--resume") as head:
+    with started("tune", tmp_path / "second", s3_environment, *flags, "--resume") as head:
         code, answer, errors = head.end()
     assert code == 0, errors
     after = stored_trials(PLACE, "s")
@@ -77,7 +68,8 @@ def test_a_study_goes_on_on_another_head(
         }
     study = open_folder(PLACE) / "studies" / "s"
     assert set(list_folder(study)) == {
-        "config.yaml", "space.yaml", "optuna.jsonl", "mlflow-outbox.jsonl", "best.yaml", "trials.parquet", "trials",
+        "config.yaml", "space.yaml", "optuna.jsonl", "mlflow-outbox.jsonl", "best.yaml",
+        "trials.parquet", "trials",
     }  # fmt: skip
     kept = {
         name
@@ -89,20 +81,20 @@ def test_a_study_goes_on_on_another_head(
     assert answer["best"]["config"] == f"{PLACE}/studies/s/best.yaml"
 
     with started(
-        "train", tmp_path / "third", environment, "--dir", PLACE, "--best-of", "s"
+        "train", tmp_path / "third", s3_environment, "--dir", PLACE, "--best-of", "s"
     ) as head:
         code, trained, errors = head.end()
     assert code == 0, errors
     assert trained["model"] == f"{PLACE}/models/s"
     with started(
-        "evaluate", tmp_path / "fourth", environment, "--dir", PLACE, "--model", trained["model"]
+        "evaluate", tmp_path / "fourth", s3_environment, "--dir", PLACE, "--model", trained["model"]
     ) as head:
         code, evaluated, errors = head.end()
     assert code == 0, errors
     assert evaluated["test"] == pytest.approx(trained["test"])
     scores = open_folder(PLACE) / "test_scores.jsonl"
     assert "test_scores.jsonl" in list_folder(scores.parent)
-    # Of four commands one was killed; the others left nothing behind on their machines.
+    # One of the four commands was killed; the others left no local copy.
     left = [
         path.name
         for head in ("second", "third", "fourth")
@@ -112,14 +104,14 @@ def test_a_study_goes_on_on_another_head(
 
 
 def test_a_folder_in_s3_takes_no_sqlite_of_mlflows(
-    environment: dict[str, str], ratings: Path, tmp_path: Path
+    s3_environment: dict[str, str], ratings: Path, tmp_path: Path
 ) -> None:
     (tmp_path / "space.yaml").write_text(dump_yaml(SPACE))
     flags = ["--dir", PLACE, "--space", tmp_path / "space.yaml", "--data", ratings]
-    with started("tune", tmp_path / "head", environment, *flags) as head:
+    with started("tune", tmp_path / "head", s3_environment, *flags) as head:
         code, _, errors = head.end()
     assert code == 2
     assert errors == (
-        "error: tracking.uri: must be a server or a database where --dir is in S3, since SQLite cannot be used there, but got "
-        "nothing. Give http://HOST:PORT or postgresql://USER@HOST/NAME, or --set tracking.required=false.\n"
+        "error: tracking.uri: must be a server or a database where --dir is in S3, since SQLite cannot be "
+        "used there, but got nothing. Give http://HOST:PORT or postgresql://USER@HOST/NAME, or --set tracking.required=false.\n"
     )

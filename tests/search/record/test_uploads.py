@@ -1,7 +1,6 @@
-"""What of a study is in S3 when, against a real server: each copy of the folder stands for another machine."""
+"""The order of a study's uploads, against a real server; each local copy is another machine's."""
 
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -31,32 +30,20 @@ from recsys.tracking.outbox import Outbox
 from recsys.tracking.outbox_file import Note, Operation, read_outbox
 from recsys.tracking.study_runs import OUTBOX
 from recsys.training.fit import fit
-from tests.s3_server import BUCKET, s3_here
 from tests.small_search import SPACE
 
 SEARCH_SPACE = parse_space(SPACE, "space.yaml")
 
 
-@pytest.fixture(scope="module")
-def _server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    with s3_here(tmp_path_factory.mktemp("s3")):
-        yield
-
-
-@pytest.fixture
-def place(_server: None, request: pytest.FixtureRequest) -> str:
-    return f"s3://{BUCKET}/{request.node.name}"
-
-
 def begin(place: str) -> tuple[Path, StudyRecord]:
-    """A new study `s` and its record."""
+    """Create a study `s`; return its folder and its record."""
     study = StudyFolder.find(open_folder(place), "s")
     study.create(Config(), SEARCH_SPACE, StudyOrigin())
     return study.path, study.resume(Config(), SEARCH_SPACE)
 
 
-def test_mlflow_is_told_what_s3_has(place: str) -> None:
-    study, record = begin(place)
+def test_mlflow_is_sent_only_what_s3_has(s3_place: str) -> None:
+    study, record = begin(s3_place)
     sent: list[int] = []
     came = threading.Event()
 
@@ -77,8 +64,9 @@ def test_mlflow_is_told_what_s3_has(place: str) -> None:
     assert came.wait(60)
     assert outbox.flush()
     assert (sent, done) == ([1, 2], ["after"])
-    # Another machine finds both, the record no older than what was told; that it was sent, only later.
-    there = StudyFolder.find(open_folder(place), "s")
+    # Another machine finds both files, the record not older than the outbox. The notes that the
+    # operations were sent follow with the next upload.
+    there = StudyFolder.find(open_folder(s3_place), "s")
     assert [trial.state.name for trial in there.optuna_study().trials] == ["RUNNING", "WAITING"]
     assert [(kept.operation["n"], kept.note) for kept in read_outbox(there.path / OUTBOX)] == [
         (1, None),
@@ -87,7 +75,8 @@ def test_mlflow_is_told_what_s3_has(place: str) -> None:
     with uploads:
         pass
     assert [
-        kept.note for kept in read_outbox(StudyFolder.find(open_folder(place), "s").path / OUTBOX)
+        kept.note
+        for kept in read_outbox(StudyFolder.find(open_folder(s3_place), "s").path / OUTBOX)
     ] == [
         {"sent": 1},
         {"sent": 2},
@@ -95,8 +84,8 @@ def test_mlflow_is_told_what_s3_has(place: str) -> None:
     outbox.close()
 
 
-def test_what_is_half_written_is_cut_off(place: str) -> None:
-    study, record = begin(place)
+def test_a_last_line_without_end_is_cut_off(s3_place: str) -> None:
+    study, record = begin(s3_place)
     outbox = Outbox(study / OUTBOX, [], lambda _operation, _doubtful: {}, "nowhere", held=True)
     outbox.append({"n": 1})
     record.ask()
@@ -105,20 +94,20 @@ def test_what_is_half_written_is_cut_off(place: str) -> None:
             file.write(b'{"half')
     Uploads(study, outbox).upload()
     outbox.close()
-    there = StudyFolder.find(open_folder(place), "s")
+    there = StudyFolder.find(open_folder(s3_place), "s")
     again = there.resume(Config(), SEARCH_SPACE)
     assert [summary.state for summary in again.summaries()] == ["unfinished"]
     assert [kept.operation for kept in read_outbox(there.path / OUTBOX)] == [{"n": 1}]
 
 
-def test_a_study_that_is_half_there_is_none(place: str) -> None:
-    study, _ = begin(place)
-    there = open_folder(place)
+def test_a_half_uploaded_study_does_not_exist(s3_place: str) -> None:
+    study, _ = begin(s3_place)
+    there = open_folder(s3_place)
     with pytest.raises(InputError, match=r"study: must be a new study, but got s, which exists"):
         StudyFolder.find(there, "s").require_new()
-    # The record is the last file of a new study that comes to S3: its maker was killed before.
+    # The record is uploaded last; here the process was killed before.
     remove(study / JOURNAL)
-    StudyFolder.find(open_folder(place), "s").require_new()
+    StudyFolder.find(open_folder(s3_place), "s").require_new()
 
 
 @pytest.fixture(scope="module")
@@ -141,18 +130,18 @@ def report(result: dict[str, Any]) -> Report:
 
 
 def test_a_checkpoint_counts_once_the_record_has_it(
-    place: str, config: Config, data: Interactions, monkeypatch: pytest.MonkeyPatch
+    s3_place: str, config: Config, data: Interactions, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(trainable, "CHECKPOINT_SECONDS", 0.0)
     monkeypatch.setattr(trainable, "CHECKPOINT_SHARE", 1e9)
     waiting: list[Any] = []
-    study, record = begin(place)
+    study, record = begin(s3_place)
     folders = TrialFolders(study / "trials", record, 3, waiting.append)
-    told = Trial("none", config={"number": 0}, stub=True)
+    trial = Trial("none", config={"number": 0}, stub=True)
 
     def worker() -> Any:
-        """One on a machine of its own."""
-        folder = open_folder(place) / "studies" / "s" / "trials"
+        """Return a worker on another machine."""
+        folder = open_folder(s3_place) / "studies" / "s" / "trials"
         folder.parent.mkdir(parents=True)
         make = tune.with_parameters(
             TrialRunner,
@@ -169,8 +158,8 @@ def test_a_checkpoint_counts_once_the_record_has_it(
         f"{CHECKPOINT}.1",
         f"{CHECKPOINT}.2",
     ]
-    assert report(worker().train()).epoch == 1  # nothing counts yet
-    folders.on_trial_result(1, [], told, saved[1])
+    assert report(worker().train()).epoch == 1  # no checkpoint is confirmed yet
+    folders.on_trial_result(1, [], trial, saved[1])
     assert sorted(list_folder(study / "trials" / "0")) == [f"{CHECKPOINT}.1", f"{CHECKPOINT}.2"]
     for action in waiting:
         action()
@@ -180,9 +169,9 @@ def test_a_checkpoint_counts_once_the_record_has_it(
     assert [(each.epoch, each.metrics["val_ndcg_at_10"]) for each in reports] == expected[1:]
 
 
-def test_one_driver_a_study(place: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_one_driver_a_study(s3_place: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lease, "RENEWAL_SECONDS", 0.2)
-    here, there = (open_folder(place) / "s" for _ in range(2))
+    here, there = (open_folder(s3_place) / "s" for _ in range(2))
     for folder in (here, there):
         folder.mkdir(parents=True)
     with lease.hold(here):

@@ -10,7 +10,7 @@ from recsys.search.record.write_through import WriteThroughStorage
 
 @pytest.fixture
 def url(tmp_path: Path) -> str:
-    """A database with another study before the one in question, so that trials there have other ids than their numbers."""
+    """Return a database with an earlier study, so that ids of trials are not their numbers."""
     url = f"sqlite:///{tmp_path / 'optuna.db'}"
     other = optuna.create_study(storage=url, study_name="other")
     for _ in range(3):
@@ -49,7 +49,7 @@ def content(study: optuna.Study) -> tuple[dict[str, Any], list[tuple[Any, ...]]]
 
 
 def go_on(study: optuna.Study) -> None:
-    """One trial of each ending, one that is left, one that waits."""
+    """Add a trial of each state, an unfinished one and a queued one."""
     study.enqueue_trial({"d": 8}, user_attrs={"is_start": True})
     for state in (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL, None):
         trial = study.ask()

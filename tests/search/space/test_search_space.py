@@ -12,7 +12,7 @@ from recsys.search.space.space_file import parse_space, read_space
 from recsys.search.space.validity import require_valid
 
 NESTED: dict[str, Any] = {
-    # Children stand before their parents on purpose.
+    # Children come before their parents on purpose.
     "model.dropout": {"low": 0.1, "high": 0.5, "when": {"model.n_layers": [2, 3]}},
     "model.n_layers": {"low": 1, "high": 3, "when": {"model.name": ["mlp", "neumf"]}},
     "model.name": {"choices": ["gmf", "mlp", "neumf"]},
@@ -35,7 +35,7 @@ def space_of(parameters: dict[str, Any], *warm_start: dict[str, Any]) -> SearchS
 
 
 def suggest(space: SearchSpace, values: dict[str, Any]) -> tuple[dict[str, Any], optuna.Trial]:
-    """What the space suggests to a trial of a real study in which these values are enqueued."""
+    """Return what the space suggests to a trial of a real study with these values queued."""
     study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
     study.enqueue_trial(values)
     trial = study.ask()
@@ -61,7 +61,7 @@ def test_a_parameter_is_sampled_where_its_condition_holds(
 ) -> None:
     suggested, trial = suggest(space_of(NESTED), values)
     assert suggested.keys() == sampled
-    # Optuna knows of nothing else: a value that does not apply would mislead the sampler.
+    # Optuna has no other value: one that does not apply would mislead the sampler.
     assert trial.params == suggested
 
 
@@ -75,7 +75,8 @@ def test_a_parent_is_sampled_before_its_children() -> None:
 
 
 def test_a_condition_on_a_parameter_that_does_not_apply_does_not_hold() -> None:
-    # An enqueued value of 3 layers, for which dropout would be sampled, does not count: gmf has no layers.
+    # The queued value of 3 layers, for which dropout would be sampled, has no effect: gmf has no
+    # layers.
     assert suggest(space_of(NESTED), {"model.name": "gmf", "model.n_layers": 3})[0].keys() == {
         "model.name",
         "training.learning_rate",
@@ -91,13 +92,13 @@ def test_a_path_that_is_fixed_decides_the_conditions_on_it() -> None:
         "model.n_layers": {},
         "model.dropout": {"model.n_layers": (2, 3)},
     }
-    # What depends on a parameter that can no longer apply goes with it.
+    # A domain that depends on a parameter that no longer applies is removed too.
     assert space_of(NESTED).fixed(["model.name"], gmf).paths == ("training.learning_rate",)
 
 
 @pytest.mark.parametrize("name", ["inner_product", "gmf", "mlp", "neumf"])
 @pytest.mark.parametrize("file", sorted(SPACES.glob("*.yaml")), ids=lambda file: file.stem)
-def test_what_is_left_of_a_space_can_be_written_and_read(file: Path, name: str) -> None:
+def test_a_space_with_fixed_paths_can_be_written_and_read(file: Path, name: str) -> None:
     left = read_space(file).fixed(["model.name"], replace_values(Config(), {"model.name": name}))
     read = parse_space(left.tree(), "space.yaml")
     assert (read.named, read.warm_start) == (left.named, left.warm_start)
@@ -166,7 +167,7 @@ def test_every_suggestion_is_a_valid_config_within_its_domains() -> None:
             {"model.name": "gmf", "training.learning_rate": 0.01},
             {"training.learning_rate": 0.5},
         ),
-        # Who leaves a choice out does not want it.
+        # A choice that the space leaves out is not wanted.
         (
             {"model.name": "inner_product"},
             {"model.name": "gmf", "training.learning_rate": 1e-3},
@@ -294,7 +295,7 @@ def test_a_domain_in_words(domain: Domain, expected: str) -> None:
     assert str(domain) == expected
 
 
-def test_the_space_goes_together_with_the_base() -> None:
+def test_the_space_is_checked_with_the_base() -> None:
     space = space_of({"training.n_negatives": {"low": 1, "high": 32}})
     require_valid(space, Config())
     with pytest.raises(
@@ -319,7 +320,7 @@ def test_parameters_that_exclude_each_other_are_found_before_the_search() -> Non
     assert "  training.negative_sampling: must be uniform without" in str(caught.value)
 
 
-def test_parameters_that_never_meet_do_not_exclude_each_other() -> None:
+def test_parameters_of_different_trials_do_not_exclude_each_other() -> None:
     when = {"training.resample_negatives": [True]}
     space = space_of(
         {
@@ -328,7 +329,7 @@ def test_parameters_that_never_meet_do_not_exclude_each_other() -> None:
         }
     )
     require_valid(space, Config())
-    # Where the base decides against the condition, the parameter is never sampled.
+    # If the base contradicts the condition, the parameter is never sampled.
     fixed = replace_values(Config(), {"training.resample_negatives": False})
     require_valid(space, fixed)
     require_valid(space.fixed(["training.resample_negatives"], fixed), fixed)
@@ -348,7 +349,7 @@ def test_choices_are_checked_by_their_smallest_and_largest(monkeypatch: pytest.M
     refusals = validity.refusals
     monkeypatch.setattr(validity, "refusals", count)
     require_valid(space, Config())
-    # Two ends each alone, and the four pairs of them.
+    # Two edges of each domain, and their four pairs.
     ends = (1 / 400, 1.0)
     alone = [{path: end} for path in parameters for end in ends]
     pairs = [

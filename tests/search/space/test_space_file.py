@@ -8,7 +8,10 @@ from recsys.search.space.domains import Domain
 from recsys.search.space.search_space import SearchSpace
 from recsys.search.space.space_file import parse_space, read_space
 
-FORM = "must be {low, high}, with log: true if wanted, or {choices: [...]}, either with when, or a list of such"
+FORM = (
+    "must be {low, high}, with log: true if wanted, or {choices: [...]}, either with when, "
+    "or a list of such"
+)
 GMF: dict[str, Any] = {"choices": ["gmf", "mlp"]}
 DROPOUT: dict[str, Any] = {"low": 0.0, "high": 0.5}
 
@@ -40,7 +43,7 @@ def test_what_a_file_means(tmp_path: Path) -> None:
         ),
         ({"model.name": "mlp", "model.n_layers": 2},),
     )
-    # A range of whole numbers is one of whole numbers, a range of a number is not: Optuna samples by this.
+    # Optuna samples ints from a range of ints, floats from a range of floats.
     high = {domain.path: domain.high for domain in space.domains}
     assert type(high["model.n_layers"]) is int
     assert type(high["training.learning_rate"]) is float
@@ -63,7 +66,8 @@ def test_what_a_file_means(tmp_path: Path) -> None:
         (
             "data.n_negatives",
             {"low": 1, "high": 2},
-            "must be under model or training, since the trials of a study share the rest, but got data.n_negatives. "
+            "must be under model or training, since the trials of a study share "
+            "the rest, but got data.n_negatives. "
             "Set it in the config.",
         ),
         # neither a range nor choices
@@ -82,12 +86,14 @@ def test_what_a_file_means(tmp_path: Path) -> None:
         (
             "model.dropout",
             {"low": 0.0, "high": 0.5, "log": "no"},
-            f"{FORM}, but got {{'low': 0.0, 'high': 0.5, 'log': 'no'}}. Write it as one of the two.",
+            f"{FORM}, but got {{'low': 0.0, 'high': 0.5, 'log': 'no'}}. Write it "
+            f"as one of the two.",
         ),
         (
             "model.dropout",
             {"low": 0.0, "high": 0.5, "step": 0.1},
-            f"{FORM}, but got {{'low': 0.0, 'high': 0.5, 'step': 0.1}}. Write it as one of the two.",
+            f"{FORM}, but got {{'low': 0.0, 'high': 0.5, 'step': 0.1}}. Write it "
+            f"as one of the two.",
         ),
         (
             "model.dropout",
@@ -206,7 +212,8 @@ def test_what_a_file_means(tmp_path: Path) -> None:
         (
             "model.dropout",
             {**DROPOUT, "when": {"model.name": []}},
-            "when must map parameters to values, but got {'model.name': []}. Write {model.name: [mlp]}.",
+            "when must map parameters to values, but got {'model.name': []}. "
+            "Write {model.name: [mlp]}.",
         ),
     ],
 )
@@ -223,11 +230,13 @@ def test_a_mistake_in_a_domain(path: str, given: Any, expected: str) -> None:
         ),
         (
             {"model.name": ["neumf"]},
-            "when must name values of model.name, one of gmf, mlp, but got 'neumf'. Correct or remove it.",
+            "when must name values of model.name, one of gmf, mlp, but got "
+            "'neumf'. Correct or remove it.",
         ),
         (
             {"model.n_layers": [9]},
-            "when must name values of model.n_layers, from 1 to 4, but got 9. Correct or remove it.",
+            "when must name values of model.n_layers, from 1 to 4, but got 9. "
+            "Correct or remove it.",
         ),
     ],
 )
@@ -260,7 +269,8 @@ def test_conditions_in_a_circle() -> None:
         (None, "warm_start: must be a list of points, but got None. Write - {model.name: gmf}."),
         (
             {"model.name": "gmf"},
-            "warm_start: must be a list of points, but got {'model.name': 'gmf'}. Write - {model.name: gmf}.",
+            "warm_start: must be a list of points, but got {'model.name': "
+            "'gmf'}. Write - {model.name: gmf}.",
         ),
         (
             ["gmf"],
@@ -268,19 +278,23 @@ def test_conditions_in_a_circle() -> None:
         ),
         (
             [{}, {"model.nam": "gmf"}],
-            "warm_start 2: model.nam must be a parameter of this file, but got none. Did you mean model.name?",
+            "warm_start 2: model.nam must be a parameter of this file, but got "
+            "none. Did you mean model.name?",
         ),
         (
             [{"model.name": "neumf"}],
-            "warm_start 1: model.name must be one of gmf, mlp, but got 'neumf'. Correct it or widen the domain.",
+            "warm_start 1: model.name must be one of gmf, mlp, but got 'neumf'. "
+            "Correct it or widen the domain.",
         ),
         (
             [{"model.dropout": 0.6}],
-            "warm_start 1: model.dropout must be from 0 to 0.5, but got 0.6. Correct it or widen the domain.",
+            "warm_start 1: model.dropout must be from 0 to 0.5, but got 0.6. "
+            "Correct it or widen the domain.",
         ),
         (
             [{"model.n_layers": 2.0}],
-            "warm_start 1: model.n_layers must be from 1 to 4, but got 2.0. Correct it or widen the domain.",
+            "warm_start 1: model.n_layers must be from 1 to 4, but got 2.0. "
+            "Correct it or widen the domain.",
         ),
     ],
 )
@@ -295,14 +309,18 @@ def test_a_mistake_in_a_warm_start(given: Any, expected: str) -> None:
 
 @pytest.mark.parametrize("given", [None, [], {}, "model.name"])
 def test_there_must_be_parameters(given: Any) -> None:
-    expected = f"s.yaml: parameters: must map config paths to domains, but got {given!r}. See the README's example."
+    expected = (
+        f"s.yaml: parameters: must map config paths to domains, but got {given!r}. "
+        f"See the README's example."
+    )
     assert mistake({"parameters": given}) == expected
 
 
 def test_parameters_at_the_top_are_told_with_what_is_missing() -> None:
     assert mistake({"model.name": GMF}).splitlines() == [
         "s.yaml: 2 mistakes",
-        "  model.name: must be parameters or warm_start, but got another name. Correct or remove it.",
+        "  model.name: must be parameters or warm_start, but got another name. "
+        "Correct or remove it.",
         "  parameters: must map config paths to domains, but got None. See the README's example.",
     ]
 
@@ -327,8 +345,10 @@ def test_all_mistakes_of_a_file_are_told_together(tmp_path: Path) -> None:
         "  options: must be parameters or warm_start, but got another name. Correct or remove it.",
         "  model.nmae: must be a config path, but got an unknown name. Did you mean model.name?",
         "  model.n_layers: low must be less than high, but got 4 and 1. Swap or widen them.",
-        "  model.dropout: when must name values of model.bias, one of True, False, but got 1. Correct or remove it.",
-        "  warm_start 1: model.dropout must be from 0 to 0.5, but got 0.9. Correct it or widen the domain.",
+        "  model.dropout: when must name values of model.bias, one of True, "
+        "False, but got 1. Correct or remove it.",
+        "  warm_start 1: model.dropout must be from 0 to 0.5, but got 0.9. "
+        "Correct it or widen the domain.",
     ]
 
 

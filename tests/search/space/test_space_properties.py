@@ -1,4 +1,4 @@
-"""Search spaces that hypothesis thinks of: each is a space or a mistake, and what a space samples is a valid config."""
+"""Random search spaces: each is valid or a mistake, and all that a space samples is valid."""
 
 from typing import Any
 

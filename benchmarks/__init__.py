@@ -1,1 +1,1 @@
-"""Benchmarks, one file a subject: `python -m benchmarks.SUBJECT [--json]`."""
+"""Benchmarks, one file per subject: `python -m benchmarks.SUBJECT [--json]`."""

@@ -1,7 +1,8 @@
-"""`make bench`: run every subject, print which targets hold, and write docs/benchmarks.md anew.
+"""Command of `make bench`: run every subject, print which targets hold, write docs/benchmarks.md.
 
-Each subject is a process of its own, so that none inherits another's memory, threads or caches. One that fails leaves a note in
-the page and in the exit code; a target that is missed does not.
+Each subject runs in a process of its own, so that it inherits no memory, threads or caches. A
+subject that fails changes the exit code and is named on the page; a missed target does not change
+the exit code.
 """
 
 import subprocess
@@ -17,7 +18,7 @@ DOCS = Path(__file__).parents[1] / "docs"
 
 
 def main() -> int:
-    """Returns the exit code: 1 if a subject failed."""
+    """Run all subjects and return the exit code: 1 if one failed."""
     results = []
     for subject in SUBJECTS:
         sys.stdout.write(f"\n{subject}\n")
@@ -29,7 +30,7 @@ def main() -> int:
 
 
 def run_subject(subject: str) -> Result:
-    """Run a subject; its rows appear on standard error as they are measured."""
+    """Run a subject in a process that prints its rows on standard error as it measures them."""
     start = time.perf_counter()
     command = [sys.executable, "-m", f"benchmarks.{subject}", "--json"]
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)

@@ -1,8 +1,9 @@
-"""What a search costs its driver as the cluster grows, and the data their object stores: `python -m benchmarks.cluster`.
+"""Cost of a search to its driver by the cluster's size, and of the data to the object stores.
 
-Everything but the workers is real: Tune, a placement group a trial, the record, the outbox and MLflow. The trials are answered
-at once by one process that stands in for all workers, since a thousand would need a thousand times the memory of one; the driver
-never waits, and what it takes a result is what it can do at most. The figures go into docs/scaling.md.
+`python -m benchmarks.cluster` writes the figures into docs/scaling.md. Everything but the workers
+is real: Tune, one placement group per trial, the record, the outbox and MLflow. One process
+replaces all workers, because a thousand workers would need a thousand times its memory. It answers
+at once, so the driver never waits, and the measured rate is the most that the driver can handle.
 """
 
 import argparse
@@ -42,7 +43,7 @@ BEGIN, END = "<!-- measured: begin -->\n", "<!-- measured: end -->"
 IN_FLIGHT = (10, 100, 1_000)
 NODES = (1, 8)
 RESULTS = 4_000
-"""How many more results the longer of two searches has: they tell what a result costs from what a trial does."""
+"""Results that a longer search adds, to separate the cost of a result from that of a trial."""
 PROPOSALS = (100, 1_000, 10_000)
 """Trials that have ended before the one that is proposed."""
 DATA = ((1_000_000, 100_000, 10_000_000), (1_000_000, 100_000, 20_000_000))
@@ -56,7 +57,11 @@ SPACE = {
 
 
 def drive(n_trials: int, n_epochs: int, n_nodes: int, folder: Path) -> dict[str, float]:
-    """A search of so many trials, all at a time, over the slots of the nodes: its cost to the driver."""
+    """Run a search whose `n_trials` trials all run at a time, and return its cost to the driver.
+
+    Returns:
+        `wall` and `busy` in seconds of the clock and of CPU; `driver` and `gcs`: peak memory in MB.
+    """
     cluster = Cluster(
         initialize_head=True, head_node_args={"num_cpus": 4, "include_dashboard": False}
     )
@@ -67,8 +72,10 @@ def drive(n_trials: int, n_epochs: int, n_nodes: int, folder: Path) -> dict[str,
     ray.init(address=cluster.address, log_to_driver=False)
     workers = ray.remote(num_cpus=0)(Workers).remote(n_epochs)  # type: ignore[attr-defined]
     numbers = iter(range(10 * n_trials))
-    ray.kill = lambda _actor: None  # a worker that is not told to stop within 5 s
-    AcquiredResources.annotate_remote_entities = lambda *_: [StandIn(workers, next(numbers))]  # type: ignore[method-assign, assignment]
+    ray.kill = lambda _actor: None  # Tune kills a worker that does not stop within 5 s
+    AcquiredResources.annotate_remote_entities = (  # type: ignore[method-assign]
+        lambda *_: [StandIn(workers, next(numbers))]  # type: ignore[assignment]
+    )
     config = replace_values(
         Config(),
         {
@@ -129,7 +136,7 @@ def _driver(n_trials: int, n_nodes: int) -> Row:
 
 
 def propose(n_trials: int) -> float:
-    """Seconds that TPE takes to propose a trial of the whole space after so many."""
+    """Return the seconds that TPE takes to propose a trial of the whole space after `n_trials`."""
     file = Path(__file__).parents[1] / "search_spaces" / "ncf.yaml"
     random = optuna.create_study(sampler=samplers.random(0), direction="maximize")
     record = StudyRecord(random, Config(), parse_space(read_yaml(file), str(file)))
@@ -142,7 +149,7 @@ def propose(n_trials: int) -> float:
 
 
 def store_bytes(n_users: int, n_items: int, n_interactions: int) -> tuple[int, int]:
-    """How many interactions there are, repeated ones left out, and what they take in an object store."""
+    """Return the number of distinct interactions and the bytes they take in an object store."""
     index = draw_index(n_users, n_items, n_interactions)
     data = make_interactions(index, len(index.items), 1)
     ray.init(
@@ -163,7 +170,7 @@ def _data(sizes: tuple[int, int, int]) -> Row:
 
 
 def measure(in_flight: Sequence[int]) -> Iterator[Row]:
-    """The driver by trials at a time and by nodes, then the sampler by trials before, then the data."""
+    """Measure the driver by concurrency and nodes, the sampler by earlier trials, and the data."""
     for n_trials in in_flight:
         yield _driver(n_trials, 1)
     for n_nodes in NODES[1:]:
@@ -178,7 +185,7 @@ def measure(in_flight: Sequence[int]) -> Iterator[Row]:
 
 
 def main() -> None:
-    """Measure, print, and put the figures into the page."""
+    """Measure, print, and write the figures into the page."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.cluster")
     parser.add_argument(
         "in_flight", type=int, nargs="*", default=IN_FLIGHT, help="trials at a time"

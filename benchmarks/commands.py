@@ -1,4 +1,4 @@
-"""Running the project's commands from benchmarks, as a user would, and watching what memory they take."""
+"""Runs of the project's commands as a user would start them, with the memory that they take."""
 
 import json
 import subprocess
@@ -13,18 +13,19 @@ from typing import Any
 from benchmarks.memory import available_megabytes, tree_megabytes
 
 _INTERVAL = 0.5
-"""Seconds between two looks at a command that runs."""
+"""Seconds between two measurements of a running command's memory."""
 
 
 @dataclass
 class Answer:
-    """What a command told as JSON, and the memory that it took, in MB.
+    """JSON output of a command, and the memory that it took, in MB.
 
-    `own`: peak of its own process. `worker`: peak of the largest of Ray's workers, `private` without what it maps from the object
-    store. `machine`: how far the available memory sank.
+    `own`: peak of its own process. `worker`: peak of the largest of Ray's workers; `private`:
+    the same without the memory mapped from the object store. `machine`: the largest drop of the
+    machine's available memory.
     """
 
-    told: dict[str, Any]
+    output: dict[str, Any]
     own: float = 0.0
     worker: float = 0.0
     private: float = 0.0
@@ -34,7 +35,7 @@ class Answer:
 def tune(
     folder: Path, space: Path, *flags: str, look: Callable[[], object] = lambda: None
 ) -> Answer:
-    """Run a search. `look` is called twice a second while it runs."""
+    """Run a search, and call `look` twice a second while it runs."""
     return _run("recsys.tune", "--space", str(space), "--dir", str(folder), *flags, look=look)
 
 
@@ -46,21 +47,22 @@ def preprocess(folder: Path, *flags: str) -> Answer:
 def _run(module: str, *flags: str, look: Callable[[], object] = lambda: None) -> Answer:
     command = [sys.executable, "-m", module, *flags, "--json"]
     answer, before = Answer({}), available_megabytes()
-    # Files, since a pipe that nobody empties stops the command.
-    with tempfile.TemporaryFile("w+") as told, tempfile.TemporaryFile("w+") as errors:
-        with subprocess.Popen(command, stdout=told, stderr=errors, text=True) as process:
+    # Files, because a command stops when a pipe is full and no process reads it.
+    with tempfile.TemporaryFile("w+") as output, tempfile.TemporaryFile("w+") as errors:
+        with subprocess.Popen(command, stdout=output, stderr=errors, text=True) as process:
             while process.poll() is None:
                 _note_memory(answer, process.pid)
                 answer.machine = max(answer.machine, before - available_megabytes())
                 look()
                 time.sleep(_INTERVAL)
-        told.seek(0)
+        output.seek(0)
         errors.seek(0)
         if process.returncode:
             raise RuntimeError(
-                f"{' '.join(command)} ended with exit code {process.returncode}: {errors.read()[-2000:]}"
+                f"{' '.join(command)} ended with exit code {process.returncode}: "
+                f"{errors.read()[-2000:]}"
             )
-        answer.told = json.loads(told.read())
+        answer.output = json.loads(output.read())
     return answer
 
 

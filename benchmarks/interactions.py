@@ -1,4 +1,4 @@
-"""Interactions to measure on: synthetic ones with the skew of real ones, with a taste to learn, and the embedded data set's."""
+"""Interactions to measure on: skewed synthetic ones, ones with tastes to learn, embedded ones."""
 
 from importlib import resources
 
@@ -17,7 +17,7 @@ SIZES = {
 
 
 def draw_index(n_users: int, n_items: int, n_pairs: int) -> UserItemIndex:
-    """About `n_pairs` interactions: log-normal numbers a user, items by Zipf's law."""
+    """Draw about `n_pairs` interactions: log-normal numbers per user, items by Zipf's law."""
     rng = np.random.default_rng(0)
     share = rng.lognormal(0.0, 1.0, n_users)
     user = np.repeat(
@@ -31,9 +31,10 @@ def draw_index(n_users: int, n_items: int, n_pairs: int) -> UserItemIndex:
 
 
 def make_interactions(index: UserItemIndex, n_positives: int, n_held_out: int) -> Interactions:
-    """Train on a random `n_positives` of the interactions; hold out an item of each of `n_held_out` users.
+    """Return `n_positives` random interactions, with a held-out item for `n_held_out` users.
 
-    Negatives are drawn and known items masked by all of them.
+    All interactions of `index` count as seen: no negative is drawn from them, and ranking masks
+    them.
     """
     rng = np.random.default_rng(1)
     rows = np.sort(rng.choice(len(index.items), n_positives, replace=False))
@@ -55,7 +56,10 @@ def make_interactions(index: UserItemIndex, n_positives: int, n_held_out: int) -
 
 
 def read_embedded() -> Interactions:
-    """The embedded ratings of at least 4, split by leave-one-out, validation held out; low ratings are left out."""
+    """Return the embedded ratings of at least 4, split by leave-one-out, with validation held out.
+
+    Low ratings are left out.
+    """
     with resources.as_file(
         resources.files("recsys.data") / "ml-latest-small" / "ratings.parquet"
     ) as path:
@@ -64,13 +68,16 @@ def read_embedded() -> Interactions:
     user, item = (np.unique(ids, return_inverse=True)[1].astype(np.int32) for ids in (user, item))
     order = np.lexsort((item, user))
     positive = rating[order] >= 4
-    part = leave_one_out(user[order], positive, time[order].astype(np.float64), order)
-    user, item, part = user[order][positive], item[order][positive], part[positive]
-    return _hold_out(user, item, part == 0, part == 1)
+    split = leave_one_out(user[order], positive, time[order].astype(np.float64), order)
+    user, item, split = user[order][positive], item[order][positive], split[positive]
+    return _hold_out(user, item, split == 0, split == 1)
 
 
 def make_tastes(n_users: int, n_items: int, n_pairs: int, dim: int = 8) -> Interactions:
-    """Items drawn by popularity and by the inner product with a user's taste; one item of each user is held out."""
+    """Draw items by popularity and by the inner product with a user's taste.
+
+    One item of each user is held out.
+    """
     rng = np.random.default_rng(2)
     tastes, kinds = rng.normal(size=(n_users, dim)), rng.normal(size=(n_items, dim)) / dim**0.5
     log_popularity = -np.log(np.arange(20, n_items + 20))
@@ -90,7 +97,7 @@ def make_tastes(n_users: int, n_items: int, n_pairs: int, dim: int = 8) -> Inter
 
 def _hold_out(user: IntArray, item: IntArray, train: IntArray, held_out: IntArray) -> Interactions:
     n_users, n_items = int(user.max()) + 1, int(item.max()) + 1
-    known = index_pairs(user[train], item[train], n_users, n_items)
+    seen = index_pairs(user[train], item[train], n_users, n_items)
     none = np.empty(0, dtype=np.int32)
     held = HeldOut(user[held_out], item[held_out], none, none, None, None)
-    return Interactions(n_users, n_items, user[train], item[train], None, none, none, known, held)
+    return Interactions(n_users, n_items, user[train], item[train], None, none, none, seen, held)

@@ -20,36 +20,39 @@ import torch
 from benchmarks.commands import Answer, tune
 from benchmarks.interactions import draw_index, make_interactions
 from benchmarks.measure import Row, Spread, Target, in_turns, run, spread
-from benchmarks.preprocessing import PART_ROWS, in_a_process
+from benchmarks.preprocessing import FILE_ROWS, in_a_process
 from benchmarks.training import N_POSITIVES, bare_loop
 from recsys.config.schema import Config, replace_values
 from recsys.data.manifest import read_manifest
 
 SIZE = (1_000_000, 100_000, 30_000_000)
-"""Users, items and interactions, repeated ones among these."""
+"""Users, items and interactions, with repeated ones counted."""
 SETTINGS = {"training.batch_size": 8192, "evaluation.max_users": 1000}
 BARE_STEPS = 64
 REPEATS = 3
 MACHINE_MEGABYTES = 24 * 1024**3 / 1e6
-"""Of the machine that must be enough."""
+"""Memory of a machine that must be enough."""
 LOST_SECONDS = 300.0
-"""What a retry may lose at most: minutes."""
+"""Training time that a retry may lose at most."""
 SPACE = "parameters: {model.name: {choices: [neumf]}}\n"
 
 
 @dataclass
 class Saves:
-    """When the checkpoint of the study's trial, or its weights in the end, were written, in Unix seconds."""
+    """Times at which the trial's checkpoints and final weights were written, in Unix seconds."""
 
     folder: Path
     times: set[float] = field(default_factory=set)
 
     def look(self) -> None:
-        """Note the times of the files that lie there."""
+        """Add the times of the files that exist now."""
         self.times |= {path.stat().st_mtime for path in self.folder.glob("*/*.safetensors")}
 
     def longest_gap(self, wall_seconds: float) -> float:
-        """The longest time without a checkpoint of a trial that ran for `wall_seconds` and was saved when it ended."""
+        """Return the longest time without a checkpoint.
+
+        The trial ran for `wall_seconds` and was saved when it ended.
+        """
         times = sorted(self.times)
         return max(
             later - earlier
@@ -58,13 +61,13 @@ class Saves:
 
 
 def measure() -> Iterator[Row]:
-    """The bare loop, then the trial."""
+    """Measure the bare loop, then the trial."""
     with tempfile.TemporaryDirectory() as root:
         folder = Path(root)
         bare = spread(in_a_process(write_interactions, folder / "interactions"))
         (folder / "space.yaml").write_text(SPACE)
         settings = [
-            part for path, value in SETTINGS.items() for part in ("--set", f"{path}={value}")
+            flag for path, value in SETTINGS.items() for flag in ("--set", f"{path}={value}")
         ]
         flags = [
             "--data",
@@ -83,7 +86,11 @@ def measure() -> Iterator[Row]:
 
 
 def write_interactions(folder: Path) -> list[float]:
-    """Parquet parts of user_id, item_id and timestamp in random order; million samples a second of the bare loop on them."""
+    """Write Parquet files of user_id, item_id and timestamp in random order.
+
+    Returns:
+        Speeds of the bare loop on these interactions, in million samples per second.
+    """
     index = draw_index(*SIZE)
     rng = np.random.default_rng(0)
     order = rng.permutation(len(index.items))
@@ -91,8 +98,8 @@ def write_interactions(folder: Path) -> list[float]:
     columns["timestamp"] = rng.integers(1_000_000_000, 1_700_000_000, len(order))
     table = pa.table(columns)
     folder.mkdir()
-    for number, start in enumerate(range(0, len(order), PART_ROWS)):
-        pq.write_table(table.slice(start, PART_ROWS), folder / f"part-{number:04d}.parquet")
+    for number, start in enumerate(range(0, len(order), FILE_ROWS)):
+        pq.write_table(table.slice(start, FILE_ROWS), folder / f"part-{number:04d}.parquet")
     torch.set_num_threads(1)
     data = make_interactions(index, N_POSITIVES, 1)
     return in_turns(
@@ -101,7 +108,7 @@ def write_interactions(folder: Path) -> list[float]:
 
 
 def _describe(folder: Path, answer: Answer, bare: Spread, saves: Saves) -> Row:
-    """What the study's record, the manifest of the data and the watching of the processes tell."""
+    """Describe the trial by the study's record, the data's manifest and the measured memory."""
     (trial,) = optuna.load_study(
         study_name="study", storage=f"sqlite:///{folder / 'studies' / 'large' / 'optuna.db'}"
     ).trials
@@ -111,8 +118,8 @@ def _describe(folder: Path, answer: Answer, bare: Spread, saves: Saves) -> Row:
     (prepared,) = (manifest.seconds for manifest in manifests if manifest is not None)
     metrics, wall, total = (
         trial.user_attrs["metrics"],
-        answer.told["wall_seconds"],
-        answer.told["total_seconds"],
+        answer.output["wall_seconds"],
+        answer.output["total_seconds"],
     )
     speed, reports = metrics["samples_per_second"] / 1e6, len(trial.intermediate_values)
     gap = saves.longest_gap(wall)

@@ -1,4 +1,4 @@
-"""What the figures were measured on."""
+"""Description of the machine that the figures were measured on."""
 
 import os
 import platform
@@ -10,7 +10,7 @@ LIBRARIES = ("torch", "ray", "optuna", "mlflow", "numpy", "pandas", "pyarrow", "
 
 
 def describe_machine() -> dict[str, str]:
-    """Processor, cores, memory, versions and the day, each by its name."""
+    """Return the day, processor, cores, memory, system and versions by name."""
     processors = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     models = {
         line.partition(":")[2].strip() for line in processors if line.startswith("model name")

@@ -1,7 +1,7 @@
-"""What all benchmarks share: repeats in turn, median with minimum and maximum, targets, and the printed result.
+"""Measurement that all benchmarks share: turns, medians with minimum and maximum, targets, output.
 
-A benchmark measures its subject and the limit beside it in turns, so that what disturbs the machine meets both, and compares them
-turn by turn.
+A benchmark measures its subject and the limit beside it in turns, so that disturbances of the
+machine affect both, and compares them turn by turn.
 """
 
 import argparse
@@ -30,7 +30,7 @@ class Spread:
 
 @dataclass(frozen=True)
 class Target:
-    """What a quantity must reach: at least or at most `bound`, by its median."""
+    """Bound that a quantity's median must reach: at least or at most `bound`."""
 
     name: str
     value: Spread
@@ -39,18 +39,20 @@ class Target:
 
     @property
     def holds(self) -> bool:
-        """Whether the median reaches the bound."""
+        """Return True if the median reaches the bound."""
         return self.value.median >= self.bound if self.at_least else self.value.median <= self.bound
 
     def __str__(self) -> str:
-        return f"{self.name} {self.value}, must be {'>=' if self.at_least else '<='} {figure(self.bound)}"
+        sign = ">=" if self.at_least else "<="
+        return f"{self.name} {self.value}, must be {sign} {figure(self.bound)}"
 
 
 @dataclass(frozen=True)
 class Row:
-    """A measured case: quantities by name, the unit in the name, and the targets that they have to reach.
+    """A measured case: quantities by name, which has the unit, and the targets to reach.
 
-    `at`: where the case stands among those of its subject, such as its size, for plots and for how the cost grows.
+    `at`: coordinates of the case within its subject, such as its size, for plots and for the table
+    of the cost by size.
     """
 
     case: str
@@ -61,7 +63,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Result:
-    """What a subject came to; `error` tells why there are no rows."""
+    """Rows of a subject; `error` is the reason if it has none."""
 
     subject: str
     seconds: float
@@ -70,24 +72,28 @@ class Result:
 
 
 def figure(value: float) -> str:
-    """Three significant digits, all digits before the point."""
+    """Format a value with three significant digits, and with all digits before the point."""
     return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
 
 
 def spread(values: Sequence[float]) -> Spread:
-    """Median, minimum and maximum."""
+    """Return the median, minimum and maximum."""
     return Spread(statistics.median(values), min(values), max(values))
 
 
 def ratios(numerators: Sequence[float], denominators: Sequence[float]) -> Spread:
-    """The ratio of two quantities, turn by turn."""
+    """Return the ratio of two quantities, computed turn by turn."""
     return spread([a / b for a, b in zip(numerators, denominators, strict=True)])
 
 
 def in_turns(
     measurements: Mapping[str, Callable[[], float]], repeats: int
 ) -> dict[str, list[float]]:
-    """Call all, again and again, after one call each that does not count: name -> what each of its calls returned."""
+    """Call all measurements in turns, `repeats` times after a first turn that does not count.
+
+    Returns:
+        The results of each measurement, by its name.
+    """
     results: dict[str, list[float]] = {name: [] for name in measurements}
     for repeat in range(repeats + 1):
         for name, measure in measurements.items():
@@ -98,19 +104,23 @@ def in_turns(
 
 
 def seconds(work: Callable[[], object]) -> float:
-    """Wall time of one call."""
+    """Return the wall time of one call."""
     start = time.perf_counter()
     work()
     return time.perf_counter() - start
 
 
 def rate(work: Callable[[], object], amount: float) -> Callable[[], float]:
-    """A measurement: `amount` a second of calling `work` once."""
+    """Return a measurement that calls `work` once and gives `amount` per second."""
     return lambda: amount / seconds(work)
 
 
 def run(subject: str, measure: Callable[[], Iterable[Row]]) -> None:
-    """Measure and print each row as soon as it is there; with --json one object at the end, the rows on standard error."""
+    """Print each row as soon as it is measured.
+
+    With --json, print the rows on standard error, and one JSON object on standard output at the
+    end.
+    """
     parser = argparse.ArgumentParser(prog=f"python -m benchmarks.{subject}")
     parser.add_argument(
         "--json", action="store_true", help="print one JSON object on standard output"
@@ -129,8 +139,8 @@ def run(subject: str, measure: Callable[[], Iterable[Row]]) -> None:
 
 
 def read_result(text: str) -> Result:
-    """What a subject told by --json."""
-    told = json.loads(text)
+    """Return the result that a subject printed with --json."""
+    output = json.loads(text)
     rows = [
         Row(
             case=row["case"],
@@ -141,9 +151,9 @@ def read_result(text: str) -> Result:
             ],
             at=row["at"],
         )
-        for row in told["rows"]
+        for row in output["rows"]
     ]
-    return Result(told["subject"], told["seconds"], rows)
+    return Result(output["subject"], output["seconds"], rows)
 
 
 def _describe(result: Result) -> dict[str, Any]:

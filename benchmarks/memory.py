@@ -1,4 +1,4 @@
-"""How much memory processes hold, from Linux's /proc. Megabytes are of a million bytes."""
+"""Memory of processes, read from Linux's /proc. A megabyte is a million bytes."""
 
 import ctypes
 from collections.abc import Callable, Iterator
@@ -8,32 +8,30 @@ _PROC = Path("/proc")
 
 
 def peak_megabytes() -> float:
-    """The most memory that this process has held, what it shares included.
+    """Return the most memory that this process has held, shared memory included.
 
-    Not getrusage's: that begins with the memory of the process that started this one.
+    getrusage is no use here: its peak begins with the memory of the process that started this one.
     """
     return _megabytes(_status(_PROC / "self"), "VmHWM")
 
 
 def rise_megabytes(work: Callable[[], object]) -> float:
-    """How far the memory of this process rises above what it holds before while `work` runs."""
-    # Memory that was freed and kept for later would hide the rise.
+    """Return how far this process's memory rises while `work` runs."""
+    # The allocator keeps freed memory, which would hide the rise.
     ctypes.CDLL(None).malloc_trim(0)
     before = _megabytes(_status(_PROC / "self"), "VmRSS")
-    (_PROC / "self" / "clear_refs").write_text(
-        "5", encoding="ascii"
-    )  # the peak is counted from here
+    (_PROC / "self" / "clear_refs").write_text("5", encoding="ascii")  # resets the peak
     work()
     return peak_megabytes() - before
 
 
 def available_megabytes() -> float:
-    """What the machine can still give."""
+    """Return the memory that new processes of the machine can use."""
     return _megabytes(_fields((_PROC / "meminfo").read_text(encoding="ascii")), "MemAvailable")
 
 
 def tree_megabytes(root: int) -> Iterator[tuple[int, str, float, float]]:
-    """Of the process `root` and all that it started: number, name, peak memory, and memory that it has to itself now."""
+    """Yield the pid, name, peak memory and private memory of `root` and of all its descendants."""
     processes = {path.name: _status(path) for path in _PROC.iterdir() if path.name.isdigit()}
     found, waiting = set[str](), [str(root)]
     while waiting:
@@ -55,7 +53,7 @@ def _status(process: Path) -> dict[str, str]:
     try:
         return _fields((process / "status").read_text(encoding="utf-8"))
     except (FileNotFoundError, ProcessLookupError):
-        return {}  # it has ended since it was listed
+        return {}  # it ended after it was listed
 
 
 def _fields(text: str) -> dict[str, str]:

@@ -1,6 +1,6 @@
-"""`python -m recsys.tune` with Ray Tune's own OptunaSearch in the place of the search's proposals; the rest is the same.
+"""The command `recsys.tune` with the proposals of Ray Tune's OptunaSearch; the rest is the same.
 
-OptunaSearch tells Optuna that every trial is complete with its last value, those that ASHA stopped included.
+OptunaSearch reports every trial to Optuna as complete with its last value, pruned ones included.
 """
 
 import sys
@@ -17,7 +17,10 @@ from recsys.search.tuning.searcher import StudySearcher
 
 
 class OptunaSearchProposals(StudySearcher):
-    """Proposes what OptunaSearch does, with the same sampler in a study of its own, and keeps the record as ever."""
+    """Searcher that proposes OptunaSearch's points and keeps the record as usual.
+
+    OptunaSearch uses the same sampler in a study of its own.
+    """
 
     def __init__(self, record: StudyRecord, limit: int | None) -> None:
         super().__init__(record, limit)
@@ -36,26 +39,25 @@ class OptunaSearchProposals(StudySearcher):
         )
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:  # type: ignore[override]
-        """What OptunaSearch proposes, one trial at a time, so that the two studies stay in step."""
+        """Return OptunaSearch's proposal, one trial at a time, so that the two studies agree."""
         if self._record.n_running:
             return None
         point = self._proposals.suggest(trial_id)
         assert point is not None
-        if not self._optuna_study.get_trials(
-            deepcopy=False, states=(TrialState.WAITING,)
-        ):  # the first points wait already
+        # The first points are in the queue already.
+        if not self._optuna_study.get_trials(deepcopy=False, states=(TrialState.WAITING,)):
             self._optuna_study.enqueue_trial(point)
         return super().suggest(trial_id)
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
-        """Report an epoch to OptunaSearch; one that diverged has no value."""
+        """Report an epoch to OptunaSearch unless it diverged, which leaves it without a value."""
         if self._proposals.metric in result:
             self._proposals.on_trial_result(trial_id, result)
 
     def on_trial_complete(
         self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
     ) -> None:
-        """End the trial in both."""
+        """End the trial in both studies."""
         diverged = "diverged" in (result or {})
         self._proposals.on_trial_complete(trial_id, result, error or diverged)
         super().on_trial_complete(trial_id, result, error)

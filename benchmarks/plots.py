@@ -1,4 +1,4 @@
-"""The plots of docs/benchmarks.md, one figure a subject, from the rows that it measured."""
+"""Plots of docs/benchmarks.md: one figure per subject, drawn from its rows."""
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 
 from benchmarks.measure import Row
 
-# Text stays text, and the same figures give the same file.
+# Text is stored as text, and equal figures give equal files.
 matplotlib.rcParams.update(
     {
         "svg.fonttype": "none",
@@ -31,7 +31,7 @@ def save_plot(plot: Figure, path: Path) -> None:
 
 
 def plot_by_batch(rows: Sequence[Row]) -> Figure:
-    """Samples a second by batch size, a panel for each size of the data."""
+    """Plot samples per second by batch size, with a panel for each size of the data."""
     rows = [row for row in rows if "batch" in row.at]
     sizes = sorted({float(row.at["users and items"]) for row in rows})
     plot, panels = _panels(len(sizes))
@@ -45,7 +45,7 @@ def plot_by_batch(rows: Sequence[Row]) -> Figure:
 
 
 def plot_by_size(axis: str, shown: Mapping[str, Sequence[str]], rows: Sequence[Row]) -> Figure:
-    """A panel for each of `shown`: its title, and the quantities that are followed along `axis`."""
+    """Plot quantities along `axis`; `shown` maps each panel's title to its quantities."""
     rows = [row for row in rows if axis in row.at]
     plot, panels = _panels(len(shown))
     for panel, (title, names) in zip(panels, shown.items(), strict=True):
@@ -55,16 +55,16 @@ def plot_by_size(axis: str, shown: Mapping[str, Sequence[str]], rows: Sequence[R
 
 
 def plot_bars(unit: str, rows: Sequence[Row]) -> Figure:
-    """A bar for each quantity of a unit in each case, with least and greatest."""
+    """Plot a bar for each quantity of a unit in each case, with minimum and maximum."""
     names = [name for name in rows[0].values if name.endswith(unit)]
     plot = Figure(figsize=(9, 0.8 + 0.24 * len(rows) * len(names)), layout="constrained")
     panel = plot.subplots()
     labels = []
-    for place, row in enumerate(row for row in rows if names[0] in row.values):
+    for index, row in enumerate(row for row in rows if names[0] in row.values):
         for offset, name in enumerate(names):
-            value, height = row.values[name], -(place * (len(names) + 0.7) + offset)
+            value, height = row.values[name], -(index * (len(names) + 0.7) + offset)
             around = [[value.median - value.minimum], [value.maximum - value.median]]
-            label = name.removesuffix(unit) if place == 0 else None
+            label = name.removesuffix(unit) if index == 0 else None
             panel.barh(
                 height, value.median, height=0.9, color=f"C{offset}", xerr=around, label=label
             )
@@ -76,17 +76,17 @@ def plot_bars(unit: str, rows: Sequence[Row]) -> Figure:
     return plot
 
 
-def plot_parts(unit: str, rows: Sequence[Row]) -> Figure:
-    """A case's quantities of a unit, a bar each."""
+def plot_case(unit: str, rows: Sequence[Row]) -> Figure:
+    """Plot a bar for each quantity of a unit of a single case."""
     (row,) = rows
-    parts = {
+    values = {
         name.removesuffix(unit): value.median
         for name, value in row.values.items()
         if name.endswith(unit)
     }
-    plot = Figure(figsize=(9, 0.8 + 0.3 * len(parts)), layout="constrained")
+    plot = Figure(figsize=(9, 0.8 + 0.3 * len(values)), layout="constrained")
     panel = plot.subplots()
-    panel.barh(list(parts)[::-1], list(parts.values())[::-1])
+    panel.barh(list(values)[::-1], list(values.values())[::-1])
     panel.set(title=row.case, xlabel=unit.lstrip(", "))
     return plot
 
@@ -105,7 +105,7 @@ PLOTS: dict[str, Callable[[Sequence[Row]], Figure]] = {
         "trials",
         {"seconds per trial": ["seconds per trial"], "driver's peak, MB": ["driver MB"]},
     ),
-    "large": partial(plot_parts, ", seconds"),
+    "large": partial(plot_case, ", seconds"),
 }
 
 
@@ -117,7 +117,7 @@ def _panels(n: int) -> tuple[Figure, list[Axes]]:
 def _draw_lines(
     panel: Axes, rows: Sequence[Row], axis: str, names: Sequence[str], series: str | None
 ) -> None:
-    """A line for each quantity, and for each value of `series` among the rows where there is one."""
+    """Draw a line for each quantity, and for each value of `series` unless it is None."""
     found = sorted({str(row.at[series]) for row in rows}) if series else [""]
     for color, wanted in enumerate(found):
         points = sorted(

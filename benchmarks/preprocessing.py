@@ -24,21 +24,24 @@ from recsys.config.schema import Config, replace_values
 from recsys.data.negatives import NegativeSampler, index_pairs
 from recsys.data.preprocessing import pipeline
 
-PART_ROWS = 1_000_000
+FILE_ROWS = 1_000_000
 Result = TypeVar("Result")
 
 SAME_MEMORY = 1.2
-"""The same up to the ids of five times the users."""
+"""Bound that allows for the ids of five times the users."""
 REPEATS = {100_000: 3, 1_000_000: 3, 10_000_000: 3, 50_000_000: 1}
 
 
 def write_ratings(folder: Path, n_rows: int) -> None:
-    """Parquet parts of user_id, item_id, rating and timestamp; users and items by a power law, with some repeated pairs."""
+    """Write Parquet files of user_id, item_id, rating and timestamp.
+
+    Users and items follow a power law; some pairs are repeated.
+    """
     random = np.random.default_rng(0)
     n_users, n_items = max(1_000, n_rows // 150), min(60_000, max(2_000, n_rows // 400))
     folder.mkdir(parents=True)
-    for number, start in enumerate(range(0, n_rows, PART_ROWS)):
-        n = min(PART_ROWS, n_rows - start)
+    for number, start in enumerate(range(0, n_rows, FILE_ROWS)):
+        n = min(FILE_ROWS, n_rows - start)
         table = {
             "user_id": (n_users * random.random(n) ** 1.5).astype(np.int64) + 1,
             "item_id": (n_items * random.random(n) ** 3).astype(np.int64) + 1,
@@ -49,7 +52,11 @@ def write_ratings(folder: Path, n_rows: int) -> None:
 
 
 def prepare_with_polars(source: Path, target: Path) -> None:
-    """Read, binarise, encode, drop duplicates, split leave-one-out, draw 4 negatives a training positive, write."""
+    """Prepare the data as recsys does, in one program.
+
+    Read, binarise, encode, drop duplicates, split by leave-one-out, draw 4 negatives per training
+    positive, write.
+    """
     rows = pl.read_parquet(source / "*.parquet")
     sizes = []
     # A join with the sorted ids takes half the time of `rank("dense")`.
@@ -67,19 +74,17 @@ def prepare_with_polars(source: Path, target: Path) -> None:
         pl.col("item") == pl.col("item").shift(-1)
     )
     rows = rows.filter(~repeated.fill_null(False))
-    # A sort by user and time and a place in it take a tenth of the time of `rank().over("user")`.
+    # Sorting by user and time and counting takes a tenth of the time of `rank().over("user")`.
     positives = rows.filter("positive").sort("user", "timestamp", maintain_order=True)
-    n_of_user, place = pl.len().over("user").cast(pl.Int64), pl.int_range(pl.len()).over("user")
-    part = pl.when(n_of_user < 3).then(0).otherwise(pl.max_horizontal(0, place - n_of_user + 3))
-    positives = positives.with_columns(part=part).sort("user", "item")
+    n_of_user, index = pl.len().over("user").cast(pl.Int64), pl.int_range(pl.len()).over("user")
+    split = pl.when(n_of_user < 3).then(0).otherwise(pl.max_horizontal(0, index - n_of_user + 3))
+    positives = positives.with_columns(split=split).sort("user", "item")
     train, validation, test = (
-        positives.filter(pl.col("part") == part).select("user", "item") for part in range(3)
+        positives.filter(pl.col("split") == code).select("user", "item") for code in range(3)
     )
     low = rows.filter(~pl.col("positive")).select("user", "item")
-    known = pl.concat([train, low])
-    sampler = NegativeSampler(
-        index_pairs(known["user"].to_numpy(), known["item"].to_numpy(), *sizes)
-    )
+    seen = pl.concat([train, low])
+    sampler = NegativeSampler(index_pairs(seen["user"].to_numpy(), seen["item"].to_numpy(), *sizes))
     negatives = sampler.sample(
         train["user"].to_numpy().astype(np.int64), 4, np.random.default_rng(0)
     ).astype(np.int32)
@@ -90,7 +95,7 @@ def prepare_with_polars(source: Path, target: Path) -> None:
 
 
 def measure() -> Iterator[Row]:
-    """Sizes from 100 k to 50 M ratings."""
+    """Measure sizes from 100 k to 50 M ratings."""
     peaks = {}
     for n_rows, repeats in REPEATS.items():
         with tempfile.TemporaryDirectory() as root:
@@ -139,13 +144,13 @@ def _targets(
 
 
 def in_a_process(work: Callable[..., Result], *arguments: object) -> Result:
-    """What `work` returns in a new process, so that nothing of it stays in this one."""
+    """Return the result of `work` in a new process, so that its memory is freed afterwards."""
     with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
         return pool.submit(work, *arguments).result()
 
 
 def _prepare(source: Path, folder: Path) -> tuple[float, float, float]:
-    """Seconds of the first and of a second run, and the driver's peak memory in MB."""
+    """Return the seconds of a first and of a second run, and the driver's peak memory in MB."""
     config = replace_values(Config(), {"data.source": str(source)})
     connect(config)
     first = seconds(lambda: pipeline.prepare(config, folder))

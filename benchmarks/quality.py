@@ -1,6 +1,7 @@
-"""Whether the parts of the search earn their place, and the variants on equal terms, on data of the user's own.
+"""Comparison of the search with and without its components, and of the models, on the user's data.
 
-Each search has one core and the same budget, and two run side by side. One that has its result in the folder is not run again.
+Each search has one core and the same budget, and two run side by side. A search whose result is in
+the folder is not run again.
 """
 
 import argparse
@@ -25,13 +26,16 @@ SYSTEMS = {
     "TPE without ASHA": ("recsys.tune", [NO_RUNGS]),
     "OptunaSearch with ASHA": ("benchmarks.optuna_search", []),
 }
-"""Searches by what stands in them: the module that runs, and what is set."""
+"""Module and settings of each kind of search."""
 VARIANTS = ("inner_product", "gmf", "mlp", "neumf")
 
 
 @dataclass(frozen=True)
 class Search:
-    """One search of the comparison; `trains`: its best trial is trained on everything afterwards and read on test."""
+    """One search of the comparison.
+
+    `trains`: a final training of the best trial follows, which is scored on test.
+    """
 
     system: str
     space: Path
@@ -43,17 +47,17 @@ class Search:
 
     @property
     def name(self) -> str:
-        """What the study is called."""
+        """Name of the study."""
         return study_name(self.system, self.seed)
 
 
 def study_name(system: str, seed: int) -> str:
-    """What the search of a system with a seed is called."""
+    """Return the name of a system's search with a seed."""
     return f"{system}-{seed}".replace(", ", "-").replace(" ", "-")
 
 
 def searches(minutes: float, variant_minutes: float) -> list[Search]:
-    """All searches, a seed of every system before the next seed."""
+    """Return all searches: every system with one seed, then with the next, then the variants."""
     found = [
         Search(system, SPACES / "ncf.yaml", seed, minutes, module, tuple(settings))
         for seed in SEEDS
@@ -65,17 +69,16 @@ def searches(minutes: float, variant_minutes: float) -> list[Search]:
 
 
 def run(search: Search, folder: Path, data: Path, core: int) -> None:
-    """Run a search on one core and keep what it told, and its final training, as JSON beside its log."""
-    told, work = folder / f"{search.name}.json", folder / "work" / search.name
-    if told.exists():
+    """Run a search on one core, and store its output and its final training's as JSON."""
+    result, work = folder / f"{search.name}.json", folder / "work" / search.name
+    if result.exists():
         return
     shutil.rmtree(work, ignore_errors=True)
-    shutil.copytree(
-        folder / "prepared", work
-    )  # a folder each, as they are apart; the data are prepared once
+    # The data are prepared once, and each search gets a copy in a folder of its own.
+    shutil.copytree(folder / "prepared", work)
     flags = ["--data", str(data), "--dir", str(work), "--json"]
     settings = [f"study.seed={search.seed}", *search.settings]
-    sets = [part for setting in settings for part in ("--set", setting)]
+    sets = [flag for setting in settings for flag in ("--set", setting)]
     budget = f"{search.minutes * 60:.0f}s"
     tune = [
         "--space",
@@ -94,11 +97,11 @@ def run(search: Search, folder: Path, data: Path, core: int) -> None:
         answer["train"] = _command(
             core, folder / f"{search.name}.log", "recsys.train", "--best-of", "s", *flags
         )
-    told.write_text(json.dumps(answer), encoding="utf-8")
+    result.write_text(json.dumps(answer), encoding="utf-8")
 
 
 def _command(core: int, log: Path, module: str, *flags: str) -> Any:
-    # Ray lowers the priority of its workers, which matters where something else has the machine too.
+    # Ray lowers the priority of its workers, which matters if other programs use the machine.
     environment = {**os.environ, "RAY_worker_niceness": "0"}
     with log.open("a") as errors:
         command = ["taskset", "-c", str(core), sys.executable, "-m", module, *flags]
@@ -109,7 +112,7 @@ def _command(core: int, log: Path, module: str, *flags: str) -> Any:
 
 
 def main() -> None:
-    """Run what has no result yet."""
+    """Run the searches that have no result yet."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--dir", type=Path, required=True, dest="folder")
@@ -117,7 +120,7 @@ def main() -> None:
         "--minutes",
         type=float,
         default=10,
-        help="budget of the searches that are compared part by part",
+        help="budget of each search with or without a component",
     )
     parser.add_argument("--variant-minutes", type=float, default=15, help="budget of a variant")
     options = parser.parse_args()
@@ -133,19 +136,19 @@ def main() -> None:
         str(folder / "prepared"),
     ]
     subprocess.run(prepare, check=True)
-    free: SimpleQueue[int] = SimpleQueue()
+    idle: SimpleQueue[int] = SimpleQueue()
     for core in CORES:
-        free.put(core)
+        idle.put(core)
 
-    def run_on_a_free_core(search: Search) -> None:
-        core = free.get()
+    def run_on_an_idle_core(search: Search) -> None:
+        core = idle.get()
         try:
             run(search, folder, options.data, core)
         finally:
-            free.put(core)
+            idle.put(core)
 
     with ThreadPoolExecutor(len(CORES)) as pool:
-        list(pool.map(run_on_a_free_core, searches(options.minutes, options.variant_minutes)))
+        list(pool.map(run_on_an_idle_core, searches(options.minutes, options.variant_minutes)))
 
 
 if __name__ == "__main__":

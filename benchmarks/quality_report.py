@@ -19,30 +19,33 @@ from benchmarks.plots import save_plot
 from benchmarks.quality import SEEDS, SYSTEMS, VARIANTS, study_name
 from recsys.search.record.study_folder import StudyFolder
 
-TOLD_AT = (60, 120, 300, 600)
-"""Seconds at which the table has the best value so far."""
+SHOWN_AT = (60, 120, 300, 600)
+"""Seconds at which the table shows the best value so far."""
 FEWEST = 15
-"""Trials that importances are worked out from at least."""
+"""Trials that importances need at least."""
 
 
 def best_so_far(work: Path, seconds: np.ndarray, metric: str = "val_ndcg_at_10") -> np.ndarray:
-    """The best validation value of whole epochs at these times since the search began; NaN before the first."""
+    """Return the best validation value of whole epochs at these times since the search began.
+
+    NaN before the first epoch.
+    """
     with sqlite3.connect(work / "mlflow.db") as connection:
         (start,) = connection.execute("SELECT MIN(start_time) FROM runs").fetchone()
         query = "SELECT timestamp, value FROM metrics WHERE key = ? ORDER BY timestamp"
         found = np.array(connection.execute(query, (metric,)).fetchall(), dtype=np.float64)
-    told, best = (found[:, 0] - start) / 1000, np.maximum.accumulate(found[:, 1])
-    place = np.searchsorted(told, seconds, side="right") - 1
-    return np.where(place < 0, np.nan, best[place])
+    logged, best = (found[:, 0] - start) / 1000, np.maximum.accumulate(found[:, 1])
+    index = np.searchsorted(logged, seconds, side="right") - 1
+    return np.where(index < 0, np.nan, best[index])
 
 
 def compare_systems(folder: Path, plot: Path) -> Iterator[str]:
-    """The table of the systems, and their curves as SVG."""
-    seconds = np.arange(0, TOLD_AT[-1] + 1, 5)
+    """Yield the table of the systems, and write their curves as SVG."""
+    seconds = np.arange(0, SHOWN_AT[-1] + 1, 5)
     figure = Figure(figsize=(9, 4.2), layout="constrained")
     panel = figure.subplots()
-    yield _row("search", *(f"{at // 60} min" for at in TOLD_AT), "trials", "epochs")
-    yield _row(*["---"] * (len(TOLD_AT) + 3))
+    yield _row("search", *(f"{at // 60} min" for at in SHOWN_AT), "trials", "epochs")
+    yield _row(*["---"] * (len(SHOWN_AT) + 3))
     for color, system in enumerate(SYSTEMS):
         names = [study_name(system, seed) for seed in SEEDS]
         curves = np.array([best_so_far(folder / "work" / name, seconds) for name in names])
@@ -55,13 +58,13 @@ def compare_systems(folder: Path, plot: Path) -> Iterator[str]:
             alpha=0.15,
             linewidth=0,
         )
-        told = [_told(folder, name)["tune"]["trials"] for name in names]
-        cells = [_spread(curves[:, int(np.searchsorted(seconds, at))]) for at in TOLD_AT]
+        trials = [_read_output(folder, name)["tune"]["trials"] for name in names]
+        cells = [_spread(curves[:, int(np.searchsorted(seconds, at))]) for at in SHOWN_AT]
         yield _row(
             system,
             *cells,
-            _counts([len(t) for t in told]),
-            _counts([sum(x["epochs"] for x in t) for t in told]),
+            _counts([len(t) for t in trials]),
+            _counts([sum(x["epochs"] for x in t) for t in trials]),
         )
     panel.set(xlabel="minutes on one core", ylabel="best validation NDCG@10", ylim=(0.56, None))
     panel.legend(loc="upper left")
@@ -69,13 +72,13 @@ def compare_systems(folder: Path, plot: Path) -> Iterator[str]:
 
 
 def compare_variants(folder: Path) -> Iterator[str]:
-    """The best of each variant, and what its trials say of the parameters."""
+    """Yield the table of each variant's best trial, and of its parameters' importances."""
     yield _row("variant", "trials", "validation NDCG@10", "test HR@10", "test NDCG@10", "config")
     yield _row(*["---"] * 6)
     for name in VARIANTS:
-        told = _told(folder, study_name(name, 0))
-        best, test = told["tune"]["best"], told["train"]["test"]
-        trials = str(len(told["tune"]["trials"]))
+        output = _read_output(folder, study_name(name, 0))
+        best, test = output["tune"]["best"], output["train"]["test"]
+        trials = str(len(output["tune"]["trials"]))
         config = ", ".join(
             f"{path.partition('.')[2]} {_short(value)}" for path, value in best["params"].items()
         )
@@ -95,9 +98,10 @@ def compare_variants(folder: Path) -> Iterator[str]:
 
 
 def importances(name: str, study: Path) -> Iterator[str]:
-    """What each loss reached in a study, and Optuna's importances (fANOVA) among its trials.
+    """Yield a row for each loss of a study: its best value and Optuna's importances (fANOVA).
 
-    A trial counts with its best value, a stopped one too: to leave those out would leave the bad values of a parameter out.
+    A trial counts with its best value, and a pruned one counts too: without the pruned trials the
+    bad values of a parameter would be missing.
     """
     trials = [
         trial
@@ -107,11 +111,12 @@ def importances(name: str, study: Path) -> Iterator[str]:
     by_loss: dict[str, list[optuna.trial.FrozenTrial]] = {}
     for trial in trials:
         params = {path.partition(" ")[0]: value for path, value in trial.params.items()}
-        loss = f"{params['training.loss']}{', all' if params.get('training.negative_sampling') == 'all' else ''}"
+        uses_all = params.get("training.negative_sampling") == "all"
+        loss = f"{params['training.loss']}{', all' if uses_all else ''}"
         by_loss.setdefault(loss, []).append(trial)
     for loss, found in sorted(by_loss.items(), key=lambda pair: -max(map(_best, pair[1]))):
-        told = "too few" if len(found) < FEWEST else _importances(found)
-        yield _row(name, loss, str(len(found)), f"{max(map(_best, found)):.4f}", told)
+        shares = "too few" if len(found) < FEWEST else _importances(found)
+        yield _row(name, loss, str(len(found)), f"{max(map(_best, found)):.4f}", shares)
 
 
 def _importances(trials: Sequence[optuna.trial.FrozenTrial]) -> str:
@@ -122,7 +127,7 @@ def _importances(trials: Sequence[optuna.trial.FrozenTrial]) -> str:
         )
         study.add_trial(copy)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # that parameters with one value are left out
+        warnings.simplefilter("ignore")  # Optuna warns that it omits parameters with one value
         found = optuna.importance.get_param_importances(
             study, evaluator=optuna.importance.FanovaImportanceEvaluator(seed=0)
         )
@@ -134,7 +139,7 @@ def _best(trial: optuna.trial.FrozenTrial) -> float:
     return max(trial.intermediate_values.values())
 
 
-def _told(folder: Path, name: str) -> Any:
+def _read_output(folder: Path, name: str) -> Any:
     return json.loads((folder / f"{name}.json").read_text(encoding="utf-8"))
 
 

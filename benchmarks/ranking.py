@@ -28,18 +28,21 @@ MODELS = {
     ("neumf", 64): 0.45,
     ("inner_product", 64): None,
 }
-"""Names and embedding widths, with the share of the matrix product's speed that must be reached."""
+"""Names and embedding widths, with the share of the matrix product's speed to reach."""
 N_USERS = 256
-"""Users that are ranked; for the memory, the same with twice as many."""
+"""Users whose items are ranked; the memory is also measured with twice as many."""
 SAME_MEMORY = 1.25
-"""The same up to what the allocator keeps; a matrix of all users' scores would grow the peak by 1.3 to 1.9."""
+"""Bound that allows for memory that the allocator keeps.
+
+A matrix of all users' scores would raise the peak by a factor of 1.3 to 1.9.
+"""
 PLAIN_BLOCK = 64
 MATRIX = 2048
 REPEATS = 5
 
 
 def measure() -> Iterator[Row]:
-    """Every model at every size of data: speed and memory."""
+    """Measure the speed and memory of every model at every size of data."""
     torch.set_num_threads(1)
     for size, numbers in DATA.items():
         index = draw_index(*numbers)
@@ -115,13 +118,17 @@ def _rank_plainly(model: Model, data: Interactions) -> None:
 
 
 def _users_by_matrix_product(flops: int) -> Callable[[], float]:
-    """Users a second, of `flops` each, at the speed of one large matrix product."""
+    """Return a measurement: users per second, of `flops` each, by one large matrix product."""
     a, b = torch.randn(2, MATRIX, MATRIX, generator=torch.Generator().manual_seed(0))
     return rate(lambda: a @ b, 2 * MATRIX**3 / flops)
 
 
 def _pair_flops(config: ModelConfig) -> int:
-    """Multiplications and additions of a user and an item, the first tower layer's shares apart, which are no pair's."""
+    """Return the multiplications and additions for a pair of user and item.
+
+    The two products of the first tower layer do not count: they are computed once per user and per
+    item.
+    """
     dim = config.embedding_dim
     if config.name == "inner_product":
         return 2 * dim

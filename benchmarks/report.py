@@ -1,4 +1,4 @@
-"""The page of results, docs/benchmarks.md, from what the subjects measured: every figure comes from a run."""
+"""Page of results, docs/benchmarks.md, written from the subjects' measurements alone."""
 
 import ast
 from collections.abc import Iterator, Sequence
@@ -9,14 +9,14 @@ from benchmarks.machine import describe_machine
 from benchmarks.measure import Result, Row, figure
 from benchmarks.plots import PLOTS, save_plot
 
-GROWS_WITH = {
+SIZE_AXES = {
     "training": "users and items",
     "ranking": "items",
     "sampling": "interactions",
     "preprocessing": "ratings",
     "scale": "trials",
 }
-"""What the cost of a subject is followed along."""
+"""Quantity that is each subject's size."""
 
 HEAD = """# Benchmarks
 
@@ -38,7 +38,7 @@ def write_report(results: Sequence[Result], docs: Path) -> None:
         HEAD,
         _table(["measured on", ""], [[name, text] for name, text in describe_machine().items()]),
     ]
-    sections += ["## Targets\n", _targets(results), "## How the cost grows\n", _growth(results)]
+    sections += ["## Targets\n", _targets(results), "## Cost by size\n", _cost_by_size(results)]
     for result in results:
         sections += [f"## {result.subject.capitalize()}\n", _intro(result.subject)]
         if result.error:
@@ -54,7 +54,7 @@ def write_report(results: Sequence[Result], docs: Path) -> None:
 
 
 def summary_lines(results: Sequence[Result]) -> Iterator[str]:
-    """Every row with targets, whether it holds, and the count; subjects that failed."""
+    """Yield a line for each failed subject and each row with targets, then the count."""
     n_held = n_rows = 0
     for result in results:
         if result.error:
@@ -66,11 +66,12 @@ def summary_lines(results: Sequence[Result]) -> Iterator[str]:
                 yield f"{'holds ' if held else 'MISSED'} {result.subject}: {row.case}"
                 if not held:
                     yield from (f"         {target}" for target in row.targets if not target.holds)
-    yield f"{n_held} of {n_rows} rows hold, after {sum(result.seconds for result in results) / 60:.1f} minutes"
+    minutes = sum(result.seconds for result in results) / 60
+    yield f"{n_held} of {n_rows} rows hold, after {minutes:.1f} minutes"
 
 
 def _intro(subject: str) -> str:
-    """What a subject measures: the docstring of its module."""
+    """Return the docstring of a subject's module, which introduces it."""
     source = Path(__file__).with_name(f"{subject}.py").read_text(encoding="utf-8")
     return (ast.get_docstring(ast.parse(source)) or "") + "\n"
 
@@ -85,28 +86,25 @@ def _targets(results: Sequence[Result]) -> str:
         missed += [
             f"- {result.subject}, {case}: {target}" for case, target in held if not target.holds
         ]
-    told = ["Missed:\n", *missed, ""] if missed else ["None is missed.\n"]
-    return "\n".join([_table(["subject", "targets that hold", "missed", "minutes"], rows), *told])
+    lines = ["Missed:\n", *missed, ""] if missed else ["None is missed.\n"]
+    return "\n".join([_table(["subject", "targets that hold", "missed", "minutes"], rows), *lines])
 
 
-def _growth(results: Sequence[Result]) -> str:
-    parts = [
+def _cost_by_size(results: Sequence[Result]) -> str:
+    texts = [
         "From the smallest to the largest size that was measured, with the factor in brackets.\n"
     ]
     for result in results:
-        axis = GROWS_WITH.get(result.subject, "")
+        axis = SIZE_AXES.get(result.subject, "")
         rows = [row for row in result.rows if axis in row.at]
-        # Quantities as the rows have them: a table for each set.
+        # A table for each set of quantities.
         for names in dict.fromkeys(tuple(row.values) for row in rows):
-            parts.append(
-                _growth_table(
-                    result.subject, axis, names, [row for row in rows if tuple(row.values) == names]
-                )
-            )
-    return "\n".join(parts)
+            same = [row for row in rows if tuple(row.values) == names]
+            texts.append(_size_table(result.subject, axis, names, same))
+    return "\n".join(texts)
 
 
-def _growth_table(subject: str, axis: str, names: Sequence[str], rows: Sequence[Row]) -> str:
+def _size_table(subject: str, axis: str, names: Sequence[str], rows: Sequence[Row]) -> str:
     lines = []
     for beside in dict.fromkeys(_beside(row, axis) for row in rows):
         series = sorted(
@@ -126,7 +124,7 @@ def _growth_table(subject: str, axis: str, names: Sequence[str], rows: Sequence[
 
 
 def _beside(row: Row, axis: str) -> str:
-    """What else sets the case apart, as text."""
+    """Return the case's other coordinates as text."""
     return ", ".join(
         f"{name} {value}" if isinstance(value, int) else str(value)
         for name, value in row.at.items()
@@ -139,7 +137,10 @@ def _change(first: float, last: float) -> str:
 
 
 def _tables(rows: Sequence[Row]) -> Iterator[str]:
-    """A table for each set of quantities, in the order of the rows; one that has a single row is laid on its side."""
+    """Yield a table for each set of quantities, in the order of the rows.
+
+    A table of a single row is transposed.
+    """
     for names, group in groupby(rows, key=lambda row: tuple(row.values)):
         lines = []
         for row in group:

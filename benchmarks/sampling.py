@@ -20,11 +20,11 @@ from recsys.training.negatives import TorchNegativeSampler
 N_NEGATIVES = 4
 REPEATS = 15
 MUST_REACH = 12.0
-"""Million draws a second."""
+"""Million draws per second."""
 
 
 def measure() -> Iterator[Row]:
-    """Uniform draws and draws by popularity at every size of data, for users in order and shuffled."""
+    """Measure draws at every size of data, uniform and by popularity, for users in both orders."""
     torch.set_num_threads(1)
     alpha = Config().training.popularity_alpha
     for size, numbers in SIZES.items():
@@ -52,27 +52,27 @@ def _measure_case(
     sampler: TorchNegativeSampler,
     users: torch.Tensor,
     generator: torch.Generator,
-    n_known: int,
+    n_seen: int,
 ) -> Row:
     n_draws = len(users) * N_NEGATIVES
-    table = torch.arange(n_known)
-    places = torch.randint(len(table), (n_draws,), generator=generator)
+    values = torch.arange(n_seen)
+    indices = torch.randint(len(values), (n_draws,), generator=generator)
     measured = in_turns(
         {
             "sampler": rate(
                 lambda: [
-                    sampler.sample(part, N_NEGATIVES, generator)
-                    for part in torch.split(users, SLICE)
+                    sampler.sample(block, N_NEGATIVES, generator)
+                    for block in torch.split(users, SLICE)
                 ],
                 n_draws / 1e6,
             ),
-            "gather": rate(lambda: table.index_select(0, places), n_draws / 1e6),
+            "gather": rate(lambda: values.index_select(0, indices), n_draws / 1e6),
         },
         REPEATS,
     )
-    values = {f"{name}, M/s": spread(rates) for name, rates in measured.items()}
-    values["ratio to the gather"] = ratios(measured["sampler"], measured["gather"])
-    return Row(case, values, [Target("M/s", spread(measured["sampler"]), MUST_REACH)])
+    spreads = {f"{name}, M/s": spread(rates) for name, rates in measured.items()}
+    spreads["ratio to the gather"] = ratios(measured["sampler"], measured["gather"])
+    return Row(case, spreads, [Target("M/s", spread(measured["sampler"]), MUST_REACH)])
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""How a search scales: one and two trials at a time, and from 64 to 1,000 trivial trials."""
+"""A search with one and with two trials at a time, and with 64 to 1,000 trivial trials."""
 
 import tempfile
 from collections.abc import Iterator
@@ -23,7 +23,7 @@ parameters:
 
 
 def measure() -> Iterator[Row]:
-    """Concurrency on the embedded data, then many trials on 60 users."""
+    """Measure the concurrency on the embedded data, then many trials on 60 users."""
     with tempfile.TemporaryDirectory() as root:
         folder = Path(root)
         yield _concurrency(folder)
@@ -31,7 +31,7 @@ def measure() -> Iterator[Row]:
 
 
 def _concurrency(folder: Path) -> Row:
-    """Eight trials that do the same work, which no stop cuts short."""
+    """Measure eight trials that do the same work, none of which is pruned."""
     space = folder / "same.yaml"
     space.write_text(SAME_TRIALS)
     preprocess(folder)
@@ -47,7 +47,7 @@ def _concurrency(folder: Path) -> Row:
                 "--set",
                 "study.sampler=random",
             ]
-            seconds.append(tune(folder, space, *flags, *settings).told["wall_seconds"])
+            seconds.append(tune(folder, space, *flags, *settings).output["wall_seconds"])
     speedup = ratios(walls[1], walls[2])
     values = {
         "wall seconds, 1 at a time": spread(walls[1]),
@@ -69,7 +69,7 @@ def _many_trials(folder: Path) -> Iterator[Row]:
     for n_trials in (64, 512, 1_000):
         flags = ["--data", str(data), "--trials", str(n_trials), "--max-epochs", "1"]
         answer = tune(folder, space, *flags)
-        a_trial[n_trials], peaks[n_trials] = answer.told["wall_seconds"] / n_trials, answer.own
+        a_trial[n_trials], peaks[n_trials] = answer.output["wall_seconds"] / n_trials, answer.own
         values = {
             "seconds per trial": spread([a_trial[n_trials]]),
             "driver MB": spread([peaks[n_trials]]),

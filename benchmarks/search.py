@@ -18,7 +18,7 @@ SPACE = Path(__file__).parents[1] / "search_spaces" / "ncf.yaml"
 
 
 def measure() -> Iterator[Row]:
-    """The search, three times, on data that are prepared already."""
+    """Measure the search three times, on data that are already prepared."""
     with tempfile.TemporaryDirectory() as root:
         folder = Path(root)
         preprocess(folder)
@@ -35,7 +35,7 @@ def measure() -> Iterator[Row]:
                 "--set",
                 f"study.seed={repeat}",
             ]
-            answer = tune(folder, SPACE, *flags).told
+            answer = tune(folder, SPACE, *flags).output
             walls.append(answer["wall_seconds"])
             limits.append(answer["busy_seconds"] / answer["concurrency"])
             rates.append(
@@ -60,7 +60,7 @@ def measure() -> Iterator[Row]:
 
 
 def _first_epoch(database: Path, since: float) -> float:
-    """When MLflow got the first epoch after `since`, Unix seconds."""
+    """Return the time of the first epoch that MLflow stored after `since`, in Unix seconds."""
     with sqlite3.connect(database) as connection:
         query = "SELECT MIN(timestamp) FROM metrics WHERE key = 'train_seconds' AND timestamp >= ?"
         (first,) = connection.execute(query, (int(since * 1000),)).fetchone()

@@ -1,9 +1,10 @@
-"""A long search whose driver and workers are killed at random, and that a loop starts again and again until it is done.
+"""A long search whose driver and workers are killed at random, restarted until it is done.
 
     python -m benchmarks.soak --trials 500 --seed 0 [--side ray]
 
-`recsys` is the command with `--resume-auto`; `ray` is Ray Tune alone (`soak_ray`), with the same trials, killed by the same rule.
-Each is checked in MLflow, and against what had ended before each kill. The figures stand in docs/reliability.md.
+The side `recsys` runs the command with `--resume-auto`. The side `ray` runs Ray Tune alone
+(`soak_ray`) with the same trials, killed by the same rule. Each is checked in MLflow, and against
+the trials that had ended before each kill. docs/reliability.md has the figures.
 """
 
 import argparse
@@ -25,14 +26,14 @@ from benchmarks.memory import tree_megabytes
 from benchmarks.soak_checks import Ended, check, ended_of_ray, ended_of_recsys
 
 START_SECONDS = (1.0, 8.0)
-"""When a driver is killed that is killed while it starts, one in four."""
+"""Range of the time from a driver's start to its kill, for one driver in four."""
 LIFE_SECONDS = (3.0, 20.0)
-"""When one of the others is killed, since its first worker was seen at work."""
+"""The same for the other drivers, from the first worker's start."""
 WORKER_SECONDS = (3.0, 9.0)
-"""Between two kills of workers."""
+"""Range of the time between two kills of workers."""
 EPOCHS = 9
 _WORKERS = ("ray::ResourceTr", "ray::ImplicitFu", "ray::TrialRunn")
-"""How the processes that train are named; others of Ray's take the whole node with them."""
+"""Names of the processes that train; if another process of Ray dies, the whole node ends."""
 _POLL_SECONDS = 0.25
 _GIVE_UP_ERRORS, _GIVE_UP_SECONDS = 10, 3600.0
 SPACE = """
@@ -50,7 +51,7 @@ SETTINGS = {
 
 @dataclass(frozen=True)
 class Side:
-    """A search to be killed. `ended` reads what has ended so far, by trial."""
+    """A search to be killed; `ended` reads the trials that have ended so far."""
 
     command: Callable[[Path, int], list[str]]
     ended: Callable[[Path], Ended]
@@ -58,7 +59,7 @@ class Side:
 
 @dataclass
 class Soak:
-    """What a soak came to; megabytes are of a million bytes."""
+    """Figures of a soak; a megabyte is a million bytes."""
 
     side: str
     trials: int
@@ -76,8 +77,8 @@ class Soak:
 
 
 def recsys_command(folder: Path, trials: int) -> list[str]:
-    """The command, the same each time."""
-    places = [
+    """Return the command, which is the same for each start."""
+    paths = [
         "--name",
         "soak",
         "--space",
@@ -87,12 +88,12 @@ def recsys_command(folder: Path, trials: int) -> list[str]:
         "--dir",
         str(folder),
     ]
-    settings = [part for path, value in SETTINGS.items() for part in ("--set", f"{path}={value}")]
+    settings = [flag for path, value in SETTINGS.items() for flag in ("--set", f"{path}={value}")]
     return [
         sys.executable,
         "-m",
         "recsys.tune",
-        *places,
+        *paths,
         "--trials",
         str(trials),
         "--resume-auto",
@@ -101,7 +102,7 @@ def recsys_command(folder: Path, trials: int) -> list[str]:
 
 
 def ray_command(folder: Path, trials: int) -> list[str]:
-    """Ray Tune alone, which starts or restores."""
+    """Return the command of Ray Tune alone, which starts or restores the search."""
     return [sys.executable, "-m", "benchmarks.soak_ray", str(folder), str(trials)]
 
 
@@ -109,11 +110,14 @@ SIDES = {"recsys": Side(recsys_command, ended_of_recsys), "ray": Side(ray_comman
 
 
 def soak(name: str, folder: Path, trials: int, seed: int) -> Soak:
-    """Start, kill and start again until the search ends well; give up after ten ends by an error, or an hour."""
+    """Start, kill and restart the search until it succeeds.
+
+    Give up after ten ends by an error, or after an hour.
+    """
     side, result, draw = SIDES[name], Soak(name, trials, seed), random.Random(seed)
     (folder / "space.yaml").write_text(SPACE)
     (folder / "tiny.csv").write_text(tiny_ratings())
-    # MLflow's database is made beforehand: when that is cut off, MLflow never opens it again.
+    # Create MLflow's database first: MLflow never opens one whose creation was interrupted.
     MlflowClient(f"sqlite:///{folder / 'mlflow.db'}").search_experiments()
     known: list[Ended] = []
     began = time.monotonic()
@@ -125,7 +129,7 @@ def soak(name: str, folder: Path, trials: int, seed: int) -> Soak:
             process = subprocess.Popen(
                 side.command(folder, trials), stdout=log, stderr=log, start_new_session=True
             )
-            code = _live(process, folder, result, draw)
+            code = _kill_at_random(process, folder, result, draw)
             known.append(side.ended(folder))
             sys.stderr.write(
                 f"start {result.starts}: exit code {code}, {len(known[-1])} trials ended\n"
@@ -139,8 +143,10 @@ def soak(name: str, folder: Path, trials: int, seed: int) -> Soak:
     return result
 
 
-def _live(process: subprocess.Popen[bytes], folder: Path, result: Soak, draw: random.Random) -> int:
-    """Kill workers now and then, and the driver in the end; its exit code."""
+def _kill_at_random(
+    process: subprocess.Popen[bytes], folder: Path, result: Soak, draw: random.Random
+) -> int:
+    """Kill workers at random times, then the driver, and return the driver's exit code."""
     early = draw.random() < 0.25
     end = time.monotonic() + draw.uniform(*START_SECONDS) if early else None
     next_worker = time.monotonic() + draw.uniform(*WORKER_SECONDS)
@@ -169,23 +175,23 @@ def _kill(number: int) -> bool:
     try:
         os.kill(number, signal.SIGKILL)
     except ProcessLookupError:
-        return False  # it has ended since it was listed
+        return False  # it ended after it was listed
     return True
 
 
 def _disk(folder: Path) -> float:
     total = 0
-    for place, _, files in os.walk(folder):
+    for parent, _, files in os.walk(folder):
         for file in files:
             try:
-                total += Path(place, file).stat().st_size
+                total += Path(parent, file).stat().st_size
             except FileNotFoundError:
-                continue  # it is gone since it was listed
+                continue  # it was deleted after it was listed
     return total / 1e6
 
 
 def tiny_ratings() -> str:
-    """60 users with 15 of 80 items each, as CSV."""
+    """Return ratings of 60 users with 15 of 80 items each, as CSV."""
     draw = random.Random(0)
     rows = [
         f"{user},{item},{time}"
@@ -196,17 +202,17 @@ def tiny_ratings() -> str:
 
 
 def main() -> int:
-    """Print the figures as JSON; returns the exit code, 1 if trials are missing, lost or doubled."""
+    """Print the figures as JSON, and return the exit code: 1 if trials are missing or repeated."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--trials", type=int, default=500)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--side", choices=SIDES, default="recsys")
-    given = parser.parse_args()
+    options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="soak-", ignore_cleanup_errors=True) as folder:
-        result = soak(given.side, Path(folder), given.trials, given.seed)
+        result = soak(options.side, Path(folder), options.trials, options.seed)
     sys.stdout.write(json.dumps(asdict(result), indent=2) + "\n")
     wrong = sum(count for name, count in result.found.items() if name != "trials ended")
-    return int(wrong > 0 or result.found["trials ended"] != given.trials)
+    return int(wrong > 0 or result.found["trials ended"] != options.trials)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What a soak left in the record and in MLflow: every trial once, nothing lost, nothing twice."""
+"""Checks of a soak's record and of its runs in MLflow: every trial once, none lost or repeated."""
 
 import json
 import sqlite3
@@ -10,13 +10,13 @@ from pathlib import Path
 import optuna
 
 Ended = dict[str, tuple[int, ...]]
-"""Trials that have ended, and the epochs that each reported."""
+"""Trials that have ended, with the epochs that each reported."""
 _TRIAL_TAGS = {"recsys": "trial", "ray": "trial_name"}
 METRIC = "val_ndcg_at_10"
 
 
 def ended_of_recsys(folder: Path) -> Ended:
-    """By the record of the study, nothing before there is one."""
+    """Return the ended trials of the study's record, none before it exists."""
     path = folder / "studies" / "soak" / "optuna.db"
     if not path.exists():
         return {}
@@ -26,7 +26,7 @@ def ended_of_recsys(folder: Path) -> Ended:
 
 
 def ended_of_ray(folder: Path) -> Ended:
-    """By the result of Ray Tune once there is one, until then by the runs that MLflow has as finished."""
+    """Return the ended trials of Ray Tune's result or, before it exists, MLflow's finished runs."""
     path = folder / "result.json"
     if path.exists():
         return {
@@ -44,18 +44,18 @@ def ended_of_ray(folder: Path) -> Ended:
 
 
 def check(side: str, folder: Path, known: Sequence[Ended]) -> dict[str, int]:
-    """Count what should be none, but for `trials ended`.
+    """Count the ended trials and each kind of mistake.
 
     Args:
-        side: who searched.
-        folder: where.
-        known: what had ended when each driver was gone, the last one's at the end.
+        side: `recsys` or `ray`.
+        folder: the soak's folder.
+        known: the trials that had ended when each driver ended, in order.
     """
     final, runs = known[-1], _runs(folder, side)
     before = {(name, epochs) for ended in known[:-1] for name, epochs in ended.items()}
     names = Counter(name for name, _ in runs)
     logged = _logged(folder, _TRIAL_TAGS[side])
-    told = {(name, epoch) for name, epochs in final.items() for epoch in epochs}
+    reported = {(name, epoch) for name, epochs in final.items() for epoch in epochs}
     return {
         "trials ended": len(final),
         "ended trials lost or changed": len(
@@ -65,19 +65,22 @@ def check(side: str, folder: Path, known: Sequence[Ended]) -> dict[str, int]:
         "runs of no trial": len(names.keys() - final.keys()),
         "runs too many": sum(count - 1 for count in names.values()),
         "runs left running": sum(status == "RUNNING" for _, status in runs),
-        "epochs not logged": len(told - logged.keys()),
+        "epochs not logged": len(reported - logged.keys()),
         "epochs logged twice": sum(count - 1 for count in logged.values()),
     }
 
 
 def _runs(folder: Path, side: str) -> list[tuple[str, str]]:
-    """Trial and status of each run of a trial."""
-    query = "SELECT t.value, r.status FROM runs r JOIN tags t ON t.run_uuid = r.run_uuid WHERE t.key = ?"
+    """Return the trial and the status of each trial's run."""
+    query = (
+        "SELECT t.value, r.status FROM runs r JOIN tags t ON t.run_uuid = r.run_uuid "
+        "WHERE t.key = ?"
+    )
     return [(name, status) for name, status in _ask(folder, query, _TRIAL_TAGS[side])]
 
 
 def _logged(folder: Path, tag: str = "trial_name") -> Counter[tuple[str, int]]:
-    """How often each epoch of each trial was logged."""
+    """Count how often each epoch of each trial was logged."""
     query = (
         "SELECT t.value, m.step, COUNT(*) FROM metrics m JOIN tags t ON t.run_uuid = m.run_uuid "
         f"WHERE m.key = '{METRIC}' AND t.key = ? GROUP BY t.value, m.step"

@@ -1,4 +1,7 @@
-"""The search of `soak` by Ray Tune alone, as its documentation has it: Tuner, OptunaSearch, ASHA, MLflow's callback, restore."""
+"""The search of `soak` by Ray Tune alone, written as in its documentation.
+
+It uses Tuner, OptunaSearch, ASHA, MLflow's callback and `Tuner.restore`.
+"""
 
 import json
 import sys
@@ -21,7 +24,7 @@ from recsys.training.fit import fit
 
 
 def train(values: dict[str, Any], base: str, data: Interactions) -> None:
-    """One trial; it is too short for a checkpoint, as those of recsys are."""
+    """Train one trial, which like those of recsys is too short for a checkpoint."""
     torch.set_num_threads(1)
     config = replace_values(Config.model_validate_json(base), values)
     for epoch in fit(config, data, seed=0):
@@ -29,7 +32,7 @@ def train(values: dict[str, Any], base: str, data: Interactions) -> None:
 
 
 def main(folder: Path, trials: int) -> int:
-    """Start or restore the search and write how many epochs each trial has; returns the exit code."""
+    """Start or restore the search, write each trial's number of epochs, return the exit code."""
     base = replace_values(Config(), {**SETTINGS, "data.source": str(folder / "tiny.csv")})
     processed = prepare(base, folder)
     connect(base)
@@ -37,11 +40,10 @@ def main(folder: Path, trials: int) -> int:
     trainable = tune.with_resources(
         tune.with_parameters(train, base=base.model_dump_json(), data=data), {"cpu": 1}
     )
-    place = folder / "ray" / "soak"
-    if any(
-        place.glob("experiment_state-*.json")
-    ):  # before there is one `can_restore` says yes, and `restore` fails
-        tuner = tune.Tuner.restore(str(place), trainable, resume_unfinished=True)
+    experiment = folder / "ray" / "soak"
+    # Without such a file `Tuner.can_restore` returns True, but `Tuner.restore` fails.
+    if any(experiment.glob("experiment_state-*.json")):
+        tuner = tune.Tuner.restore(str(experiment), trainable, resume_unfinished=True)
     else:
         tuner = new_tuner(trainable, folder, trials)
     results = tuner.fit()
@@ -55,7 +57,7 @@ def main(folder: Path, trials: int) -> int:
 
 
 def new_tuner(trainable: Any, folder: Path, trials: int) -> tune.Tuner:
-    """The search from its start."""
+    """Return a new search."""
     space = {
         "model.embedding_dim": tune.randint(4, 17),
         "training.learning_rate": tune.loguniform(1e-3, 3e-1),

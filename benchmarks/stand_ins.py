@@ -1,4 +1,4 @@
-"""What stands in for the workers of a cluster in `benchmarks.cluster`: Ray's processes import it by its name."""
+"""Substitutes for a cluster's workers in `benchmarks.cluster`, importable by Ray's processes."""
 
 import time
 from typing import Any
@@ -21,11 +21,11 @@ class TrivialRunner(tune.Trainable):
     """A trial that reports epochs and trains nothing."""
 
     def setup(self, config: dict[str, Any]) -> None:
-        """Begin."""
+        """Start a trial."""
         self._epoch, self._number, self._started = 0, config["number"], time.time()
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
-        """Begin another one."""
+        """Start another trial."""
         self.setup(new_config)
         return True
 
@@ -39,13 +39,13 @@ class TrivialRunner(tune.Trainable):
 
 
 class Workers:
-    """Stands in for all workers, in one process: trials by their number."""
+    """Substitute for all workers, in one process: trials by their number."""
 
     def __init__(self, n_epochs: int) -> None:
         self._n_epochs, self._trials = n_epochs, dict[int, TrivialRunner]()
 
     def call(self, number: int, name: str, *arguments: Any, **named: Any) -> Any:
-        """Do what the worker would."""
+        """Do the work of the trial's worker."""
         if name == "__init__":
             self._trials[number] = TrivialRunner(
                 **named | {"config": named["config"] | {"epochs": self._n_epochs}}
@@ -61,7 +61,7 @@ class Workers:
 
 
 class StandIn:
-    """Takes the place of an actor's class, of an actor and of its methods, whichever Tune asks for."""
+    """Substitute for an actor's class, for an actor and for its methods, as Tune uses each."""
 
     def __init__(self, workers: Any, number: int, name: str = "__init__") -> None:
         self._workers, self._number, self._name = workers, number, name

@@ -29,15 +29,24 @@ REPEATS = 3
 SEEDS = 3
 QUALITY_EPOCHS = 8
 SAME_QUALITY = 0.97
-"""The same up to what seeds do: first weights that differ by 1e-6 move a seed's NDCG@10 by 1%, as rounding grows."""
+"""Bound that allows for rounding.
+
+First weights that differ by 1e-6 change the NDCG@10 of a seed by 1%.
+"""
 N_POSITIVES = 1 << 18
-"""Positives of an epoch; the users know all of the data, so that negatives are as hard to draw as in an epoch of all."""
+"""Positives of an epoch.
+
+All of the data counts as seen, so that negatives are as hard to draw as in a whole epoch.
+"""
 BARE_STEPS = 1024
-"""Steps of the bare loop at most, an epoch at a batch of 256; a sixteenth of it on large tables, where a step takes long."""
+"""Steps of the bare loop at most: an epoch with batches of 256.
+
+Large embeddings get a sixteenth of it, because each step takes long.
+"""
 
 
 def measure() -> Iterator[Row]:
-    """Every model, batch size and size of data."""
+    """Measure every model, batch size and size of data."""
     torch.set_num_threads(1)
     for size, numbers in SIZES.items():
         data = make_interactions(draw_index(*numbers), N_POSITIVES, 1)
@@ -88,7 +97,7 @@ def _measure_case(case: str, config: Config, data: Interactions) -> Row:
 
 
 def _measure_quality(source: str, data: Interactions) -> Row:
-    """NDCG@10 by either way of updating tables, whatever their size."""
+    """Measure NDCG@10 with row-wise and with dense Adam, whatever the size of the embeddings."""
     config = Config.model_validate({"training": {"batch_size": 256, "max_epochs": QUALITY_EPOCHS}})
     values = {}
     chosen = optimiser.MIN_VALUES
@@ -111,7 +120,10 @@ def _measure_quality(source: str, data: Interactions) -> Row:
 
 
 def bare_loop(config: Config, data: Interactions, n_steps: int) -> Callable[[], float]:
-    """A measurement: million samples a second of at most `n_steps` steps, on batches that were drawn before."""
+    """Return a measurement: million samples per second of a loop over batches drawn before.
+
+    The loop has at most `n_steps` steps.
+    """
     rows = training_rows(config, data, "cpu")
     generator = torch.Generator().manual_seed(0)
     drawn = itertools.islice(rows.batches(rows.shuffle(generator), 0, generator), n_steps)

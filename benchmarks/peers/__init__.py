@@ -1,1 +1,1 @@
-"""The same work done by recsys and by other recommender libraries, each in an environment of its own: see README.md here."""
+"""Comparison with other recommender libraries, each in an environment of its own: see README.md."""

@@ -1,7 +1,7 @@
 """Training, ranking, negatives and a whole search, by recsys and by its peers, on the same data.
 
-Speeds are measured in turns on one core, searches one after the other on all cores, recsys' own between the others'. See
-README.md here.
+Speeds are measured in turns on one core. Searches run one after the other on all cores, with
+searches of recsys between those of the peers. See README.md in this folder.
 """
 
 import tempfile
@@ -10,7 +10,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from benchmarks.measure import Row, Target, in_turns, ratios, run, spread
-from benchmarks.peers.data import write_parts
+from benchmarks.peers.data import write_splits
 from benchmarks.peers.sides import ROOT, Peer, Side, run_search
 
 ALL = frozenset({"training", "ranking", "negatives", "search"})
@@ -24,20 +24,20 @@ PEERS = (
     Peer("by hand", "by_hand_adapter", None, ALL),
 )
 POSITIVES = {256: 1.7, 2048: 2.0}
-"""Positives a step, with what recsys' speed must be of RecBole's."""
+"""Positives per step, with the multiple of RecBole's speed that recsys must reach."""
 REPEATS = 5
 SEARCHES = 3
-"""Searches of recsys for one of each peer."""
+"""Searches of recsys for each peer's one search."""
 EPOCH_SECONDS = 0.5
-"""What a trained epoch of a search may take, everything included."""
+"""Time that a trained epoch of a search may take, everything included."""
 
 
 def measure() -> Iterator[Row]:
-    """Everything, with those peers that are installed."""
+    """Measure everything with the peers that are installed."""
     with tempfile.TemporaryDirectory() as root:
         data = Path(root) / "data"
         data.mkdir()
-        write_parts(data)
+        write_splits(data)
         installed = [peer for peer in PEERS if peer.python.exists()]
         for peer in PEERS:
             if peer not in installed:
@@ -71,7 +71,7 @@ def _measure_speeds(peers: list[Peer], data: Path, root: Path) -> Iterator[Row]:
 def _ask_in_turns(
     sides: list[Side], scale: float, measure: str, **values: int
 ) -> dict[str, list[float]]:
-    """What those who can do it reach a second, by the peer's name, in units of `scale`."""
+    """Return the speeds of the peers that support `measure`, by name, in units of `scale`."""
 
     def asking(side: Side) -> Callable[[], float]:
         return lambda: side.ask(measure, **values)["per_second"] / scale
@@ -82,7 +82,7 @@ def _ask_in_turns(
 
 
 def _compare(case: str, unit: str, measured: Mapping[str, list[float]], bound: float | None) -> Row:
-    """All speeds, and recsys' as a multiple of each peer's."""
+    """Return a row of all speeds, and of recsys' speed as a multiple of each peer's."""
     multiples = {
         name: ratios(measured[RECSYS.name], rates)
         for name, rates in measured.items()

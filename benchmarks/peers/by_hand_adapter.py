@@ -1,4 +1,4 @@
-"""What one writes without a library: a plain PyTorch model, a DataLoader over samples, and Optuna's threads for the search."""
+"""Code written without a library: a PyTorch model, a DataLoader over samples, Optuna's threads."""
 
 import functools
 import itertools
@@ -17,21 +17,21 @@ from benchmarks.peers.answering import Answer, answer, rate, read_pairs
 
 
 class Samples(Dataset[tuple[int, int, float]]):
-    """Positives and, drawn anew for each epoch, items that their users do not know."""
+    """Positives, and unseen items drawn anew for each epoch."""
 
     def __init__(self) -> None:
         self.positives = list(zip(*read_pairs("train"), strict=True))
-        self.known = set(self.positives)
+        self.seen = set(self.positives)
         self.rows: list[tuple[int, int, float]] = []
 
     def draw(self) -> None:
-        """New negatives."""
+        """Draw new negatives."""
         n_items = sizes()[1]
         self.rows = [(user, item, 1.0) for user, item in self.positives]
         for user, _ in self.positives:
             for _ in range(task.N_NEGATIVES):
                 item = random.randrange(n_items)
-                while (user, item) in self.known:
+                while (user, item) in self.seen:
                     item = random.randrange(n_items)
                 self.rows.append((user, item, 0.0))
 
@@ -49,11 +49,11 @@ class InnerProduct(nn.Module):
         super().__init__()
         n_users, n_items = sizes()
         self.user, self.item = nn.Embedding(n_users, dim), nn.Embedding(n_items, dim)
-        for table in (self.user, self.item):
-            nn.init.normal_(table.weight, std=0.01)
+        for embedding in (self.user, self.item):
+            nn.init.normal_(embedding.weight, std=0.01)
 
     def forward(self, user: Tensor, item: Tensor) -> Tensor:
-        """(B,), (B,) -> logits (B,)."""
+        """Return logits (batch,) of users (batch,) and items (batch,)."""
         logits: Tensor = (self.user(user) * self.item(item)).sum(-1)
         return logits
 
@@ -63,19 +63,19 @@ class NeuMF(nn.Module):
 
     def __init__(self, dim: int) -> None:
         super().__init__()
-        tables = [nn.Embedding(size, dim) for size in sizes() * 2]
-        for table in tables:
-            nn.init.normal_(table.weight, std=0.01)
-        self.tables = nn.ModuleList(tables)
+        embeddings = [nn.Embedding(size, dim) for size in sizes() * 2]
+        for embedding in embeddings:
+            nn.init.normal_(embedding.weight, std=0.01)
+        self.embeddings = nn.ModuleList(embeddings)
         widths = [2 * dim, *(width * dim // task.DIM for width in task.TOWER)]
         layers = [(nn.Linear(a, b), nn.ReLU()) for a, b in itertools.pairwise(widths)]
-        self.tower = nn.Sequential(*(part for layer in layers for part in layer))
+        self.tower = nn.Sequential(*itertools.chain.from_iterable(layers))
         self.join = nn.Linear(dim + widths[-1], 1)
 
     def forward(self, user: Tensor, item: Tensor) -> Tensor:
-        """(B,), (B,) -> logits (B,)."""
+        """Return logits (batch,) of users (batch,) and items (batch,)."""
         user_gmf, item_gmf, user_mlp, item_mlp = (
-            table(ids) for table, ids in zip(self.tables, (user, item) * 2, strict=True)
+            embedding(ids) for embedding, ids in zip(self.embeddings, (user, item) * 2, strict=True)
         )
         tower = self.tower(torch.cat([user_mlp, item_mlp], -1))
         logits: Tensor = self.join(torch.cat([user_gmf * item_gmf, tower], -1)).squeeze(-1)
@@ -86,27 +86,27 @@ MODELS = {"neumf": NeuMF, "inner_product": InnerProduct}
 
 
 def train(positives: int) -> Answer:
-    """Samples a second."""
+    """Measure the samples per second of training."""
     torch.set_num_threads(1)
     epochs = _epochs(NeuMF(task.DIM), positives, 1e-3)
     return rate(lambda: next(epochs), len(_positives()[0]) * (1 + task.N_NEGATIVES))
 
 
 def rank() -> Answer:
-    """Users a second, all items ranked."""
+    """Measure the users per second, with all items ranked."""
     torch.set_num_threads(1)
     model = NeuMF(task.DIM)
     return rate(lambda: ndcg(model), len(read_pairs("validation")[0]))
 
 
 def draw() -> Answer:
-    """Negatives a second."""
+    """Measure the negatives per second."""
     samples = Samples()
     return rate(samples.draw, len(samples.positives) * task.N_NEGATIVES)
 
 
 def search() -> Answer:
-    """Optuna's TPE and successive halving, a thread a trial."""
+    """Search with Optuna's TPE and successive halving, one thread per trial."""
     torch.set_num_threads(1)
     low, high = task.LEARNING_RATES
     n_epochs = 0
@@ -143,8 +143,8 @@ def _positives() -> tuple[list[int], list[int]]:
 
 @functools.cache
 def sizes() -> tuple[int, int]:
-    """How many users and items there are."""
-    users, items = zip(*map(read_pairs, task.PARTS), strict=True)
+    """Return the numbers of users and items."""
+    users, items = zip(*map(read_pairs, task.SPLITS), strict=True)
     return 1 + max(map(max, users)), 1 + max(map(max, items))
 
 
@@ -166,17 +166,17 @@ def _epochs(model: nn.Module, positives: int, learning_rate: float) -> Iterator[
 
 @torch.no_grad()
 def ndcg(model: nn.Module) -> float:
-    """NDCG@10 of the validation items among all that their users did not train on."""
+    """Return NDCG@10 of the validation items, ranked among all items but those of training."""
     n_users, n_items = sizes()
     train_user, train_item = map(torch.tensor, _positives())
-    known = torch.zeros(n_users, n_items, dtype=torch.bool)
-    known[train_user, train_item] = True
+    seen = torch.zeros(n_users, n_items, dtype=torch.bool)
+    seen[train_user, train_item] = True
     users, targets = read_pairs("validation")
     items = torch.arange(n_items)
     total = 0.0
     model.eval()
     for user, target in zip(users, targets, strict=True):
-        scores = model(torch.full_like(items, user), items).masked_fill(known[user], -math.inf)
+        scores = model(torch.full_like(items, user), items).masked_fill(seen[user], -math.inf)
         rank = int((scores > scores[target]).sum())
         total += 1 / math.log2(2 + rank) if rank < 10 else 0.0
     return total / len(users)

@@ -1,7 +1,8 @@
-"""Cornac 3.0.1, through its NeuMF on PyTorch, its `ranking_eval` and its data set's iterator, which draws the negatives.
+"""Cornac 3.0.1, through its NeuMF on PyTorch, its `ranking_eval` and its data set's iterator.
 
-Its NeuMF has one width for the product and for the tower's last layer: 8, where the others' product is 16 wide. It has no
-search that stops or runs side by side.
+The iterator draws the negatives. Cornac's NeuMF has one width for the product and for the tower's
+last layer: 8, where the others' product is 16 wide. Its search neither prunes trials nor runs them
+side by side.
 """
 
 import functools
@@ -13,32 +14,32 @@ from benchmarks.peers.answering import Answer, answer, rate, read_pairs
 
 
 def train(positives: int) -> Answer:
-    """Samples a second of `fit`, whose set-up besides the epochs is making a model."""
+    """Measure the samples per second of `fit`, which also builds the model."""
     import torch
 
     torch.set_num_threads(1)
-    rows = _parts()["train"]
+    rows = _splits()["train"]
     return rate(lambda: _model(positives).fit(rows), rows.num_ratings * (1 + task.N_NEGATIVES))
 
 
 def rank() -> Answer:
-    """Users a second, all items ranked."""
+    """Measure the users per second, with all items ranked."""
     import torch
     from cornac.eval_methods import ranking_eval
     from cornac.metrics import NDCG
 
     torch.set_num_threads(1)
-    parts = _parts()
-    model = _model(task.POSITIVES).fit(parts["train"])
+    splits = _splits()
+    model = _model(task.POSITIVES).fit(splits["train"])
     return rate(
-        lambda: ranking_eval(model, [NDCG(k=10)], parts["train"], parts["validation"]),
-        parts["validation"].num_ratings,
+        lambda: ranking_eval(model, [NDCG(k=10)], splits["train"], splits["validation"]),
+        splits["validation"].num_ratings,
     )
 
 
 def draw() -> Answer:
-    """Negatives a second of the iterator that training goes over."""
-    rows = _parts()["train"]
+    """Measure the negatives per second of the iterator that training uses."""
+    rows = _splits()["train"]
     return rate(
         lambda: deque(
             rows.uir_iter(task.POSITIVES, binary=True, num_zeros=task.N_NEGATIVES), maxlen=0
@@ -64,21 +65,21 @@ def _model(positives: int) -> Any:
 
 
 @functools.cache
-def _parts() -> dict[str, Any]:
+def _splits() -> dict[str, Any]:
     from cornac.data import Dataset
 
-    pairs = {part: list(zip(*read_pairs(part), strict=True)) for part in task.PARTS}
+    pairs = {split: list(zip(*read_pairs(split), strict=True)) for split in task.SPLITS}
     users, items = (
-        {pair[place]: None for rows in pairs.values() for pair in rows} for place in (0, 1)
+        {pair[column]: None for rows in pairs.values() for pair in rows} for column in (0, 1)
     )
     maps = [{name: index for index, name in enumerate(names)} for names in (users, items)]
     return {
-        part: Dataset.build(
+        split: Dataset.build(
             [(user, item, 1.0) for user, item in rows],
             global_uid_map=maps[0],
             global_iid_map=maps[1],
         )
-        for part, rows in pairs.items()
+        for split, rows in pairs.items()
     }
 
 

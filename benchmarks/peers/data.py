@@ -1,4 +1,4 @@
-"""The data that all are measured on: the embedded ratings of at least 4, split by leave-one-out, as CSV files."""
+"""Data that all peers get: the embedded ratings of at least 4, split by leave-one-out, as CSV."""
 
 from importlib import resources
 from pathlib import Path
@@ -8,14 +8,14 @@ import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet as pq
 
-from benchmarks.peers.task import PARTS
+from benchmarks.peers.task import SPLITS
 from recsys.data.preprocessing.split_strategies import leave_one_out
 
 THRESHOLD = 4.0
 
 
-def write_parts(folder: Path) -> None:
-    """Write each part's positives as PART.csv with contiguous user_id and item_id, sorted by both."""
+def write_splits(folder: Path) -> None:
+    """Write each split's positives as SPLIT.csv: contiguous user_id and item_id, sorted by both."""
     with resources.as_file(
         resources.files("recsys.data") / "ml-latest-small" / "ratings.parquet"
     ) as path:
@@ -24,9 +24,9 @@ def write_parts(folder: Path) -> None:
     user, item = (np.unique(ids[positive], return_inverse=True)[1] for ids in (user, item))
     order = np.lexsort((item, user))
     user, item, time = user[order], item[order], time[positive][order].astype(np.float64)
-    part = leave_one_out(user, np.ones(len(user), dtype=bool), time, order)
-    for code, name in enumerate(PARTS):
-        rows = part == code
+    split = leave_one_out(user, np.ones(len(user), dtype=bool), time, order)
+    for code, name in enumerate(SPLITS):
+        rows = split == code
         pa.csv.write_csv(
             pa.table({"user_id": user[rows], "item_id": item[rows]}), folder / f"{name}.csv"
         )

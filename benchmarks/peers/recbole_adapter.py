@@ -1,7 +1,8 @@
 """RecBole 1.2.1, through its configuration, its trainer and its `HyperTuning`.
 
-`train_batch_size` counts samples: RecBole takes it divided by 1 + `sample_num` positives a step (by `sample_num` in its BPR).
-`eval_batch_size` counts scores; at one user a step, as its default of 4,096 comes to here, it ranks fastest.
+`train_batch_size` counts samples: a step has `train_batch_size` / (1 + `sample_num`) positives, or
+in BPR `train_batch_size` / `sample_num`. `eval_batch_size` counts scores; RecBole ranks fastest
+with one user per step, which here also follows from its default of 4,096.
 """
 
 import functools
@@ -19,14 +20,14 @@ DATASET = "peers"
 
 
 def train(positives: int) -> Answer:
-    """Samples a second of the trainer's epochs."""
+    """Measure the samples per second of the trainer's epochs."""
     trainer, (rows, _, _) = _trainer(positives)
     n_samples = len(read_pairs("train")[0]) * (1 + task.N_NEGATIVES)
     return rate(lambda: trainer._train_epoch(rows, 0), n_samples)
 
 
 def rank() -> Answer:
-    """Users a second, all items ranked."""
+    """Measure the users per second, with all items ranked."""
     trainer, (_, validation, _) = _trainer(task.POSITIVES)
     return rate(
         lambda: trainer.evaluate(validation, load_best_model=False),
@@ -35,7 +36,7 @@ def rank() -> Answer:
 
 
 def draw() -> Answer:
-    """Negatives a second of its sampler."""
+    """Measure the negatives per second of its sampler."""
     _, (rows, _, _) = _trainer(task.POSITIVES)
     feature = rows._dataset.inter_feat
     user, item = (feature[name].numpy() for name in ("user_id", "item_id"))
@@ -46,14 +47,14 @@ def draw() -> Answer:
 
 
 def search() -> Answer:
-    """Its tuning with hyperopt's TPE: one trial after the other, on one thread, as two take longer."""
+    """Search with hyperopt's TPE: one trial after the other, on one thread, as two are slower."""
     import torch
     from hyperopt import hp
     from recbole.quick_start import objective_function
     from recbole.trainer import HyperTuning
 
     torch.set_num_threads(1)
-    # PyTorch of today reads RecBole's own checkpoints, which hold its config, only when told so.
+    # Without this, current PyTorch refuses RecBole's checkpoints, which hold its config.
     os.environ["TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD"] = "1"
     low, high = task.LEARNING_RATES
     space = {
@@ -70,7 +71,7 @@ def search() -> Answer:
     )
     start = time.perf_counter()
     tuning.run()
-    # Nothing stops a trial before its last epoch.
+    # RecBole prunes no trial.
     return {"epochs": task.TRIALS * task.EPOCHS, "seconds": time.perf_counter() - start}
 
 
@@ -85,19 +86,19 @@ def _trainer(positives: int) -> tuple[Any, Any]:
     torch.set_num_threads(1)
     config = Config(config_dict=_settings(positives, "NeuMF", task.DIM, 1e-3))
     init_seed(config["seed"], config["reproducibility"])
-    parts = data_preparation(config, create_dataset(config))
-    return Trainer(config, get_model("NeuMF")(config, parts[0]._dataset)), parts
+    splits = data_preparation(config, create_dataset(config))
+    return Trainer(config, get_model("NeuMF")(config, splits[0]._dataset)), splits
 
 
 def _settings(positives: int, model: str, dim: int, learning_rate: float) -> dict[str, Any]:
     _write_dataset()
     samples = task.N_NEGATIVES if model == "BPR" else 1 + task.N_NEGATIVES
-    n_items = len({item for part in task.PARTS for item in read_pairs(part)[1]})
+    n_items = len({item for split in task.SPLITS for item in read_pairs(split)[1]})
     return {
         "model": model,
         "dataset": DATASET,
         "data_path": str(Path.cwd()),
-        "benchmark_filename": list(task.PARTS),
+        "benchmark_filename": list(task.SPLITS),
         "load_col": {"inter": ["user_id", "item_id"]},
         "use_gpu": False,
         "state": "ERROR",
@@ -125,9 +126,9 @@ def _write_dataset() -> None:
     logging.disable(logging.WARNING)
     folder = Path(DATASET)
     folder.mkdir(exist_ok=True)
-    for part in task.PARTS:
-        rows = (f"{user}\t{item}\n" for user, item in zip(*read_pairs(part), strict=True))
-        (folder / f"{DATASET}.{part}.inter").write_text(
+    for split in task.SPLITS:
+        rows = (f"{user}\t{item}\n" for user, item in zip(*read_pairs(split), strict=True))
+        (folder / f"{DATASET}.{split}.inter").write_text(
             "user_id:token\titem_id:token\n" + "".join(rows), encoding="utf-8"
         )
 

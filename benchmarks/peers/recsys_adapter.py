@@ -18,13 +18,13 @@ if TYPE_CHECKING:
 
 
 def train(positives: int) -> Answer:
-    """Samples a second of `fit`, positives and negatives."""
+    """Measure the samples per second of `fit`, positives and negatives."""
     epochs = _epochs(positives)
     return rate(lambda: next(epochs), len(_data().user) * (1 + task.N_NEGATIVES))
 
 
 def rank() -> Answer:
-    """Users a second, all items ranked."""
+    """Measure the users per second, with all items ranked."""
     import torch
 
     from recsys.evaluation.evaluate import evaluate
@@ -43,7 +43,7 @@ def rank() -> Answer:
 
 
 def draw() -> Answer:
-    """Negatives a second."""
+    """Measure the negatives per second."""
     import torch
 
     from recsys.training.negatives import TorchNegativeSampler
@@ -57,7 +57,10 @@ def draw() -> Answer:
 
 
 def search() -> Answer:
-    """A search by its command, which prepares the data where the folder holds none; seconds: from first batch to last trial."""
+    """Search by the command, which prepares the data if the folder holds none.
+
+    `seconds` counts from the first batch to the end of the last trial.
+    """
     low, high = task.LEARNING_RATES
     space = {
         "model.name": {"choices": ["neumf", "inner_product"]},
@@ -65,7 +68,7 @@ def search() -> Answer:
         "training.learning_rate": {"low": low, "high": high, "log": True},
     }
     Path("space.yaml").write_text(json.dumps({"parameters": space}), encoding="utf-8")
-    files = {part: str(data_file(part)) for part in task.PARTS}
+    files = {split: str(data_file(split)) for split in task.SPLITS}
     settings = {
         "data.files": files,
         "training.batch_size": task.POSITIVES,
@@ -130,13 +133,13 @@ def _data() -> "Interactions":
     from recsys.data.interactions import HeldOut, Interactions
     from recsys.data.negatives import index_pairs
 
-    ids = {part: np.array(read_pairs(part), dtype=np.int32) for part in task.PARTS}
+    ids = {split: np.array(read_pairs(split), dtype=np.int32) for split in task.SPLITS}
     (users, items), none = np.concatenate(list(ids.values()), axis=1), np.empty(0, dtype=np.int32)
     n_users, n_items = int(users.max()) + 1, int(items.max()) + 1
     (user, item), (held_user, held_item) = ids["train"], ids["validation"]
-    known = index_pairs(user, item, n_users, n_items)
+    seen = index_pairs(user, item, n_users, n_items)
     held_out = HeldOut(held_user, held_item, none, none, None, None)
-    return Interactions(n_users, n_items, user, item, None, none, none, known, held_out)
+    return Interactions(n_users, n_items, user, item, None, none, none, seen, held_out)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The side of the comparison: adapters as processes, each under the Python of its peer's environment."""
+"""Processes of the adapters, each with the Python of its peer's environment."""
 
 import json
 import os
@@ -17,9 +17,10 @@ ENVIRONMENTS = Path(__file__).parent / ".venv"
 
 @dataclass(frozen=True)
 class Peer:
-    """Someone to measure.
+    """A project to measure.
 
-    `environment`: name of its virtual environment, None for the project's own. `measures`: what its adapter answers.
+    `environment`: name of its virtual environment, None for recsys' own. `measures`: names of the
+    measurements that its adapter supports.
     """
 
     name: str
@@ -29,7 +30,7 @@ class Peer:
 
     @property
     def python(self) -> Path:
-        """The interpreter that its adapter runs under."""
+        """Interpreter of its adapter."""
         return (
             Path(sys.executable)
             if self.environment is None
@@ -38,7 +39,7 @@ class Peer:
 
 
 class Side:
-    """An adapter's process: asked one thing at a time, idle in between."""
+    """Process of an adapter, which answers one request at a time and is idle in between."""
 
     def __init__(self, peer: Peer, data: Path, folder: Path) -> None:
         folder.mkdir(exist_ok=True)
@@ -56,10 +57,10 @@ class Side:
             )
 
     def ask(self, measure: str, **values: int) -> Mapping[str, float]:
-        """An answer of numbers by name.
+        """Request a measurement and return its numbers by name.
 
         Raises:
-            RuntimeError: if the adapter ended without one.
+            RuntimeError: if the adapter ended without an answer.
         """
         assert self.process.stdin is not None
         assert self.process.stdout is not None
@@ -67,9 +68,8 @@ class Side:
         self.process.stdin.flush()
         line = self.process.stdout.readline()
         if not line:
-            raise RuntimeError(
-                f"{self.peer.name}: {measure} failed:\n{self.log.read_text(encoding='utf-8')[-2000:]}"
-            )
+            log = self.log.read_text(encoding="utf-8")[-2000:]
+            raise RuntimeError(f"{self.peer.name}: {measure} failed:\n{log}")
         answer: dict[str, float] = json.loads(line)
         return answer
 
@@ -86,7 +86,11 @@ class Side:
 
 
 def run_search(peer: Peer, data: Path, folder: Path) -> Mapping[str, float]:
-    """One search in a process of its own: `epochs`, `seconds` as the adapter counts them, and `total`, the process's seconds."""
+    """Run one search in a process of its own.
+
+    Returns:
+        `epochs` and `seconds` as the adapter counts them, and `total`, the seconds of the process.
+    """
     start = time.perf_counter()
     with Side(peer, data, folder) as side:
         found = side.ask("search")

@@ -1,6 +1,6 @@
-"""WarpRec 2.2.8, through its design pipeline's parts for the single model and its train pipeline for the search.
+"""WarpRec 2.2.8, through its design pipeline for the single model and its train pipeline's search.
 
-Its `batch_size` counts samples, positives and negatives mixed.
+WarpRec's `batch_size` counts samples, with positives and negatives mixed.
 """
 
 import functools
@@ -16,12 +16,12 @@ RESULTS = Path("warprec")
 
 
 def train(positives: int) -> Answer:
-    """Samples a second of one epoch under Lightning, its set-up left out."""
+    """Measure the samples per second of one epoch of Lightning, without its set-up."""
     import lightning
     import torch
 
     torch.set_num_threads(1)
-    dataset, model, _ = _parts(positives)
+    dataset, model, _ = _build(positives)
     model.set_optimization_parameters(optimizer_config=None, lr_scheduler_config=None)
     rows = model.get_dataloader(
         interactions=dataset.train_set, sessions=dataset.train_session, num_workers=0, seed=0
@@ -39,7 +39,7 @@ def train(positives: int) -> Answer:
 
 
 def rank() -> Answer:
-    """Users a second, all items ranked."""
+    """Measure the users per second, with all items ranked."""
     import torch
     from warprec.evaluation import build_evaluator
     from warprec.utils.helpers import (
@@ -48,7 +48,7 @@ def rank() -> Answer:
     )
 
     torch.set_num_threads(1)
-    dataset, model, config = _parts(task.POSITIVES)
+    dataset, model, config = _build(task.POSITIVES)
     evaluator = build_evaluator(config.evaluation, dataset, None)
     settings = build_evaluation_dataloader_kwargs(num_workers=0, device="cpu", reuse_loader=True)
     loader = retrieve_evaluation_dataloader(
@@ -70,8 +70,8 @@ def rank() -> Answer:
 
 
 def draw() -> Answer:
-    """Negatives a second of its sampler, which draws one at a time."""
-    dataset, model, _ = _parts(task.POSITIVES)
+    """Measure the negatives per second of its sampler, which draws one at a time."""
+    dataset, model, _ = _build(task.POSITIVES)
     rows = model.get_dataloader(
         interactions=dataset.train_set, sessions=dataset.train_session, num_workers=0, seed=0
     ).dataset
@@ -80,14 +80,14 @@ def draw() -> Answer:
 
 
 def search() -> Answer:
-    """Its train pipeline: Optuna and ASHA under Ray, half of the trials for each of its two models."""
+    """Search with Optuna and ASHA on Ray, with half of the trials for each of the two models."""
     from warprec.pipelines import train_pipeline
 
     path = _write_config("search", task.POSITIVES, None)
     start = time.perf_counter()
     train_pipeline(str(path))
     seconds = time.perf_counter() - start
-    # A line of Tune's own record of a trial is an epoch that was trained and scored.
+    # Tune writes a line into a trial's result.json for each epoch that was trained and scored.
     reports = [
         line
         for file in RESULTS.rglob("result.json")
@@ -97,7 +97,7 @@ def search() -> Answer:
 
 
 @functools.cache
-def _parts(positives: int) -> tuple[Any, Any, Any]:
+def _build(positives: int) -> tuple[Any, Any, Any]:
     from warprec.common import initialize_datasets
     from warprec.data.reader import ReaderFactory
     from warprec.utils.callback import WarpRecCallback
@@ -138,12 +138,12 @@ def _make_clock() -> Any:
 
 
 def _write_config(name: str, positives: int, dim: int | None) -> Path:
-    """A configuration of one model of width `dim`, of a search where None."""
+    """Write the configuration of one model of width `dim`, or of a search if None."""
     folder = Path("warprec-split")
     folder.mkdir(exist_ok=True)
-    for part in task.PARTS:
-        rows = (f"{user}\t{item}\n" for user, item in zip(*read_pairs(part), strict=True))
-        (folder / f"{part}.tsv").write_text("user_id\titem_id\n" + "".join(rows), encoding="utf-8")
+    for split in task.SPLITS:
+        rows = (f"{user}\t{item}\n" for user, item in zip(*read_pairs(split), strict=True))
+        (folder / f"{split}.tsv").write_text("user_id\titem_id\n" + "".join(rows), encoding="utf-8")
     config = {
         "reader": {
             "loading_strategy": "split",
@@ -188,7 +188,10 @@ def _widths(dim: int) -> dict[str, int]:
 
 
 def _search_models(positives: int) -> dict[str, Any]:
-    """NeuMF and its inner product, BPR, which has one negative a positive and so no share of them in a batch."""
+    """Return NeuMF and WarpRec's inner product, BPR.
+
+    BPR has one negative per positive, so its batch size counts positives.
+    """
     dims, rates = ["choice", *task.DIMS], ["loguniform", *task.LEARNING_RATES]
     common = {
         "epochs": task.EPOCHS,

@@ -6,8 +6,9 @@ import numpy as np
 import pyarrow.parquet as pq
 
 from recsys.data.interactions import HeldOut, Interactions
-from recsys.data.negatives import IntArray, UserItemIndex, index_pairs
+from recsys.data.negatives import UserItemIndex, index_pairs
 from recsys.data.preprocessing.split_strategies import leave_one_out
+from recsys.kernels.arrays import IntArray
 
 SIZES = {
     "6,040 x 3,706": (6_040, 3_706, 575_000),

@@ -3,7 +3,8 @@
 import numpy as np
 from hypothesis import strategies as st
 
-from recsys.data.negatives import IntArray, UserItemIndex, index_pairs
+from recsys.data.negatives import UserItemIndex, index_pairs
+from recsys.kernels.arrays import IntArray
 
 N_ITEMS = 12
 SEEN = [[0, 1, 2], [11], [], [0, 5, 6, 11], list(range(11)), [3, 4, 5, 6, 7, 8]]

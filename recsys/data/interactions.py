@@ -6,7 +6,8 @@ object store.
 
 from dataclasses import dataclass
 
-from recsys.data.negatives import IntArray, UserItemIndex
+from recsys.data.negatives import UserItemIndex
+from recsys.kernels.arrays import IntArray
 
 
 @dataclass(frozen=True)

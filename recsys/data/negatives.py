@@ -12,12 +12,10 @@ same count is taken in units of weight. All arithmetic is in integers, so draws 
 """
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
-IntArray = npt.NDArray[np.integer[Any]]
+from recsys.kernels.arrays import IntArray
 
 TOTAL_WEIGHT = 1 << 36
 """Approximate sum of all items' weights: fine enough for a share of 1e-10, while the keys of 2^26

@@ -23,10 +23,11 @@ import pyarrow.parquet as pq
 from recsys.config.schema import Config, replace_values
 from recsys.data.interactions import HeldOut, Interactions
 from recsys.data.manifest import Manifest
-from recsys.data.negatives import IntArray, UserItemIndex, index_pairs
+from recsys.data.negatives import UserItemIndex, index_pairs
 from recsys.data.plain_types import require_plain
 from recsys.data.splits import HELD_OUT_SPLITS, HeldOutSplit
 from recsys.errors import InputError
+from recsys.kernels.arrays import IntArray
 
 _PAIR = pa.schema({"user": pa.int32(), "item": pa.int32()})
 

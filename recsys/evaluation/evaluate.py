@@ -12,7 +12,6 @@ import torch
 from recsys.config.components import METRICS, code_of
 from recsys.config.schema import Config
 from recsys.data.interactions import HeldOut, Interactions
-from recsys.data.negatives import IntArray
 from recsys.errors import InputError
 from recsys.evaluation.metrics import auc, log_loss
 from recsys.evaluation.ranking import (
@@ -23,6 +22,7 @@ from recsys.evaluation.ranking import (
     rank_all,
     rank_among_candidates,
 )
+from recsys.kernels.arrays import IntArray
 from recsys.kernels.tensors import as_tensor
 
 

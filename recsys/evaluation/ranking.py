@@ -19,8 +19,9 @@ import torch
 from torch import Tensor
 
 from recsys.data.interactions import HeldOut
-from recsys.data.negatives import IntArray, UserItemIndex
+from recsys.data.negatives import UserItemIndex
 from recsys.errors import DivergenceError
+from recsys.kernels.arrays import IntArray
 from recsys.kernels.hashing import pack_pairs, splitmix64
 from recsys.kernels.ragged import expand_numpy
 from recsys.kernels.tensors import as_tensor

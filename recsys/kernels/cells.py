@@ -7,14 +7,12 @@ Reasons and measurements: docs/decisions/0011-fast-negative-sampling.md.
 """
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
-IntArray = npt.NDArray[np.integer[Any]]
+from recsys.kernels.arrays import IntArray
 
 CELLS_PER_KEY = 2
 """Least number of cells for each key of a line; the cells' length is a power of two."""

@@ -3,14 +3,11 @@
 Ranking and training so look up the items of a batch of users.
 """
 
-from typing import Any
-
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
-IntArray = npt.NDArray[np.integer[Any]]
+from recsys.kernels.arrays import IntArray
 
 
 def expand(starts: Tensor, counts: Tensor) -> tuple[Tensor, Tensor]:

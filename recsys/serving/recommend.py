@@ -9,9 +9,9 @@ from collections.abc import Sequence
 import numpy as np
 import pyarrow as pa
 
-from recsys.data.negatives import IntArray
 from recsys.errors import InputError
 from recsys.evaluation.ranking import ModelScorer, top_items
+from recsys.kernels.arrays import IntArray
 from recsys.serving.saved_model import SavedModel
 
 _NAMED_USERS = 5

@@ -25,8 +25,8 @@ from torch import Tensor
 
 from recsys.config.schema import Config
 from recsys.data.interactions import Interactions
-from recsys.data.negatives import IntArray
 from recsys.errors import DivergenceError
+from recsys.kernels.arrays import IntArray
 from recsys.kernels.tensors import as_tensor
 from recsys.training.checkpoint import TrainingState
 from recsys.training.segments import count_segments

@@ -4,7 +4,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from recsys.data.negatives import IntArray, UnseenLines, UserItemIndex, unseen_lines
+from recsys.data.negatives import UnseenLines, UserItemIndex, unseen_lines
+from recsys.kernels.arrays import IntArray
 from recsys.kernels.cells import Cells, SortedKeys, cut_into_cells
 
 MAX_32_BIT = 1 << 22

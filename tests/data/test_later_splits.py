@@ -14,7 +14,6 @@ from hypothesis import strategies as st
 from recsys.config.schema import Config, replace_values
 from recsys.data.interactions import Interactions
 from recsys.data.manifest import Manifest
-from recsys.data.negatives import IntArray
 from recsys.data.preprocessing.bucket_splits import Plan
 from recsys.data.preprocessing.buckets import Bucket, Rows
 from recsys.data.preprocessing.processed_files import write_bucket
@@ -25,6 +24,7 @@ from recsys.evaluation.baselines import Popularity
 from recsys.evaluation.evaluate import evaluate, score_labelled
 from recsys.evaluation.metrics import auc
 from recsys.evaluation.ranking import ModelScorer
+from recsys.kernels.arrays import IntArray
 from recsys.training.fit import fit
 from tests.data.conftest import Prepare
 

@@ -6,7 +6,8 @@ import numpy as np
 import numpy.typing as npt
 
 from recsys.data.interactions import HeldOut, Interactions
-from recsys.data.negatives import IntArray, NegativeSampler, index_pairs
+from recsys.data.negatives import NegativeSampler, index_pairs
+from recsys.kernels.arrays import IntArray
 
 Pairs = list[tuple[int, int]]
 

@@ -6,7 +6,6 @@ from typing import Literal
 import numpy as np
 
 from recsys.config.schema import Config
-from recsys.data.negatives import IntArray
 from recsys.data.preprocessing.buckets import Rows
 from recsys.data.preprocessing.first_pass import Summary, has_times
 from recsys.data.preprocessing.split_strategies import (
@@ -19,6 +18,7 @@ from recsys.data.preprocessing.split_strategies import (
 from recsys.data.processed import uses_candidates
 from recsys.data.sources.layouts import Source
 from recsys.data.splits import SPLITS, TEST, TRAIN, VALIDATION
+from recsys.kernels.arrays import IntArray
 
 
 @dataclass(frozen=True)

@@ -13,8 +13,8 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from recsys.cluster.shared_paths import require_on_this_node
-from recsys.data.negatives import IntArray
 from recsys.data.readers.fragments import CANDIDATES
+from recsys.kernels.arrays import IntArray
 from recsys.storage.files import write_atomically
 from recsys.storage.s3 import delete_local_copy, fetch_folder, list_folder, remove
 

@@ -4,10 +4,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from recsys.data.negatives import IntArray
 from recsys.data.preprocessing.buckets import Rows
 from recsys.data.preprocessing.split_strategies import Mask
 from recsys.data.readers.candidates import POSITION_BITS
+from recsys.kernels.arrays import IntArray
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from recsys.data.negatives import IntArray
+from recsys.kernels.arrays import IntArray
 from recsys.storage.files import write_atomically
 
 

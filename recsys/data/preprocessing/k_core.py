@@ -12,9 +12,9 @@ import numpy as np
 import numpy.typing as npt
 
 from recsys.config.schema import Config
-from recsys.data.negatives import IntArray
 from recsys.data.preprocessing.buckets import Bucket, Rows, read_bucket, replace_rows
 from recsys.data.preprocessing.tasks import Run
+from recsys.kernels.arrays import IntArray
 
 MAX_TIMES = 1 << 17
 """Distinct times up to which a bucket counts each. Beyond, neighbours are merged, and a cut in time

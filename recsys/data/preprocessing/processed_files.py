@@ -12,12 +12,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from recsys.cluster.shared_paths import require_on_this_node
-from recsys.data.negatives import IntArray, NegativeSampler, index_pairs
+from recsys.data.negatives import NegativeSampler, index_pairs
 from recsys.data.preprocessing.bucket_splits import Plan, SplitRows, split_rows
 from recsys.data.preprocessing.buckets import Bucket, Rows, bucket_name
 from recsys.data.preprocessing.given_candidates import collect_candidates
 from recsys.data.preprocessing.split_strategies import Mask
 from recsys.data.splits import SPLITS, TEST, TRAIN, VALIDATION
+from recsys.kernels.arrays import IntArray
 from recsys.storage.files import write_atomically
 from recsys.storage.s3 import delete_local_copy
 

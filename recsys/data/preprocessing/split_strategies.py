@@ -8,9 +8,9 @@ bucket.
 import numpy as np
 import numpy.typing as npt
 
-from recsys.data.negatives import IntArray
 from recsys.data.splits import TEST, TRAIN, VALIDATION
 from recsys.errors import InputError
+from recsys.kernels.arrays import IntArray
 from recsys.kernels.hashing import pack_pairs, splitmix64
 
 Mask = npt.NDArray[np.bool_]

@@ -11,10 +11,10 @@ from operator import or_
 
 import numpy as np
 
-from recsys.data.negatives import IntArray
 from recsys.data.readers.times import Times
 from recsys.data.sources.files import DataFile
 from recsys.errors import InputError
+from recsys.kernels.arrays import IntArray
 
 _UNITS = {
     "seconds": (1, 0),

@@ -13,6 +13,9 @@ from recsys.command_line.results import print_result
 from recsys.command_line.run import run_command
 from recsys.command_line.settings import read_config
 
+_LABELS = {"n_low": "low ratings", "n_cold_users": "cold test users"}
+"""Labels of counts whose names need the context of the manifest."""
+
 
 @click.command(help="Read, split and encode a data set before a search.")
 @data_option
@@ -45,12 +48,14 @@ def preprocess(
 
 
 def _text(answer: Mapping[str, Any]) -> RenderableType:
-    counts = "\n".join(
-        f"  {name.removeprefix('n_').replace('_', ' '):<14}{count:>12,}"
+    counts = {
+        _LABELS.get(name, name.removeprefix("n_").replace("_", " ")): count
         for name, count in answer.items()
         if name.startswith("n_")
-    )
-    return f"{answer['path']}\n{counts}"
+    }
+    width = max(map(len, counts))
+    lines = [f"  {label:<{width}}{count:>14,}" for label, count in counts.items()]
+    return "\n".join([answer["path"], *lines])
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -10,11 +10,20 @@ from functools import partial
 from typing import Any, Self
 
 
+class Argument(str):
+    """Name of a function's argument, as the place of an `InputError`.
+
+    A type of its own, since a file of the user may have the same name.
+    """
+
+    __slots__ = ()
+
+
 class InputError(ValueError):
     """Mistake of the user, printed as `PLACE: rule, but got VALUE. remedy`.
 
-    `place`: a config path, a file, an environment variable, or the name of a function's argument,
-    which a command replaces by its flag. `rule`: the rule that is broken, such as "must be at least
+    `place`: a config path, a file, an environment variable, or an `Argument`, which a command
+    replaces by its flag. `rule`: the rule that is broken, such as "must be at least
     1". `found`: replaces "got VALUE" if there is no single value. `lines`: several mistakes of one
     place, one line each.
     """
@@ -53,12 +62,13 @@ class InputError(ValueError):
 
 @contextmanager
 def naming(places: Mapping[str, str]) -> Iterator[None]:
-    """Rename the place of an `InputError` raised within, such as an argument to a flag."""
+    """Replace an argument or a config path, as the place of an `InputError` raised within."""
     try:
         yield
     except InputError as error:
         place, *rest = error.args
-        if place in places:  # a `Path` is never an argument's name, even if it reads the same
+        # Files may be named like an argument, but hardly like a config path.
+        if place in places and (isinstance(place, Argument) or "." in place):
             error.args = (places[place], *rest)
             error.place = places[place]
         raise

@@ -18,7 +18,7 @@ from recsys.command_line.run import print_error, run_command
 from recsys.command_line.settings import read_config, read_storage
 from recsys.config.schema import Config
 from recsys.data.preprocessing.first_pass import Summary, merge
-from recsys.errors import DivergenceError, InputError, naming
+from recsys.errors import Argument, DivergenceError, InputError, naming
 
 RECSYS = Path(sys.modules["recsys"].__file__ or "").parent
 
@@ -206,7 +206,14 @@ def test_an_input_error_has_its_parts_and_survives_pickling() -> None:
 
 @pytest.mark.parametrize(
     ("place", "shown"),
-    [("k", "-k"), ("folder", "--dir"), ("item", "item"), (Path("k"), "k")],
+    [
+        (Argument("k"), "-k"),
+        (Argument("folder"), "--dir"),
+        (Argument("item"), "item"),
+        # a file, by its path or its name
+        (Path("k"), "k"),
+        ("k", "k"),
+    ],
 )
 def test_an_argument_is_shown_as_the_flag_that_sets_it(
     place: object, shown: str, capfd: pytest.CaptureFixture[str]
@@ -239,7 +246,7 @@ def test_the_innermost_name_of_a_place_counts() -> None:
         naming({"study": "--name"}),
         naming({"study": "--warm-start"}),
     ):
-        raise InputError("study", "must be short", "long", "Rename it.")
+        raise InputError(Argument("study"), "must be short", "long", "Rename it.")
     assert caught.value.place == pickle.loads(pickle.dumps(caught.value)).place == "--warm-start"
 
 

@@ -8,7 +8,7 @@ import platform
 import time
 from pathlib import Path
 
-from recsys.errors import InputError
+from recsys.errors import Argument, InputError
 from recsys.storage.files import temporary_sibling
 from recsys.storage.s3 import url_of
 
@@ -52,7 +52,7 @@ def require_on_this_node(folder: Path) -> None:
     """
     if url_of(folder) is None and not folder.is_dir():
         raise InputError(
-            "folder",
+            Argument("folder"),
             "must be a folder that all nodes see",
             f"{folder}, which is not on {platform.node()}",
             "Give a shared folder or s3://BUCKET/PREFIX.",

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from recsys.config.schema import Config
-from recsys.errors import InputError, naming
+from recsys.errors import Argument, InputError, naming
 from recsys.search.record.study_folder import StudyFolder
 from recsys.search.record.study_record import StudyRecord, trial_seed
 from recsys.search.record.summaries import TrialSummary, best_trial
@@ -49,7 +49,7 @@ def choose_best(folder: Path, study: str, storage: str | None = None) -> Choice:
     best = best_trial(record.summaries())
     if best is None:
         raise InputError(
-            "study",
+            Argument("study"),
             "must be a study with a finished epoch",
             f"{study}, which has none",
             "Search again.",
@@ -66,7 +66,7 @@ def choose_trial(folder: Path, trial: str, storage: str | None = None) -> Choice
     study, _, number = trial.rpartition("/")
     if not study or not number.isdecimal():
         raise InputError(
-            "trial",
+            Argument("trial"),
             "must be STUDY/TRIAL",
             f"{trial!r}",
             f"Write it as {study or number or 'ncf'}/0.",
@@ -79,7 +79,7 @@ def choose_trial(folder: Path, trial: str, storage: str | None = None) -> Choice
     if summary is None or not summary.choosable:
         state = "no such trial" if summary is None else f"one that is {summary.state}"
         raise InputError(
-            "trial",
+            Argument("trial"),
             f"must be a trial of {study} that may be chosen",
             state,
             f"There are {len(summaries)} trials.",

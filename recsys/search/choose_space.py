@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from recsys.config.schema import Config
-from recsys.errors import InputError
+from recsys.errors import Argument, InputError
 from recsys.search.record.study_folder import StudyFolder
 from recsys.search.record.summaries import ranked
 from recsys.search.space.search_space import SearchSpace
@@ -46,7 +46,7 @@ def choose_space(
     else:
         study.require_new()
     if space_file is None:
-        raise InputError("space_file", "must be given", "nothing", "See --help.")
+        raise InputError(Argument("space_file"), "must be given", "nothing", "See --help.")
     return read_effective_space(space_file, config, fixed), fixed
 
 
@@ -65,7 +65,7 @@ def add_warm_starts(space: SearchSpace, source: StudyFolder, storage: str | None
     best = [summary for summary in ranked(record.summaries()) if summary.choosable][:_N_WARM_STARTS]
     if not best:
         raise InputError(
-            "study",
+            Argument("study"),
             "must be a study with a finished epoch",
             f"{source.name}, which has none",
             "Choose another study.",

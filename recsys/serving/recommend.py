@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import numpy as np
 import pyarrow as pa
 
-from recsys.errors import InputError
+from recsys.errors import Argument, InputError
 from recsys.evaluation.ranking import ModelScorer, top_items
 from recsys.kernels.arrays import IntArray
 from recsys.serving.saved_model import SavedModel
@@ -37,7 +37,9 @@ def recommend_to(saved: SavedModel, users: IntArray, k: int) -> pa.Table:
     """
     n_items = len(saved.item_ids)
     if not 1 <= k <= n_items:
-        raise InputError("k", f"must be from 1 to the number of items, {n_items}", k, "Lower it.")
+        raise InputError(
+            Argument("k"), f"must be from 1 to the number of items, {n_items}", k, "Lower it."
+        )
     best = list(top_items(ModelScorer(saved.model, n_items), users, saved.seen, k))
     counts = [len(items) for _, items, _ in best]  # fewer than k where fewer items are unseen
     user = np.repeat([user for user, _, _ in best], counts)  # (n_rows,)
@@ -71,7 +73,9 @@ def find_users(saved: SavedModel, user_ids: Sequence[object]) -> IntArray:
             if near
             else f"The model knows {len(user_of)} users."
         )
-        raise InputError("user_id", "must be a user of the training data", _named(unknown), remedy)
+        raise InputError(
+            Argument("user_id"), "must be a user of the training data", _named(unknown), remedy
+        )
     users = np.array([user_of[user_id] for user_id in wanted], dtype=np.int64)
     untrained = [
         user_id
@@ -80,7 +84,7 @@ def find_users(saved: SavedModel, user_ids: Sequence[object]) -> IntArray:
     ]
     if untrained:
         raise InputError(
-            "user_id",
+            Argument("user_id"),
             "must have a positive in the training data",
             found=f"{_named(untrained)} has none",
             remedy="Train a model on data with one, or omit the user.",

@@ -11,7 +11,7 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from recsys.errors import InputError
+from recsys.errors import Argument, InputError
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 _FULL_TEXTS = ("No space left on device", "Disk quota exceeded", "database or disk is full")
@@ -84,7 +84,7 @@ def require_writable(folder: Path) -> None:
     if not nearest.is_dir() or not os.access(nearest, os.W_OK | os.X_OK):
         reason = "which cannot" if nearest.is_dir() else f"where {nearest} is a file"
         raise InputError(
-            "folder",
+            Argument("folder"),
             "must be a folder that can be written",
             f"{folder}, {reason}",
             "Give another one.",

@@ -19,7 +19,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from recsys.errors import InputError
+from recsys.errors import Argument, InputError
 
 _LOCAL_COPY = re.compile(r"[^\s\"']*/recsys-[^\s/\"']+/s3:/")
 """Start of the path of a local copy, up to the bucket."""
@@ -195,17 +195,17 @@ def _list_objects(key: str, *, recursive: bool) -> list[Any]:
 def _require_s3_url(url: str, scheme: str, key: str) -> None:
     if scheme != "s3" or not key:
         rule = "must be a folder or s3://BUCKET/PREFIX"
-        raise InputError("folder", rule, url, "Give one of the two.")
+        raise InputError(Argument("folder"), rule, url, "Give one of the two.")
     if "@" in key or "?" in key:
         raise InputError(
-            "folder",
+            Argument("folder"),
             "must be s3://BUCKET/PREFIX alone",
             "credentials or settings in it",
             "Set AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and AWS_ENDPOINT_URL instead.",
         )
     if find_spec("boto3") is None:
         raise InputError(
-            "folder",
+            Argument("folder"),
             "must be a folder on a disk where boto3 is not installed",
             url,
             "Install the extra s3: pip install -c constraints.txt -e '.[s3]'.",
@@ -222,7 +222,7 @@ def _require_bucket(url: str, bucket: str) -> None:
     except OSError as error:
         reason = str(error).splitlines()[0]
     raise InputError(
-        "folder",
+        Argument("folder"),
         "must be in a bucket that can be reached",
         f"{url} ({reason})",
         "Check its name, AWS_ENDPOINT_URL and the credentials in the environment.",

@@ -272,6 +272,17 @@ EARLY = {
         "item columns.",
         {"ratings.csv": ""},
     ),
+    "data file named like an argument": Case(
+        "tune --space space.yaml --data study --dir exp",
+        "study: must hold interactions, but the file is empty. Give a file with user and item "
+        "columns.",
+        {"study": ""},
+    ),
+    "config file named like an argument": Case(
+        f"{TUNE} --config study",
+        "study: model.dropout: must be less than 1, but got 1. The default is 0.0.",
+        {"study": "model: {dropout: 1}"},
+    ),
     "binary file": Case(
         TUNE,
         "ratings.csv: must be CSV, TSV, gzip, zip or Parquet, but it is binary. Convert it, or "

@@ -14,7 +14,7 @@ import pandas as pd
 
 from recsys.config.files import config_yaml, dump_yaml, parse_config, read_yaml
 from recsys.config.schema import Config, config_paths, get_value
-from recsys.errors import InputError
+from recsys.errors import Argument, InputError
 from recsys.search.record.optuna_storage import (
     DATABASE,
     JOURNAL,
@@ -65,7 +65,7 @@ class StudyFolder:
         """
         if not _NAME.fullmatch(study):
             raise InputError(
-                "study",
+                Argument("study"),
                 "must be at most 100 letters, digits, dots, dashes and underscores",
                 f"{study!r}",
                 "Rename it.",
@@ -92,7 +92,7 @@ class StudyFolder:
         """
         if self.exists():
             raise InputError(
-                "study",
+                Argument("study"),
                 "must be a new study",
                 f"{self.name}, which exists",
                 "Choose another study name, or resume the study.",
@@ -213,7 +213,7 @@ class StudyFolder:
             if old != new
         ]
         if mistakes:
-            raise InputError.listing("resume", mistakes)
+            raise InputError.listing(Argument("resume"), mistakes)
 
     def write_results(self, record: StudyRecord, summaries: list[TrialSummary]) -> None:
         """Write `trials.parquet` and, once a trial has a value, `best.yaml`."""

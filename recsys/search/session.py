@@ -1,7 +1,6 @@
 """One run of a search: create or resume the study, run its trials, write and return the results.
 
-Between `plan` and the parts of the search. Nothing of a study is written before all checks of the
-plan have passed.
+After `plan`: nothing of a study is written before all checks of the plan have passed.
 """
 
 from collections.abc import Callable

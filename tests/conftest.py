@@ -20,21 +20,22 @@ settings.register_profile("tests", derandomize=True, deadline=None, max_examples
 settings.register_profile("fuzz", deadline=None, max_examples=5_000, print_blob=True)
 settings.load_profile("tests")
 
-PLACES = ("MLFLOW_TRACKING_URI", "RAY_ADDRESS", "RECSYS_STUDY_STORAGE", "RECSYS_TRACKING_URI")
+SERVERS = ("MLFLOW_TRACKING_URI", "RAY_ADDRESS", "RECSYS_STUDY_STORAGE", "RECSYS_TRACKING_URI")
 
 
-for _place in PLACES:
-    os.environ.pop(_place, None)
+for _name in SERVERS:
+    os.environ.pop(_name, None)
 
 
 @pytest.fixture(autouse=True)
-def _at_home() -> Iterator[None]:
-    """Nothing of a test goes to a server of whoever runs it, or to the store that an earlier test left in the environment.
+def _no_servers() -> Iterator[None]:
+    """Keep tests away from the user's own servers, and from those that an earlier test set.
 
-    A fixture of a module is set up before those of its tests: what a test leaves is taken away behind it.
+    The variables are removed after each test, because a module's fixtures, which may set them, run
+    before those of its tests.
     """
     yield
-    for name in PLACES:
+    for name in SERVERS:
         os.environ.pop(name, None)
 
 
@@ -75,7 +76,7 @@ def ratings(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @dataclass(frozen=True)
 class Tuned:
-    """What `python -m recsys.tune` left in `folder`, printed as JSON (`answer`) and told on standard error."""
+    """A run of `python -m recsys.tune` in `folder`: its JSON output and its standard error."""
 
     folder: Path
     answer: dict[str, Any]
@@ -98,9 +99,9 @@ def tuned(ratings: Path, tmp_path_factory: pytest.TempPathFactory) -> Tuned:
     flags = (
         "--name first --trials 7 --max-epochs 4 --concurrent 2 --set training.batch_size=128 --json"
     )
-    places = ["--space", str(folder / "space.yaml"), "--data", str(ratings), "--dir", str(folder)]
-    command = [sys.executable, "-m", "recsys.tune", *places, *flags.split()]
-    env = {name: value for name, value in os.environ.items() if name not in PLACES}
+    paths = ["--space", str(folder / "space.yaml"), "--data", str(ratings), "--dir", str(folder)]
+    command = [sys.executable, "-m", "recsys.tune", *paths, *flags.split()]
+    env = {name: value for name, value in os.environ.items() if name not in SERVERS}
     done = subprocess.run(
         command, env=env, capture_output=True, text=True, timeout=120, check=False
     )

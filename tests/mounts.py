@@ -10,9 +10,9 @@ import pytest
 
 @contextmanager
 def mounted(folder: Path, options: str) -> Iterator[Path]:
-    """Mount a tmpfs at a new folder; skip the test where that is not allowed.
+    """Mount a tmpfs at a new folder, or skip the test if that is not allowed.
 
-    Permissions alone would not do, as root may write into any folder.
+    Permissions of a folder are not enough, because root may write into any folder.
     """
     folder.mkdir(exist_ok=True)
     command = ["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(folder)]

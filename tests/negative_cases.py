@@ -18,7 +18,7 @@ HISTORIES = st.integers(1, 40).flatmap(
         st.just(n_items), st.lists(st.sets(st.integers(0, n_items - 1)), min_size=1, max_size=4)
     )
 )
-"""A catalogue of up to 40 items, and what each of up to 4 users has seen of it, which may be all."""
+"""A catalogue of up to 40 items, and the items that up to 4 users have seen, possibly all."""
 
 
 def index_of(seen: list[list[int]] | list[set[int]], n_items: int) -> UserItemIndex:

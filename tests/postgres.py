@@ -1,4 +1,4 @@
-"""A real PostgreSQL server in a folder of its own, for tests; Debian's packages have it."""
+"""A real PostgreSQL server in its own folder, for tests; Debian has a package of it."""
 
 import os
 import pwd
@@ -15,7 +15,7 @@ import pytest
 
 USER, PASSWORD = "search", "it's s3cret/p@ss:w%rd"
 UNESCAPED = "'/ "
-"""Characters of the password that the URL has as they are, as SQLAlchemy allows."""
+"""Characters of the password that the URL does not escape, which SQLAlchemy allows."""
 _SERVER = next(iter(sorted(Path("/usr/lib/postgresql").glob("*/bin/pg_ctl"), reverse=True)), None)
 needs_postgres = pytest.mark.skipif(
     _SERVER is None and shutil.which("pg_ctl") is None,
@@ -25,16 +25,15 @@ needs_postgres = pytest.mark.skipif(
 
 @contextmanager
 def running_postgres(*databases: str) -> Iterator[dict[str, str]]:
-    """A server with these databases, which asks for a password; yields the URL of each, the password in it."""
+    """Run a server that asks for a password; yield each database's URL, which has the password."""
     programs = _SERVER.parent if _SERVER is not None else Path(shutil.which("pg_ctl") or "").parent
-    folder = Path(
-        tempfile.mkdtemp(prefix="postgres-")
-    )  # short, as it holds a socket, and not within a folder of root's
+    # A short path, because it holds a socket, and outside of folders that only root can read.
+    folder = Path(tempfile.mkdtemp(prefix="postgres-"))
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     (folder / "password").write_text(PASSWORD)
-    # The server refuses to run as root; Debian's package brings a user for it.
+    # The server refuses to run as root; Debian's package creates a user for it.
     account = pwd.getpwnam("postgres") if os.geteuid() == 0 else pwd.getpwuid(os.geteuid())
     for path in (folder, folder / "password"):
         os.chown(path, account.pw_uid, account.pw_gid)

@@ -27,12 +27,12 @@ S3Response.put_object = one_at_a_time(S3Response.put_object)
 S3Response.delete_object = one_at_a_time(S3Response.delete_object)
 main(sys.argv[1:])
 """
-"""moto looks at the condition of a request and then does it; S3 does both at once."""
+"""moto checks a request's condition and executes it in two steps; S3 does both in one."""
 
 
 @contextmanager
 def running_s3(folder: Path) -> Iterator[dict[str, str]]:
-    """Run a server with one bucket and its log in `folder`; yield the environment of its clients."""
+    """Run a server with one bucket and a log in `folder`; yield the environment of its clients."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]

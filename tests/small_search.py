@@ -43,7 +43,10 @@ SPACE = {
 
 
 def ratings_csv() -> str:
-    """Each of 60 users likes a quarter of 80 items: 10 ratings of 5 among those, 4 of 2 or 4 elsewhere."""
+    """Return ratings of 60 users, each of whom likes a quarter of the 80 items.
+
+    A user has 10 ratings of 5 among the liked items, and 4 ratings of 2 or 4 among the others.
+    """
     generator = random.Random(0)
     lines = ["user_id,item_id,rating,timestamp"]
     for user in range(N_USERS):
@@ -61,7 +64,7 @@ def ratings_csv() -> str:
 
 @dataclass(frozen=True)
 class Searched:
-    """A search that has ended, in the folder of its study."""
+    """A search that has ended, with the folder of its study."""
 
     folder: Path
     config: Config
@@ -82,9 +85,15 @@ def search(
     *,
     tracked: bool = False,
 ) -> Searched:
-    """Run a study `s` in `folder`: 2 trials at a time, of at most 3 epochs, unless `values` say otherwise.
+    """Run a study `s` in `folder`.
 
-    With `tracked`, its trials are logged to the folder's own MLflow database, in the experiment `recsys`.
+    Args:
+        ratings: the file with the ratings.
+        folder: the results' folder.
+        values: config paths and values; the defaults are 2 trials at a time, of at most 3 epochs.
+        space: the search space.
+        callbacks: further callbacks of Tune.
+        tracked: log the trials to the folder's MLflow database, in the experiment `recsys`.
     """
     base = {
         "data.source": str(ratings),
@@ -116,12 +125,12 @@ def search(
 
 
 def open_optuna(study_folder: Path) -> optuna.Study:
-    """The record as anyone opens it who has optuna alone."""
+    """Open the record with Optuna alone."""
     return optuna.load_study(study_name="study", storage=f"sqlite:///{study_folder / 'optuna.db'}")
 
 
 def logged_trials(uri: str, experiment: str) -> list[Run]:
-    """The runs of an experiment's trials by number, as anyone finds them who has MLflow alone."""
+    """Return the runs of an experiment's trials by number, found with MLflow alone."""
     client = MlflowClient(tracking_uri=uri)
     found = client.get_experiment_by_name(experiment)
     assert found is not None
@@ -132,7 +141,7 @@ def logged_trials(uri: str, experiment: str) -> list[Run]:
 
 
 def logged_steps(uri: str, run: Run, metric: str) -> list[int]:
-    """The steps of a metric's history, in order."""
+    """Return the steps of a metric's history, in order."""
     return sorted(
         entry.step
         for entry in MlflowClient(tracking_uri=uri).get_metric_history(run.info.run_id, metric)
@@ -140,7 +149,7 @@ def logged_steps(uri: str, run: Run, metric: str) -> list[int]:
 
 
 def violated(study_folder: Path) -> set[int]:
-    """Numbers of the trials that have a constraint above 0 in the storage."""
+    """Return the numbers of the trials that have a constraint above 0 in the storage."""
     trials = open_optuna(study_folder).trials
     return {
         trial.number for trial in trials if any(value > 0 for value in trial.constraints.values())
@@ -148,7 +157,7 @@ def violated(study_folder: Path) -> set[int]:
 
 
 class Results(Callback):
-    """Notes each result that reaches Tune: the trial's number, the epoch and the worker's process id."""
+    """Callback that stores the trial's number, the epoch and the worker's pid of each result."""
 
     def __init__(self) -> None:
         self.seen: list[tuple[int, int, int]] = []

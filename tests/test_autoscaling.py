@@ -63,9 +63,8 @@ def count(**resources: object) -> int:
 
 
 def test_slots_on_nodes_that_kubernetes_can_add_count(server: Server) -> None:
-    assert (
-        count() == 8 * 8 + 4 * 4
-    )  # of the manifest: at most 8 workers of 8 CPUs, and 4 of 4 with a GPU each
+    # The manifest allows 8 workers with 8 CPUs, and 4 workers with 4 CPUs and a GPU.
+    assert count() == 8 * 8 + 4 * 4
     assert count(gpu=0.25) == 4 * 4
     server.cluster["spec"]["workerGroupSpecs"][0]["labels"] = {"disk": "fast"}
     assert count(cpu=2.0, custom={"disk": "fast"}) == 8 * 4

@@ -26,7 +26,7 @@ def test_a_config_is_read_without_a_mistake(file: Path) -> None:
         assert config.model.name == VARIANTS[file.stem]
         assert config.data.source == EMBEDDED
     else:
-        # One a data set: what is named after it reads it, and leaves the model to the search.
+        # A data set's config has the name of the data set and leaves the model to the search.
         assert config.data.source == file.stem
         assert config.model_fields_set <= {"data", "evaluation"}
 
@@ -45,7 +45,7 @@ def test_a_variants_space_is_the_whole_one_restricted_to_it(variant: str) -> Non
     whole = read_space(ROOT / "search_spaces" / "ncf.yaml")
     space = read_space(ROOT / "search_spaces" / f"{variant}.yaml")
     for parent in ("model.name", "training.loss", "training.negative_sampling"):
-        # Of several domains of a path, the first that applies.
+        # The first domain of the path that applies.
         applying = [
             domain.choices
             for domain in whole.domains

@@ -1,4 +1,4 @@
-"""The drawing of docs/architecture.md: who may import whom, where the heavy libraries live, and how long a module may be."""
+"""The drawing of docs/architecture.md: the allowed imports, heavy libraries and module lengths."""
 
 import ast
 import re
@@ -58,7 +58,7 @@ PACKAGES = arrows().keys() | set().union(*arrows().values())
 
 
 def package_of(module: str) -> str:
-    """Return the package of a module in the drawing: of `recsys.data.readers.text`, `data.readers`."""
+    """Return a module's package in the drawing: `data.readers` of `recsys.data.readers.text`."""
     path = module.split(".")[1:]
     while path and ".".join(path) not in PACKAGES - {"commands"}:
         path.pop()

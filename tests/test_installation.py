@@ -1,4 +1,4 @@
-"""The commands that install: one version of uv, a chosen build of torch, and a `make` that works without PyTorch's own index."""
+"""Commands that install: one version of uv, a chosen build of torch, and pip in place of uv."""
 
 import os
 import re
@@ -12,7 +12,8 @@ ROOT = Path(__file__).parents[1]
 CLUSTERS = [ROOT / "cluster.yaml", ROOT / "configs/clusters/on_premise.yaml"]
 GUIDES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md"]
 
-# A Python whose virtual environment has a pip that installs all, and a uv that installs or fails; both record their arguments.
+# A Python whose virtual environment has a pip that succeeds and a uv that succeeds or fails. Both
+# record their arguments.
 PYTHON = """#!/bin/sh
 mkdir -p .venv/bin
 printf '#!/bin/sh\\necho "$@" >> installs\\n' > .venv/bin/python
@@ -24,7 +25,7 @@ chmod +x .venv/bin/python .venv/bin/uv
 def make(
     folder: Path, *, uv_exit_code: int, torch_backend: str | None = None
 ) -> tuple[int, list[str], str]:
-    """Return the exit code of `make .venv/installed`, the installs that it asked for, and its standard error."""
+    """Run `make .venv/installed`; return its exit code, its installs and its standard error."""
     for name in ("Makefile", "pyproject.toml", "constraints.txt"):
         shutil.copy(ROOT / name, folder)
     python = folder / "python"

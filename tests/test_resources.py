@@ -52,18 +52,15 @@ def ask(monkeypatch: pytest.MonkeyPatch, nodes: list[dict[str, float]], **resour
     [
         ([{"CPU": 2.0}], {}, 2),
         ([{"CPU": 4.0}, {"CPU": 3.0}], {"cpu": 2.0}, 3),  # a trial runs on one node
-        ([{"CPU": 1.0}], {"cpu": 0.1}, 10),  # and not 9, as 1 // 0.1 says
+        ([{"CPU": 1.0}], {"cpu": 0.1}, 10),  # 1 // 0.1 would be 9
         ([{"CPU": 3.0}], {"cpu": 0.3}, 10),
         ([{"CPU": 2.0, "GPU": 2.0}], {"cpu": 0.5, "gpu": 0.5}, 4),
         ([{"CPU": 8.0, "GPU": 2.0}], {"gpu": 0.4}, 4),  # 2 on each GPU; 2 / 0.4 would be 5
         ([{"CPU": 8.0, "GPU": 2.0}], {"gpu": 1.0}, 2),
         ([{"CPU": 8.0, "GPU": 5.0}], {"gpu": 2.0}, 2),
         ([{"CPU": 1.0, "GPU": 4.0}], {"gpu": 1.0}, 1),
-        (
-            [{"CPU": 8.0}, {"CPU": 2.0, "GPU": 1.0}],
-            {"gpu": 0.5},
-            2,
-        ),  # a node without GPU does not help
+        # A node without a GPU adds no slot.
+        ([{"CPU": 8.0}, {"CPU": 2.0, "GPU": 1.0}], {"gpu": 0.5}, 2),
         ([{"CPU": 8.0}, {"CPU": 8.0, "big": 3.0}], {"custom": {"big": 1}}, 3),
         ([{"CPU": 8.0}, {"CPU": 2.0}], {"custom": {"zone": "1"}}, 2),
         (
@@ -177,7 +174,7 @@ CPU_AND_GPU: dict[str, tuple[dict[str, float], int]] = {
     ("max_workers", "resources", "expected"),
     [
         (10, {}, 3 * 8 + 2 * 4),
-        (4, {}, 3 * 8 + 4),  # the largest first; all types together are bounded
+        (4, {}, 3 * 8 + 4),  # 4 workers of all types together, the largest first
         (10, {"gpu": 0.25}, 2 * 4),
         (1, {"gpu": 0.5}, 2),
         (10, {"cpu": 8.0}, 3),
@@ -193,9 +190,9 @@ def test_slots_on_nodes_that_the_autoscaler_can_add_count(
 ) -> None:
     autoscale(home, max_workers, **CPU_AND_GPU)
     assert ask(monkeypatch, [{"CPU": 0.0}], **resources) == expected
-    assert (
-        ask(monkeypatch, [{"CPU": 0.0}, {"CPU": 8.0, "GPU": 1.0}], **resources) == expected
-    )  # it is one of those
+    # A running worker is one of the workers that the file allows.
+    nodes = [{"CPU": 0.0}, {"CPU": 8.0, "GPU": 1.0}]
+    assert ask(monkeypatch, nodes, **resources) == expected
 
 
 def test_requests_that_no_node_type_can_satisfy(

@@ -12,13 +12,20 @@ import pytest
 ROOT = Path(__file__).parents[1]
 NOTICE = "recsys/data/ml-latest-small/NOTICE.md"
 TERMS = [
-    "The user may not state or imply any endorsement from the University of Minnesota or the GroupLens Research Group.",
-    "The user must acknowledge the use of the data set in publications resulting from the use of the data set (see below",
-    "The user may redistribute the data set, including transformations, so long as it is distributed under these same",
-    "without first obtaining permission from a faculty member of the GroupLens Research Project at the University of Minnesota.",
-    'The executable software scripts are provided "as is" without warranty of any kind, either expressed or implied',
-    "Should the program prove defective, you assume the cost of all necessary servicing, repair or correction.",
-    "In no event shall the University of Minnesota, its affiliates or employees be liable to you for any damages",
+    "The user may not state or imply any endorsement from the University of Minnesota "
+    "or the GroupLens Research Group.",
+    "The user must acknowledge the use of the data set in publications resulting from "
+    "the use of the data set (see below",
+    "The user may redistribute the data set, including transformations, "
+    "so long as it is distributed under these same",
+    "without first obtaining permission from a faculty member "
+    "of the GroupLens Research Project at the University of Minnesota.",
+    'The executable software scripts are provided "as is" '
+    "without warranty of any kind, either expressed or implied",
+    "Should the program prove defective, "
+    "you assume the cost of all necessary servicing, repair or correction.",
+    "In no event shall the University of Minnesota, "
+    "its affiliates or employees be liable to you for any damages",
     "(including but not limited to loss of data or data being rendered inaccurate).",
     "F. Maxwell Harper and Joseph A. Konstan. 2015. The MovieLens Datasets: History and Context.",
 ]
@@ -47,7 +54,7 @@ def test_the_metadata_state_the_licences_of_code_and_data(wheel: ZipFile) -> Non
     assert wheel.read(f"{licenses}/{NOTICE}") == (ROOT / NOTICE).read_bytes()
 
 
-def test_the_terms_of_the_data_lie_beside_them_unabridged(wheel: ZipFile) -> None:
+def test_the_wheel_has_the_whole_terms_of_the_data(wheel: ZipFile) -> None:
     notice = wheel.read(NOTICE).decode()
     assert [term for term in TERMS if term not in notice] == []
 

@@ -268,7 +268,7 @@ def test_low_ratings_of_test_are_items_like_any_other_in_validation(
     assert found[0][1]["hit_rate_at_3"] == 0.0
 
 
-def test_likes_and_dislikes_by_coin_flips_cannot_be_told_apart(
+def test_likes_and_dislikes_by_coin_flips_are_not_separated(
     prepared: Prepare, tmp_path: Path
 ) -> None:
     random = np.random.default_rng(0)

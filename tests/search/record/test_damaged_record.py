@@ -1,4 +1,4 @@
-"""A record that is damaged is named, in one line."""
+"""Messages about damaged records: one line that names the file."""
 
 import random
 import shutil
@@ -19,7 +19,7 @@ PAGE = 4096
 
 
 def make_record(folder: Path, *, is_journal: bool = False) -> Path:
-    """The file of a record with some trials."""
+    """Create a record with some trials, and return its file."""
     with pytest.MonkeyPatch.context() as patch:
         if is_journal:
             patch.setattr(

@@ -39,7 +39,7 @@ def other_process(folder: Path | str) -> Iterator[subprocess.Popen[str]]:
 
 
 def wait_for_renewals(folder: Path, n: int) -> None:
-    """Look at the lease until it was touched so often."""
+    """Read the lease until it was touched `n` times."""
     seen, deadline = set[int](), time.monotonic() + 60
     while len(seen) <= n:
         assert time.monotonic() < deadline
@@ -48,7 +48,7 @@ def wait_for_renewals(folder: Path, n: int) -> None:
 
 
 def write_foreign(folder: Path, time: int) -> None:
-    """A lease of a process on another machine, touched at `time` (Unix seconds)."""
+    """Write a lease of a process on another machine, touched at `time` (Unix seconds)."""
     holder = Holder(id="x", host="elsewhere", namespace="pid:[1]", pid=os.getpid())
     file = folder / "lease.json"
     file.write_text(holder.model_dump_json())
@@ -80,10 +80,10 @@ def test_the_lease_of_a_killed_process_is_taken_at_once(
             assert json.loads((tmp_path / "lease.json").read_text())["pid"] == os.getpid()
 
 
-def test_a_lease_from_elsewhere_expires_when_it_stands_still(
+def test_a_lease_from_elsewhere_expires_when_it_is_not_touched(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # What --resume waits for at most, and several renewals of a slow holder.
+    # The bound on the wait of --resume, and several renewals of a slow holder.
     assert 4 * lease.RENEWAL_SECONDS < lease.EXPIRY_SECONDS + lease._POLL_SECONDS <= 30
     monkeypatch.setattr(lease, "EXPIRY_SECONDS", 0.6)
     write_foreign(tmp_path, time=7)
@@ -95,7 +95,7 @@ def test_a_lease_from_elsewhere_expires_when_it_stands_still(
     "content",
     [b"", b'{"id": "x", "ho', b"[1]", b'{"id": "x", "host": "h", "namespace": "", "pid": -1}'],
 )
-def test_a_torn_lease_is_free_once_it_stands_still(
+def test_a_torn_lease_expires_when_it_is_not_touched(
     content: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(lease, "EXPIRY_SECONDS", 0.6)
@@ -111,7 +111,7 @@ def test_a_lease_from_elsewhere_that_is_touched_is_respected(
     read, touched = LeaseFile.read, threading.Event()
 
     def read_and_touch(self: LeaseFile) -> Found | None:
-        # The other machine touches it between two looks.
+        # The other machine touches it between two reads.
         found = read(self)
         write_foreign(tmp_path, time=8)
         touched.set()
@@ -123,7 +123,7 @@ def test_a_lease_from_elsewhere_that_is_touched_is_respected(
     assert touched.is_set()
 
 
-def test_who_has_lost_the_lease_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_driver_that_lost_its_lease_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lease, "RENEWAL_SECONDS", 0.01)
     ended = threading.Event()
     before = signal.signal(signal.SIGTERM, lambda *_: ended.set())
@@ -133,7 +133,7 @@ def test_who_has_lost_the_lease_ends(tmp_path: Path, monkeypatch: pytest.MonkeyP
             assert ended.wait(30)
     finally:
         signal.signal(signal.SIGTERM, before)
-    # It is another's now, and stays.
+    # The lease now belongs to the other driver, and is kept.
     assert json.loads((tmp_path / "lease.json").read_text())["id"] == "x"
 
 
@@ -152,7 +152,7 @@ def test_a_holder_that_cannot_touch_its_lease_ends(
     try:
         with lease.hold(tmp_path):
             held = (tmp_path / "lease.json").read_text()
-            # A file of which nothing can be read, whoever asks.
+            # A folder in the file's place cannot be read, not even by root.
             (tmp_path / "lease.json").unlink()
             (tmp_path / "lease.json").mkdir()
             assert ended.wait(30)
@@ -163,7 +163,7 @@ def test_a_holder_that_cannot_touch_its_lease_ends(
     assert not (tmp_path / "lease.json").exists()
 
 
-def test_a_holder_waits_for_a_server_that_is_away_until_others_take_it_for_dead(
+def test_a_holder_waits_for_a_silent_server_until_its_lease_has_expired(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(lease, "RENEWAL_SECONDS", 0.01)

@@ -18,12 +18,12 @@ from tests.search.record.test_lease import other_process
 
 
 def holder(name: str) -> Holder:
-    """A driver on another machine."""
+    """Return a driver on another machine."""
     return Holder(id=name, host="elsewhere", namespace="pid:[1]", pid=1)
 
 
 def take_at_once(leases: list[LeaseObject], take: Callable[[int, LeaseObject], bool]) -> list[bool]:
-    """Let each try to take the lease when all are ready to."""
+    """Let each contender try to take the lease when all are ready."""
     ready = threading.Barrier(len(leases))
 
     def wait_and_take(number: int) -> bool:
@@ -34,7 +34,7 @@ def take_at_once(leases: list[LeaseObject], take: Callable[[int, LeaseObject], b
         return list(contenders.map(wait_and_take, range(len(leases))))
 
 
-def test_of_those_that_find_it_free_one_takes_it(s3_place: str) -> None:
+def test_one_of_several_drivers_takes_a_new_lease(s3_place: str) -> None:
     for round_number in range(5):
         leases = [LeaseObject(f"{s3_place}/{round_number}/lease.json") for _ in range(4)]
         assert [one.read() for one in leases] == [None] * 4
@@ -45,7 +45,7 @@ def test_of_those_that_find_it_free_one_takes_it(s3_place: str) -> None:
         assert found.holder == holder(str(taken.index(True)))
 
 
-def test_of_those_that_find_it_expired_one_takes_it_over(s3_place: str) -> None:
+def test_one_of_several_drivers_takes_an_expired_lease(s3_place: str) -> None:
     old = LeaseObject(f"{s3_place}/lease.json")
     assert old.take(None, holder("old"))
     found = old.read()
@@ -57,7 +57,7 @@ def test_of_those_that_find_it_expired_one_takes_it_over(s3_place: str) -> None:
     assert old.read() is not None
 
 
-def test_who_renews_in_the_last_moment_keeps_it(s3_place: str) -> None:
+def test_a_lease_renewed_in_the_last_moment_is_kept(s3_place: str) -> None:
     here, there = (LeaseObject(f"{s3_place}/lease.json") for _ in range(2))
     assert here.take(None, holder("here"))
     found = there.read()
@@ -85,9 +85,9 @@ def test_a_second_process_is_refused_while_the_first_one_runs(
 
 
 class Between(BaseHTTPRequestHandler):
-    """Passes requests on to S3 without their conditions, or answers 501 to those that have one."""
+    """Proxy of S3 that removes conditions, or answers 501 to requests that have one."""
 
-    protocol_version = "HTTP/1.1"  # which knows the header Expect
+    protocol_version = "HTTP/1.1"  # has the header Expect
     behind = ""
     implements = False
 
@@ -122,7 +122,7 @@ class Between(BaseHTTPRequestHandler):
 
 
 @pytest.mark.parametrize("implements", [True, False], ids=["ignored", "501"])
-def test_a_server_that_keeps_no_conditions_is_told_of(
+def test_a_server_that_ignores_conditions_is_reported(
     s3_place: str,
     implements: bool,
     monkeypatch: pytest.MonkeyPatch,
@@ -144,7 +144,7 @@ def test_a_server_that_keeps_no_conditions_is_told_of(
         )
         assert here.renew(holder("here"))
         assert there.take(there.read(), holder("there"))
-        # By looking it is found all the same, at the next renewal.
+        # The next renewal reads the lease and detects the other holder.
         assert not here.renew(holder("here"))
         assert there.renew(holder("there"))
         there.release(holder("there"))

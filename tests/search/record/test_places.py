@@ -30,7 +30,7 @@ NFS_MOUNTS = """\
 
 @pytest.fixture
 def nfs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder that the table of mounts says is NFS."""
+    """A folder that is NFS according to the table of mounts."""
     folder = tmp_path / "shared"
     folder.mkdir()
     (tmp_path / "mounts").write_text(NFS_MOUNTS.format(folder=folder))
@@ -68,9 +68,9 @@ def test_a_search_on_nfs(ray_here: None, ratings: Path, nfs: Path, tmp_path: Pat
         "system (nfs4), since SQLite cannot be used there, but got nothing. "
         "Give http://HOST:PORT or postgresql://USER@HOST/NAME, or --set tracking.required=false.\n"
     )
-    places = ["--set", f"tracking.uri=sqlite:///{tmp_path / 'runs.db'}"]
-    assert answer(tune.main, *search, *places)["counts"]["complete"] == 1
-    again = answer(tune.main, *flags, *places, "--resume", "--trials", 2)
+    tracking = ["--set", f"tracking.uri=sqlite:///{tmp_path / 'runs.db'}"]
+    assert answer(tune.main, *search, *tracking)["counts"]["complete"] == 1
+    again = answer(tune.main, *flags, *tracking, "--resume", "--trials", 2)
     assert [trial["id"] for trial in again["trials"]] == ["0", "1"]
     study = nfs / "studies" / "s"
     assert storage_file(study) == JOURNAL
@@ -104,7 +104,7 @@ def test_a_journal_is_repaired_after_a_kill(nfs: Path) -> None:
 
 
 @pytest.mark.parametrize("url", ["sqlite:////tmp/x.db", "postgres", "http://user:secret@host/x"])
-def test_what_is_no_database_for_many_machines(url: str) -> None:
+def test_a_storage_must_be_a_database_for_many_machines(url: str) -> None:
     with pytest.raises(ValueError, match=r"study\.storage") as raised:
         replace_values(Config(), {"study.storage": url})
     rule = raised.value.errors()[0]["ctx"]["error"]  # type: ignore[attr-defined]
@@ -112,7 +112,7 @@ def test_what_is_no_database_for_many_machines(url: str) -> None:
     assert "secret" not in str(rule)
 
 
-def test_a_folder_that_the_driver_made_is_to_be_seen(tmp_path: Path) -> None:
+def test_a_worker_must_see_the_folder_of_the_driver(tmp_path: Path) -> None:
     require_on_this_node(tmp_path)
     require_on_this_node(Path("/tmp/recsys-x/s3:/bucket/prefix"))
     with pytest.raises(

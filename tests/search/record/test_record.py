@@ -81,7 +81,7 @@ def test_the_summary_of_a_running_trial(record: StudyRecord, tmp_path: Path) -> 
         assert record.report(number, epoch, value, {"train_loss": 1 / epoch})
     assert not record.report(number, 2, 0.9, {"train_loss": 0.0})
     (found,) = record.summaries()
-    # Of equal epochs the earlier one; the metrics are its own.
+    # Of two equal epochs the earlier one counts, with its metrics.
     assert (found.state, found.epochs, found.value, found.epoch) == ("unfinished", 4, 0.4, 2)
     assert found.metrics == {"train_loss": 0.5}
     assert record.config_of(number) == config
@@ -134,7 +134,7 @@ def test_the_sampler_learns_to_avoid_divergence(record: StudyRecord) -> None:
         record.report(number, 1, rate, {"train_loss": 1.0})
         record.finish(number, "diverged" if diverged[-1] else "pruned")
     assert sum(diverged[:20]) >= 4
-    # 27 to 36 of these 40 with seeds 0 to 4 where the constraint was left out, 16 to 18 with it.
+    # With seeds 0 to 4, 27 to 36 of these 40 diverge without the constraint, and 16 to 18 with it.
     assert sum(diverged[20:]) <= 21
     best = best_trial(record.summaries())
     assert best is not None
@@ -142,7 +142,7 @@ def test_the_sampler_learns_to_avoid_divergence(record: StudyRecord) -> None:
 
 
 def test_seeds_of_trials() -> None:
-    # Fixed for good: a resumed or repeated trial draws the same numbers.
+    # These must never change: a resumed or repeated trial draws the same numbers.
     assert [trial_seed(0, 0), trial_seed(0, 1), trial_seed(1, 0)] == [
         2968811710,
         3964924996,
@@ -181,7 +181,7 @@ def test_the_default_config_is_run_as_it_is(tmp_path: Path, sampler: str) -> Non
         "model.embedding_dim": 16,
     }
     assert record.summary(number).params == expected
-    # The sampler knows the nearest point, by which all parameters are sampled together as ever.
+    # The sampler sees the nearest point, and still samples all parameters together.
     (found,) = open_optuna(tmp_path).trials
     assert found.params == {**expected, "training.l2": 1e-6, "training.patience": 2}
     record.report(number, 1, 0.5, {})
@@ -252,7 +252,7 @@ def test_no_such_study(tmp_path: Path) -> None:
         InputError, match=r"but got no record of one\. Start one with python -m recsys\.tune\."
     ):
         StudyFolder(tmp_path / "a").optuna_study()
-    # The second one is what a process leaves that is killed while it makes a study.
+    # A process that is killed while it creates a study leaves a folder like the second one.
     for name in ("b", ".c.7-0f.tmp"):
         (tmp_path / name).mkdir()
         create_optuna_study(tmp_path / name, Config(), StudyOrigin())
@@ -276,7 +276,7 @@ def test_an_interrupted_study_is_resumed(tmp_path: Path) -> None:
     before = open_optuna(tmp_path).trials
     # The process ends here.
     resumed = StudyFolder(tmp_path).resume(config, SPACE)
-    # ASHA's rungs are those of before, by whoever reported.
+    # ASHA's rungs have the values that were reported before.
     assert dict(resumed.values_at(3)) == {first: 0.2, third: 0.7}
     # Unfinished trials start again with their numbers and configs, before new ones.
     assert [resumed.ask() for _ in range(2)] == [(first, first_config), (second, second_config)]
@@ -339,7 +339,7 @@ def test_a_resumed_sampler_does_not_draw_the_same_again(tmp_path: Path, sampler:
     assert len(set(rates)) == 6
 
 
-def test_metrics_are_not_lost_between_them_and_their_value(
+def test_metrics_stored_before_their_value_are_not_lost(
     record: StudyRecord, tmp_path: Path
 ) -> None:
     number, _ = record.ask()

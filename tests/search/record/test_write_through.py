@@ -31,7 +31,7 @@ def open_here(url: str) -> optuna.Study:
 
 
 def content(study: optuna.Study) -> tuple[dict[str, Any], list[tuple[Any, ...]]]:
-    """All that a study has, but for ids and the microseconds at which its trials ended."""
+    """Return a study's content without ids and times."""
 
     def of(trial: FrozenTrial) -> tuple[Any, ...]:
         attributes = (trial.user_attrs, trial.system_attrs, trial.constraints)
@@ -66,19 +66,19 @@ def go_on(study: optuna.Study) -> None:
     study.set_user_attr("mlflow_run_id:0", "abc")
 
 
-def test_what_is_here_is_what_is_there(url: str) -> None:
+def test_the_cache_equals_the_database(url: str) -> None:
     study = open_here(url)
     go_on(study)
-    here, there = content(study), content(optuna.load_study(study_name="study", storage=url))
-    assert here == there
+    cached, stored = content(study), content(optuna.load_study(study_name="study", storage=url))
+    assert cached == stored
     states = [trial.state.name for trial in study.trials]
     assert states == ["COMPLETE", "PRUNED", "FAIL", "RUNNING", "WAITING"]
-    assert here[0] == {"start": {"parts": 2}, "mlflow_run_id:0": "abc"}
+    assert cached[0] == {"start": {"parts": 2}, "mlflow_run_id:0": "abc"}
     assert study.trials[0].params["d"] == 8
     assert len(optuna.load_study(study_name="other", storage=url).trials) == 3
 
 
-def test_a_study_goes_on_where_it_was_left(url: str) -> None:
+def test_an_interrupted_study_is_resumed(url: str) -> None:
     go_on(open_here(url))
     again = open_here(url)
     left = again.trials[3]
@@ -86,7 +86,7 @@ def test_a_study_goes_on_where_it_was_left(url: str) -> None:
     trial = optuna.trial.Trial(again, left._trial_id)
     trial.report(0.75, 3)
     again.tell(trial, 0.75)
-    assert again.ask().number == 4  # the one that waited
+    assert again.ask().number == 4  # the queued trial
     go_on(again)
     assert content(again) == content(optuna.load_study(study_name="study", storage=url))
     assert again.best_value == 0.75
@@ -94,14 +94,13 @@ def test_a_study_goes_on_where_it_was_left(url: str) -> None:
 
 def test_a_database_is_read_once(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     study = open_here(url)
-    monkeypatch.setattr(
-        optuna.storages.RDBStorage, "_get_trials", None
-    )  # what Optuna reads all running trials with
+    # Optuna reads all running trials with this method.
+    monkeypatch.setattr(optuna.storages.RDBStorage, "_get_trials", None)
     go_on(study)
     assert len(study.trials) == 5
 
 
-def test_what_could_not_be_written_is_not_here(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failed_write_is_not_cached(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     study = open_here(url)
     trial = study.ask()
 

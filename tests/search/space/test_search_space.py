@@ -224,7 +224,7 @@ def test_of_several_domains_the_first_that_applies_is_sampled(
     name: str, dim: int, known_as: str
 ) -> None:
     space = space_of(ALTERNATIVES, {"model.name": name, "model.embedding_dim": dim})
-    # Each has a name of its own, as Optuna allows a name one domain.
+    # Each domain has its own name, because Optuna allows one domain per name.
     suggested, trial = suggest(space, space.by_name(space.warm_start[0]))
     assert suggested == {"model.name": name, "model.embedding_dim": dim}
     assert trial.params == {"model.name": name, known_as: dim}
@@ -372,7 +372,7 @@ def test_a_condition_on_some_of_the_choices_is_checked_with_those(
     }
     try:
         require_valid(space_of(parameters), Config())
-        told = ""
+        message = ""
     except ValueError as error:
-        told = str(error)
-    assert [value for value in (1, 2, 3, 8, 32) if f"but got {value}." in told] == refused
+        message = str(error)
+    assert [value for value in (1, 2, 3, 8, 32) if f"but got {value}." in message] == refused

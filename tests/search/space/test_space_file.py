@@ -22,7 +22,7 @@ def mistake(tree: dict[str, Any]) -> str:
     return str(caught.value)
 
 
-def test_what_a_file_means(tmp_path: Path) -> None:
+def test_reading_a_file(tmp_path: Path) -> None:
     file = tmp_path / "s.yaml"
     file.write_text(
         "parameters:\n"
@@ -316,7 +316,7 @@ def test_there_must_be_parameters(given: Any) -> None:
     assert mistake({"parameters": given}) == expected
 
 
-def test_parameters_at_the_top_are_told_with_what_is_missing() -> None:
+def test_parameters_at_the_top_are_two_mistakes() -> None:
     assert mistake({"model.name": GMF}).splitlines() == [
         "s.yaml: 2 mistakes",
         "  model.name: must be parameters or warm_start, but got another name. "
@@ -325,7 +325,7 @@ def test_parameters_at_the_top_are_told_with_what_is_missing() -> None:
     ]
 
 
-def test_all_mistakes_of_a_file_are_told_together(tmp_path: Path) -> None:
+def test_all_mistakes_of_a_file_are_reported_together(tmp_path: Path) -> None:
     file = tmp_path / "s.yaml"
     file.write_text(
         "parameters:\n"
@@ -335,7 +335,7 @@ def test_all_mistakes_of_a_file_are_told_together(tmp_path: Path) -> None:
         "  model.bias: {choices: [true, false]}\n"
         "warm_start:\n"
         "  - {model.dropout: 0.9}\n"
-        "  - {model.n_layers: 99}\n"  # its domain is a mistake already, which is told once
+        "  - {model.n_layers: 99}\n"  # no second mistake: its domain is one already
         "options: {}\n"
     )
     with pytest.raises(ValueError, match="5 mistakes") as caught:
@@ -359,7 +359,7 @@ def test_a_missing_file(tmp_path: Path) -> None:
         read_space(tmp_path / "s.yaml")
 
 
-def test_a_space_has_so_many_domains() -> None:
+def test_a_space_has_at_most_50_domains() -> None:
     domains = [{"low": 1, "high": 2, "when": {"model.name": "gmf"}}] * 50
     space = {"parameters": {"model.n_layers": domains, "model.name": {"choices": ["gmf"]}}}
     with pytest.raises(ValueError, match="x") as caught:

@@ -67,7 +67,7 @@ NAMES = {
 
 
 def likely_domain(path: str) -> st.SearchStrategy[dict[str, Any]]:
-    """Domains of the kind of the path's default, most of which its field takes."""
+    """Return domains of the default's type, most of which are valid for the path."""
     default = get_value(Config(), path)
     if path in NAMES or isinstance(default, bool) or not isinstance(default, int | float):
         choices = NAMES.get(path, [default])
@@ -90,18 +90,18 @@ FILE = LIKELY | st.fixed_dictionaries(
 
 
 def space_of(tree: dict[str, Any]) -> SearchSpace | None:
-    """The space, which goes together with the defaults, or None after a mistake told in lines."""
-    told = None
+    """Return the space if it is valid with the defaults; otherwise check the message's form."""
+    message = None
     try:
         space = parse_space(tree, "space.yaml")
         require_valid(space, Config())
     except ValueError as error:
         if not isinstance(error, InputError):
             raise
-        told = str(error)
-    if told is None:
+        message = str(error)
+    if message is None:
         return space
-    headline, *mistakes = told.split("\n  ")
+    headline, *mistakes = message.split("\n  ")
     for mistake in mistakes or [headline.partition(": ")[2]]:
         assert ": " in mistake
         assert " must " in mistake
@@ -119,7 +119,7 @@ def test_what_a_space_samples_is_a_valid_config(tree: dict[str, Any], seed: int)
         values = space.suggest(study.ask())
         config = replace_values(Config(), values)
         assert space.point(config) == values
-    # What is kept with a study is read back as the same.
+    # The space that is stored with a study reads back as the same.
     assert parse_space(parse_yaml(dump_yaml(space.tree()), "again"), "again") == space
 
 

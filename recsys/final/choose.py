@@ -71,7 +71,7 @@ def choose_trial(folder: Path, trial: str, storage: str | None = None) -> Choice
             f"{trial!r}",
             f"Write it as {study or number or 'ncf'}/0.",
         )
-    with naming({"study": "trial"}):
+    with naming({"study": Argument("trial")}):
         found = StudyFolder.find(folder, study)
     record, config = found.read(storage)
     summaries = {summary.number: summary for summary in record.summaries()}

@@ -15,6 +15,7 @@ from recsys.cluster.resources import Slots
 from recsys.cluster.shared_paths import require_on_all_nodes
 from recsys.config.schema import Config
 from recsys.data.processed import Processed, resolve
+from recsys.errors import Argument
 from recsys.search.record.origin import StudyOrigin
 from recsys.search.record.study_folder import StudyFolder
 from recsys.search.record.study_record import StudyRecord
@@ -61,7 +62,7 @@ def make_plan(
             resumed study was created with another config, space or data.
     """
     config = resolve(config, processed.manifest)
-    require_on_all_nodes("folder", folder.absolute())
+    require_on_all_nodes(Argument("folder"), folder.absolute())
     n_segments = count_segments(processed.manifest.n_train)
     origin = StudyOrigin(processed.fingerprint, n_segments, tuple(sorted(fixed_paths)))
     if resume:

@@ -338,6 +338,11 @@ EARLY = {
         "--best-of: must be at most 100 letters, digits, dots, dashes and underscores, but got "
         "'../s'. Rename it.",
     ),
+    "study of a trial that climbs out": Case(
+        "train --trial ../s/0 --dir exp",
+        "--trial: must be at most 100 letters, digits, dots, dashes and underscores, but got "
+        "'../s'. Rename it.",
+    ),
     "trial without a number": Case(
         "train --trial s --dir exp",
         "--trial: must be STUDY/TRIAL, but got 's'. Write it as s/0.",

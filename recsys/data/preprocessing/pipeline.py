@@ -37,6 +37,7 @@ from recsys.data.readers.fragments import Fragment
 from recsys.data.readers.ids import describe_blanks
 from recsys.data.readers.titles import read_titles
 from recsys.data.sources.layouts import Source, find_source
+from recsys.errors import Argument
 from recsys.storage.files import replace_folder, temporary_sibling, write_atomically
 from recsys.storage.path_errors import require_writable
 from recsys.storage.s3 import fetch_folder, remove, url_of
@@ -92,7 +93,7 @@ def prepare(config: Config, folder: Path, join: Callable[[Config], None] = conne
 
 def _require_paths(source: Source, folder: Path) -> None:
     """Check that all nodes see the folder and the source's files."""
-    require_on_all_nodes("folder", folder)
+    require_on_all_nodes(Argument("folder"), folder)
     paths = (Path(file.path) for files in source.splits.values() for file in files)
     require_on_all_nodes(f"data.source ({source.name})", *paths)
 

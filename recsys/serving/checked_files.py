@@ -28,7 +28,10 @@ def read_users(path: Path) -> pa.Table:
     Raises:
         InputError: if the file is damaged or a column is missing, of another type or has nulls.
     """
-    return _read_table(path, _USER_TYPES)
+    table = _read_table(path, _USER_TYPES)
+    if "trained" in table.column_names:
+        _require_column(table, "trained", (pa.bool_(),), path)
+    return table
 
 
 def read_items(path: Path) -> pa.Table:
@@ -108,11 +111,17 @@ def _read_table(path: Path, types: Mapping[str, tuple[pa.DataType, ...]]) -> pa.
     except (pa.ArrowException, OSError) as error:
         raise damaged(path, str(error)) from None
     for name, allowed in types.items():
-        if name not in table.column_names or table.schema.field(name).type not in allowed:
-            raise damaged(path, f"no column {name} of type {' or '.join(map(str, allowed))}")
-        if name != "title" and table[name].null_count:
-            raise damaged(path, f"{table[name].null_count} nulls in column {name}")
+        _require_column(table, name, allowed, path)
     first = next(iter(types))
     if not np.array_equal(table[first].to_numpy(), np.arange(len(table))):
         raise damaged(path, f"a column {first} that does not count from 0")
     return table
+
+
+def _require_column(
+    table: pa.Table, name: str, allowed: tuple[pa.DataType, ...], path: Path
+) -> None:
+    if name not in table.column_names or table.schema.field(name).type not in allowed:
+        raise damaged(path, f"no column {name} of type {' or '.join(map(str, allowed))}")
+    if name != "title" and table[name].null_count:
+        raise damaged(path, f"{table[name].null_count} nulls in column {name}")

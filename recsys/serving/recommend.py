@@ -5,8 +5,10 @@ The end of the flow; the recommend command and MLflow's served models use it.
 
 import difflib
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 
 from recsys.errors import Argument, InputError
@@ -41,15 +43,16 @@ def recommend_to(saved: SavedModel, users: IntArray, k: int) -> pa.Table:
             Argument("k"), f"must be from 1 to the number of items, {n_items}", k, "Lower it."
         )
     best = list(top_items(ModelScorer(saved.model, n_items), users, saved.seen, k))
-    counts = [len(items) for _, items, _ in best]  # fewer than k where fewer items are unseen
-    user = np.repeat([user for user, _, _ in best], counts)  # (n_rows,)
-    item = np.concatenate([items for _, items, _ in best])  # (n_rows,)
+    # Fewer than k where fewer items are unseen.
+    counts = np.array([len(items) for _, items, _ in best], dtype=np.int64)
+    user = np.repeat(users, counts)  # (n_rows,)
+    item = _joined([items for _, items, _ in best], np.int64)  # (n_rows,)
     return pa.table(
         {
             "user_id": saved.user_ids.take(pa.array(user)),
-            "rank": np.concatenate([np.arange(1, count + 1) for count in counts]),
+            "rank": _joined([np.arange(1, count + 1) for count in counts], np.int64),
             "item_id": saved.item_ids.take(pa.array(item)),
-            "score": np.concatenate([scores for _, _, scores in best]),
+            "score": _joined([scores for _, _, scores in best], np.float32),
             "title": saved.titles.take(pa.array(item)),
         }
     )
@@ -90,6 +93,11 @@ def find_users(saved: SavedModel, user_ids: Sequence[object]) -> IntArray:
             remedy="Train a model on data with one, or omit the user.",
         )
     return users
+
+
+def _joined(arrays: Sequence[npt.NDArray[Any]], dtype: npt.DTypeLike) -> npt.NDArray[Any]:
+    """Return the arrays one after another, also where there are none."""
+    return np.concatenate([np.empty(0, dtype), *arrays])
 
 
 def _named(user_ids: Sequence[str]) -> str:

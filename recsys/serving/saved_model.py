@@ -142,9 +142,11 @@ def _read_seen(users: pa.Table, n_items: int, path: Path) -> UserItemIndex:
     """Return the seen items of each user.
 
     Raises:
-        InputError: if there is an item beyond `n_items`; it names `path`.
+        InputError: if an item is null or beyond `n_items`; it names `path`.
     """
     lists = users["seen"].combine_chunks()
+    if lists.values.null_count:
+        raise damaged(path, f"{lists.values.null_count} nulls in lists of column seen")
     items = lists.values.to_numpy()
     if len(items) and not (items.min() >= 0 and items.max() < n_items):
         raise damaged(path, f"seen items beyond the {n_items} of items.parquet")

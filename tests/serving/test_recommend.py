@@ -15,6 +15,11 @@ def test_a_user_given_twice_has_one_list() -> None:
     assert 20 not in table["item_id"].to_pylist()[:2]
 
 
+def test_no_user_has_no_recommendations() -> None:
+    expected = recommend(make_model(), [10], k=2).slice(length=0)
+    assert recommend(make_model(), [], k=2).equals(expected)
+
+
 def test_a_user_without_a_training_positive_is_refused() -> None:
     with pytest.raises(
         ValueError, match=r"^user_id: must have a positive in the training data, but 11 has none\. "

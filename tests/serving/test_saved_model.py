@@ -203,16 +203,34 @@ def test_files_of_another_model_are_refused(tmp_path: Path) -> None:
         saved_model.load(tmp_path / "model")
 
 
-def test_a_seen_item_beyond_the_catalogue_is_refused(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("column", "values", "reason"),
+    [
+        (
+            "seen",
+            pa.array([[1], [], [5]], pa.list_(pa.int32())),
+            "seen items beyond the 5 of items.parquet",
+        ),
+        (
+            "seen",
+            pa.array([[1], [], [None]], pa.list_(pa.int32())),
+            "1 nulls in lists of column seen",
+        ),
+        ("trained", pa.array(["yes", "no", "yes"]), "no column trained of type bool"),
+        ("trained", pa.array([True, None, True]), "1 nulls in column trained"),
+    ],
+)
+def test_users_with_a_damaged_column_are_refused(
+    column: str, values: pa.Array, reason: str, tmp_path: Path
+) -> None:
     saved_model.save(tmp_path / "model", make_model())
     path = tmp_path / "model" / "users.parquet"
     table = pq.read_table(path)
-    seen = pa.array([[1], [], [5]], pa.list_(pa.int32()))
-    pq.write_table(table.set_column(table.column_names.index("seen"), "seen", seen), path)
-    with pytest.raises(
-        ValueError, match=r"users\.parquet: .*seen items beyond the 5 of items\.parquet"
-    ):
+    pq.write_table(table.set_column(table.column_names.index(column), column, values), path)
+    with pytest.raises(InputError) as caught:
         saved_model.load(tmp_path / "model")
+    assert caught.value.place == str(path)
+    assert caught.value.value == reason
 
 
 @pytest.mark.parametrize(

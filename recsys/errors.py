@@ -1,6 +1,6 @@
 """Errors of the user: the only ones that end a command with exit code 2 and one line.
 
-The lowest floor. They are raised where input enters. Every other error is a bug or a fault, and
+They are raised where input enters. Every other error is a bug or a fault, and
 ends a command with a traceback.
 """
 

@@ -1,6 +1,6 @@
 """Configuration of a cluster's autoscaler: the types of nodes that it can add, and how many.
 
-Ray reports only the nodes that run already, so `resources` reads here which others may follow. The
+Ray reports only the nodes that run already; `resources` reads here which others can be added. The
 configuration is available on the head node only.
 """
 

@@ -1,6 +1,6 @@
 """Options that several commands have.
 
-Beside the commands, which take them as decorators.
+The commands take them as decorators.
 """
 
 from collections.abc import Callable

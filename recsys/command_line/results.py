@@ -1,6 +1,6 @@
 """Results of commands, printed once on standard output.
 
-Beside the commands. Progress, logs and the prints of workers go to standard error.
+Everything else, such as progress, logs and the prints of workers, goes to standard error.
 """
 
 import json
@@ -18,9 +18,9 @@ from recsys.storage.credentials import without_passwords
 from recsys.storage.s3 import restore_urls
 
 PLAIN_WIDTH = 200
-"""Characters of a line where standard output is no terminal."""
+"""Characters of a line if standard output is not a terminal."""
 _CONTROLS = re.compile("[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
-"""Characters that a terminal obeys: C0 and C1, ends of lines and paragraphs, directions.
+"""Characters that control a terminal: C0 and C1, ends of lines and paragraphs, directions of text.
 Surrogates too, which have no encoding."""
 
 

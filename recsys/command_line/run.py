@@ -1,6 +1,6 @@
 """The run of a command from its arguments to its exit code.
 
-Beside the commands, which call `run_command`. Errors are printed here and nowhere else.
+The commands call `run_command`. Errors are printed here and nowhere else.
 """
 
 import atexit

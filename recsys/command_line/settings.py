@@ -1,6 +1,6 @@
 """The config of a command, from `--config`, `--data`, `--set` and the command's own flags.
 
-Between the commands and `config.files`.
+The commands call it; `config.files` does the reading.
 """
 
 from collections.abc import Mapping, Sequence
@@ -28,7 +28,7 @@ def read_config(
         flags: config path -> (flag, its text or None) for the command's own flags; texts are YAML.
 
     Raises:
-        InputError: if there is no such file; listing every mistake.
+        InputError: if there is no such file; if values are wrong, with every mistake.
     """
     overrides = [parse_override(text, "--set") for text in settings]
     if data is not None:
@@ -43,7 +43,7 @@ def read_config(
 
 
 def read_storage(settings: Sequence[str]) -> str | None:
-    """Return the study's database that `--set` or the environment names, None where neither does.
+    """Return the study's database that `--set` or the environment names, None if neither does.
 
     Raises:
         InputError: if it is no URL of a database.

@@ -29,8 +29,8 @@ class ModelEntry:
 class LossEntry:
     """A loss and what it needs.
 
-    `code`: the function of a row's logits, (B, 1 + n) -> (B,); None where a solver has no need of
-    one. `solver`: the algorithm that trains with it. `models`: the models that it trains, None for
+    `code`: the function of a row's logits, (B, 1 + n) -> (B,); None if the solver needs
+    none. `solver`: the algorithm that trains with it. `models`: the models that it trains, None for
     all. `takes_low_ratings`: low ratings are trained on as explicit negatives, each with the binary
     cross-entropy of label 0. `corrects_sampling`: the logarithm of the sampling probability is
     subtracted from the logits. `can_balance`: `code` takes `positive_weight`, for

@@ -1,4 +1,4 @@
-"""Environment variables that recsys sets for Ray, Tune and MLflow: no other module sets any.
+"""Environment variables that recsys sets for Ray, Tune and MLflow. No other module sets any.
 
 The packages that import those libraries import this module first (`cluster`, `search.tuning`,
 `tracking`), since some variables are read once, at import. The user's own values are kept.
@@ -40,15 +40,15 @@ for _name, _value in (_RAY | _TUNE | _MLFLOW).items():
 
 
 def mlflow_uri() -> str | None:
-    """Return the tracking URI that the environment sets, None where it sets none."""
+    """Return the tracking URI in the environment, None if there is none."""
     return os.environ.get(_URI)
 
 
 def mlflow_login() -> tuple[str, str] | None:
-    """Return user and password for MLflow's server, None where the environment has no user."""
+    """Return user and password for MLflow's server, None if the environment has no user."""
     return (os.environ[_USER], os.environ.get(_PASSWORD, "")) if _USER in os.environ else None
 
 
 def set_mlflow_login(user: str, password: str) -> None:
-    """Set user and password where MLflow's client reads them; it never shows them."""
+    """Set user and password in the environment, where MLflow's client reads them unseen."""
     os.environ[_USER], os.environ[_PASSWORD] = user, password

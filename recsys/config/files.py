@@ -1,6 +1,7 @@
-"""Reading a `Config` from YAML files, the environment and the values that replace theirs.
+"""Reading of a `Config`: a YAML file, and values that replace some of the file's.
 
-Between the commands and `Config`. An error lists every mistake, each with its origin.
+The commands call it. Values come from flags and from the environment. An error lists every mistake,
+each with its origin.
 """
 
 import difflib
@@ -104,7 +105,7 @@ def load_config(base: Path | Config | None, overrides: Iterable[Override] = ()) 
             over `base`; a later one takes precedence over an earlier one.
 
     Raises:
-        InputError: if there is no such file; listing every mistake with its origin.
+        InputError: if there is no such file; if values are wrong, with each mistake and its origin.
     """
     if isinstance(base, Path):
         tree, place = read_yaml(base), str(base)
@@ -133,7 +134,7 @@ def parse_config(
         origins: config path -> origin, for the values that come from elsewhere.
 
     Raises:
-        InputError: listing every mistake with its origin.
+        InputError: if values are wrong, with each mistake and its origin.
     """
     try:
         return Config.model_validate(tree)
@@ -149,7 +150,7 @@ def parse_config(
 
 
 def _origin(path: str, origins: Mapping[str, str], default: str) -> str:
-    """Return the origin of a value: its own, or that of a group that holds it or that it holds."""
+    """Return the origin of the value at `path`, or of a group above or a value below it."""
     for known, origin in origins.items():
         if path == known or path.startswith(f"{known}.") or known.startswith(f"{path}."):
             return origin

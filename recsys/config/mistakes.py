@@ -1,6 +1,6 @@
 """Mistakes of a config as lines `PATH: rule, but got VALUE. remedy`.
 
-Between pydantic's errors and the `InputError` that lists them all.
+They are made from pydantic's errors, and one `InputError` lists them all.
 """
 
 import difflib
@@ -37,7 +37,7 @@ _WANTED = {
 
 
 def describe_mistakes(error: ValidationError) -> list[tuple[str, str]]:
-    """Return each mistake as (path, line), one a path, in the order of the config tree."""
+    """Return one mistake per path, as (path, line), in the order of the config tree."""
     found: dict[str, str] = {}
     for details in error.errors():
         path, line = _describe(details)
@@ -66,7 +66,7 @@ def unknown_path(path: str) -> str:
 
 
 def suggestion(name: str, names: Iterable[str]) -> str:
-    """Return a remedy that names the one of `names` closest in whole or in its last part."""
+    """Return a remedy: the most similar of `names`, or all if they are few, or the README."""
     names = list(names)
     leaf = name.rpartition(".")[2]
     near = [n for n in names if n.rpartition(".")[2] == leaf]
@@ -116,7 +116,7 @@ def _known_prefix(location: Sequence[str | int]) -> str:
 
 
 def _inner_section(annotation: Any) -> type[BaseModel] | None:
-    """Return the group of settings that a field holds, optional or not."""
+    """Return the group of settings that a field holds, also if the field is optional; else None."""
     for candidate in (annotation, *get_args(annotation)):
         if isinstance(candidate, type) and issubclass(candidate, BaseModel):
             return candidate

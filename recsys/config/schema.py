@@ -136,7 +136,7 @@ def get_value(config: Config, path: str) -> Any:
 
 
 def config_paths() -> tuple[str, ...]:
-    """Return every config path with a value, in the order of the tree."""
+    """Return every config path, in the order of the tree."""
     return tuple(
         f"{section}.{name}"
         for section, field in Config.model_fields.items()

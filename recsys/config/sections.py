@@ -1,6 +1,6 @@
 """Groups of settings: each setting with its type, its default, its bounds and one line of meaning.
 
-Below `schema`, whose `Config` holds one of each group.
+`Config` in `schema` holds one of each group.
 """
 
 from typing import Annotated, Literal
@@ -157,11 +157,11 @@ class ResourcesConfig(Section):
     """GPUs per trial. With a fraction, several trials share one."""
     custom: dict[str, Annotated[float, Field(gt=0)] | str] = {}
     """Other requirements of a trial's node by name: a number is the amount of a custom resource, a
-    text the value of a node label."""
+    string is the value of a node label."""
     max_failures: int = Field(default=3, ge=0)
     """Retries of a trial that ended with an error."""
     preprocess_cpus: int | None = Field(default=None, ge=1)
-    """Maximum CPUs that preprocessing uses at a time. If absent, all of the cluster."""
+    """Maximum CPUs that preprocessing uses at a time. If absent, all CPUs of the cluster."""
 
     @field_validator("custom")
     @classmethod
@@ -177,7 +177,7 @@ class StudyConfig(Section):
     """The search."""
 
     n_trials: int | None = Field(default=None, ge=1)
-    """Trials of the study. If absent, 30, or with a time budget as many as fit into it."""
+    """Trials of the study. If absent: 30, or, with a time budget, as many as fit into it."""
     time_budget: Duration | None = None
     """Time after which the search ends: seconds, or a duration such as 10m."""
     seed: int = Field(default=0, ge=0, lt=2**32)
@@ -214,7 +214,7 @@ class TrackingConfig(Section):
     """The tracking of runs with MLflow."""
 
     uri: Url | None = None
-    """MLflow tracking URI. If absent, MLFLOW_TRACKING_URI, or else mlflow.db in `--dir`."""
+    """MLflow tracking URI. If absent: MLFLOW_TRACKING_URI, or else mlflow.db in `--dir`."""
     experiment: str = Field(default="recsys", min_length=1)
     """MLflow experiment of the runs."""
     required: bool = True
@@ -225,4 +225,4 @@ class ClusterConfig(Section):
     """The Ray cluster."""
 
     address: str | None = None
-    """Address of a Ray cluster to join. If absent, RAY_ADDRESS, or else this machine."""
+    """Address of a Ray cluster to join. If absent: RAY_ADDRESS, or else this machine."""

@@ -1,6 +1,6 @@
 """Types of the config's values that need more than a bound: durations, URLs, cutoffs.
 
-Below `sections`, whose fields have these types.
+The fields of `sections` have these types.
 """
 
 import re

@@ -1,6 +1,6 @@
 """Parser of YAML with limits: a small text must not cost much time or memory.
 
-Below `files`, which reads config files with it.
+`files` reads config files with it.
 """
 
 import re
@@ -16,7 +16,7 @@ from recsys.errors import InputError
 
 MAX_CHARACTERS = 1 << 18
 MAX_VALUES = 10_000
-"""Maximum names and values of a text. What an alias repeats is counted each time."""
+"""Maximum names and values of a text. Values that an alias repeats are counted each time."""
 MAX_LEVELS = 20
 _LEVELS = "levels of nesting"
 
@@ -29,7 +29,7 @@ def parse_yaml(text: str, place: str) -> Any:
         place: its origin, for errors.
 
     Raises:
-        InputError: naming the line, if the text is not YAML or has a tag that constructs an object;
+        InputError: if the text is not YAML or has a tag that constructs an object, with the line;
             if it exceeds a limit of this module.
     """
     _require(len(text), MAX_CHARACTERS, "characters", place)
@@ -67,7 +67,7 @@ def _explained(place: str) -> Iterator[None]:
 
 
 def _open_brackets(text: str) -> int:
-    """Return the depth of brackets."""
+    """Return the greatest depth of brackets."""
     n_open = most = 0
     for bracket in re.findall(r"[\[\]{}]", text):
         n_open = n_open + 1 if bracket in "[{" else max(0, n_open - 1)

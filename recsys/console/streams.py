@@ -1,7 +1,6 @@
 """Standard streams of a command, which may be closed without ending its work.
 
-Below `command_line`. A service manager may start a command without streams, and the reader of a
-pipe may exit.
+A service manager may start a command without streams, and the reader of a pipe may exit.
 """
 
 import errno

@@ -17,8 +17,8 @@ _DATABASES = ("postgresql", "mysql", "mssql", "sqlite")
 _SECRET_NAMES = ("password", "passwd", "pwd", "secret", "token", "key")
 """Words in a query parameter's name that mark its value as a secret."""
 _MIN_LENGTH = 8
-"""Length from which a password is hidden anywhere; a shorter one, which may be a common word, is
-hidden in URLs only."""
+"""Length of the shortest password that is hidden everywhere. A shorter one may be a common
+word, and is hidden in URLs only."""
 _SCHEME = re.compile(r"[A-Za-z][\w+.-]*://")
 _IN_TEXT = re.compile(_SCHEME.pattern + r"\S+")
 _CLOSING_CHARACTERS = "\"'`.,;:)]}>"

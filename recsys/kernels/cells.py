@@ -1,8 +1,8 @@
 """Counts of sorted keys before points of a line, for many lines at a time.
 
-Negative sampling (`training.negatives`) counts a user's seen items so. `SortedKeys` searches, which
-is fast on a GPU; `Cells` gives the same counts in about two look-ups, which is fast on a CPU. The
-speed of a look-up depends on the bytes that it moves, so numbers have 32 bits wherever they fit.
+Negative sampling (`training.negatives`) counts a user's seen items with it. `SortedKeys` searches,
+which is fast on a GPU; `Cells` gives the same counts in about two look-ups, which is fast on a CPU.
+The speed of a look-up depends on the bytes that it moves, so numbers have 32 bits where they fit.
 Reasons and measurements: docs/decisions/0011-fast-negative-sampling.md.
 """
 
@@ -17,7 +17,7 @@ from recsys.kernels.arrays import IntArray
 CELLS_PER_KEY = 2
 """Least number of cells for each key of a line; the cells' length is a power of two."""
 ROUNDS = 4
-"""Keys to step over one by one. Where more keys crowd in a cell, a binary search finds the rest."""
+"""Keys to step over one by one. If a cell has more keys, a binary search steps over the rest."""
 LINES_AT_A_TIME = 1 << 14
 """Lines that are cut at a time, since the temporaries are many times as large as the result."""
 
@@ -75,7 +75,8 @@ class Cells:
         """Raise `index` (B * n,) until it is that of the first key after each point (B, n)."""
         behind, key, wanted = None, index, point.reshape(-1)
         for _ in range(ROUNDS):
-            # Whose key is not yet after its point. numpy lists the few four times as fast as torch.
+            # Entries whose key is not yet after its point: few. numpy lists them four times as fast
+            # as torch does.
             is_behind = self.keys.index_select(0, key) <= wanted
             some = torch.from_numpy(np.flatnonzero(is_behind.numpy()))
             behind = some if behind is None else behind.index_select(0, some)

@@ -1,4 +1,4 @@
-"""Rows of an embedding looked up by id, and what a model needs of them, without copies of the rows.
+"""Rows of an embedding looked up by id, and their products and norms without copies of the rows.
 
 Called by the models. An inner product reads a user's vector and an item's row once and returns one
 number. Rows (B, n, d) that are copied out of the embedding, multiplied, and given gradients of the
@@ -51,8 +51,8 @@ def plain_square_norms(rows: Tensor | Lookup) -> Tensor:
 
 
 MIN_VALUES = 1 << 18
-"""Values of a copy from which on it is avoided: a smaller one stays in a core's cache, and takes
-fewer operations."""
+"""Least number of values of a copy that is avoided. A smaller copy stays in a core's cache, and
+needs fewer operations."""
 
 
 def inner_product(user: Tensor | Lookup, item: Tensor | Lookup) -> Tensor:
@@ -128,7 +128,7 @@ def _sort_by_id(ids: Tensor, n: int) -> tuple[Tensor, Tensor]:
 
 @functools.cache
 def _expect_beta_warning() -> None:
-    """Let torch warn once, unheard, that its sparse matrices may still change."""
+    """Trigger and hide the warning, given once, that torch's sparse matrices may still change."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Sparse CSR tensor support is in beta")
         torch.sparse_csr_tensor(

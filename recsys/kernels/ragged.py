@@ -1,6 +1,6 @@
 """Ragged lists: lists of unequal length that follow each other in one flat array.
 
-Ranking and training so look up the items of a batch of users.
+Ranking and training use them for the items of a batch of users.
 """
 
 import numpy as np

@@ -14,7 +14,7 @@ def build_model(
 ) -> Model:
     """Build the variant `config.name` on the CPU.
 
-    Its first weights are drawn from `generator`, a CPU generator, alone.
+    Its initial weights are drawn from `generator`, a CPU generator, alone.
     """
     build: Callable[..., Model] = code_of(MODELS[config.name].code)
     return build(config, n_users, n_items, generator)

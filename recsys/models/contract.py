@@ -19,8 +19,7 @@ class Side(NamedTuple):
 
     `embeddings`: rows (..., d) of the embeddings, which L2 penalises. `factors`: the inputs of
     `score`, such as the factor of an inner product (..., d) or a share of the tower's first layer
-    (..., 2d); a lookup where no copy of the rows is needed. `bias` (...,): None where the model has
-    none.
+    (..., 2d); a lookup if no copy of the rows is needed. `bias` (...,): None if the model has none.
     """
 
     embeddings: tuple[Tensor | Lookup, ...]
@@ -97,7 +96,7 @@ class Model(nn.Module, ABC):
     """Variant of neural collaborative filtering.
 
     Its constructor takes `(config: ModelConfig, n_users: int, n_items: int, generator:
-    torch.Generator)` and draws its first weights on the CPU from the generator alone.
+    torch.Generator)` and draws its initial weights on the CPU from the generator alone.
     `state_dict` has the names that files use.
     """
 

@@ -10,7 +10,7 @@ from recsys.models.contract import RowParameters, Side, SideName
 
 
 class Embedding(RowParameters):
-    """Rows (n, d) of users or of items, looked up by id; the first are drawn from N(0, std)."""
+    """Rows (n, d) of users or of items, looked up by id; initially drawn from N(0, std^2)."""
 
     def __init__(
         self, side: SideName, n: int, dim: int, std: float, generator: torch.Generator
@@ -120,7 +120,7 @@ def _weight(n_in: int, n_out: int, generator: torch.Generator) -> Tensor:
 
 
 def output_weight(width: int, generator: torch.Generator) -> Tensor:
-    """Return first weights (width,) of a linear layer to one value, of variance 1 / width.
+    """Return initial weights (width,), of variance 1 / width, of a linear layer to one value.
 
     Source: LeCun et al. 1998, sec. 4.6.
     """

@@ -25,8 +25,8 @@ from recsys.training.row_batch import RowBatch
 from recsys.training.segments import count_segments
 
 STRETCH = 1 << 16
-"""Positives that negatives are drawn for at a time: until they are trained on, the draws stay in
-the last-level cache."""
+"""Positives for which negatives are drawn at a time: few enough for the draws to stay in the
+last-level cache until they are used."""
 SLICE = 1 << 14
 """Positives in one call of the sampler, whose temporaries then stay in a core's own cache: 2^12 and
 2^16 are 15% slower."""
@@ -37,7 +37,7 @@ Order = tuple[Tensor, Tensor]
 
 @dataclass(frozen=True)
 class TrainingRows:
-    """Rows of all epochs on the training's device, on the CPU int32 views of the data.
+    """Rows of all epochs, on the training's device. On the CPU they are int32 views of the data.
 
     `user`, `item` (P,): positives by user. `low_user`, `low_item` (L,): explicit negatives, none if
     the loss does not take them. `negatives` (P, n): fixed ones; None if `sampler` draws them.
@@ -82,7 +82,7 @@ class TrainingRows:
 
     @property
     def n_lookups(self) -> dict[SideName, int]:
-        """Users and items of a batch at most, repeated ones included."""
+        """Largest numbers of users and of items that a batch looks up, repeated ones included."""
         n_rows, n_low = (
             math.ceil(len(user) / self.n_batches) for user in (self.user, self.low_user)
         )
@@ -153,10 +153,10 @@ class TrainingRows:
 
 
 def training_rows(config: Config, data: Interactions, device: str | torch.device) -> TrainingRows:
-    """Put the data on `device` with what the loss needs of it.
+    """Return the rows on `device`, with the kinds of negatives that the config asks for.
 
     Raises:
-        InputError: if fixed negatives are asked for and the data has none.
+        InputError: if the config asks for fixed negatives and the data has none.
     """
     training, loss = config.training, LOSSES[config.training.loss]
     negatives = sampler = weights = log_weights = None

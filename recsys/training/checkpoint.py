@@ -2,7 +2,8 @@
 
 `fit` changes the state; a trial saves it as a checkpoint and resumes from it with the same results
 as an uninterrupted training. A checkpoint is one safetensors file with JSON in its header, so
-nothing is unpickled. It has no generator state (`segments`).
+nothing is unpickled. It needs no state of generators, because every draw has a seed of its own
+(`segments`).
 """
 
 import json
@@ -65,7 +66,7 @@ class TrainingState:
         )
 
     def note_value(self, value: float) -> None:
-        """Keep the weights of this epoch if `value` is better than all before."""
+        """Keep the weights of this epoch if `value` is its best validation value so far."""
         if self.best_value is None or value > self.best_value:
             self.best_epoch, self.best_value = self.epoch, value
             self.best_weights = {
@@ -102,7 +103,7 @@ class TrainingState:
         """Read a file that `save` wrote for the same config and data.
 
         Raises:
-            InputError: if there is no such file; if it is damaged, or another model's.
+            InputError: if there is no such file; if it is damaged, or of another model.
         """
         if not path.is_file():
             raise _not_saved(path, "no such file")
@@ -162,7 +163,7 @@ def write_tensors(tensors: dict[str, Tensor], path: Path, header: dict[str, str]
 def start_training(
     config: Config, n_users: int, n_items: int, seed: int, device: str | torch.device
 ) -> TrainingState:
-    """Return a new model, its weights drawn from the seed alike on every device, and a new Adam."""
+    """Return a new model and a new Adam. The weights depend on the seed, not on the device."""
     return TrainingState(*_build(config, n_users, n_items, seed, device))
 
 

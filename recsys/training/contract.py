@@ -13,7 +13,7 @@ from recsys.config.sections import TrainingConfig
 from recsys.models import Model, SideName
 
 Relabel = Callable[..., tuple[Tensor, ...]]
-"""Function of ids (...,) of users or of items, any number of tensors, that returns other ids."""
+"""Function of any number of tensors of user ids or item ids, which returns tensors of other ids."""
 
 
 class Batch(Protocol):
@@ -21,7 +21,7 @@ class Batch(Protocol):
 
     @property
     def n_rows(self) -> int:
-        """Rows that the loss is the mean of."""
+        """Number of rows; the loss is their mean."""
 
     def relabel(self, user: Relabel, item: Relabel) -> Self:
         """Return the batch with other ids for the users and the items."""
@@ -39,9 +39,9 @@ class Rows(Protocol):
 
     @property
     def n_lookups(self) -> dict[SideName, int]:
-        """Users and items that a batch looks up at most, repeated ones included.
+        """Largest numbers of users and of items that a batch looks up, repeated ones included.
 
-        A side that is read as a whole is missing.
+        A side whose rows are all read is missing.
         """
 
     def shuffle(self, generator: torch.Generator) -> Any:
@@ -73,4 +73,4 @@ class Trainer(Protocol):
         """Return the number of rows in the first `n_segments` segments of the last epoch."""
 
     def n_samples(self, n_segments: int) -> int:
-        """Return the number of pairs of user and item in the first `n_segments` segments of it."""
+        """Return the number of user-item pairs in the first `n_segments` of the last epoch."""

@@ -27,7 +27,7 @@ from recsys.training.gradient_descent import Descent
 from recsys.training.least_squares import LeastSquares
 
 SEGMENT_USERS = 4096
-"""Users that are ranked within an epoch at most."""
+"""Most users that are ranked after a segment within an epoch."""
 
 
 @dataclass(frozen=True)
@@ -58,9 +58,10 @@ def fit(
     state: TrainingState | None = None,
     rank: bool = True,
 ) -> Iterator[Epoch]:
-    """Train until `n_epochs` epochs are done or patience runs out; yield each epoch.
+    """Train until `n_epochs` epochs are done or patience runs out; yield each epoch and segment.
 
-    `n_epochs`: `training.max_epochs` if None; the learning rate decays over the latter in any case.
+    `n_epochs`: `training.max_epochs` if None. The learning rate decays over `training.max_epochs`
+    in any case.
     `state`: a training of the same config, data and seed to resume. Its last epoch is yielded
     first, since it may have been saved but not reported. `rank`: rank the held-out positives after
     each epoch and keep the best weights in `state`. A sample of `evaluation.max_users` users is

@@ -26,9 +26,9 @@ from recsys.training.losses import full_loss_of
 from recsys.training.segments import count_segments
 
 MAX_ITEMS = 1 << 13
-"""Items that a batch of users is scored against at most, besides its positives."""
+"""Most items that a batch of users is scored against, besides its positives."""
 MAX_SCORES = 1 << 22
-"""Scores of a batch on average at most: some 16 MB, a few times over."""
+"""Most scores of an average batch: 16 MB, of which training holds a few copies."""
 
 
 @dataclass(frozen=True)
@@ -108,7 +108,7 @@ class UserRows:
 
     @property
     def n_lookups(self) -> dict[SideName, int]:
-        """Users of a batch, about, and its items unless it takes all of them."""
+        """Users of a batch, approximately, and its items unless it takes all of them."""
         lookups: dict[SideName, int] = {"user": math.ceil(len(self.active) / self.n_batches)}
         if self.n_drawn < self.n_items:
             lookups["item"] = self.n_drawn + self.batch_size

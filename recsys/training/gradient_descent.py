@@ -1,6 +1,6 @@
 """Gradient descent: one step of Adam for each batch of a segment.
 
-Called by `fit`, which it gives a loss; `batches` and `full_softmax` provide the rows.
+Called by `fit`, to which it returns the loss; `batches` and `full_softmax` provide the rows.
 """
 
 import math
@@ -77,5 +77,5 @@ class Descent:
         return self._rows.n_rows_of(self._order, n_segments)
 
     def n_samples(self, n_segments: int) -> int:
-        """Return the number of pairs of user and item in the first `n_segments` segments of it."""
+        """Return the number of user-item pairs in the first `n_segments` of the last epoch."""
         return self._rows.n_samples_of(self._order, n_segments)

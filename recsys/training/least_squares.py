@@ -6,11 +6,12 @@
         + b * sum over users (n_u + a * n_items) ||u||^2
         + b * sum over items (n_i + a * n_users) ||i||^2
 
-where n_u and n_i count the positives of a user and of an item. The pairs of the second sum get such
-a weight a that they count like `n_negatives` for each positive. With b = l2 / (1 + n_negatives),
-`l2` is the penalty of a positive with its negatives, as in every other loss. Given the items, a
-user's vector is the solution of d linear equations, and there is no step size to tune. A wide
-vector is solved `COLUMNS` columns at a time, each given the others. Biases stay 0.
+where n_u and n_i count the positives of a user and of an item. The weight a is such that all pairs
+of the second sum together weigh as much as `n_negatives` negatives for each positive. With
+b = l2 / (1 + n_negatives), `l2` is the penalty of a positive with its negatives, as in every other
+loss. Given the items, a user's vector is the solution of d linear equations, and there is no step
+size to tune. A wide vector is solved `COLUMNS` columns at a time, each given the others. Biases
+stay 0.
 
 Source: Hu et al. 2008, ICDM, eq. 3 to 5; Rendle et al. 2022, arXiv:2110.14037, sec. 3 (the weights
 and the regularisation); Rendle et al. 2021, arXiv:2110.14044, sec. 4 (blocks of columns).
@@ -74,7 +75,7 @@ class LeastSquares:
         """Solve the rows of a segment of an epoch, both counted from 1.
 
         Returns:
-            The loss afterwards, as the sum over the positives that the segment counts for.
+            The loss after it, times the number of positives that the segment counts for.
 
         Raises:
             DivergenceError: if the equations have no single solution.

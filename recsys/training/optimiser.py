@@ -33,7 +33,7 @@ ROWS_AT_ONCE = 4096
 class Optimiser:
     """Steps of Adam, by rows or on whole embeddings.
 
-    A step is: `batch = prepare(batch)`, the loss of `model` of this object on it, backward,
+    A step is: `batch = prepare(batch)`, the loss of this object's `model` on `batch`, backward,
     `step()`. An epoch or a segment ends with `catch_up()`. `adam` stores the moments of every
     parameter of the model, and the learning rate, which may change after `catch_up`.
     """
@@ -102,8 +102,8 @@ def _require_declared(model: Model, small: Model) -> None:
     for name, parameter in model.named_parameters():
         if name not in declared and parameter.shape != small.get_parameter(name).shape:
             raise TypeError(
-                f"{type(model).__name__}.{name}: has a row a user or an item, but no RowParameters"
-                " declares it"
+                f"{type(model).__name__}.{name}: has a row per user or per item, but no"
+                " RowParameters declares it"
             )
 
 

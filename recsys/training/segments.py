@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 SEGMENT = 1 << 22
-"""Positives of a segment, about: minutes on a core with any model."""
+"""Approximate positives of a segment: they take minutes on a core with any model."""
 
 
 def count_segments(n_positives: int) -> int:
@@ -22,7 +22,7 @@ def count_segments(n_positives: int) -> int:
 def segment_seed(seed: int, epoch: int, segment: int) -> int:
     """Return a seed for a segment of an epoch, both counted from 1.
 
-    Segment 0 is for the order of the rows, epoch 0 for the first weights.
+    Segment 0 is for the order of the rows, epoch 0 for the initial weights.
     """
     sequence = np.random.SeedSequence((seed, epoch, segment))
     return int(sequence.generate_state(1, np.uint64)[0] >> 1)

@@ -214,6 +214,6 @@ def test_a_parameter_with_undeclared_rows_is_refused(monkeypatch: pytest.MonkeyP
     monkeypatch.setitem(MODELS, "inner_product", ModelEntry(f"{__name__}:Undeclared"))
     config = ModelConfig(name="inner_product")
     model = build_model(config, N_USERS, N_ITEMS, torch.Generator())
-    message = r"^Undeclared\.prices: has a row a user or an item, but no RowParameters declares it$"
+    message = r"^Undeclared\.prices: has a row per user or per item, but no RowParameters declares"
     with pytest.raises(TypeError, match=message):
         Optimiser(config, model, Adam.start(model, 0.1), {"user": 2, "item": 2})

@@ -1,7 +1,8 @@
-"""Hosts on this machine that `ray up` cannot tell from real ones: each with its own address, processes, /tmp, home and sshd.
+"""Simulated hosts for `ray up` on this machine, each with its address, processes, home and sshd.
 
-A host is one tree of processes in namespaces of its own; its end of a cable is plugged into a bridge that leads nowhere else. All
-see the same file system, as if a folder was shared by all. To kill the tree is to cut the power.
+A host is one tree of processes in its own namespaces, with its own /tmp. A virtual cable connects
+it to a bridge that has no other connection. All hosts see the same file system, like machines with
+a shared folder. Killing the tree is like a power cut.
 """
 
 import os
@@ -20,10 +21,10 @@ GIVE_UP_SECONDS = 60.0
 _INIT = r"""
 set -e
 disk=$1; address=$2; name=$3; shift 3
-for shared in "$@"; do                       # what lies below /tmp and is shared stays visible below the host's own
+for shared in "$@"; do  # keeps shared folders below /tmp visible in the host's own /tmp
   case $shared in /tmp/*) mkdir -p "$disk$shared"; mount --rbind "$shared" "$disk$shared";; esac
 done
-mount --bind "$disk/passwd" /etc/passwd      # says where the home is
+mount --bind "$disk/passwd" /etc/passwd  # names the home folder
 mount --bind "$disk/hosts" /etc/hosts
 mount -t tmpfs -o size=1g,mode=1777 shm /dev/shm
 mount -t proc proc /proc
@@ -31,29 +32,26 @@ cd "$disk/tmp"
 mount --rbind "$disk/tmp" /tmp
 hostname "$name"
 ip link set lo up
-until ip address add "$address/24" dev eth0 2>&1; do sleep 0.05; done  # until the cable is there
+until ip address add "$address/24" dev eth0 2>&1; do sleep 0.05; done  # until the cable exists
 ip link set eth0 up
-ip route add default dev eth0                 # so that programs find out their own address
+ip route add default dev eth0  # lets programs find their own address
 cd /
 exec /usr/sbin/sshd -D -e -f "$disk/sshd_config"
 """
 
 
 def why_not() -> str | None:
-    """Why no hosts can be made here, None if they can."""
+    """Return the reason why no hosts can run here, None if they can."""
     if os.geteuid() != 0:
         return "hosts in network namespaces need root"
     missing = [name for name in NEEDED if shutil.which(name) is None]
-    return (
-        f"missing: {', '.join(missing)} (Debian: iproute2 util-linux openssh-client openssh-server rsync tmux)"
-        if missing
-        else None
-    )
+    packages = "iproute2 util-linux openssh-client openssh-server rsync tmux"
+    return f"missing: {', '.join(missing)} (Debian: {packages})" if missing else None
 
 
 @dataclass
 class Host:
-    """A running host; `key` is the private key that its root takes."""
+    """A running host; `key` is the private key with which root logs in."""
 
     name: str
     address: str
@@ -62,7 +60,7 @@ class Host:
     process: subprocess.Popen[bytes]
 
     def run(self, command: str, timeout: float = GIVE_UP_SECONDS) -> str:
-        """Run a command in a login shell by ssh; what it prints."""
+        """Run a command in a login shell by ssh, and return its output."""
         options = (
             "StrictHostKeyChecking=no",
             "UserKnownHostsFile=/dev/null",
@@ -70,8 +68,8 @@ class Host:
             "BatchMode=yes",
             "LogLevel=ERROR",
         )
-        flags = [part for option in options for part in ("-o", option)]
-        told = [
+        flags = [flag for option in options for flag in ("-o", option)]
+        ssh = [
             "ssh",
             "-i",
             str(self.key),
@@ -80,17 +78,17 @@ class Host:
             f"bash -lc '. ~/.bashrc; {command}'",
         ]
         return subprocess.run(
-            told, check=True, capture_output=True, text=True, timeout=timeout
+            ssh, check=True, capture_output=True, text=True, timeout=timeout
         ).stdout
 
     def processes(self, name: str = "") -> list[int]:
-        """Its processes, as this machine numbers them, of those whose command line holds `name`."""
+        """Return this machine's pids of the host's processes with `name` in their command line."""
         init = _child(self.process)
         if init is None:
             return []
         namespace, found = Path(f"/proc/{init}/ns/pid").readlink(), []
         for entry in Path("/proc").iterdir():
-            with suppress(OSError):  # it may end while it is looked at
+            with suppress(OSError):  # it may end while it is read
                 if entry.name.isdigit() and (entry / "ns/pid").readlink() == namespace:
                     line = (
                         (entry / "cmdline")
@@ -102,43 +100,43 @@ class Host:
         return found
 
     def kill(self, name: str) -> None:
-        """Kill every process whose command line holds `name`.
+        """Kill every process with `name` in its command line.
 
         Raises:
-            ProcessLookupError: if there is none.
+            ProcessLookupError: if no process has it.
         """
         if not (found := self.processes(name)):
             raise ProcessLookupError(f"no {name} on {self.name}")
         for pid in found:
-            with suppress(ProcessLookupError):  # one may end with another
+            with suppress(ProcessLookupError):  # a process may end with another one
                 os.kill(pid, signal.SIGKILL)
 
     def unplug(self) -> None:
-        """Cut the cable: nothing gets in or out any more, and nobody is told."""
+        """Cut the cable, so that packets are lost without an error."""
         _ip("link", "set", self.cable, "down")
 
     def power_off(self) -> None:
-        """Cut the cable, then kill all processes at once: nobody can say goodbye."""
-        _ip(
-            "link", "delete", self.cable
-        )  # while it is there for certain: it goes with the host, at some moment
-        self.process.kill()  # the kernel kills its child, the host's first process, and with it all others
+        """Cut the cable, then kill all processes at once, so that none can close a connection."""
+        # The kernel deletes the cable some time after the host, so delete it first.
+        _ip("link", "delete", self.cable)
+        # The kernel then kills its child, the host's first process, and with that all others.
+        self.process.kill()
         self.process.wait()
 
 
 @contextmanager
 def hosts(folder: Path, names: Sequence[str], shares: Sequence[Path]) -> Iterator[dict[str, Host]]:
-    """Hosts by name, gone in the end.
+    """Run hosts, and yield them by name.
 
     Args:
-        folder: where their disks lie.
-        names: of the hosts, up to 9 letters each.
-        shares: folders that all hosts see; what lies outside of /tmp they see anyway.
+        folder: the folder for their disks.
+        names: names of the hosts, up to 9 letters each.
+        shares: folders that all hosts see; they see everything outside of /tmp anyway.
     """
     prefix, network = f"rs{os.getpid() % 100000}", f"10.77.{os.getpid() % 256}"
     key = folder / "key"
     subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", key], check=True)
-    Path("/run/sshd").mkdir(exist_ok=True)  # sshd asks for it
+    Path("/run/sshd").mkdir(exist_ok=True)  # sshd needs it
     running: dict[str, Host] = {}
     _ip("link", "add", f"{prefix}-br", "type", "bridge")
     try:
@@ -173,7 +171,7 @@ def hosts(folder: Path, names: Sequence[str], shares: Sequence[Path]) -> Iterato
 
 
 def _make_disk(disk: Path, name: str, address: str, key: Path) -> Path:
-    """What a host has of its own."""
+    """Create a host's own files, and return their folder."""
     home = disk / "home"
     for folder in (disk / "tmp", home):
         folder.mkdir(parents=True)
@@ -194,7 +192,7 @@ def _make_disk(disk: Path, name: str, address: str, key: Path) -> Path:
         "ListenAddress": address,
         "HostKey": disk / "host_key",
         "AuthorizedKeysFile": disk / "authorized_keys",
-        "StrictModes": "no",  # the disk lies below folders that others may write to
+        "StrictModes": "no",  # other users may write to parent folders of the disk
         "PermitRootLogin": "prohibit-password",
         "PidFile": "none",
         "UsePAM": "no",
@@ -208,7 +206,7 @@ def _make_disk(disk: Path, name: str, address: str, key: Path) -> Path:
 
 
 def _start(disk: Path, name: str, address: str, shares: Sequence[Path]) -> subprocess.Popen[bytes]:
-    """The first process of a host, below one that stays outside and takes it along when it is killed."""
+    """Start a host's first process, as the child of a process outside that it dies with."""
     namespaces = (
         "--net",
         "--mount",
@@ -227,7 +225,7 @@ def _start(disk: Path, name: str, address: str, shares: Sequence[Path]) -> subpr
     }
     with (disk / "log").open("wb") as log:
         return subprocess.Popen(
-            [str(part) for part in command],
+            [str(word) for word in command],
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,

@@ -1,6 +1,6 @@
-"""Mistakes in the manifests for Kubernetes: pods against Kubernetes' own schema, the rest against the fields that KubeRay knows.
+"""Mistakes in the manifests for Kubernetes, by Kubernetes' schema and by the fields of KubeRay.
 
-KubeRay's schema itself cannot be installed from a package; of its fields those stand here that the project has a use for.
+No package has KubeRay's schema, so this module lists the fields that the project uses.
 Source: https://docs.ray.io/en/master/cluster/kubernetes/references/api.html (KubeRay 1.6).
 """
 
@@ -9,7 +9,7 @@ from typing import Any
 
 import kubernetes_validate
 
-from tests.cluster.cluster_files import options_refused
+from tests.cluster.cluster_files import refused_options
 
 KUBERNETES = "1.32"
 POD = "pod"
@@ -50,7 +50,7 @@ SPECS: dict[str, dict[str, Any]] = {
 
 
 def mistakes(document: dict[str, Any], ray_version: str) -> list[str]:
-    """The mistakes of one manifest, which is to run this version of Ray."""
+    """Return the mistakes of one manifest, which must run this version of Ray."""
     kind = document.get("kind")
     if kind not in SPECS:
         return _refused(document, str(kind))
@@ -63,7 +63,13 @@ def mistakes(document: dict[str, Any], ray_version: str) -> list[str]:
 
 
 def _of_fields(value: Any, wanted: Any, place: str) -> Iterator[str]:
-    """What is unknown, or of another type than `wanted`: a type, a tuple of choices, a mapping of fields, or a list of such."""
+    """Yield the mistakes of a value.
+
+    Args:
+        value: a value of the manifest.
+        wanted: its type, a tuple of choices, a mapping of fields, or a list with one of these.
+        place: the path of the value.
+    """
     if wanted == POD:
         pod = {
             "apiVersion": "v1",
@@ -89,7 +95,7 @@ def _of_fields(value: Any, wanted: Any, place: str) -> Iterator[str]:
 
 
 def _refused(document: dict[str, Any], place: str) -> list[str]:
-    """What Kubernetes refuses of one of its own objects, unknown fields included."""
+    """Return Kubernetes' error about one of its own objects, unknown fields included."""
     try:
         kubernetes_validate.validate(document, KUBERNETES, strict=True)
     except kubernetes_validate.ValidationError as error:
@@ -107,15 +113,15 @@ def _of_cluster(spec: Mapping[str, Any], ray_version: str) -> Iterator[str]:
         options = " ".join(
             f"--{option}={value}" for option, value in group["rayStartParams"].items()
         )
-        yield from (f"{name}.rayStartParams: {mistake}" for mistake in options_refused(options))
+        yield from (f"{name}.rayStartParams: {mistake}" for mistake in refused_options(options))
         if any(not isinstance(value, str) for value in group["rayStartParams"].values()):
-            yield f"{name}.rayStartParams: must be texts"
+            yield f"{name}.rayStartParams: must be strings"
         pod = group["template"]["spec"]
         volumes = {volume["name"] for volume in pod.get("volumes", [])}
         for container in pod["containers"]:
             resources = container.get("resources", {})
             if not resources.get("limits") or resources.get("limits") != resources.get("requests"):
-                yield f"{name}: must ask for its limits: Ray counts on what the limits say"
+                yield f"{name}: must request its limits: Ray takes its resources from the limits"
             mounts = {
                 mount["name"]: mount["mountPath"] for mount in container.get("volumeMounts", [])
             }

@@ -1,6 +1,7 @@
-"""A Ray cluster of several nodes on this machine, each with a raylet and an object store of its own, and drivers that join it.
+"""A Ray cluster of several nodes on this machine, and drivers that join it.
 
-All nodes have one address: a test tells them apart by Ray's ids.
+Each node has its own raylet and object store. All nodes have the same address: tests distinguish
+them by Ray's ids.
 """
 
 import multiprocessing
@@ -17,6 +18,7 @@ from ray.cluster_utils import Cluster
 
 from recsys.cluster.connection import connect
 from recsys.config.schema import Config
+from recsys.search.tuning.messages import Report, message_of
 from recsys.search.tuning.trainable import TrialRunner
 
 GIVE_UP_SECONDS = 240.0
@@ -25,7 +27,10 @@ STORE_BYTES = 100_000_000
 
 @contextmanager
 def cluster_of(nodes: Mapping[str, Mapping[str, Any]]) -> Iterator[tuple[Cluster, dict[str, Any]]]:
-    """A head without CPUs and these nodes, each with its name as the label `name`; the handles of the nodes by name too."""
+    """Run a head without CPUs and these nodes; yield the cluster and the nodes' handles by name.
+
+    Each node has its name as the label `name`.
+    """
     settings: dict[str, Any] = {"object_store_memory": STORE_BYTES, "include_dashboard": False}
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, **settings})
     try:
@@ -42,7 +47,7 @@ def cluster_of(nodes: Mapping[str, Mapping[str, Any]]) -> Iterator[tuple[Cluster
 
 @contextmanager
 def drivers(address: str) -> Iterator[ProcessPoolExecutor]:
-    """Two processes that have joined the cluster."""
+    """Run two processes that have joined the cluster."""
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(2, mp_context=context, initializer=_join, initargs=(address,)) as pool:
         yield pool
@@ -54,21 +59,21 @@ def _join(address: str) -> None:
 
 
 def names() -> dict[str, str]:
-    """Ray's id of each node that is there to its name, the head's to "head"."""
+    """Return Ray's id of each running node -> its name; the head's name is "head"."""
     nodes: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]
     return {node["NodeID"]: node["Labels"].get("name", "head") for node in nodes if node["Alive"]}
 
 
-def here() -> str:
-    """The name of the node that a worker runs on."""
+def this_node() -> str:
+    """Return the name of the node that this worker runs on."""
     return names()[ray.get_runtime_context().get_node_id()]
 
 
 def wait_until(reached: Callable[[], bool]) -> None:
-    """Look again and again until it is so.
+    """Poll until `reached` returns True.
 
     Raises:
-        TimeoutError: if it takes too long.
+        TimeoutError: if it does not within `GIVE_UP_SECONDS`.
     """
     deadline = time.monotonic() + GIVE_UP_SECONDS
     while not reached():
@@ -78,20 +83,25 @@ def wait_until(reached: Callable[[], bool]) -> None:
 
 
 class NotingRunner(TrialRunner):
-    """Notes of each step in the study's file `notes`: the trial's number, the step's epoch, node, process and devices."""
+    """Worker that adds a line for each step to the study's file `notes`.
+
+    A line has the trial's number, the epoch, the node, the pid and the GPUs.
+    """
 
     def step(self) -> dict[str, Any]:
-        told = super().step()
+        result = super().step()
+        message = message_of(result)
+        assert isinstance(message, Report)
         devices = ",".join(map(str, ray.get_gpu_ids()))
         with (self._folder.parent / "notes").open("a") as file:
             file.write(
-                f"{self.config['number']} {told['epoch']} {here()} {os.getpid()} {devices}\n"
+                f"{self.config['number']} {message.epoch} {this_node()} {os.getpid()} {devices}\n"
             )
-        return told
+        return result
 
 
 def notes(study_folder: Path) -> list[tuple[int, int, str, int, str]]:
-    """What `NotingRunner` noted, in order."""
+    """Return the lines of `NotingRunner`, in order."""
     lines = (study_folder / "notes").read_text(encoding="utf-8").splitlines()
     rows = [line.split(" ") for line in lines]
     return [

@@ -1,4 +1,4 @@
-"""A cluster that `ray up` makes of hosts on this machine by the project's own on-premise file, as a user does it."""
+"""A cluster that `ray up` starts on simulated hosts, with the project's on-premise file."""
 
 import fcntl
 import json
@@ -27,24 +27,27 @@ README = ROOT / "README.md"
 GIVE_UP_SECONDS = 300.0
 S3_PORT = 5555
 _STORE_BYTES = 300_000_000
-_SOONER = "AUTOSCALER_UPDATE_INTERVAL_S=1 RAY_health_check_period_ms=1000 RAY_health_check_timeout_ms=3000"
-"""Ray looks after its nodes every second instead of every 5, and gives up a silent one after 20 s instead of 65."""
+_SOONER = (
+    "AUTOSCALER_UPDATE_INTERVAL_S=1 "
+    "RAY_health_check_period_ms=1000 RAY_health_check_timeout_ms=3000"
+)
+"""Makes Ray check its nodes every second, not every 5, and drop a silent one after 20 s, not 65."""
 
 
 @dataclass(frozen=True)
 class Cluster:
-    """A running cluster: its hosts by name, the file that `ray` is told, and the environment of the user's own machine."""
+    """A running cluster: its hosts by name, its file, and the environment of the user's machine."""
 
     hosts: dict[str, Host]
     file: Path
     environment: dict[str, str]
 
     def ray(self, *arguments: str) -> str:
-        """Run a command of `ray` on the user's machine to its end; what it prints."""
+        """Run a command of `ray` on the user's machine, and return its output."""
         return self.run(["ray", *arguments])
 
     def run(self, command: list[str]) -> str:
-        """Run a command on the user's machine to its end; what it prints."""
+        """Run a command on the user's machine, and return its output."""
         done = subprocess.run(
             command,
             cwd=ROOT,
@@ -58,7 +61,12 @@ class Cluster:
         return done.stdout
 
     def step(self, name: str, *replaced: tuple[str, str]) -> list[list[str]]:
-        """The commands that the README has for a step, for this cluster's file, with some of their text replaced."""
+        """Return the README's commands for a step, with this cluster's file.
+
+        Args:
+            name: the step's name in the README's table.
+            *replaced: further replacements, as old and new text.
+        """
         (line,) = re.findall(
             rf"^\| {re.escape(name)} \| (.*) \|$", README.read_text(encoding="utf-8"), re.MULTILINE
         )
@@ -71,7 +79,7 @@ class Cluster:
         return commands
 
     def watch(self, command: list[str], text: str) -> None:
-        """Run a command on a terminal until it shows a text, and leave it with Ctrl-B D, as one leaves tmux."""
+        """Run a command on a terminal until it shows a text, then leave tmux with Ctrl-B D."""
         user, terminal = pty.openpty()
         fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", 40, 200, 0, 0))
         environment = {**self.environment, "TERM": "xterm"}
@@ -90,11 +98,11 @@ class Cluster:
         assert process.returncode == 0, shown
 
     def start(self, command: str, output: Path) -> subprocess.Popen[str]:
-        """Start a command on the head by `ray exec`, attached; what it prints goes to `output`."""
+        """Start a command on the head by `ray exec`, attached, with its output in a file."""
         return self.begin(["ray", "exec", str(self.file), command], output)
 
     def begin(self, command: list[str], output: Path) -> subprocess.Popen[str]:
-        """Start a command on the user's machine; what it prints goes to `output`."""
+        """Start a command on the user's machine, with its output in a file."""
         with output.open("w") as stream:
             return subprocess.Popen(
                 command,
@@ -106,21 +114,24 @@ class Cluster:
             )
 
     def alive(self) -> set[str]:
-        """Addresses of the nodes that the head holds for alive, its own included."""
-        look = 'import ray, json; ray.init(log_to_driver=False); print(json.dumps([n for n in ray.nodes() if n["Alive"]]))'
-        told = self.hosts["head"].run(
-            f"python -c {json.dumps(look)} 2> /dev/null", timeout=GIVE_UP_SECONDS
+        """Return the addresses of the nodes that are alive according to the head, with its own."""
+        script = (
+            "import ray, json; ray.init(log_to_driver=False); "
+            'print(json.dumps([n for n in ray.nodes() if n["Alive"]]))'
         )
-        return {node["NodeManagerAddress"] for node in json.loads(told.splitlines()[-1])}
+        output = self.hosts["head"].run(
+            f"python -c {json.dumps(script)} 2> /dev/null", timeout=GIVE_UP_SECONDS
+        )
+        return {node["NodeManagerAddress"] for node in json.loads(output.splitlines()[-1])}
 
 
 @contextmanager
 def cluster_up(folder: Path, shared: Path) -> Iterator[Cluster]:
-    """A head and four workers of one CPU each, which all see `shared` as the project's folder `experiments`; down in the end.
+    """Run a head and four workers of one CPU each; stop them at the end.
 
     Args:
-        folder: where the hosts' disks lie, and the user's home.
-        shared: the folder for the results.
+        folder: the folder for the hosts' disks and the user's home.
+        shared: the folder for the results, which all hosts see as the project's `experiments`.
     """
     home = folder / "home"
     home.mkdir()
@@ -142,7 +153,7 @@ def cluster_up(folder: Path, shared: Path) -> Iterator[Cluster]:
         [ROOT, Path(sys.prefix), Path(sys.base_prefix), folder, shared],
     ) as running:
         file = folder / "cluster.yaml"
-        file.write_text(dump_yaml(_on_these(running, home, shared, f"test-{os.getpid()}")))
+        file.write_text(dump_yaml(_cluster_file(running, home, shared, f"test-{os.getpid()}")))
         cluster = Cluster(running, file, environment)
         cluster.ray("get-auth-token", "--generate")
         (up,), (down,) = cluster.step("start the cluster"), cluster.step("stop the cluster")
@@ -153,8 +164,11 @@ def cluster_up(folder: Path, shared: Path) -> Iterator[Cluster]:
         assert running["head"].processes("raylet") == []
 
 
-def _on_these(running: dict[str, Host], home: Path, shared: Path, name: str) -> dict[str, Any]:
-    """The on-premise file for these hosts; of its commands those that install are replaced by links to what is here."""
+def _cluster_file(running: dict[str, Host], home: Path, shared: Path, name: str) -> dict[str, Any]:
+    """Return the on-premise file for these hosts.
+
+    Links to this machine's virtual environment replace the commands that install.
+    """
     tree: dict[str, Any] = yaml.safe_load(
         (ROOT / "configs/clusters/on_premise.yaml").read_text(encoding="utf-8")
     )
@@ -168,18 +182,18 @@ def _on_these(running: dict[str, Host], home: Path, shared: Path, name: str) -> 
     tree["file_mounts"]["~/.ray/auth_token"] = str(home / ".ray/auth_token")
     kept = [command for command in tree["setup_commands"] if "~/uv" not in command]
     kept = [command.replace("/srv/recsys", str(shared)) for command in kept]
-    # Where S3 is, for a test that has one on the head: Ray's processes have it from their start.
-    place = {
+    # A test may run an S3 server on the head: Ray's processes get its address when they start.
+    variables = {
         "ENDPOINT_URL": f"http://{head.address}:{S3_PORT}",
         "DEFAULT_REGION": "us-east-1",
         "EC2_METADATA_DISABLED": "true",
     }
-    place |= {"ACCESS_KEY_ID": "id", "SECRET_ACCESS_KEY": "secret"}
-    told = " ".join(f"AWS_{name}={value}" for name, value in place.items())
+    variables |= {"ACCESS_KEY_ID": "id", "SECRET_ACCESS_KEY": "secret"}
+    exported = " ".join(f"AWS_{name}={value}" for name, value in variables.items())
     tree["setup_commands"] = [
         *kept,
         f"ln -sfn {sys.prefix} ~/venv",
-        f"echo export {told} >> ~/.recsys-env",
+        f"echo export {exported} >> ~/.recsys-env",
     ]
     for commands, before, size in (
         ("head_start_ray_commands", _SOONER, ""),
@@ -191,7 +205,7 @@ def _on_these(running: dict[str, Host], home: Path, shared: Path, name: str) -> 
 
 
 def wait_until(reached: Callable[[], bool]) -> None:
-    """Look again and again until it is so."""
+    """Poll until `reached` returns True; fail after `GIVE_UP_SECONDS`."""
     deadline = time.monotonic() + GIVE_UP_SECONDS
     while not reached():
         assert time.monotonic() < deadline

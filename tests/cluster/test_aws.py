@@ -1,4 +1,4 @@
-"""`ray up cluster.yaml` against a stand-in for AWS, by Ray's own code: from the file to the machines that are asked for."""
+"""`ray up cluster.yaml` against a simulated AWS, by Ray's code: from the file to the machines."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,14 +18,13 @@ MY_ADDRESS = "203.0.113.7/32"
 
 @pytest.fixture
 def tree(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[dict[str, Any]]:
-    """The file as a user has changed it: with a security group that was made as the README says."""
-    monkeypatch.setenv("HOME", str(tmp_path))  # Ray makes a key in ~/.ssh
+    """The file with a security group that was created as the README says."""
+    monkeypatch.setenv("HOME", str(tmp_path))  # Ray creates a key in ~/.ssh
     monkeypatch.setenv("MOTO_IAM_LOAD_MANAGED_POLICIES", "true")
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
         monkeypatch.setenv(name, "testing")
-    monkeypatch.setattr(
-        "ray.autoscaler._private.aws.config.time.sleep", lambda _seconds: None
-    )  # 30 s until real roles have spread
+    # Ray waits 30 s until AWS knows a new role everywhere.
+    monkeypatch.setattr("ray.autoscaler._private.aws.config.time.sleep", lambda _seconds: None)
     found = yaml.safe_load(FILE.read_text(encoding="utf-8"))
     with moto.mock_aws():
         ec2 = boto3.client("ec2", found["provider"]["region"])
@@ -44,13 +43,12 @@ def tree(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[dict[str, 
 
 
 def launch(tree: dict[str, Any]) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
-    """What Ray makes of the file, and a machine of each node type as AWS describes it."""
+    """Return the file as Ray completes it, and AWS's description of a machine of each type."""
     ready = commands._bootstrap_config(tree, no_config_cache=True)
     provider = _get_node_provider(ready["provider"], ready["cluster_name"])
     for name, node_type in ready["available_node_types"].items():
-        of_head = (
-            ready["head_node"] if name == ready["head_node_type"] else {}
-        )  # the role that lets it start workers
+        # Only the head gets the role that may start workers.
+        of_head = ready["head_node"] if name == ready["head_node_type"] else {}
         provider.create_node(
             {**of_head, **node_type["node_config"]}, {TAG_RAY_USER_NODE_TYPE: name}, 1
         )
@@ -65,7 +63,7 @@ def launch(tree: dict[str, Any]) -> tuple[dict[str, Any], dict[str, dict[str, An
     return ready, machines
 
 
-def test_the_machines_that_are_asked_for(tree: dict[str, Any]) -> None:
+def test_the_requested_machines(tree: dict[str, Any]) -> None:
     ready, machines = launch(tree)
     assert machines.keys() == {"head", "cpu_worker", "gpu_worker"}
     assert {
@@ -107,7 +105,7 @@ def test_the_machines_that_are_asked_for(tree: dict[str, Any]) -> None:
 
 
 def open_to(tree: dict[str, Any], machine: dict[str, Any]) -> set[tuple[str, int]]:
-    """Who from outside reaches a machine, and at which port."""
+    """Return the address ranges that reach a machine from outside, each with the port."""
     ec2 = boto3.client("ec2", tree["provider"]["region"])
     groups = ec2.describe_security_groups(
         GroupIds=[group["GroupId"] for group in machine["SecurityGroups"]]
@@ -116,14 +114,15 @@ def open_to(tree: dict[str, Any], machine: dict[str, Any]) -> set[tuple[str, int
     return {(entry["CidrIp"], rule["FromPort"]) for rule in rules for entry in rule["IpRanges"]}
 
 
-def test_only_ssh_from_ones_own_address_gets_in(tree: dict[str, Any]) -> None:
+def test_only_ssh_from_the_users_address_is_allowed(tree: dict[str, Any]) -> None:
     _, machines = launch(tree)
     for machine in machines.values():
         assert open_to(tree, machine) == {(MY_ADDRESS, 22)}
 
 
 def test_a_file_without_security_groups_would_be_open_to_the_world(tree: dict[str, Any]) -> None:
-    # Ray adds this rule to whatever `provider.security_group` says, so the file names a group that was made before.
+    # Ray adds this rule whatever `provider.security_group` says, so the file names a group that
+    # exists already.
     for node_type in tree["available_node_types"].values():
         del node_type["node_config"]["SecurityGroupIds"]
     tree["provider"]["security_group"] = {

@@ -1,4 +1,4 @@
-"""The files that make a cluster, and that plausible mistakes in them are found before a machine is paid for."""
+"""Checks of the cluster files, which find plausible mistakes before a machine costs money."""
 
 import copy
 import re
@@ -52,16 +52,17 @@ def test_a_manifest_for_kubernetes(file: Path) -> None:
 
 
 def test_the_manifests_fit_together() -> None:
-    parts = {
-        (part["kind"], part["metadata"]["name"]): part["spec"] for part in documents(MANIFESTS[0])
+    specs = {
+        (document["kind"], document["metadata"]["name"]): document["spec"]
+        for document in documents(MANIFESTS[0])
     }
-    assert set(parts) == {
+    assert set(specs) == {
         ("PersistentVolumeClaim", "recsys-experiments"), ("PersistentVolumeClaim", "recsys-mlflow"),
         ("Deployment", "recsys-mlflow"), ("Service", "recsys-mlflow"),
     }  # fmt: skip
     service, server = (
-        parts["Service", "recsys-mlflow"],
-        parts["Deployment", "recsys-mlflow"]["template"],
+        specs["Service", "recsys-mlflow"],
+        specs["Deployment", "recsys-mlflow"]["template"],
     )
     assert service["selector"].items() <= server["metadata"]["labels"].items()
     (container,) = server["spec"]["containers"]
@@ -80,13 +81,13 @@ def test_the_manifests_fit_together() -> None:
         ]
 
 
-def test_the_server_of_mlflow_answers_those_who_know_it_by_name(tmp_path: Path) -> None:
-    (deployment,) = (part for part in documents(MANIFESTS[0]) if part["kind"] == "Deployment")
+def test_the_mlflow_server_answers_requests_to_its_own_names_alone(tmp_path: Path) -> None:
+    (deployment,) = (each for each in documents(MANIFESTS[0]) if each["kind"] == "Deployment")
     (container,) = deployment["spec"]["template"]["spec"]["containers"]
-    told: list[str] = [*container["command"], *container["args"]]
-    flags = told[2:]
-    assert told[:2] == ["mlflow", "server"]
-    mlflow_server.make_context("server", flags.copy())  # it knows them all
+    command: list[str] = [*container["command"], *container["args"]]
+    flags = command[2:]
+    assert command[:2] == ["mlflow", "server"]
+    mlflow_server.make_context("server", flags.copy())  # raises if a flag is unknown
     (allowed,) = (flag for flag in flags if flag.startswith("--allowed-hosts="))
     with running_server(tmp_path, allowed) as server:
         runs = f"{server.uri}/api/2.0/mlflow/experiments/search?max_results=1"
@@ -97,14 +98,14 @@ def test_the_server_of_mlflow_answers_those_who_know_it_by_name(tmp_path: Path) 
         } == hosts
 
 
-def test_the_image_is_what_the_machines_of_ray_up_are() -> None:
+def test_the_image_has_the_same_versions_as_the_machines_of_ray_up() -> None:
     lines = (ROOT / "Dockerfile").read_text(encoding="utf-8").splitlines()
     assert f"FROM python:{PYTHON}-slim-bookworm" in lines
     (install,) = (line for line in lines if "'.[cluster]'" in line)
     assert "-c constraints.txt" in install
 
 
-def test_workers_on_aws_come_and_go_by_need() -> None:
+def test_workers_on_aws_are_spot_machines_started_on_demand() -> None:
     tree = read(Path("cluster.yaml"))
     head, cpu, gpu = (
         tree["available_node_types"][name] for name in ("head", "cpu_worker", "gpu_worker")
@@ -180,7 +181,7 @@ def node(tree: dict[str, Any]) -> dict[str, Any]:
             lambda t: t["file_mounts"].update({"~/data": "no-such-folder"}),
             "file_mounts.~/data: there is no no-such-folder",
         ),
-        (lambda t: t["file_mounts"].pop("~/.ray/auth_token"), "file_mounts: must hand round"),
+        (lambda t: t["file_mounts"].pop("~/.ray/auth_token"), "file_mounts: must copy"),
         (
             replaced("setup_commands", "-c constraints.txt ", ""),
             "setup_commands: must install through constraints",
@@ -257,7 +258,7 @@ def container(tree: dict[str, Any]) -> dict[str, Any]:
         (lambda t: container(t).update(volumeMount=[]), "volumeMount"),
         (
             lambda t: container(t)["resources"]["limits"].update(cpu="16"),
-            "cpu: must ask for its limits",
+            "cpu: must request its limits",
         ),
         (
             lambda t: worker(t)["template"]["spec"].pop("volumes"),

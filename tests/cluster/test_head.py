@@ -1,4 +1,4 @@
-"""Ray started by hand on a host: nodes that come and go with the demand, another version of Ray, jobs that are submitted."""
+"""Ray started by hand on a host: autoscaled nodes, another version of Ray, submitted jobs."""
 
 import importlib.util
 import json
@@ -19,7 +19,7 @@ from tests.small_search import SPACE, open_optuna, ratings_csv
 pytestmark = pytest.mark.skipif(why_not() is not None, reason=str(why_not()))
 
 START = "RAY_raylet_start_wait_time_s=200 ray start --head --object-store-memory=200000000"
-HEAD_TYPE = "ray.head.default"  # the stand-in provider knows the head by this name alone
+HEAD_TYPE = "ray.head.default"  # the name that Ray's fake provider requires
 OTHER_VERSION = (
     "import ray; ray.__version__ = '2.0.0'; from ray.scripts.scripts import main; main()"
 )
@@ -27,7 +27,7 @@ OTHER_VERSION = (
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """Where the host finds ratings and space, and leaves what it makes."""
+    """The folder with the ratings and the space, for the host's results."""
     (tmp_path / "ratings.csv").write_text(ratings_csv())
     (tmp_path / "space.yaml").write_text(dump_yaml(SPACE))
     return tmp_path
@@ -43,7 +43,11 @@ def head(tmp_path_factory: pytest.TempPathFactory, folder: Path) -> Iterator[Hos
 
 
 def run(head: Host, command: str) -> str:
-    """Run a command on the host with this project at hand; what it prints, both streams, and last its exit code."""
+    """Run a command in the project's folder on the host.
+
+    Returns:
+        Standard output and error together, then a line with the exit code.
+    """
     return head.run(
         f"cd {ROOT}; export PATH={Path(sys.executable).parent}:$PATH; ({command}) 2>&1; echo $?",
         GIVE_UP_SECONDS,
@@ -51,25 +55,30 @@ def run(head: Host, command: str) -> str:
 
 
 def tune(folder: Path, name: str, *flags: str) -> str:
-    """The command that searches with the ratings; its results go to the folder's `experiments`."""
-    told = f"--space {folder}/space.yaml --data {folder}/ratings.csv --dir {folder}/experiments --name {name}"
-    return f"python -m recsys.tune {told} --max-epochs 20 --set training.batch_size=8 --set study.grace_period=20 {' '.join(flags)}"
+    """Return the command of a search on the ratings, with results in the folder's `experiments`."""
+    paths = f"--space {folder}/space.yaml --data {folder}/ratings.csv --dir {folder}/experiments"
+    settings = "--max-epochs 20 --set training.batch_size=8 --set study.grace_period=20"
+    return f"python -m recsys.tune {paths} --name {name} {settings} {' '.join(flags)}"
 
 
 def test_another_version_of_ray_is_named(head: Host, folder: Path) -> None:
     (folder / "other_version.py").write_text(OTHER_VERSION)
     run(head, START.replace("ray start", f"python {folder}/other_version.py start"))
-    *_, told, code = run(head, tune(folder, "other", "--set cluster.address=auto")).splitlines()
-    assert told.startswith(
-        "error: cluster.address: must be a cluster of the same Ray and Python, but got 'auto' (Version mismatch: "
+    *_, error, code = run(head, tune(folder, "other", "--set cluster.address=auto")).splitlines()
+    assert error.startswith(
+        "error: cluster.address: must be a cluster of the same Ray and Python, "
+        "but got 'auto' (Version mismatch: "
     )
-    assert "The cluster was started with: Ray: 2.0.0" in told
-    assert told.endswith("Install the same versions on both.")
+    assert "The cluster was started with: Ray: 2.0.0" in error
+    assert error.endswith("Install the same versions on both.")
     assert code == "2"
 
 
 def autoscaling(n_workers: int) -> dict[str, Any]:
-    """What `ray up` would leave on a head without CPUs that can add workers of one: further raylets on the head's own machine."""
+    """Return the file that `ray up` would write to a head without CPUs.
+
+    The head can add workers with one CPU, which are further raylets on the head's machine.
+    """
     nodes = {
         HEAD_TYPE: {"resources": {"CPU": 0}, "node_config": {}, "max_workers": 0},
         "worker": {
@@ -78,7 +87,7 @@ def autoscaling(n_workers: int) -> dict[str, Any]:
             "max_workers": n_workers,
         },
     }
-    # Nodes on one machine have one address, and nobody logs in to them to set them up.
+    # Nodes on one machine have the same address, and Ray must not log in to set them up.
     alone = {
         "use_node_id_as_ip": True,
         "disable_node_updaters": True,
@@ -99,7 +108,7 @@ def autoscaling(n_workers: int) -> dict[str, Any]:
         "worker_start_ray_commands",
     )
     return {
-        "cluster_name": "grows",
+        "cluster_name": "autoscaled",
         "max_workers": n_workers,
         "idle_timeout_minutes": 0.1,
         "upscaling_speed": 1.0,
@@ -114,7 +123,9 @@ def autoscaling(n_workers: int) -> dict[str, Any]:
     }
 
 
-def test_the_cluster_grows_for_a_search_and_shrinks_after_it(head: Host, folder: Path) -> None:
+def test_the_cluster_adds_nodes_for_a_search_and_removes_them_after_it(
+    head: Host, folder: Path
+) -> None:
     (folder / HEAD_FILE).write_text(json.dumps(autoscaling(n_workers=2)))
     run(head, f"cp {folder}/{HEAD_FILE} ~/")
     scaling = "AUTOSCALER_UPDATE_INTERVAL_S=1 RAY_FAKE_CLUSTER=1 RAY_enable_autoscaler_v2=0"
@@ -124,18 +135,19 @@ def test_the_cluster_grows_for_a_search_and_shrinks_after_it(head: Host, folder:
     def n_workers() -> int:
         return len(head.processes("/raylet/raylet ")) - 1
 
-    *_, told, code = run(head, f"RAY_ADDRESS=auto {tune(folder, 'large', '--cpu 2')}").splitlines()
-    assert "error: resources.cpu: must be at most what one node has, 1, but got 2." in told
+    *_, error, code = run(head, f"RAY_ADDRESS=auto {tune(folder, 'large', '--cpu 2')}").splitlines()
+    assert "error: resources.cpu: must be at most what one node has, 1, but got 2." in error
     assert (code, n_workers()) == ("2", 0)
-    train = f"python -m recsys.train --config configs/nn_inner_product.yaml --data {folder}/ratings.csv --dir {folder}/experiments"
-    *_, told, code = run(head, f"RAY_ADDRESS=auto {train} --set resources.gpu=1").splitlines()
-    assert "error: resources.gpu: must be at most what one node has, 0, but got 1." in told
+    paths = f"--data {folder}/ratings.csv --dir {folder}/experiments"
+    train = f"python -m recsys.train --config configs/nn_inner_product.yaml {paths}"
+    *_, error, code = run(head, f"RAY_ADDRESS=auto {train} --set resources.gpu=1").splitlines()
+    assert "error: resources.gpu: must be at most what one node has, 0, but got 1." in error
     assert (code, n_workers()) == ("2", 0)
 
     output = folder / "output.txt"
     run(
         head,
-        f"RAY_ADDRESS=auto nohup {tune(folder, 'grown', '--trials 6 --json')} > {output} 2>&1 &",
+        f"RAY_ADDRESS=auto nohup {tune(folder, 'scaled', '--trials 6 --json')} > {output} 2>&1 &",
     )
     wait_until(lambda: "waits for the cluster to start one" in output.read_text())
     assert not list(folder.glob("experiments/processed/*/manifest.json"))
@@ -168,11 +180,12 @@ def test_a_search_as_a_job_that_is_stopped_and_resumed(head: Host, folder: Path)
     run(head, "ray job stop first")
     log = run(head, "ray job logs first")
     assert (
-        "Interrupted. The study is stored; resume it with: python -m recsys.tune --name job --resume"
-        in log
-    )
+        "Interrupted. The study is stored; "
+        "resume it with: python -m recsys.tune --name job --resume"
+    ) in log
     assert "was stopped" in run(head, "ray job status first")
-    resume = f"python -m recsys.tune --name job --resume --dir {folder}/experiments --max-epochs 60 --json"
+    flags = f"--name job --resume --dir {folder}/experiments --max-epochs 60 --json"
+    resume = f"python -m recsys.tune {flags}"
     *log_lines, code = run(head, f"ray job submit -- {resume}").splitlines()
     assert code == "0"
     answer = json.loads(next(line for line in log_lines if line.startswith("{")))

@@ -1,4 +1,4 @@
-"""`ray up` on hosts, and searches that lose hosts in the middle of it, or their own driver."""
+"""`ray up` on simulated hosts, and searches that lose hosts or their driver while they run."""
 
 import json
 from collections.abc import Iterator
@@ -43,10 +43,12 @@ def cluster(tmp_path_factory: pytest.TempPathFactory, shared: Path) -> Iterator[
 
 
 def command(name: str, *flags: object) -> str:
-    """The line that the README has, for a study of this name; its answer goes to a file of this name."""
-    told = f"--name {name} --trials {N_TRIALS} --max-epochs {N_EPOCHS} --set training.batch_size=8 --set study.grace_period=20"
-    line = f"python -m recsys.tune --data experiments/ratings.csv {told} --json {' '.join(map(str, flags))}"
-    return f"cd recsys && {line} > experiments/{name}.json"
+    """Return the README's command for a study, with its JSON output in a file of that name."""
+    limits = f"--trials {N_TRIALS} --max-epochs {N_EPOCHS}"
+    settings = "--set training.batch_size=8 --set study.grace_period=20"
+    line = f"--data experiments/ratings.csv --name {name} {limits} {settings} --json"
+    further = " ".join(map(str, flags))
+    return f"cd recsys && python -m recsys.tune {line} {further} > experiments/{name}.json"
 
 
 def trials_of(study: Path) -> list[optuna.trial.FrozenTrial]:
@@ -54,12 +56,16 @@ def trials_of(study: Path) -> list[optuna.trial.FrozenTrial]:
 
 
 def nodes_of(trial: optuna.trial.FrozenTrial) -> list[str]:
-    """Where it ran, in order."""
+    """Return the nodes that the trial ran on, in order."""
     return list(trial.user_attrs.get("nodes", {}).values())
 
 
 def check_whole(shared: Path, name: str) -> dict[str, Any]:
-    """Every trial once in the answer, in the record and in MLflow, every epoch once, none left running; the answer."""
+    """Check that output, record and MLflow have every trial and epoch once, and none as running.
+
+    Returns:
+        The JSON output.
+    """
     answer: dict[str, Any] = json.loads((shared / f"{name}.json").read_text(encoding="utf-8"))
     trials, uri = trials_of(shared / "studies" / name), f"sqlite:///{shared / 'mlflow.db'}"
     assert [trial["id"] for trial in answer["trials"]] == [
@@ -70,14 +76,14 @@ def check_whole(shared: Path, name: str) -> dict[str, Any]:
     runs = [run for run in logged_trials(uri, "recsys") if run.data.tags["study"] == name]
     assert [int(run.data.tags["trial"]) for run in runs] == list(range(N_TRIALS))
     assert {run.info.status for run in runs} == {"FINISHED"}
-    for trial, told, run in zip(trials, answer["trials"], runs, strict=True):
-        assert sorted(trial.intermediate_values) == list(range(1, told["epochs"] + 1))
+    for trial, printed, run in zip(trials, answer["trials"], runs, strict=True):
+        assert sorted(trial.intermediate_values) == list(range(1, printed["epochs"] + 1))
         assert logged_steps(uri, run, "val_ndcg_at_10") == sorted(trial.intermediate_values)
-        assert told["nodes"] == trial.user_attrs["nodes"]
+        assert printed["nodes"] == trial.user_attrs["nodes"]
     return answer
 
 
-def test_a_folder_that_one_host_alone_has_is_refused(cluster: Cluster, shared: Path) -> None:
+def test_a_folder_that_only_the_head_has_is_refused(cluster: Cluster, shared: Path) -> None:
     output = shared / "alone.txt"
     data = "--space experiments/space.yaml --data experiments/ratings.csv"
     search = cluster.start(f"cd recsys && python -m recsys.tune {data} --dir /tmp/alone", output)
@@ -122,12 +128,15 @@ S3 = """
 import boto3
 client = boto3.client("s3")
 client.create_bucket(Bucket="team")
-print(*(one["Key"] for one in client.list_objects_v2(Bucket="team").get("Contents", [])), sep="\\n")
+found = client.list_objects_v2(Bucket="team").get("Contents", [])
+print(*(entry["Key"] for entry in found), sep="\\n")
 """
-"""Makes the bucket unless it is there, and names what lies in it."""
+"""Creates the bucket unless it exists, and prints its keys."""
 
 
-def test_hosts_that_share_nothing_but_s3(cluster: Cluster, shared: Path, tmp_path: Path) -> None:
+def test_a_search_on_hosts_that_share_s3_alone(
+    cluster: Cluster, shared: Path, tmp_path: Path
+) -> None:
     head, script, log, output = (
         cluster.hosts["head"],
         shared / "s3.py",
@@ -138,8 +147,12 @@ def test_hosts_that_share_nothing_but_s3(cluster: Cluster, shared: Path, tmp_pat
     cluster.start(f"python -m moto.server -H 0.0.0.0 -p {S3_PORT}", log)
     wait_until(lambda: "Running on" in log.read_text())
     head.run(f"python {script}")
-    flags = f"--space experiments/space.yaml --dir s3://team/ncf --set tracking.uri=sqlite:////tmp/runs.db --max-epochs {N_EPOCHS}"
-    search = cluster.start(command("s3", flags, "--set study.grace_period=30"), output)
+    flags = (
+        "--space experiments/space.yaml --dir s3://team/ncf",
+        f"--set tracking.uri=sqlite:////tmp/runs.db --max-epochs {N_EPOCHS}",
+        "--set study.grace_period=30",
+    )
+    search = cluster.start(command("s3", *flags), output)
     assert search.wait(timeout=GIVE_UP_SECONDS) == 0, output.read_text()
 
     cluster.ray(
@@ -163,9 +176,11 @@ def test_hosts_that_share_nothing_but_s3(cluster: Cluster, shared: Path, tmp_pat
     head.kill("moto.server")
 
 
-def test_a_search_survives_a_power_cut_a_cable_and_a_raylet(cluster: Cluster, shared: Path) -> None:
+def test_a_search_survives_a_power_cut_a_cut_cable_and_a_killed_raylet(
+    cluster: Cluster, shared: Path
+) -> None:
     study, output = shared / "studies" / "lost", shared / "lost.txt"
-    unplugged, off, killed, left = (cluster.hosts[f"w{number}"] for number in (1, 2, 3, 4))
+    unplugged, off, killed, intact = (cluster.hosts[f"w{number}"] for number in (1, 2, 3, 4))
     search = cluster.start(command("lost", "--space experiments/space.yaml"), output)
 
     def working() -> set[str]:
@@ -180,15 +195,15 @@ def test_a_search_survives_a_power_cut_a_cable_and_a_raylet(cluster: Cluster, sh
     assert search.wait(timeout=GIVE_UP_SECONDS) == 0, output.read_text()
 
     assert check_whole(shared, "lost")["concurrency"] == 4
-    lost, there = {unplugged.address, off.address}, {killed.address, left.address}
+    lost, alive = {unplugged.address, off.address}, {killed.address, intact.address}
     moved = [nodes_of(trial) for trial in trials_of(study) if len(nodes_of(trial)) > 1]
-    assert all({nodes[0]} <= lost | {killed.address} and set(nodes[1:]) <= there for nodes in moved)
+    assert all({nodes[0]} <= lost | {killed.address} and set(nodes[1:]) <= alive for nodes in moved)
     assert len(moved) >= 2  # the trial of a lost host may just have ended
-    # The autoscaler starts Ray again where it can still get in by ssh.
-    wait_until(lambda: cluster.alive() == {cluster.hosts["head"].address, *there})
+    # The autoscaler restarts Ray on the hosts that it reaches by ssh.
+    wait_until(lambda: cluster.alive() == {cluster.hosts["head"].address, *alive})
 
 
-def test_a_search_goes_on_after_its_driver_was_killed(cluster: Cluster, shared: Path) -> None:
+def test_a_search_resumes_after_its_driver_was_killed(cluster: Cluster, shared: Path) -> None:
     study, output = shared / "studies" / "driven", shared / "driven.txt"
     search = cluster.start(command("driven", "--space experiments/space.yaml"), output)
     wait_until(lambda: sum(len(trial.intermediate_values) for trial in trials_of(study)) >= 5)

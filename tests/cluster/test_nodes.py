@@ -1,4 +1,4 @@
-"""Searches on a cluster of several nodes: where trials go, what the data cost, two searches at once."""
+"""Searches on a cluster of several nodes: placement of trials, cost of the data, two at once."""
 
 import itertools
 from collections import Counter
@@ -31,9 +31,9 @@ from tests.cluster.nodes import (
     NotingRunner,
     cluster_of,
     drivers,
-    here,
     names,
     notes,
+    this_node,
     wait_until,
 )
 from tests.small_search import SPACE, search
@@ -54,7 +54,7 @@ def two_drivers() -> Iterator[ProcessPoolExecutor]:
 def search_on(
     runner: type[TrialRunner], ratings: Path, folder: Path, resources: dict[str, object]
 ) -> tuple[list[str], Path]:
-    """In a driver: search with these resources; the trials' states and the study's folder."""
+    """Search in a driver with these resources; return the trials' states and the study's folder."""
     run.TrialRunner = runner  # type: ignore[attr-defined]
     values = {f"resources.{name}": value for name, value in resources.items()}
     values |= {"study.n_trials": 4, "study.max_concurrent": None, "study.grace_period": 3}
@@ -62,7 +62,7 @@ def search_on(
     return [summary.state for summary in searched.outcome.summaries], searched.folder
 
 
-def test_trials_go_where_there_is_what_they_ask_for(
+def test_trials_run_on_nodes_with_the_requested_resources(
     two_drivers: ProcessPoolExecutor, ratings: Path, tmp_path: Path
 ) -> None:
     asked: dict[str, object] = {"custom": {"big": 0.5, "name": "b"}}
@@ -75,14 +75,14 @@ def test_trials_go_where_there_is_what_they_ask_for(
     }
 
 
-class MeetingRunner(NotingRunner):
-    """A worker that goes on with its first step once two trials of each of two searches run at the same time."""
+class TwoSearchesRunner(NotingRunner):
+    """Worker whose first step waits until two trials of each of two searches have started."""
 
     def step(self) -> dict[str, Any]:
-        meeting = self._folder.parents[3] / "meeting"
-        (meeting / f"{self._folder.parents[2].name}-{self.config['number']}").touch()
+        started = self._folder.parents[3] / "started"
+        (started / f"{self._folder.parents[2].name}-{self.config['number']}").touch()
         wait_until(
-            lambda: all(len(list(meeting.glob(f"{search}-*"))) >= 2 for search in ("gpus", "cpus"))
+            lambda: all(len(list(started.glob(f"{search}-*"))) >= 2 for search in ("gpus", "cpus"))
         )
         return super().step()
 
@@ -90,12 +90,12 @@ class MeetingRunner(NotingRunner):
 def test_a_search_on_gpus_beside_one_on_cpus(
     two_drivers: ProcessPoolExecutor, ratings: Path, tmp_path: Path
 ) -> None:
-    (tmp_path / "meeting").mkdir()
+    (tmp_path / "started").mkdir()
     on_gpus = two_drivers.submit(
-        search_on, MeetingRunner, ratings, tmp_path / "gpus", {"cpu": 0.5, "gpu": 0.5}
+        search_on, TwoSearchesRunner, ratings, tmp_path / "gpus", {"cpu": 0.5, "gpu": 0.5}
     )
     on_cpus = two_drivers.submit(
-        search_on, MeetingRunner, ratings, tmp_path / "cpus", {"custom": {"name": "a"}}
+        search_on, TwoSearchesRunner, ratings, tmp_path / "cpus", {"custom": {"name": "a"}}
     )
     for searching, node, device in ((on_gpus, "c", "0"), (on_cpus, "a", "")):
         states, study_folder = searching.result(GIVE_UP_SECONDS)
@@ -105,29 +105,29 @@ def test_a_search_on_gpus_beside_one_on_cpus(
         }
 
 
-class WaitingRunner(NotingRunner):
-    """A worker that goes on with its first step once trials have begun on two nodes."""
+class TwoNodesRunner(NotingRunner):
+    """Worker whose first step waits until trials have started on two nodes."""
 
     n_nodes = 2
 
     def step(self) -> dict[str, Any]:
-        meeting = self._folder.parents[3] / "meeting"
-        (meeting / f"{here()}-{self.config['number']}").touch()
-        wait_until(lambda: len({mark.name[0] for mark in meeting.iterdir()}) == self.n_nodes)
+        started = self._folder.parents[3] / "started"
+        (started / f"{this_node()}-{self.config['number']}").touch()
+        wait_until(lambda: len({mark.name[0] for mark in started.iterdir()}) == self.n_nodes)
         return super().step()
 
 
-class WaitingForAllRunner(WaitingRunner):
-    """The same with all of `NODES`: else those whose workers start first may do all trials."""
+class AllNodesRunner(TwoNodesRunner):
+    """The same with all of `NODES`: otherwise the first workers might run all trials."""
 
     n_nodes = len(NODES)
 
 
-def test_a_search_takes_a_node_that_joins_it(ratings: Path, tmp_path: Path) -> None:
-    (tmp_path / "meeting").mkdir()
+def test_a_search_uses_a_node_that_joins_the_cluster(ratings: Path, tmp_path: Path) -> None:
+    (tmp_path / "started").mkdir()
     with cluster_of({"a": {"num_cpus": 1}}) as (cluster, _), drivers(cluster.address) as pool:
-        searching = pool.submit(search_on, WaitingRunner, ratings, tmp_path / "grown", {})
-        wait_until(lambda: list((tmp_path / "meeting").iterdir()) != [])
+        searching = pool.submit(search_on, TwoNodesRunner, ratings, tmp_path / "joined", {})
+        wait_until(lambda: list((tmp_path / "started").iterdir()) != [])
         cluster.add_node(
             num_cpus=1,
             labels={"name": "b"},
@@ -139,16 +139,18 @@ def test_a_search_takes_a_node_that_joins_it(ratings: Path, tmp_path: Path) -> N
     assert {node for _, _, node, _, _ in notes(study_folder)} == {"a", "b"}
 
 
-def train_meeting(config: Config, data: Interactions, seed: int, n_epochs: int | None) -> Trained:
-    """Train once two seeds are at it at the same time; notes where."""
-    meeting = Path(config.data.source).parent / "seeds"
-    (meeting / f"{seed} {here()}").touch()
-    wait_until(lambda: len(list(meeting.iterdir())) == 2)
+def train_after_both_started(
+    config: Config, data: Interactions, seed: int, n_epochs: int | None
+) -> Trained:
+    """Store the node, wait until two seeds have started, and train."""
+    started = Path(config.data.source).parent / "seeds"
+    (started / f"{seed} {this_node()}").touch()
+    wait_until(lambda: len(list(started.iterdir())) == 2)
     return train_for_test(config, data, seed, n_epochs)
 
 
 def train_two_seeds(ratings: Path, folder: Path) -> tuple[list[Trained], list[Trained]]:
-    """In a driver: final trainings on a node with the label `name: b`, and the same ones here."""
+    """Run final trainings in a driver: on a node with the label `name: b`, and in this process."""
     source = folder / "ratings.csv"
     source.write_bytes(ratings.read_bytes())
     (folder / "seeds").mkdir()
@@ -159,35 +161,39 @@ def train_two_seeds(ratings: Path, folder: Path) -> tuple[list[Trained], list[Tr
     }
     config = replace_values(Config(), values)
     data = load(pipeline.prepare(config, folder), "test", negatives=False)
-    there = list(placement.run(train_meeting, config, data, [4, 5], 3))
-    return there, [train_for_test(config, data, seed, 3) for seed in (4, 5)]
+    remote = list(placement.run(train_after_both_started, config, data, [4, 5], 3))
+    return remote, [train_for_test(config, data, seed, 3) for seed in (4, 5)]
 
 
-def test_final_trainings_run_side_by_side_where_there_is_what_they_ask_for(
+def test_final_trainings_run_side_by_side_on_nodes_with_the_requested_resources(
     two_drivers: ProcessPoolExecutor, ratings: Path, tmp_path: Path
 ) -> None:
-    there, here = two_drivers.submit(train_two_seeds, ratings, tmp_path).result(GIVE_UP_SECONDS)
+    remote, local = two_drivers.submit(train_two_seeds, ratings, tmp_path).result(GIVE_UP_SECONDS)
     assert {mark.name for mark in (tmp_path / "seeds").iterdir()} == {"4 b", "5 b"}
-    assert [one.n_epochs for one in there] == [3, 3]
-    for one, expected in zip(there, here, strict=True):
-        assert one.metrics == pytest.approx(expected.metrics)
-        torch.testing.assert_close(one.model.state_dict(), expected.model.state_dict())
+    assert [trained.n_epochs for trained in remote] == [3, 3]
+    for trained, expected in zip(remote, local, strict=True):
+        assert trained.metrics == pytest.approx(expected.metrics)
+        torch.testing.assert_close(trained.model.state_dict(), expected.model.state_dict())
 
 
-def made_bytes() -> dict[str, int]:
-    """Bytes that each node's object store has ever taken in, those that came from other nodes included."""
-    told = {}
+def created_bytes() -> dict[str, int]:
+    """Return the bytes that each node's object store has received, from other nodes too."""
+    found = {}
     for node in ray.nodes():  # type: ignore[no-untyped-call]
         stats = node_stats(
             node["NodeManagerAddress"], node["NodeManagerPort"], include_memory_info=False
         )  # type: ignore[no-untyped-call]
-        told[names()[node["NodeID"]]] = stats.store_stats.cumulative_created_bytes
-    return told
+        found[names()[node["NodeID"]]] = stats.store_stats.cumulative_created_bytes
+    return found
 
 
 def search_with_much_data(ratings: Path, folder: Path) -> tuple[dict[str, int], int, Path]:
-    """In a driver: 12 trials on three nodes; what their stores took in meanwhile, the size of the data, the study's folder."""
-    run.TrialRunner = WaitingForAllRunner  # type: ignore[attr-defined]
+    """Run 12 trials on three nodes in a driver.
+
+    Returns:
+        The bytes that each node's store received, the size of the data, the study's folder.
+    """
+    run.TrialRunner = AllNodesRunner  # type: ignore[attr-defined]
     values: dict[str, object] = {
         "data.source": str(ratings),
         "data.n_negatives": 5_000,
@@ -202,39 +208,39 @@ def search_with_much_data(ratings: Path, folder: Path) -> tuple[dict[str, int], 
         StudyFolder.find(folder, "s"), folder, config, parse_space(SPACE, "space.yaml"), processed
     )
     assert plan.slots.count() == 6
-    before = made_bytes()
+    before = created_bytes()
     session.run(plan)
-    taken_in = {name: made - before[name] for name, made in made_bytes().items()}
-    return taken_in, processed.manifest.n_train * 5_000 * 4, plan.study.path
+    received = {name: size - before[name] for name, size in created_bytes().items()}
+    return received, processed.manifest.n_train * 5_000 * 4, plan.study.path
 
 
 def test_the_data_reach_each_node_once(
     two_drivers: ProcessPoolExecutor, ratings: Path, tmp_path: Path
 ) -> None:
-    (tmp_path / "meeting").mkdir()
-    taken_in, size, study_folder = two_drivers.submit(
+    (tmp_path / "started").mkdir()
+    received, size, study_folder = two_drivers.submit(
         search_with_much_data, ratings, tmp_path / "much"
     ).result(GIVE_UP_SECONDS)
     trials = {(number, node) for number, _, node, _, _ in notes(study_folder)}
     assert len({number for number, _ in trials}) == 12
     assert {node for _, node in trials} == set(NODES)
-    assert {name: taken // size for name, taken in taken_in.items()} == dict.fromkeys(
+    assert {name: n_bytes // size for name, n_bytes in received.items()} == dict.fromkeys(
         ("head", *NODES), 1
     )
 
 
-def meet(ratings: Path, folder: Path) -> list[str]:
-    """In a driver: after data were prepared, 6 tasks that wait for one another; the nodes they ran on."""
+def nodes_of_tasks(ratings: Path, folder: Path) -> list[str]:
+    """Prepare data in a driver, then run 6 tasks that wait for each other; return their nodes."""
     pipeline.prepare(
         replace_values(Config(), {"data.source": str(ratings)}), folder / "experiments"
     )
-    meeting = folder / "meeting"
-    meeting.mkdir()
+    started = folder / "started"
+    started.mkdir()
 
     def task(number: int) -> str:
-        (meeting / str(number)).touch()
-        wait_until(lambda: len(list(meeting.iterdir())) == 6)
-        return here()
+        (started / str(number)).touch()
+        wait_until(lambda: len(list(started.iterdir())) == 6)
+        return this_node()
 
     return run_tasks(6, task)
 
@@ -242,12 +248,12 @@ def meet(ratings: Path, folder: Path) -> list[str]:
 def test_preprocessing_runs_across_the_nodes(
     two_drivers: ProcessPoolExecutor, ratings: Path, tmp_path: Path
 ) -> None:
-    nodes = two_drivers.submit(meet, ratings, tmp_path).result(GIVE_UP_SECONDS)
+    nodes = two_drivers.submit(nodes_of_tasks, ratings, tmp_path).result(GIVE_UP_SECONDS)
     assert Counter(nodes) == {"a": 2, "b": 2, "c": 2}
 
 
 def most_at_once(ratings: Path, folder: Path, n_cpus: int) -> int:
-    """In a driver: how many of 6 tasks ran at a time, after data were prepared with this many CPUs."""
+    """Prepare data in a driver with `n_cpus`; return how many of 6 tasks then ran at a time."""
     config = replace_values(
         Config(), {"data.source": str(ratings), "resources.preprocess_cpus": n_cpus}
     )
@@ -269,7 +275,7 @@ def most_at_once(ratings: Path, folder: Path, n_cpus: int) -> int:
     return max(seen)
 
 
-def test_preprocessing_keeps_to_its_cpus(
+def test_preprocessing_uses_no_more_than_its_cpus(
     two_drivers: ProcessPoolExecutor, ratings: Path, tmp_path: Path
 ) -> None:
     assert two_drivers.submit(most_at_once, ratings, tmp_path, 2).result(GIVE_UP_SECONDS) == 2

@@ -1,4 +1,4 @@
-"""A node that is taken back after a notice, as a spot machine is."""
+"""A node that ends after a notice, like a spot machine."""
 
 import time
 from collections.abc import Iterator
@@ -23,16 +23,16 @@ from tests.cluster.nodes import (
 )
 from tests.small_search import search
 
-NODES: dict[str, dict[str, Any]] = {"taken": {"num_cpus": 1}, "kept": {"num_cpus": 1}}
+NODES: dict[str, dict[str, Any]] = {"preempted": {"num_cpus": 1}, "kept": {"num_cpus": 1}}
 N_EPOCHS, SAVED_EPOCHS = 80, 10
 NOTICE_SECONDS = 1.0
 
 
 class SavingRunner(NotingRunner):
-    """A worker that saves every tenth epoch, and notes each."""
+    """Worker that saves a checkpoint after every tenth epoch, and adds a line for each epoch."""
 
     def step(self) -> dict[str, Any]:
-        self._save_from = 0.0 if (self.iteration + 1) % SAVED_EPOCHS == 0 else float("inf")
+        self._next_save = 0.0 if (self.iteration + 1) % SAVED_EPOCHS == 0 else float("inf")
         return super().step()
 
 
@@ -43,7 +43,7 @@ def cluster() -> Iterator[tuple[Any, dict[str, Node], ProcessPoolExecutor]]:
 
 
 def search_with_saves(ratings: Path, folder: Path) -> list[TrialSummary]:
-    """In a driver: 3 trials, a CPU each, which are tried again once."""
+    """Run 3 trials in a driver, with one CPU and one retry each; return their summaries."""
     run.TrialRunner = SavingRunner  # type: ignore[attr-defined]
     epochs = {
         "training.max_epochs": N_EPOCHS,
@@ -54,7 +54,7 @@ def search_with_saves(ratings: Path, folder: Path) -> list[TrialSummary]:
     return searched.outcome.summaries
 
 
-def test_a_node_taken_back_costs_what_was_not_saved(
+def test_a_preempted_node_costs_only_unsaved_epochs(
     cluster: tuple[Any, dict[str, Node], ProcessPoolExecutor], ratings: Path, tmp_path: Path
 ) -> None:
     whole, nodes, pool = cluster
@@ -63,19 +63,19 @@ def test_a_node_taken_back_costs_what_was_not_saved(
     wait_until(
         lambda: (
             (study_folder / "notes").exists()
-            and any(n[1:3] == (SAVED_EPOCHS + 2, "taken") for n in notes(study_folder))
+            and any(n[1:3] == (SAVED_EPOCHS + 2, "preempted") for n in notes(study_folder))
         )
     )
 
-    # As a cloud does: the notice, with the time at which the power is cut.
+    # A cloud sends the notice with the time at which the machine ends.
     deadline = time.time() + NOTICE_SECONDS
     reason = DrainNodeReason.Value("DRAIN_NODE_REASON_PREEMPTION")
     accepted, _ = GcsClient(address=whole.address).drain_node(
-        nodes["taken"].node_id, reason, "spot", int(deadline * 1000)
+        nodes["preempted"].node_id, reason, "spot", int(deadline * 1000)
     )
     assert accepted
     wait_until(lambda: time.time() > deadline)
-    whole.remove_node(nodes["taken"], allow_graceful=False)
+    whole.remove_node(nodes["preempted"], allow_graceful=False)
 
     summaries = searching.result(GIVE_UP_SECONDS)
     assert [(summary.state, summary.epochs) for summary in summaries] == [
@@ -84,11 +84,11 @@ def test_a_node_taken_back_costs_what_was_not_saved(
     epochs: dict[tuple[int, str], list[int]] = {}
     for number, epoch, node, _, _ in notes(study_folder):
         epochs.setdefault((number, node), []).append(epoch)
-    (moved,) = {number for number, node in epochs if node == "taken"} & {
+    (moved,) = {number for number, node in epochs if node == "preempted"} & {
         number for number, node in epochs if node == "kept"
     }
-    before, after = epochs[moved, "taken"], epochs[moved, "kept"]
-    # It goes on after what was saved last, which it tells again.
+    before, after = epochs[moved, "preempted"], epochs[moved, "kept"]
+    # The retry resumes from the last checkpoint, whose epoch it reports again.
     assert after == list(range(after[0], N_EPOCHS + 1))
     assert after[0] % SAVED_EPOCHS == 0
     assert before[-1] - SAVED_EPOCHS < after[0] <= before[-1] + 1

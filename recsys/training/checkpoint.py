@@ -39,9 +39,9 @@ _FIELDS = {
 class TrainingState:
     """State of a training after `epoch` epochs and `segment` segments of the next one.
 
-    `fit` changes it in place: save it before the next step of `fit`. `best_weights`: the model's tensors
-    at `best_epoch`, on the CPU; like `best_epoch` and `best_value` None if no epoch was ranked.
-    `metrics`: the metrics that were reported last.
+    `fit` changes it in place: save it before the next step of `fit`. `best_weights`: the model's
+    tensors at `best_epoch`, on the CPU; like `best_epoch` and `best_value` None if no epoch was
+    ranked. `metrics`: the metrics that were reported last.
     """
 
     model: Model

@@ -73,9 +73,7 @@ def drive(n_trials: int, n_epochs: int, n_nodes: int, folder: Path) -> dict[str,
     workers = ray.remote(num_cpus=0)(Workers).remote(n_epochs)  # type: ignore[attr-defined]
     numbers = iter(range(10 * n_trials))
     ray.kill = lambda _actor: None  # Tune kills a worker that does not stop within 5 s
-    AcquiredResources.annotate_remote_entities = (  # type: ignore[method-assign]
-        lambda *_: [StandIn(workers, next(numbers))]  # type: ignore[assignment]
-    )
+    AcquiredResources.annotate_remote_entities = lambda *_: [StandIn(workers, next(numbers))]  # type: ignore[method-assign, assignment]
     config = replace_values(
         Config(),
         {

@@ -4,6 +4,7 @@ OptunaSearch reports every trial to Optuna as complete with its last value, prun
 """
 
 import sys
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from optuna.trial import TrialState
@@ -13,6 +14,7 @@ from recsys import tune
 from recsys.search.record.samplers import make_sampler
 from recsys.search.record.study_record import StudyRecord
 from recsys.search.tuning import run
+from recsys.search.tuning.messages import Diverged, Report, message_of
 from recsys.search.tuning.searcher import StudySearcher
 
 
@@ -22,20 +24,21 @@ class OptunaSearchProposals(StudySearcher):
     OptunaSearch uses the same sampler in a study of its own.
     """
 
-    def __init__(self, record: StudyRecord, limit: int | None) -> None:
-        super().__init__(record, limit)
+    def __init__(self, record: StudyRecord, limit: int | None, n_slots: Callable[[], int]) -> None:
+        super().__init__(record, limit, n_slots)
         self._optuna_study, base, space = record._study, record._base, record._space
-        metric, first_points = (
-            f"metrics/{base.metric_name}",
-            [space.by_name(p) for p in (space.point(base), *space.warm_start)],
-        )
-        sampler = make_sampler(base, n_trials=0)
+        self._metric_name = base.metric_name
+        first_points = [space.by_name(p) for p in (space.point(base), *space.warm_start)]
 
         def define(trial: Any) -> None:
             space.suggest(trial)
 
         self._proposals = OptunaSearch(
-            define, metric=metric, mode="max", points_to_evaluate=first_points, sampler=sampler
+            define,
+            metric=self._metric_name,
+            mode="max",
+            points_to_evaluate=first_points,
+            sampler=make_sampler(base, n_trials=0),
         )
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:  # type: ignore[override]
@@ -51,16 +54,24 @@ class OptunaSearchProposals(StudySearcher):
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
         """Report an epoch to OptunaSearch unless it diverged, which leaves it without a value."""
-        if self._proposals.metric in result:
-            self._proposals.on_trial_result(trial_id, result)
+        if isinstance(message_of(result), Report):
+            self._proposals.on_trial_result(trial_id, self._with_value(result))
 
     def on_trial_complete(
         self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
     ) -> None:
         """End the trial in both studies."""
-        diverged = "diverged" in (result or {})
-        self._proposals.on_trial_complete(trial_id, result, error or diverged)
+        diverged = result is not None and isinstance(message_of(result), Diverged)
+        with_value = None if result is None else self._with_value(result)
+        self._proposals.on_trial_complete(trial_id, with_value, error or diverged)
         super().on_trial_complete(trial_id, result, error)
+
+    def _with_value(self, result: Mapping[str, Any]) -> dict[str, Any]:
+        """Add the metric under its own name, where OptunaSearch reads it."""
+        message = message_of(result)
+        if not isinstance(message, Report):
+            return dict(result)
+        return {**result, self._metric_name: message.metrics[self._metric_name]}
 
 
 if __name__ == "__main__":

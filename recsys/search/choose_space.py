@@ -46,7 +46,9 @@ def choose_space(
     else:
         study.require_new()
     if space_file is None:
-        raise InputError(Argument("space_file"), "must be given", "nothing", "See --help.")
+        raise InputError(
+            Argument("space_file"), "must be given", "nothing", "Give a search-space file."
+        )
     return read_effective_space(space_file, config, fixed), fixed
 
 

@@ -48,7 +48,7 @@ def open_tracking(config: Config, folder: Path) -> Tracking | None:
                 "tracking.uri",
                 "must be a reachable MLflow store",
                 f"{uri} ({reason})",
-                f"{remedy}, or run without it: --set tracking.required=false.",
+                f"{remedy}, or set tracking.required=false to run without it.",
             ) from error
     _log.warning("MLflow at %s cannot be reached (%s): the command runs without it.", uri, reason)
     return None
@@ -58,13 +58,17 @@ def connect(config: Config, folder: Path) -> Tracking:
     """Connect to the tracking store; create the folder's database and the experiment if missing.
 
     Raises:
-        OSError: if the store does not answer, or there is no tracking URI.
+        OSError: if the store does not answer, its driver is not installed, or there is no tracking
+            URI or a malformed one.
         MlflowException: if it is no store, or answers that it cannot work.
     """
     uri = tracking_uri(config, folder)
     if uri is None:
-        raise ConnectionError("tracking.uri is not set, and --dir cannot hold a database")
-    uri = log_in(with_password(uri))
+        raise ConnectionError(f"tracking.uri is not set, and {folder} cannot hold a database")
+    try:
+        uri = log_in(with_password(uri))
+    except ValueError as error:
+        raise ConnectionError(str(error)) from None
     require_answer(uri)
     folder.mkdir(parents=True, exist_ok=True)
     if uri.startswith("sqlite:///"):
@@ -75,6 +79,8 @@ def connect(config: Config, folder: Path) -> Tracking:
         raise ConnectionError(
             f"it has the tables of another version or of another program, {error}"
         ) from error
+    except ImportError as error:
+        raise ConnectionError(str(error)) from None
     except DatabaseError as error:
         raise ConnectionError(f"it is damaged, or cannot be used: {error.orig}") from error
 
@@ -83,7 +89,12 @@ def _create_database(path: Path) -> None:
     """Create a database that does not exist, in one process at a time.
 
     It appears with all its tables: MLflow does not open one in which some are missing.
+
+    Raises:
+        OSError: if the path names no file, or one that cannot be written.
     """
+    if not path.name:
+        raise ConnectionError("it names no file")
     with file_lock(path):
         if not path.exists():
             with write_atomically(path) as partial:

@@ -126,7 +126,9 @@ class Outbox:
             self._changed.notify_all()
             n_pending = len(self._pending)
         if not done:
-            warning = "MLflow at %s %s: %d operations are kept in %s; --resume sends them."
+            warning = (
+                "MLflow at %s %s: %d operations are kept in %s; resuming the study sends them."
+            )
             _log.warning(warning, self._uri, self._fault(), n_pending, self._path)
 
     def _run(self) -> None:

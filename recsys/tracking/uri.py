@@ -49,11 +49,10 @@ def require_tracking_uri(config: Config, folder: Path) -> None:
     if uri is None and config.tracking.required:
         raise InputError(
             "tracking.uri",
-            f"must be a server or a database where --dir is {_unfit_for_sqlite(folder)}, "
+            f"must be a server or a database where {folder} is {_unfit_for_sqlite(folder)}, "
             "since SQLite cannot be used there",
             "nothing",
-            "Give http://HOST:PORT or postgresql://USER@HOST/NAME, or "
-            "--set tracking.required=false.",
+            "Give http://HOST:PORT or postgresql://USER@HOST/NAME, or set tracking.required=false.",
         )
     storage = config.study.storage
     if uri is not None and storage is not None and uri == storage:

@@ -316,7 +316,8 @@ EARLY = {
         "--max-epochs?",
     ),
     "no space": Case(
-        "tune --data ratings.csv", "--space: must be given, but got nothing. See --help."
+        "tune --data ratings.csv",
+        "--space: must be given, but got nothing. Give a search-space file.",
     ),
     "training nothing": Case(
         "train --dir exp",
@@ -453,10 +454,25 @@ IN_THE_DATA = {
         "--cpu: must be at most what one node has, 2, but got 4096. "
         "Ask for less, or join a cluster with such nodes (cluster.address).",
     ),
+    "tracking URI that is none": Case(
+        f"{TUNE} --set tracking.uri=http://[::1",
+        "tracking.uri: must be a reachable MLflow store, but got http://[::1 (Invalid IPv6 URL). "
+        "Start its server, or set tracking.required=false to run without it.",
+    ),
+    "tracking URI that names no file": Case(
+        f"{TUNE} --set tracking.uri=sqlite:///",
+        "tracking.uri: must be a reachable MLflow store, but got sqlite:/// (it names no file). "
+        "Start its server, or set tracking.required=false to run without it.",
+    ),
+    "tracking database without its driver": Case(
+        f"{TUNE} --set tracking.uri=mssql://x",
+        "tracking.uri: must be a reachable MLflow store, but got mssql://x (No module named "
+        "'pyodbc'). Start its server, or set tracking.required=false to run without it.",
+    ),
     "missing server": Case(
         f"{TUNE} --set tracking.uri=http://127.0.0.1:9",
         "tracking.uri: must be a reachable MLflow store, but got http://127.0.0.1:9 (...). "
-        "Start its server, or run without it: --set tracking.required=false.",
+        "Start its server, or set tracking.required=false to run without it.",
     ),
 }
 

@@ -125,7 +125,7 @@ def test_the_disk_of_mlflow_is_full(disk: Path) -> None:
     assert len(answer["trials"]) == N_TRIALS
     warnings = re.findall(f"MLflow at {re.escape(uri)} has no room left on its disk.*", errors)
     assert [bool(re.search(NO_ROOM, warning)) for warning in warnings] == [True, False]
-    assert warnings[1].endswith("; --resume sends them.")
+    assert warnings[1].endswith("; resuming the study sends them.")
     with started(folder, "--resume") as search:
         code, _, errors = search.end()
     unreachable = "error: tracking.uri: must be a reachable MLflow store, but got "

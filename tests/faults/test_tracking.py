@@ -101,7 +101,7 @@ def test_a_server_that_is_away_until_the_end(
     assert code == 0, errors
     assert answer["counts"]["complete"] + answer["counts"]["pruned"] == N_TRIALS
     assert answer["best"] is not None
-    assert "--resume sends them." in errors
+    assert "resuming the study sends them." in errors
     assert errors.count(KEPT) == 1
     assert errors.count(AWAY) <= 1
     come_back(server)

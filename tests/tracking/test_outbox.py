@@ -79,7 +79,7 @@ def test_the_next_process_sends_what_is_kept(
         "MLflow at http://here does not answer (gone fishing): the search continues, and "
         f"{path} keeps the unsent operations.",
         f"MLflow at http://here does not answer: 2 operations are kept in {path}; "
-        "--resume sends them.",
+        "resuming the study sends them.",
     ]
     assert str(first.connection_error) == "gone fishing"
     assert lines(path) == [{"n": 1}, {"n": 2}]

@@ -102,7 +102,7 @@ def open_storage(folder: Path, url: str | None) -> BaseStorage:
         raise InputError(
             "study.storage",
             "must be a database that can be reached",
-            f"{url} ({error})",
+            f"{url} ({' '.join(str(error).split())})",
             "Passwords are not stored: give the URL with its own in RECSYS_STUDY_STORAGE, "
             "or have it in ~/.pgpass.",
         ) from None

@@ -64,9 +64,9 @@ def test_a_search_on_nfs(ray_here: None, ratings: Path, nfs: Path, tmp_path: Pat
     code, _, errors = run(tune.main, *search)
     assert code == 2
     assert errors == (
-        "error: tracking.uri: must be a server or a database where --dir is on a network file "
+        f"error: tracking.uri: must be a server or a database where {nfs} is on a network file "
         "system (nfs4), since SQLite cannot be used there, but got nothing. "
-        "Give http://HOST:PORT or postgresql://USER@HOST/NAME, or --set tracking.required=false.\n"
+        "Give http://HOST:PORT or postgresql://USER@HOST/NAME, or set tracking.required=false.\n"
     )
     tracking = ["--set", f"tracking.uri=sqlite:///{tmp_path / 'runs.db'}"]
     assert answer(tune.main, *search, *tracking)["counts"]["complete"] == 1

@@ -112,7 +112,7 @@ def test_a_folder_in_s3_takes_no_sqlite_of_mlflows(
         code, _, errors = head.end()
     assert code == 2
     assert errors == (
-        "error: tracking.uri: must be a server or a database where --dir is in S3, since SQLite "
+        f"error: tracking.uri: must be a server or a database where {PLACE} is in S3, since SQLite "
         "cannot be used there, but got nothing. Give http://HOST:PORT or "
-        "postgresql://USER@HOST/NAME, or --set tracking.required=false.\n"
+        "postgresql://USER@HOST/NAME, or set tracking.required=false.\n"
     )

@@ -63,7 +63,7 @@ def read() -> click.Command:
     return read
 
 
-def test_what_the_command_returns_is_the_exit_code(capfd: pytest.CaptureFixture[str]) -> None:
+def test_the_return_value_is_the_exit_code(capfd: pytest.CaptureFixture[str]) -> None:
     assert run_callback(lambda: None) == 0
     assert run_callback(lambda: 0) == 0
     assert run_callback(lambda: 130) == 130
@@ -462,7 +462,7 @@ def test_no_output_controls_the_terminal(capfd: pytest.CaptureFixture[str]) -> N
     assert capfd.readouterr().out == "a\\u000ab\\u001b\n"
 
 
-def test_the_storage_that_a_command_is_given(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_storage_of_a_command(monkeypatch: pytest.MonkeyPatch) -> None:
     both = [
         "study.storage=mysql://h/a",
         "training.loss=squared",

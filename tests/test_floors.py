@@ -200,7 +200,7 @@ def test_a_violation_is_found(module: str, source: str, expected: list[str]) -> 
         ("recsys.tracking.runs", "import mlflow, rayon"),
     ],
 )
-def test_what_is_allowed_is_not_found(module: str, source: str) -> None:
+def test_allowed_imports_are_not_reported(module: str, source: str) -> None:
     assert violations(module, source) == []
 
 

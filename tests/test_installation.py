@@ -76,7 +76,7 @@ def test_make_installs_the_build_of_torch_before_the_project(
     assert "CUDA" not in errors
 
 
-def test_make_says_what_pip_fetches_where_uv_finds_no_cpu_build(tmp_path: Path) -> None:
+def test_make_warns_if_pip_installs_torch(tmp_path: Path) -> None:
     code, installs, errors = make(tmp_path, uv_exit_code=2)
     assert (code, installs) == (0, [UV, TORCH_BY_UV.format("cpu"), TORCH_BY_PIP, PROJECT])
     assert (
@@ -84,7 +84,7 @@ def test_make_says_what_pip_fetches_where_uv_finds_no_cpu_build(tmp_path: Path) 
     )
 
 
-def test_make_replaces_no_build_that_was_asked_for_by_another(tmp_path: Path) -> None:
+def test_make_fails_without_the_requested_build(tmp_path: Path) -> None:
     code, installs, _ = make(tmp_path, uv_exit_code=2, torch_backend="cu126")
     assert (code, installs) == (2, [UV, TORCH_BY_UV.format("cu126")])
 

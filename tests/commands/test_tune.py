@@ -266,7 +266,7 @@ def test_a_dry_run_shows_everything_and_leaves_no_study(
     assert out.endswith("Dry run: nothing was trained.\n")
 
 
-def test_what_is_printed_at_the_end(
+def test_the_output_at_the_end(
     ray_here: None,
     tuned: Tuned,
     ratings: Path,

@@ -136,7 +136,7 @@ def test_later_rows_change_nothing(
     assert found[0] == found[1]
 
 
-def test_what_each_part_leaves_out(tmp_path: Path) -> None:
+def test_interactions_of_each_split(tmp_path: Path) -> None:
     # User 0 by item: train 0 (low), 1 (high); validation 2 (low), 3 (high); test 4 (low), 5
     # (high). Others have seen no item.
     user_0 = USER == 0
@@ -154,7 +154,7 @@ def test_what_each_part_leaves_out(tmp_path: Path) -> None:
     assert (test.held_out.item.tolist(), test.held_out.low_item.tolist()) == ([5], [4])
 
 
-def test_draws_reach_all_that_their_part_may_not_know(tmp_path: Path) -> None:
+def test_every_item_unknown_to_a_split_is_drawn(tmp_path: Path) -> None:
     # User 0 by item: train below 6, validation 6 and 7, test 8 to 17; items 0, 7 and 9 high, the
     # others low.
     split = np.where(ITEM < 6, TRAIN, np.where(ITEM < 8, VALIDATION, TEST))

@@ -382,7 +382,7 @@ def test_checksums_are_remembered(
 
 
 @pytest.mark.parametrize("damage", ["no manifest", "half a manifest", "short file", "missing file"])
-def test_damaged_folders_are_made_anew(prepared: Prepare, tmp_path: Path, damage: str) -> None:
+def test_damaged_folders_are_created_again(prepared: Prepare, tmp_path: Path, damage: str) -> None:
     synthetic(tmp_path / "data.csv")
     first = prepared(tmp_path / "data.csv")
     manifest, train = first.path / "manifest.json", first.path / "train-00000.parquet"

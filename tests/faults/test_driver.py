@@ -112,7 +112,7 @@ def errors_of(search: SearchProcess) -> str:
 
 
 @pytest.mark.parametrize("moment", ["while Ray starts", "before the first trial"])
-def test_sigterm_before_there_is_a_trial(folder: Path, moment: str) -> None:
+def test_sigterm_before_the_first_trial(folder: Path, moment: str) -> None:
     with started(folder, *flags(folder)) as search:
         reached = {
             "while Ray starts": lambda: n_children(search) > 0,

@@ -88,7 +88,7 @@ def resume(server: Server) -> None:
 @pytest.mark.parametrize(
     ("leave", "come_back"), [(Server.kill, Server.start), (stop, resume)], ids=["killed", "hangs"]
 )
-def test_a_server_that_is_away_until_the_end(
+def test_a_server_that_is_down_until_the_end(
     folder: Path,
     server: Server,
     leave: Callable[[Server], None],

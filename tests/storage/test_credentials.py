@@ -86,7 +86,7 @@ def test_a_url_whose_password_has_no_clear_end_is_refused_and_not_shown(
     assert without_passwords(f"--set tracking.uri={url}: no") == f"--set tracking.uri={shown}: no"
 
 
-def test_what_is_no_url_with_a_password_is_left_alone() -> None:
+def test_text_without_a_password_is_unchanged() -> None:
     text = (
         "bob@home wrote http://host:5000/runs/me@home, s3://bucket/me@home and C:\\a@b; is a://b?"
     )
@@ -211,7 +211,7 @@ def test_web_addresses(user: str, password: str, host: str, rest: str) -> None:
     st.text(CHARACTERS),
     st.sampled_from(["postgresql", "mysql+pymysql", "http", "https", "sqlite", "file", "s3"]),
 )
-def test_no_url_shows_what_is_before_an_at(password: str, scheme: str) -> None:
+def test_no_url_shows_the_text_before_an_at(password: str, scheme: str) -> None:
     forget()
     text = f"{scheme}://user:{MARK}{password}{MARK}@host/d"
     try:

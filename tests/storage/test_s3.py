@@ -26,7 +26,7 @@ def write(path: Path, text: str) -> None:
         temporary.write_text(text)
 
 
-def test_what_one_machine_writes_another_one_reads(s3_place: str) -> None:
+def test_a_machine_reads_the_files_of_another(s3_place: str) -> None:
     first, second = open_folder(s3_place), open_folder(s3_place + "/")
     assert first != second
     write(first / "a" / "file", "one")

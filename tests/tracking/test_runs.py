@@ -44,7 +44,7 @@ def with_uri(uri: str, **values: object) -> Config:
     )
 
 
-def test_where_runs_go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_address_of_the_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert tracking_uri(Config(), tmp_path) == f"sqlite:///{tmp_path}/mlflow.db"
     assert tracking_uri(Config(), Path("experiments")) == "sqlite:///experiments/mlflow.db"
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://elsewhere")
@@ -52,7 +52,7 @@ def test_where_runs_go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert tracking_uri(with_uri("http://here"), tmp_path) == "http://here"
 
 
-def test_a_store_that_is_not_made_to_the_end_is_not_there(tmp_path: Path) -> None:
+def test_a_store_whose_creation_was_interrupted_does_not_exist(tmp_path: Path) -> None:
     # A process is killed while MLflow creates its tables; MLflow would not open an incomplete set.
     code = (
         "import os, pathlib, sqlalchemy\n"
@@ -99,7 +99,7 @@ def test_a_store_of_its_own(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("required", [True, False])
-def test_a_server_that_is_not_there(
+def test_a_server_that_does_not_answer(
     tmp_path: Path, required: bool, caplog: pytest.LogCaptureFixture
 ) -> None:
     config = with_uri("http://127.0.0.1:9", required=required)
@@ -125,7 +125,7 @@ def test_a_server_that_is_ill(tmp_path: Path, unhealthy: str) -> None:
 @pytest.mark.parametrize(
     "uri", ["mlruns", "nothing://at/all", "sqlite:////proc/no/such/folder/mlflow.db"]
 )
-def test_what_is_no_store(tmp_path: Path, uri: str) -> None:
+def test_an_invalid_store(tmp_path: Path, uri: str) -> None:
     with pytest.raises(InputError, match="must be a reachable MLflow store, but got"):
         open_tracking(with_uri(uri), tmp_path)
 

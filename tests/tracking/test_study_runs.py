@@ -113,7 +113,7 @@ def test_a_study_is_logged(study: TrackedStudy) -> None:
     assert table["trial"].astype(str).tolist() == ["3", "4"]
 
 
-def test_what_is_logged_twice_is_stored_once(study: TrackedStudy) -> None:
+def test_values_logged_twice_are_stored_once(study: TrackedStudy) -> None:
     runs = study.open()
     runs.start({}, {})
     log_trial(runs, 0, 1)
@@ -234,7 +234,7 @@ def test_a_search_that_is_killed(
 
 
 @pytest.mark.parametrize("fault", ["error", "hang", "drop", "lose"])
-def test_a_server_that_is_away_for_a_while(
+def test_a_server_that_is_down_for_a_while(
     fault: str,
     faulty: FaultyServer,
     study_at: Callable[[str], TrackedStudy],
@@ -306,7 +306,7 @@ def test_a_lost_answer_makes_no_second_run(
     assert study.history(run, "loss") == [(1, 1.0), (2, 0.5)]
 
 
-def test_what_mlflow_refuses_is_left_out(
+def test_values_that_mlflow_refuses_are_left_out(
     study: TrackedStudy, caplog: pytest.LogCaptureFixture
 ) -> None:
     runs = study.open()

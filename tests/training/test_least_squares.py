@@ -136,7 +136,7 @@ def test_the_loss_falls_and_the_held_out_items_are_found() -> None:
     assert max(epoch.metrics["val_hit_rate_at_10"] for epoch in epochs) > 0.7
 
 
-def test_who_has_no_positive_gets_zeros() -> None:
+def test_users_and_items_without_a_positive_get_zeros() -> None:
     data = make_interactions(3, 4, [(0, 0), (0, 1), (1, 1)], [], low=[(2, 3)])
     *_, last = fit(make_config(), data, 0, rank=False)
     assert last.state.model.get_parameter("users.weight")[2].tolist() == [0] * 4

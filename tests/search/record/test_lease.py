@@ -80,7 +80,7 @@ def test_the_lease_of_a_killed_process_is_taken_at_once(
             assert json.loads((tmp_path / "lease.json").read_text())["pid"] == os.getpid()
 
 
-def test_a_lease_from_elsewhere_expires_when_it_is_not_touched(
+def test_a_lease_of_another_machine_expires_when_it_is_not_touched(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # The bound on the wait of --resume, and several renewals of a slow holder.
@@ -104,7 +104,7 @@ def test_a_torn_lease_expires_when_it_is_not_touched(
         assert json.loads((tmp_path / "lease.json").read_text())["pid"] == os.getpid()
 
 
-def test_a_lease_from_elsewhere_that_is_touched_is_respected(
+def test_a_lease_of_another_machine_that_is_touched_is_respected(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write_foreign(tmp_path, time=7)

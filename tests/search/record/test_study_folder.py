@@ -13,7 +13,7 @@ from recsys.search.space.space_file import parse_space
 SPACE = parse_space({"parameters": {"model.embedding_dim": {"low": 8, "high": 64}}}, "")
 
 
-def test_of_two_that_create_a_study_one_is_refused(
+def test_one_of_two_processes_that_create_a_study_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     study, require_new = StudyFolder(tmp_path / "s"), StudyFolder.require_new

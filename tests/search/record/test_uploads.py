@@ -169,7 +169,7 @@ def test_a_checkpoint_counts_once_the_record_has_it(
     assert [(each.epoch, each.metrics["val_ndcg_at_10"]) for each in reports] == expected[1:]
 
 
-def test_one_driver_a_study(s3_place: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_study_has_one_driver(s3_place: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lease, "RENEWAL_SECONDS", 0.2)
     here, there = (open_folder(s3_place) / "s" for _ in range(2))
     for folder in (here, there):

@@ -33,9 +33,9 @@ def now(monkeypatch: pytest.MonkeyPatch) -> list[float]:
 class Shown:
     """A search with trials of 4 epochs, and its progress."""
 
-    def __init__(self, parts: int = 1) -> None:
+    def __init__(self, n_segments: int = 1) -> None:
         self.search = Search(
-            parts,
+            n_segments,
             training__max_epochs=4,
             study__n_trials=9,
             study__grace_period=9,
@@ -45,10 +45,12 @@ class Shown:
         self.progress = SearchProgress(self.search.record, self.search.record._base)
 
     def report(self, number: int, step: int, value: float, *, is_last: bool = False) -> None:
-        parts = self.search.record.n_segments
+        n_segments = self.search.record.n_segments
         self.search.report(number, step, value, is_last=is_last)
         metrics = {"train_seconds": 1.0, "rank_seconds": 1.0, "val_ndcg_at_10": value}
-        report = Report(-(-step // parts), step, step % parts == 0, metrics, is_last, started=1.0)
+        report = Report(
+            -(-step // n_segments), step, step % n_segments == 0, metrics, is_last, started=1.0
+        )
         trial = cast(Any, SimpleNamespace(config={"number": number}))
         self.progress.on_trial_result(1, [], trial, {**as_result(report), "done": is_last})
 
@@ -59,7 +61,7 @@ class Shown:
 def test_a_line_at_least_every_half_minute(
     now: list[float], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    shown = Shown(parts=2)
+    shown = Shown(n_segments=2)
     first, second = shown.search.begin(), shown.search.begin()
     shown.report(first, 1, 0.1)
     shown.report(first, 2, 0.3)

@@ -23,12 +23,12 @@ SPACE = parse_space(
 )
 
 
-def study_of(parts: int = 1, /, **values: object) -> tuple[StudyRecord, Config, optuna.Study]:
+def study_of(n_segments: int = 1, /, **values: object) -> tuple[StudyRecord, Config, optuna.Study]:
     config = replace_values(
         Config(), {path.replace("__", "."): value for path, value in values.items()}
     )
     study = optuna.create_study(direction="maximize")
-    study.set_user_attr("start", {"parts": parts})
+    study.set_user_attr("start", {"parts": n_segments})
     return StudyRecord(study, config, SPACE), config, study
 
 
@@ -74,17 +74,17 @@ def reference(
     data=st.data(),
     factor=st.integers(2, 4),
     grace_period=st.sampled_from([1, 2, 0.5]),
-    parts=st.sampled_from([1, 2]),
+    n_segments=st.sampled_from([1, 2]),
 )
 def test_asha_decides_as_its_rule_says(
-    data: Any, factor: int, grace_period: float, parts: int
+    data: Any, factor: int, grace_period: float, n_segments: int
 ) -> None:
     values: dict[str, object] = {
         "study__reduction_factor": factor,
         "study__grace_period": grace_period,
         "training__max_epochs": 5,
     }
-    record, config, _ = study_of(parts, **values)
+    record, config, _ = study_of(n_segments, **values)
     pruner = make_pruner(record, config)
     record.enqueue_first_points()
     numbers = [record.ask()[0] for _ in range(8)]
@@ -97,7 +97,7 @@ def test_asha_decides_as_its_rule_says(
         reports.append((number, alive[number], value))
         record.report(number, alive[number], value, {})
         found.append(alive[number] in pruner.steps and pruner.prunes(number, alive[number]))
-        if found[-1] or alive[number] == 5 * parts - 1:
+        if found[-1] or alive[number] == 5 * n_segments - 1:
             del alive[number]
     assert found == reference(reports, set(pruner.steps), factor, {0, 1})
 

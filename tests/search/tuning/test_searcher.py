@@ -31,12 +31,12 @@ SPACE = parse_space(
 class Search:
     """A recorder and a searcher as Tune calls them, on a study in memory."""
 
-    def __init__(self, parts: int = 1, **values: object) -> None:
+    def __init__(self, n_segments: int = 1, **values: object) -> None:
         config = replace_values(
             Config(), {path.replace("__", "."): value for path, value in values.items()}
         )
         self.study = optuna.create_study(direction="maximize")
-        self.study.set_user_attr("start", {"parts": parts})
+        self.study.set_user_attr("start", {"parts": n_segments})
         self.record = StudyRecord(self.study, config, SPACE)
         self.n_slots = 10
         self.searcher = StudySearcher(self.record, config.study.trial_limit, lambda: self.n_slots)
@@ -49,9 +49,11 @@ class Search:
         return int(self.suggest()["number"])
 
     def report(self, number: int, step: int, value: float, *, is_last: bool = False) -> str:
-        parts = self.record.n_segments
+        n_segments = self.record.n_segments
         metrics = {"val_ndcg_at_10": value, "train_loss": 1.0}
-        report = Report(-(-step // parts), step, step % parts == 0, metrics, is_last, started=0.0)
+        report = Report(
+            -(-step // n_segments), step, step % n_segments == 0, metrics, is_last, started=0.0
+        )
         return self.send(number, report)
 
     def send(self, number: int, message: Message) -> str:
@@ -81,7 +83,7 @@ class Search:
 
 
 @pytest.mark.parametrize(
-    ("max_epochs", "grace_period", "reduction_factor", "parts", "expected"),
+    ("max_epochs", "grace_period", "reduction_factor", "n_segments", "expected"),
     [
         (20, 1, 3, 1, {1, 3, 9}),
         (9, 1, 3, 1, {1, 3}),
@@ -95,17 +97,17 @@ class Search:
     ],
 )
 def test_rungs(
-    max_epochs: int, grace_period: float, reduction_factor: int, parts: int, expected: set[int]
+    max_epochs: int, grace_period: float, reduction_factor: int, n_segments: int, expected: set[int]
 ) -> None:
     values = {"study.grace_period": grace_period, "study.reduction_factor": reduction_factor}
     assert (
-        rungs(replace_values(Config(), {"training.max_epochs": max_epochs, **values}), parts)
+        rungs(replace_values(Config(), {"training.max_epochs": max_epochs, **values}), n_segments)
         == expected
     )
 
 
 def test_a_trial_is_stopped_within_a_long_epoch() -> None:
-    search = Search(parts=4, study__grace_period=0.5)
+    search = Search(n_segments=4, study__grace_period=0.5)
     search.record.enqueue_first_points()
     best, other, worse = search.begin(), search.begin(), search.begin()
     assert [search.report(best, step, 0.3) for step in (1, 2)] == ["CONTINUE", "CONTINUE"]

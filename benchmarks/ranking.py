@@ -17,7 +17,8 @@ from benchmarks.measure import Row, Target, in_turns, rate, ratios, run, spread
 from benchmarks.memory import rise_megabytes
 from recsys.config.sections import ModelConfig
 from recsys.data.interactions import Interactions
-from recsys.evaluation.ranking import ModelScorer, rank_all
+from recsys.evaluation.ranking import rank_all
+from recsys.evaluation.scorers import ModelScorer
 from recsys.models import Model, build_model
 
 DATA = {"671 x 9,066": (671, 9_066, 50_000), "138,493 x 26,744": SIZES["138,493 x 26,744"]}

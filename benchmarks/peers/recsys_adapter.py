@@ -28,7 +28,7 @@ def rank() -> Answer:
     import torch
 
     from recsys.evaluation.evaluate import evaluate
-    from recsys.evaluation.ranking import ModelScorer
+    from recsys.evaluation.scorers import ModelScorer
     from recsys.models import build_model
 
     torch.set_num_threads(1)

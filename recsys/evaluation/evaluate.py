@@ -14,14 +14,8 @@ from recsys.config.schema import Config
 from recsys.data.interactions import HeldOut, Interactions
 from recsys.errors import InputError
 from recsys.evaluation.metrics import auc, log_loss
-from recsys.evaluation.ranking import (
-    PAIR_BLOCK,
-    ModelScorer,
-    Scorer,
-    check_finite,
-    rank_all,
-    rank_among_candidates,
-)
+from recsys.evaluation.ranking import PAIR_BLOCK, rank_all, rank_among_candidates
+from recsys.evaluation.scorers import ModelScorer, Scorer, check_finite
 from recsys.kernels.arrays import IntArray
 from recsys.kernels.tensors import as_tensor
 
@@ -48,7 +42,7 @@ def evaluate(scorer: Scorer, data: Interactions, config: Config) -> dict[str, fl
     if _ranks_candidates(held_out, config):
         ranks, case = rank_among_candidates(scorer, held_out), None
     else:
-        ranks, case = rank_all(scorer, held_out, data.seen), held_out.user
+        ranks, case = rank_all(scorer, held_out, data.seen, max(config.evaluation.k)), held_out.user
     values = {
         f"{name}_at_{k}": code_of(metric.code)(ranks, k, case)
         for name, metric in METRICS.items()

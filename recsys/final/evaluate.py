@@ -11,7 +11,7 @@ from recsys.data.preprocessing import pipeline
 from recsys.data.processed import load
 from recsys.errors import InputError
 from recsys.evaluation.evaluate import evaluate, protocol_name
-from recsys.evaluation.ranking import ModelScorer
+from recsys.evaluation.scorers import ModelScorer, popular_items
 from recsys.final.log import append_test_scores, log_evaluation
 from recsys.serving import model_folder, saved_model
 from recsys.tracking.connection import open_tracking
@@ -40,8 +40,9 @@ def evaluate_model(model: Path, folder: Path) -> dict[str, Any]:
     tracking = open_tracking(load_config(saved.config), folder)
     torch.set_num_threads(max(1, int(saved.config.resources.cpu)))
     with progress("Scoring test"):
-        scorer = ModelScorer(saved.model, len(saved.item_ids))
-        scores = evaluate(scorer, load(processed, "test", False), saved.config)
+        data = load(processed, "test", False)
+        scorer = ModelScorer(saved.model, data.n_items, popular_items(data.item, data.n_items))
+        scores = evaluate(scorer, data, saved.config)
     append_test_scores(folder, "evaluate", path, scores)
     if tracking:
         log_evaluation(tracking, saved.config, path, scores)

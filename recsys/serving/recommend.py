@@ -12,7 +12,8 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from recsys.errors import Argument, InputError
-from recsys.evaluation.ranking import ModelScorer, top_items
+from recsys.evaluation.scorers import ModelScorer
+from recsys.evaluation.top_items import top_items
 from recsys.kernels.arrays import IntArray
 from recsys.serving.saved_model import SavedModel
 

@@ -23,7 +23,7 @@ from recsys.data.splits import TEST, TRAIN, VALIDATION, HeldOutSplit
 from recsys.evaluation.baselines import Popularity
 from recsys.evaluation.evaluate import evaluate, score_labelled
 from recsys.evaluation.metrics import auc
-from recsys.evaluation.ranking import ModelScorer
+from recsys.evaluation.scorers import ModelScorer
 from recsys.kernels.arrays import IntArray
 from recsys.training.fit import fit
 from tests.data.conftest import Prepare

@@ -8,7 +8,7 @@ from recsys.config.sections import ModelConfig
 from recsys.data.interactions import Interactions
 from recsys.evaluation.evaluate import evaluate, sample_users, score_labelled
 from recsys.evaluation.metrics import log_loss
-from recsys.evaluation.ranking import ModelScorer
+from recsys.evaluation.scorers import ModelScorer
 from recsys.models import build_model
 from recsys.training.segments import generator_of
 from tests.evaluation.test_ranking import FixedScores

@@ -8,9 +8,12 @@ from recsys.config.components import MODELS
 from recsys.config.sections import ModelConfig
 from recsys.data.interactions import Interactions
 from recsys.data.negatives import index_pairs
-from recsys.evaluation import ranking
+from recsys.errors import DivergenceError
+from recsys.evaluation import scorers
 from recsys.evaluation.metrics import hit_rate
-from recsys.evaluation.ranking import ModelScorer, rank_all, rank_among_candidates, top_items
+from recsys.evaluation.ranking import rank_all, rank_among_candidates
+from recsys.evaluation.scorers import ModelScorer, Scorer, popular_items
+from recsys.evaluation.top_items import top_items
 from recsys.models import build_model
 from tests.training.small_data import make_interactions
 
@@ -29,7 +32,7 @@ class FixedScores:
         return self.scores[user].gather(1, item)
 
 
-def ranks_of(scorer: ranking.Scorer, data: Interactions) -> list[int]:
+def ranks_of(scorer: Scorer, data: Interactions) -> list[int]:
     assert data.held_out is not None
     ranks: list[int] = rank_all(scorer, data.held_out, data.seen).tolist()
     return ranks
@@ -70,7 +73,7 @@ def test_ranks_over_many_blocks_equal_those_counted_one_by_one() -> None:
 
 @pytest.mark.parametrize("name", MODELS)
 def test_scores_of_all_items_equal_scores_of_pairs(name: str) -> None:
-    n_items = 2 * ranking.ITEM_BLOCK["cpu"] + 3
+    n_items = 2 * scorers.ITEM_BLOCK["cpu"] + 3
     config = ModelConfig.model_validate({"name": name, "init_std": 1.0})
     model = build_model(config, 4, n_items, torch.Generator().manual_seed(0))
     scorer = ModelScorer(model, n_items)
@@ -150,3 +153,80 @@ def test_top_items_are_fewer_where_fewer_are_unseen() -> None:
     seen = index_pairs(np.array([0, 0]), np.array([0, 2]), 1, 3)
     ((_, items, _),) = top_items(FixedScores([[1, 2, 3]]), np.array([0]), seen, 10)
     assert items.tolist() == [1]
+
+
+def random_data(rng: np.random.Generator, n_users: int, n_items: int) -> Interactions:
+    """Users with 0 to 12 seen items, popular ones first, and 1 to 3 held-out items each."""
+    weights = 1 / (1 + np.arange(n_items))
+    train, held_out = [], []
+    for user in range(n_users):
+        items = rng.choice(n_items, 15, replace=False, p=weights / weights.sum()).tolist()
+        n_held, n_seen = rng.integers(1, 4), rng.integers(0, 13)
+        held_out += [(user, item) for item in items[:n_held]]
+        train += [(user, item) for item in items[3 : 3 + n_seen]]
+    return make_interactions(n_users, n_items, train, held_out)
+
+
+@pytest.mark.parametrize("std", [0.0, 0.3], ids=["all scores equal", "random scores"])
+@pytest.mark.parametrize("cutoff", [1, 10, 40])
+@pytest.mark.parametrize("name", MODELS)
+def test_ranks_below_the_cutoff_are_exact(
+    name: str, cutoff: int, std: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(scorers, "MIN_HEAD", 20)  # less than the largest cutoff
+    rng, n_users, n_items = np.random.default_rng(0), 150, 400
+    data = random_data(rng, n_users, n_items)
+    config = ModelConfig.model_validate({"name": name, "init_std": max(std, 1e-9)})
+    model = build_model(config, n_users, n_items, torch.Generator().manual_seed(0))
+    # Popular items score higher, as in a trained model.
+    model.get_parameter("biases.item").data.copy_(torch.from_numpy(3 / (1 + np.arange(n_items))))
+    if std == 0:
+        for parameter in model.parameters():
+            parameter.data.zero_()
+    assert data.held_out is not None
+    exact = rank_all(ModelScorer(model, n_items), data.held_out, data.seen)
+    popular = popular_items(data.item, n_items)
+    assert popular is not None
+    scorer = ModelScorer(model, n_items, popular)
+    found = rank_all(scorer, data.held_out, data.seen, cutoff)
+    assert found.tolist() == np.minimum(exact, cutoff).tolist()
+    assert std == 0 or 0 < (exact < cutoff).sum() < len(exact)
+
+
+def test_only_users_who_may_have_a_hit_are_scored_on_all_items(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(scorers, "MIN_HEAD", 2)
+    # Scores are the item's number. User 0 has seen the two best items of the head, 7 and 6.
+    train = [(0, 7), (0, 6), (1, 6), (2, 7)]
+    data = make_interactions(3, 8, train, [(0, 5), (1, 0), (2, 6)])
+    model = build_model(ModelConfig(name="inner_product"), 3, 8, torch.Generator())
+    model.get_parameter("biases.item").data.copy_(torch.arange(8.0))
+    scorer = ModelScorer(model, 8, np.array([7, 6]))
+    asked: list[int] = []
+    score_all = scorer.score_all
+
+    def note_users(user: Tensor) -> Tensor:
+        asked.extend(user.tolist())
+        return score_all(user)
+
+    monkeypatch.setattr(scorer, "score_all", note_users)
+    assert data.held_out is not None
+    # Of user 1's head, item 7 is unseen and better than item 0; user 2's item is its best one.
+    assert rank_all(scorer, data.held_out, data.seen, 1).tolist() == [0, 1, 0]
+    assert asked == [0, 2]
+
+
+def test_the_head_is_the_most_popular_items(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(scorers, "MIN_HEAD", 2)
+    item = np.array([5, 5, 3, 3, 3, 0])
+    assert popular_items(item, 8) is not None
+    assert popular_items(item, 8).tolist() == [3, 5]  # type: ignore[union-attr]
+    assert popular_items(item, 7) is None  # a head of 2 is more than a quarter
+
+
+def test_a_weight_that_is_not_finite_is_found_beyond_the_head() -> None:
+    model = build_model(ModelConfig(name="inner_product"), 3, 8, torch.Generator())
+    model.get_parameter("items.weight").data[2] = torch.nan
+    with pytest.raises(DivergenceError, match=r"^scores: must be finite, but got a sum of nan"):
+        ModelScorer(model, 8, np.array([7, 6]))

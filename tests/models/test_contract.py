@@ -13,7 +13,8 @@ from recsys.config.schema import Config
 from recsys.config.sections import ModelConfig
 from recsys.data.interactions import HeldOut
 from recsys.data.negatives import index_pairs
-from recsys.evaluation.ranking import ModelScorer, rank_all
+from recsys.evaluation.ranking import rank_all
+from recsys.evaluation.scorers import ModelScorer
 from recsys.kernels import lookup
 from recsys.kernels.adam import Adam
 from recsys.models import Model, SideName, build_model

@@ -29,7 +29,7 @@ def is_missing(span: str) -> bool:
     if FILE.fullmatch(span):
         return not any(ROOT.glob(span.rstrip("/")))
     if MODULE_FILE.fullmatch(span):
-        return not any((ROOT / folder / span).exists() for folder in ("", "recsys", "benchmarks"))
+        return not any(any((ROOT / top).rglob(span)) for top in ("recsys", "tests", "benchmarks"))
     return bool(DOTTED.fullmatch(span)) and is_own(span) and not exists(span)
 
 

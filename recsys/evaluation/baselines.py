@@ -24,7 +24,7 @@ EASE_LIMIT = 12_000
 """Rows of the largest matrix that EASE inverts: 0.6 GB, and about a minute of one core."""
 
 PAIR_ROWS = 256
-"""Users at a time whose pairs EASE scores: it computes scores for all items on the way."""
+"""Users whose pairs EASE scores at a time, because it computes their scores for all items."""
 
 
 class Popularity:

@@ -1,6 +1,6 @@
 """Evaluation of a scorer on held-out interactions: values by name, such as `ndcg_at_10` and `auc`.
 
-Joins ranks and metrics for training and final training; models and baselines use the same code.
+Training and final training call it, for models and for baselines.
 """
 
 import dataclasses

@@ -1,13 +1,13 @@
 """Ranks of the held-out items from the scores of a model.
 
-Stands between the scorers and `evaluate`.
+`evaluate` calls it.
 
 - The rank of a held-out item is the number of items with a higher score. Items that the user has
   seen count as worse than all unseen items.
 - Items of equal scores are in a random order, which a hash of user and item fixes. A scorer that
-  gives all items one score therefore ranks as chance does, and each time alike.
-- Metrics at k look at ranks below k alone. A held-out item that the most popular items push to k
-  or further keeps that rank; only the others' ranks are computed on all items.
+  gives all items one score therefore ranks as chance does, and always in the same order.
+- Metrics at k depend only on ranks below k. A held-out item that the most popular items push to k
+  or further keeps that rank; only the ranks of the others are computed on all items.
 - Users are scored in blocks. The scores of a block, and what the model computes for a slice of the
   items, fit in the cache, and memory does not depend on the number of users.
 """
@@ -34,7 +34,7 @@ TOLERANCE = 1e-4
 A score of float32 sums depends on the shape of the product by some 1e-6.
 """
 PAIR_BLOCK = 4096
-"""Pairs of user and item that are scored at a time, by rows of a user and its items."""
+"""Pairs of user and item that are scored at a time, in rows of one user each."""
 
 
 @torch.inference_mode()

@@ -33,7 +33,7 @@ class Trained:
 def train_for_validation(
     config: Config, data: Interactions, seed: int, n_epochs: int | None
 ) -> Trained:
-    """Train as a trial of the search does, and return the best epoch with its metrics.
+    """Train as a trial of the search does, and return the model of the best epoch.
 
     `data` holds out validation.
 

@@ -1,7 +1,6 @@
-"""The search space of one run: a file's, the resumed study's own, or with points of another study.
+"""The search space of one run: from a file or the resumed study, with warm starts of other studies.
 
-Between the command line and `session`. It imports neither Ray nor torch, so that a mistake in the
-space is reported at once.
+It imports neither Ray nor torch, so that a mistake in the space is reported at once.
 """
 
 from collections.abc import Iterable
@@ -36,7 +35,7 @@ def choose_space(
 
     Raises:
         InputError: if a new study exists already, or the resumed one does not; if a new study has
-            no file; if there is no such file, or listing the file's mistakes.
+            no file; if there is no such file; if it has mistakes, with all of them.
     """
     fixed = set(fixed_paths)
     if resume:

@@ -1,6 +1,6 @@
 """Plan of a search: its config, space, data and slots, after all checks and before any file.
 
-Between the command line and `session`, which runs it.
+The tune command makes the plan, and `session` runs it.
 """
 
 from collections.abc import Iterable

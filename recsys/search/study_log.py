@@ -1,6 +1,6 @@
 """The study's run in MLflow: started or resumed, completed with missing trials, and ended.
 
-Beside `session`. While trials run, `tuning.mlflow_callback` logs them.
+`session` calls it before and after the trials; `tuning.mlflow_callback` logs the trials.
 """
 
 from recsys.config.files import config_yaml, dump_yaml

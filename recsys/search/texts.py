@@ -1,6 +1,6 @@
 """Printed texts of the tune command: a plan, and a result.
 
-Behind `session`, beside the JSON for programs.
+With `--json` the command prints the same answers as JSON instead.
 """
 
 import shlex

@@ -26,10 +26,10 @@ _log = logging.getLogger(__name__)
 
 
 def open_tracking(config: Config, folder: Path) -> Tracking | None:
-    """Connect to the tracking store as `connect` does, or warn where it is not required.
+    """Connect to the tracking store as `connect` does, or warn if it is not required.
 
     Returns:
-        The connection; None where the store cannot be reached and `tracking.required` is false.
+        The connection; None if the store cannot be reached and `tracking.required` is false.
 
     Raises:
         InputError: if there is no tracking URI, or the store cannot be reached or is damaged, and

@@ -19,7 +19,7 @@ Send = Callable[[Operation, bool], Note]
 """Function that sends an operation and returns a note on it, which is stored in the file.
 
 The flag says that the operation may have been sent before. Raises `ConnectionError` if the
-operation is to be sent again later, `StartOver` if all are, from the first.
+operation must be sent again later, and `StartOver` if all operations must, from the first.
 """
 
 PATIENCE_SECONDS = 5.0

@@ -1,8 +1,8 @@
 """The file of an outbox: JSON lines that are only appended.
 
-A killed process loses at most the last line. A line is an operation, or a note: that the first
-`sent` operations are sent, with the answer to the last. `sent` is 0 where MLflow has lost runs and
-all operations are to be sent again.
+A killed process loses at most the last line. A line is an operation, or a note that the first
+`sent` operations are sent, with the answer to the last one. `sent` is 0 if MLflow has lost runs
+and all operations must be sent again.
 """
 
 import errno

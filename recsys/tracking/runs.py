@@ -1,4 +1,4 @@
-"""Runs in MLflow: one a study, nested below it one a trial, one a final training or evaluation.
+"""Runs in MLflow: of studies, of their trials (nested), of final trainings and of evaluations.
 
 A search logs through its outbox, final trainings and evaluations directly. MLflow has a copy of
 what the record of the study holds. An epoch is one batch request.

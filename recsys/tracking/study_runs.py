@@ -1,7 +1,7 @@
-"""The runs of one study in MLflow: the study's own run, and below it one a trial.
+"""The runs of one study in MLflow: the study's own run, and a run per trial nested below it.
 
 The search and Tune's callback call this; it appends operations to the outbox. An operation is
-appended once, also where an earlier process appended it: the outbox holds all of them.
+appended once, even if an earlier process appended it: the outbox keeps all of them.
 """
 
 import uuid

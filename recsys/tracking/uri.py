@@ -23,7 +23,7 @@ def tracking_uri(config: Config, folder: Path) -> str | None:
     """Return the tracking URI, without a password; `credentials.with_password` adds it.
 
     Returns:
-        `tracking.uri`, else MLFLOW_TRACKING_URI, else a SQLite database in `folder`; None where
+        `tracking.uri`, else MLFLOW_TRACKING_URI, else a SQLite database in `folder`; None if
         SQLite cannot be used in that folder.
 
     Raises:

@@ -1,7 +1,7 @@
 """Journal of the record: a file that Optuna only appends to, where SQLite must not be used.
 
-Below `optuna_storage`. It is the record on a network file system and, as a local copy that
-`uploads` uploads, in S3. The driver that holds the study's lease is its only writer.
+It is the storage of a record on a network file system, and in S3, where it is a local copy that
+`uploads` uploads. The driver that holds the study's lease is its only writer.
 """
 
 from pathlib import Path

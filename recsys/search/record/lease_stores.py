@@ -1,7 +1,7 @@
 """Stores of a study's lease: a locked file, or an object in S3 that is written on conditions.
 
-Below `lease`, which decides when a lease is free. Either store changes a lease only if it has not
-changed since it was read.
+`lease` decides when a lease is free. Either store changes a lease only if it has not changed since
+it was read.
 """
 
 import json

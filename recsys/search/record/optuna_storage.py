@@ -1,6 +1,6 @@
 """Storages of the record: an SQLite file, a journal, or a study in a database by URL.
 
-Below `study_folder`. A file in the study's folder says which of the three it has.
+A file in the study's folder says which of the three the study has.
 """
 
 import logging
@@ -68,7 +68,7 @@ def _storage_files(folder: Path) -> list[str]:
 
 
 def name_in_storage(folder: Path) -> str:
-    """Return the name of a folder's study in its storage; raises what `storage_file` does."""
+    """Return the name of a folder's study in its storage. Raises as `storage_file`."""
     if storage_file(folder) == DATABASE:
         name: str = read_yaml(folder / DATABASE)["study_name"]
         return name
@@ -76,7 +76,7 @@ def name_in_storage(folder: Path) -> str:
 
 
 def open_storage(folder: Path, url: str | None) -> BaseStorage:
-    """Return the storage of a folder's study; `url`: the database that it is in, if it is in one.
+    """Return the storage of a folder's study; `url`: the URL of its database, if it has one.
 
     Raises:
         InputError: if the folder has no study; if the file is damaged; if the study is in a

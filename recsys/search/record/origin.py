@@ -1,4 +1,4 @@
-"""Origin of a study: what it was created with beside its config and its search space.
+"""Origin of a study: the data and fixed paths that it was created with.
 
 It is stored with the record, and a resumed study is compared with it.
 """
@@ -13,7 +13,7 @@ _ATTRIBUTE = "start"
 
 @dataclass(frozen=True)
 class StudyOrigin:
-    """What a study was created with.
+    """Origin of a study, besides its config and its search space.
 
     `fingerprint`: of the processed data. `n_segments`: segments of an epoch. `fixed_paths`: config
     paths of the space file whose value the user fixed, so that they are not searched.
@@ -25,7 +25,7 @@ class StudyOrigin:
 
     @classmethod
     def of(cls, study: optuna.Study) -> Self:
-        """Return the origin that is stored in an Optuna study; the defaults for what is missing."""
+        """Return the origin that is stored in an Optuna study, with defaults for missing values."""
         stored = study.user_attrs.get(_ATTRIBUTE, {})
         default = cls()
         return cls(

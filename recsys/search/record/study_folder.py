@@ -58,7 +58,7 @@ class StudyFolder:
     def find(cls, root: Path, study: str) -> Self:
         """Return the folder of the study with this name under `root`, fetched if it is in S3.
 
-        All but the trials' folders is fetched, once S3 has the whole study.
+        Everything except the trials' folders is fetched, once S3 has the whole study.
 
         Raises:
             InputError: if the name could leave the root or is no plain name.
@@ -99,7 +99,7 @@ class StudyFolder:
             )
 
     def create(self, config: Config, space: SearchSpace, origin: StudyOrigin) -> None:
-        """Create the folder, whole or not at all, with a record that has the first points queued.
+        """Create the folder, whole or not at all, with a record that queues the first points.
 
         Raises:
             InputError: if the study exists; if its database cannot be reached.
@@ -128,7 +128,7 @@ class StudyFolder:
         return StudyRecord(study, config, self.space()), config
 
     def resume(self, config: Config, space: SearchSpace) -> StudyRecord:
-        """Return the record, for the one process that runs the study further; store its config.
+        """Store the new config, and return the record, for the only process that writes it.
 
         `require_unchanged` says which config and space a study can be resumed with.
 
@@ -170,13 +170,13 @@ class StudyFolder:
         return parse_space(read_yaml(file), str(file))
 
     def origin(self, storage: str | None = None) -> StudyOrigin:
-        """Return what the study was created with; takes and raises what `optuna_study` does."""
+        """Return the study's origin. Takes `storage` and raises as `optuna_study`."""
         return StudyOrigin.of(self.optuna_study(storage))
 
     def optuna_study(self, storage: str | None = None) -> optuna.Study:
         """Return the Optuna study of the record, for reading.
 
-        `storage`: the URL of the database that it is in, if it is in one.
+        `storage`: the URL of the study's database, if it has one.
 
         Raises:
             InputError: if there is no such study, here or in the database; if its file is damaged;
@@ -193,8 +193,8 @@ class StudyFolder:
         """Check that the study can be resumed with this config, space and data.
 
         Raises:
-            InputError: listing what differs of the data, the space, and those settings that affect
-                its trials.
+            InputError: if the data, the space or a setting that affects the trials differs, with
+                all differences.
         """
         stored, before, now = self.config(), self.space().tree(), space.tree()
         pairs = {

@@ -44,7 +44,7 @@ class _RunningTrial:
 
     @classmethod
     def restore(cls, trial: optuna.Trial, stored: FrozenTrial, n_segments: int) -> Self:
-        """Return the trial with what an earlier process stored of it, if one did."""
+        """Return the trial with the values that an earlier process stored, if there are any."""
         epochs = [v for step, v in stored.intermediate_values.items() if step % n_segments == 0]
         return cls(
             trial,

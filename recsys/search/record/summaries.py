@@ -1,6 +1,6 @@
 """Summaries of trials, and how trials are ranked.
 
-Between the record and all that read it: progress, the leaderboard, MLflow and final training.
+Progress, the leaderboard, MLflow and final training read the record through them.
 """
 
 from collections import Counter

@@ -1,6 +1,6 @@
 """Uploads of a study's growing files to S3: the record's journal and the outbox.
 
-Beside the search. Both files are appended to here and uploaded whole every few seconds. The order
+The search appends to both files on disk; a thread uploads them whole every few seconds. The order
 of uploads keeps any state of S3 resumable: the outbox in S3 is never ahead of the record, MLflow
 never ahead of the uploaded outbox, and a superseded checkpoint is deleted after the record that
 supersedes it is uploaded. If the driver's machine is lost, at most `INTERVAL_SECONDS` and the time
@@ -59,7 +59,7 @@ class Uploads:
             self.upload()
 
     def after_next(self, action: Callable[[], None]) -> None:
-        """Call `action` after the next upload, which has the record as it is now; at once on disk.
+        """Call `action` after the record as it is now is uploaded; at once for a study on disk.
 
         An action that raises is called again after the upload that follows.
         """
@@ -88,7 +88,7 @@ class Uploads:
                 self._actions.popleft()
 
     def _copy(self, name: str) -> Path:
-        """Copy a file as it is now; whoever resumes from it cuts off a last line without end."""
+        """Copy a file as it is now. If its last line is incomplete, resuming cuts it off."""
         file, copy = self._folder / name, self._folder / f".{name}.upload"
         if file.exists():
             shutil.copyfile(file, copy)

@@ -1,7 +1,8 @@
 """Study in memory whose changes are written to its database first.
 
-Between the record and a database. Optuna reads all running trials from a database whenever it looks
-at a study, since other processes may have written; a study's lease leaves it one writer.
+It serves the record of a study in a database. From a database, Optuna reads all running trials
+whenever it looks at a study, because other processes may have written. Here the lease of the study
+ensures that there is only one writer.
 """
 
 import copy

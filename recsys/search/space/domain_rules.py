@@ -1,6 +1,6 @@
 """Rules of a domain in a search-space file: its form, and its values within its config field.
 
-Below `space_file`. Every mistake is a line `PATH: rule, but got VALUE. remedy`.
+`space_file` applies them. Every mistake is a line `PATH: rule, but got VALUE. remedy`.
 """
 
 from collections.abc import Hashable, Mapping

@@ -1,7 +1,7 @@
 """Search-space files: YAML read as a `SearchSpace`, with every mistake of a file listed at once.
 
-Before the search. Each domain is checked against the type and the bounds of its config field, so
-that all sampled values make a valid config.
+Each domain is checked against the type and the bounds of its config field, so that all sampled
+values make a valid config.
 """
 
 from collections.abc import Iterable, Mapping

@@ -1,6 +1,6 @@
 """Validity of a search space's values in a config, so that every trial's config is valid.
 
-Beside `search_space`. The config itself decides; its rules across fields are about two fields.
+The config itself decides; its rules across fields are about two fields, so pairs are checked.
 """
 
 from collections.abc import Iterator, Mapping

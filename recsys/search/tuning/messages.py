@@ -1,4 +1,4 @@
-"""Messages from a trial's worker to the driver: one a step, in the result that Tune carries.
+"""Messages from a trial's worker to the driver: one per step, in the result that Tune carries.
 
 `trainable` sends them; the recorder and Tune's callbacks read them.
 """
@@ -22,7 +22,7 @@ class Report:
         is_last: the trial has finished.
         started: Unix seconds of the first batch in this process.
         checkpoint: name of a file that becomes the trial's checkpoint once the record has this
-            step; None where none was written, or where it already is the checkpoint.
+            step; None if no file was written, or if it already is the checkpoint.
     """
 
     epoch: int

@@ -1,4 +1,4 @@
-"""Tune's callback that logs the trials of a study to MLflow, one run a trial, as they report.
+"""Tune's callback that logs the trials of a study to MLflow, one run per trial, as they report.
 
 It only puts operations into the outbox (`tracking.study_runs`), so that Tune's event loop never
 waits for MLflow. A run ends in the state that the record says.

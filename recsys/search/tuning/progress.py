@@ -1,6 +1,6 @@
 """Progress of a search on standard error: a live table on a terminal, or plain lines.
 
-There are lines where standard error is no terminal and with -v, and nothing with -q. The callback
+It shows lines if standard error is no terminal or with -v, and nothing with -q. The callback
 reads Tune's results and the record; it also sums up the time that trials trained and ranked.
 """
 

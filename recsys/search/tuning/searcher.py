@@ -20,7 +20,7 @@ class StudySearcher(Searcher):
 
         Args:
             record: the record of the study.
-            limit: how many trials have ended when the search ends; None for no limit.
+            limit: number of ended trials at which the search ends; None for no limit.
             n_slots: returns how many trials may run at a time now.
         """
         super().__init__()

@@ -23,8 +23,8 @@ def connect(config: Config) -> None:
     """Join the Ray cluster of the config, or start Ray on this machine, unless Ray runs already.
 
     Raises:
-        InputError: if the address has no cluster, or a cluster with another version of Ray or
-            Python; if the path of the temporary folder is too long for Ray's sockets.
+        InputError: if the address is malformed, or has no cluster, or one with another version of
+            Ray or Python; if the path of the temporary folder is too long for Ray's sockets.
         OSError: if the temporary folder cannot be written or is full.
     """
     import ray
@@ -44,7 +44,7 @@ def connect(config: Config) -> None:
                 log_to_driver=True,
                 logging_level=logging.ERROR,
             )
-    except (OSError, RuntimeError, ray.exceptions.AuthenticationError) as error:
+    except (OSError, RuntimeError, ValueError, ray.exceptions.AuthenticationError) as error:
         if (mistake := _mistake(error, address)) is None:
             raise
         raise mistake from None

@@ -180,6 +180,15 @@ def test_the_traceback_of_a_mistake_is_shown_on_request(
     )
 
 
+def test_the_traceback_of_a_mistake_in_the_usage_is_shown_on_request(
+    read: click.Command, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert run_command(read, ["--traceback"]) == 2
+    err = capfd.readouterr().err
+    assert err.startswith("Traceback (most recent call last):\n")
+    assert err.endswith("\nerror: --space: must be given, but got nothing. See --help.\n")
+
+
 def test_an_input_error_has_its_parts_and_survives_pickling() -> None:
     for error in (
         InputError("study.n_trials", "must be at least 1", 0, "Raise it."),

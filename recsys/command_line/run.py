@@ -66,6 +66,8 @@ def run_command(
     except (click.Abort, KeyboardInterrupt):
         return INTERRUPTED
     except click.UsageError as error:
+        if with_traceback:
+            _print_traceback(error)
         print(displayed(f"error: {_usage_mistake(error)}"), file=sys.stderr)
         return MISTAKEN
     except Exception as error:
@@ -104,13 +106,17 @@ def print_error(
     else:
         line, code, with_traceback = "", FAILED, True
     if with_traceback:
-        print(displayed("".join(traceback.format_exception(error))), file=sys.stderr, end="")
+        _print_traceback(error)
     if line:
         print(displayed(f"error: {line}"), file=sys.stderr)
     if code == FAILED and not with_traceback:  # a traceback ends with the notes
         for note in getattr(error, "__notes__", ()):
             print(displayed(note), file=sys.stderr)
     return code
+
+
+def _print_traceback(error: Exception) -> None:
+    print(displayed("".join(traceback.format_exception(error))), file=sys.stderr, end="")
 
 
 def _given_paths(context: click.Context | None) -> dict[str, Path]:

@@ -11,7 +11,7 @@ from rich.console import RenderableType
 from recsys.command_line.options import common_options, config_option, data_option, set_option
 from recsys.command_line.results import print_result
 from recsys.command_line.run import run_command
-from recsys.command_line.settings import read_config
+from recsys.command_line.settings import naming_data, read_config
 
 _LABELS = {"n_low": "low ratings", "n_cold_users": "cold test users"}
 """Labels of counts whose names need the context of the manifest."""
@@ -35,7 +35,8 @@ def preprocess(
     from recsys.data.preprocessing import pipeline
     from recsys.data.processed import resolve
 
-    processed = pipeline.prepare(config, folder)
+    with naming_data(data):
+        processed = pipeline.prepare(config, folder)
     resolve(config, processed.manifest)
     answer = {
         "path": str(processed.path),

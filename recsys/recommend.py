@@ -81,6 +81,8 @@ def _check_options(users: Sequence[str], output: Path | None, *, all_users: bool
         return
     if output.suffix != ".parquet":
         raise InputError("--output", "must end in .parquet", output, "Rename it.")
+    if output.is_dir() or output.parts[0] == "s3:":
+        raise InputError("--output", "must be a file on a disk", output, "Give another path.")
     with naming({"folder": "--output"}):
         require_writable(output.parent)
 

@@ -20,7 +20,7 @@ from recsys.command_line.options import (
 )
 from recsys.command_line.results import print_result
 from recsys.command_line.run import run_command
-from recsys.command_line.settings import read_config, read_storage
+from recsys.command_line.settings import naming_data, read_config, read_storage
 from recsys.errors import InputError, naming
 from recsys.storage.path_errors import require_writable
 
@@ -82,7 +82,8 @@ def train(
             chosen = choose.choose_trial(folder, trial or "", storage)
         config, _ = read_config(chosen.config, data, settings)
         chosen = replace(chosen, config=config)
-    answer = run.train(chosen, folder, out, n_seeds=seeds, validate=validate)
+    with naming_data(data):
+        answer = run.train(chosen, folder, out, n_seeds=seeds, validate=validate)
     print_result(answer, as_json, _text)
     return 0
 

@@ -16,7 +16,7 @@ import click
 from recsys.command_line.options import common_options, config_option, data_option, set_option
 from recsys.command_line.results import dir_flag, print_result
 from recsys.command_line.run import FAILED, INTERRUPTED, run_command
-from recsys.command_line.settings import read_config
+from recsys.command_line.settings import naming_data, read_config
 from recsys.console.verbosity import note
 from recsys.errors import InputError, naming
 
@@ -95,7 +95,7 @@ def tune(
     resume = resume or (resume_auto and study.exists())
     given = _with_paths(flags)
     typed = {path: flag for path, (flag, text) in given.items() if text is not None}
-    with _suggesting_to_resume(study, folder), naming(typed):
+    with _suggesting_to_resume(study, folder), naming(typed), naming_data(data):
         base = study.config() if resume and config_file is None else config_file
         config, paths = read_config(base, data, settings, given)
         plan = _make_plan(

@@ -4,11 +4,13 @@ The commands call it; `config.files` does the reading.
 """
 
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 from recsys.config.files import Override, load_config, parse_override
 from recsys.config.schema import Config
 from recsys.config.yaml_text import parse_yaml
+from recsys.errors import naming
 
 
 def read_config(
@@ -40,6 +42,11 @@ def read_config(
     if data is not None:
         overrides.append(Override("data.files", None, "--data"))
     return load_config(base, overrides), paths
+
+
+def naming_data(data: str | None) -> AbstractContextManager[None]:
+    """Show `data.source` as `--data` in errors, if that flag is given."""
+    return naming({} if data is None else {"data.source": "--data"})
 
 
 def read_storage(settings: Sequence[str]) -> str | None:

@@ -43,7 +43,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
             (see `parse_yaml`), is empty, or is no mapping.
     """
     if not path.is_file():
-        names = [file.name for file in path.parent.glob("*.y*ml")]
+        names = [file.name for file in path.parent.glob("*.y*ml") if file.is_file()]
         near = difflib.get_close_matches(path.name, names, n=1)
         remedy = f"Did you mean {path.with_name(near[0])}?" if near else "Check the path."
         raise InputError(path, "must be a YAML file", "no such file", remedy)

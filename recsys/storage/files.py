@@ -4,6 +4,7 @@ Everything that outlives a process is written to a temporary path beside its own
 A crash, a full disk or an interrupt therefore leaves the old content or none, never half of a file.
 """
 
+import errno
 import fcntl
 import os
 import re
@@ -79,19 +80,23 @@ def write_folder(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def require_readable(path: Path) -> Iterator[None]:
-    """Turn a `PermissionError` of the block, which reads `path`, into the user's mistake.
+    """Turn errors of the block, which reads `path`, into the user's mistake.
 
     Raises:
-        InputError: naming the path in the error, or `path` if the error has none.
+        InputError: if a permission is missing or a name is too long; it names the path in the
+            error, or `path` if the error has none.
     """
     try:
         yield
-    except PermissionError as error:
+    except OSError as error:
+        too_long = error.errno == errno.ENAMETOOLONG
+        if not too_long and not isinstance(error, PermissionError):
+            raise
         raise InputError(
             error.filename or path,
             "must be readable",
             found=f"got: {error.strerror}",
-            remedy="Change its permissions.",
+            remedy="Shorten its name." if too_long else "Change its permissions.",
         ) from None
 
 

@@ -16,7 +16,7 @@ from recsys.errors import Argument, InputError
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 _FULL_TEXTS = ("No space left on device", "Disk quota exceeded", "database or disk is full")
 """Messages about a full disk in errors that have no number: those of safetensors and SQLite."""
-_DENIED = (errno.EACCES, errno.EPERM, errno.EROFS)
+_DENIED = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENAMETOOLONG)
 _RAY_START_BYTES = 1 << 20
 """Free space in the temporary folder without which Ray does not start."""
 

@@ -258,12 +258,43 @@ EARLY = {
     ),
     "unknown data set": Case(
         "tune --space space.yaml --data ml-1mm --dir exp",
+        "--data: must be a data set or a path that exists, but got 'ml-1mm'. Did you mean ml-1m?",
+    ),
+    "unknown data set in the config": Case(
+        "tune --space space.yaml --set data.source=ml-1mm --dir exp",
         "data.source: must be a data set or a path that exists, but got 'ml-1mm'. Did you mean "
         "ml-1m?",
     ),
+    "unknown data set of train": Case(
+        "train --config c.yaml --data ml-1mm --dir exp",
+        "--data: must be a data set or a path that exists, but got 'ml-1mm'. Did you mean ml-1m?",
+        {"c.yaml": "model: {name: gmf}"},
+    ),
+    "unknown data set of preprocess": Case(
+        "preprocess --data ml-1mm --dir exp",
+        "--data: must be a data set or a path that exists, but got 'ml-1mm'. Did you mean ml-1m?",
+    ),
+    "data with a name that is too long": Case(
+        f"preprocess --data {'x' * 300} --dir exp",
+        f"{'x' * 300}: must be readable, but got: File name too long. Shorten its name.",
+    ),
+    "folder with a name that is too long": Case(
+        f"tune --space space.yaml --data ratings.csv --dir {'x' * 300}",
+        f"{'x' * 300}...: must be accessible, but got File name too long. Give another --dir, or "
+        "change its permissions.",
+    ),
+    "model with a name that is too long": Case(
+        f"evaluate --model {'x' * 300} --dir exp",
+        f"{'x' * 300}: must be readable, but got: File name too long. Shorten its name.",
+    ),
+    "config file that is a folder": Case(
+        f"{TUNE} --config 1234.yaml",
+        "1234.yaml: must be a YAML file, but got no such file. Check the path.",
+        {"1234.yaml/x": ""},
+    ),
     "missing file": Case(
         "tune --space space.yaml --data rating.csv --dir exp",
-        "data.source: must be a data set or a path that exists, but got 'rating.csv'. Did you "
+        "--data: must be a data set or a path that exists, but got 'rating.csv'. Did you "
         "mean ratings.csv?",
     ),
     "empty file": Case(
@@ -376,6 +407,15 @@ EARLY = {
     "no list": Case(
         "recommend --model m --dir exp --user 1 -k 0",
         "-k: must follow the usage, but got: 0 is not in the range x>=1. See --help.",
+    ),
+    "output in S3": Case(
+        "recommend --model m --dir exp --all-users --output s3://b/x.parquet",
+        "--output: must be a file on a disk, but got s3:/b/x.parquet. Give another path.",
+    ),
+    "output that is a folder": Case(
+        "recommend --model m --dir exp --all-users --output x.parquet",
+        "--output: must be a file on a disk, but got x.parquet. Give another path.",
+        {"x.parquet/y": ""},
     ),
     "wrong output": Case(
         "recommend --model m --dir exp --all-users --output x.csv",

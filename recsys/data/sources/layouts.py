@@ -14,6 +14,7 @@ from recsys.data.sources.catalog import CATALOG, EMBEDDED, find_download, find_e
 from recsys.data.sources.files import DataFile, archive_members, open_raw
 from recsys.data.splits import SPLITS, Split
 from recsys.errors import InputError
+from recsys.storage.files import require_readable
 
 _TITLES = {
     "u.data": "u.item",
@@ -82,10 +83,11 @@ def _given_splits(given: FilesConfig) -> Source:
 
 def _existing(text: str, place: str) -> Path:
     path = Path(text).expanduser()
-    if path.exists():
-        return path
+    with require_readable(path):
+        if path.exists():
+            return path
+        siblings = list(path.parent.iterdir()) if path.parent.is_dir() else []
     names = [*CATALOG, EMBEDDED] if place == "data.source" else []
-    siblings = path.parent.iterdir() if path.parent.is_dir() else []
     beside = [str(path.parent / entry.name) for entry in siblings]
     near = get_close_matches(text, [*names, *beside], n=1)
     hint = f"Did you mean {near[0]}?" if near else "Check the path."
@@ -99,7 +101,8 @@ def _existing(text: str, place: str) -> Path:
 def _recognise(path: Path, name: str) -> Source:
     """Return the files of a folder, a zip or a single file; `name`: the source's."""
     if path.is_dir():
-        names = _visible_files(path)
+        with require_readable(path):
+            names = _visible_files(path)
         files = {entry: DataFile(str((path / entry).absolute())) for entry in names}
         return _recognise_names(names, files, path.name, name)
     with open_raw(path) as stream:

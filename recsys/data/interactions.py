@@ -45,12 +45,12 @@ class Interactions:
         user: users of the training positives, (n,) int32, sorted by user and item.
         item: items of the training positives, (n,) int32.
         negatives: fixed negatives of the training positives, (n, data.n_negatives) int32; None
-            where each epoch draws new ones.
+            if each epoch draws new ones.
         low_user: users of the low ratings in training, (m,) int32.
         low_item: items of the low ratings in training, (m,) int32.
         seen: positives and low ratings of training by user. They are never drawn as negatives, and
             ranking leaves them out.
-        held_out: the split that is ranked, validation in a search and test at the end; None where
+        held_out: the split that is ranked, validation in a search and test at the end; None if
             nothing is ranked.
     """
 

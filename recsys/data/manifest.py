@@ -6,8 +6,8 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 FORMAT_VERSION = 2
-"""Version of the content and the layout of the folder. Part of the fingerprint: a new version makes
-all old data be prepared again."""
+"""Version of the content and the layout of the folder. Part of the fingerprint: with a new
+version, all data are prepared again."""
 
 
 class Manifest(BaseModel):
@@ -40,9 +40,9 @@ class Manifest(BaseModel):
     n_test: int
     """Positives held out for test, of users with one in train or validation."""
     n_duplicates: int
-    """Rows that a later one of the same user and item in the same split replaced."""
+    """Rows that were replaced by a later row of the same user and item in the same split."""
     n_overlaps: int
-    """Rows whose user and item a later given split has too, where alone they are kept."""
+    """Rows that were dropped because a later split of the source has the same user and item."""
     n_cold_validation_users: int
     """Users with a positive in validation but none in train, whom the search cannot rank."""
     n_cold_users: int
@@ -66,7 +66,10 @@ class Manifest(BaseModel):
 
 
 def read_manifest(path: Path) -> Manifest | None:
-    """Return the manifest of a processed folder, None if it is missing, incomplete or damaged."""
+    """Return the manifest of a processed folder.
+
+    None if the folder is missing, incomplete, damaged or of another format version.
+    """
     try:
         manifest = Manifest.model_validate_json((path / "manifest.json").read_bytes())
         whole = all((path / name).stat().st_size == size for name, size in manifest.files.items())

@@ -38,7 +38,7 @@ class UserItemIndex:
 
     @property
     def n_users(self) -> int:
-        """Users of the data set, including those without an item."""
+        """Number of users of the data set, including those without an item."""
         return len(self.offsets) - 1
 
     def users(self) -> IntArray:
@@ -58,7 +58,7 @@ def index_pairs(user: IntArray, item: IntArray, n_users: int, n_items: int) -> U
 def popularity_weights(item: IntArray, n_items: int, alpha: float) -> IntArray:
     """Return integer weights of the items, (n_items,) int64, proportional to count ** alpha.
 
-    `item` (n,): items of the interactions. An item without interactions counts as one.
+    `item` (n,): items of the interactions. An item without interactions counts as if it had one.
 
     Source: Mikolov et al. 2013, arXiv:1310.4546, sec. 2.2 (the exponent 0.75).
     """
@@ -77,7 +77,7 @@ class UnseenLines:
         offsets: index of each user's first key, (n_users + 1,) int64.
         keys: for each seen item, the weight of the user's unseen items before it, plus the user
             times `stride`, (n_pairs,) int64 ascending.
-        seen_before: weight of all seen items before each of them, of the users before included,
+        seen_before: total weight of all seen items before each one, with those of earlier users,
             (n_pairs + 1,) int64; None for unit weights.
         item_ends: weight of all items up to and including each item, (n_items,) int64; None for
             unit weights.

@@ -1,7 +1,7 @@
 """Check that Arrow columns have types whose values are read without running code.
 
 Ray Data registers extension types with Arrow, one of which unpickles its values when they are read.
-A Parquet file names its types itself, so every reader of one calls this check first.
+An Arrow or Parquet file names its types itself, so its readers call this check first.
 """
 
 from collections.abc import Iterable

@@ -1,8 +1,8 @@
 """Processed data on disk: the pipeline writes them, and every later step reads them.
 
-A folder `processed/<fingerprint>` holds `manifest.json`, `users.parquet` and `items.parquet` (own
-ids by contiguous id, titles), and the interactions in a file for each bucket of users and each of
-these kinds, unless it would be empty:
+A folder `processed/<fingerprint>` holds `manifest.json`, `users.parquet` and `items.parquet` (the
+data's own ids by contiguous id, and titles). The interactions are in files, one for each bucket of
+users and each of these kinds; empty files are left out:
 
 - `train`, `validation`, `test`: the positives of a split;
 - `train_low`, `validation_low`, `test_low`: its low ratings;
@@ -199,7 +199,7 @@ def _read_file(path: Path, columns: list[str] | None) -> pa.Table:
             path,
             "must be a whole Parquet file",
             found=f"is damaged ({reason})",
-            remedy="Delete its folder to make it anew.",
+            remedy="Delete its folder to prepare the data again.",
         ) from None
     require_plain(table.schema, table.column_names, str(path))
     return table

@@ -683,7 +683,7 @@ def test_damaged_processed_data(
     )
     assert (code, out) == (2, "")
     assert f"error: {damaged}: must be a whole Parquet file, but is damaged (" in err
-    assert "Delete its folder to make it anew." in err
+    assert "Delete its folder to prepare the data again." in err
     assert not (tmp_path / "studies").exists()
 
 

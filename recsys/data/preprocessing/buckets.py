@@ -63,8 +63,8 @@ class Bucket:
     Attributes:
         rows: interactions, each pair of user and item once, sorted by user and item.
         candidates: rows of the data's own candidate file, as they were read.
-        n_duplicates: rows that were dropped for a later one of their pair in the same split.
-        n_overlaps: rows that were dropped for one of their pair in a later split.
+        n_duplicates: rows that were dropped because the same split has a later one of their pair.
+        n_overlaps: rows that were dropped because a later split has one of their pair.
     """
 
     rows: Rows
@@ -128,8 +128,8 @@ def _write_rows(rows: Rows, path: Path) -> None:
 def read_bucket(folder: Path, number: int, n_items: int) -> Bucket:
     """Read a bucket without duplicates of (user, item).
 
-    Of the rows of a pair, those in the latest split are kept, of those the latest by time, and of
-    those the last in the source.
+    Of each pair one row is kept: the one in the latest split; within a split the latest by time; at
+    equal times the last in the source.
     """
     require_on_this_node(folder)
     path = folder / bucket_name(number)

@@ -26,8 +26,8 @@ class FilteredBucket:
     """Counts of a bucket after a round.
 
     Attributes:
-        n_duplicates: rows that were dropped for a later one of their pair in the same split.
-        n_overlaps: rows that were dropped for one of their pair in a later split.
+        n_duplicates: rows that were dropped because the same split has a later one of their pair.
+        n_overlaps: rows that were dropped because a later split has one of their pair.
         item_counts: interactions of each item that are left here, (n_items,) int64.
         users: users that are left, (m,) int32.
         times: distinct times in order, (t,) int64.
@@ -64,8 +64,8 @@ class Core:
 def find_core(run: Run, config: Config, work: Path, n_items: int, n_buckets: int) -> Core:
     """Filter the buckets in `work` until nothing changes, and return what is left.
 
-    Every round drops duplicates, interactions of the items that lack interactions after the round
-    before, and then users with too few.
+    Each round drops duplicates, then the items that had too few interactions after the previous
+    round, then the users that have too few.
     """
     items_left = np.ones(n_items, dtype=bool)
     counts: Counter[str] = Counter()
@@ -120,8 +120,8 @@ def _merge_times(times: IntArray, counts: IntArray) -> tuple[IntArray, IntArray]
 def recode_bucket(bucket: Bucket, user_code: IntArray, item_code: IntArray) -> Bucket:
     """Return the bucket with new contiguous ids.
 
-    `user_code`, `item_code`: the new id by old id, -1 where it is gone. Rows of such users go; such
-    items become -1, which only candidates can have.
+    `user_code`, `item_code`: the new id by old id, -1 if it was removed. Rows of removed users
+    are dropped. A removed item becomes -1; only candidates can have one.
     """
     return replace(
         bucket,

@@ -37,7 +37,7 @@ def leave_one_out(user: IntArray, positive: Mask, time: IntArray, order: IntArra
 
 
 def last_of_each(user: IntArray, eligible: Mask, time: IntArray, order: IntArray) -> Mask:
-    """Return a mask with each user's eligible row of the latest time, of equal ones the last.
+    """Return a mask of each user's latest eligible row; at equal times, the last in the source.
 
     Users without an eligible row have none. All arguments are (n,), n > 0, and so is the result.
     """
@@ -93,10 +93,10 @@ def temporal_cuts(
 
 
 def temporal_cut(times: IntArray, counts: IntArray, fraction: float) -> int | None:
-    """Return the time that about `fraction` of the interactions are at or after.
+    """Return the time from which on about `fraction` of the interactions happened.
 
-    Interactions at the same time are never separated. Of the possible cuts, the nearest to the
-    fraction is returned, of two as near the later one, and None if there is only one time.
+    Interactions at the same time are never separated, so the possible cut nearest to `fraction` is
+    returned: of two equally near ones the later one, and None if there is only one time.
 
     `times` (t,): distinct times in order. `counts` (t,): interactions at each.
     """

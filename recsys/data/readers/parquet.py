@@ -16,7 +16,7 @@ from recsys.data.sources.files import DataFile, open_raw
 from recsys.errors import InputError
 
 FRAGMENT_ROWS = 1 << 20
-"""Rows after which a fragment ends with its row group, and rows of a batch at most."""
+"""Rows after which a fragment ends with its row group, and most rows of a batch."""
 
 
 @contextmanager

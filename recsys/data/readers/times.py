@@ -1,6 +1,6 @@
 """Exact times, parsed from each form in which files hold them.
 
-`preprocessing.clock` turns them into integers, which are compared from then on.
+`preprocessing.time_encoding` turns them into integers, which all later steps compare.
 """
 
 import math

@@ -126,7 +126,7 @@ def _recognise(path: Path, name: str) -> Source:
 
 
 def _visible_files(folder: Path) -> list[str]:
-    """Return the relative paths of a folder's files, but for those in or named `.NAME`, `_NAME`."""
+    """Return the relative paths of a folder's files, except any in or named `.NAME` or `_NAME`."""
     names = sorted(
         entry.relative_to(folder).as_posix() for entry in folder.rglob("*") if entry.is_file()
     )

@@ -1,6 +1,6 @@
 """Scorers: scores of users and items by a model, in blocks that fit in the cache.
 
-Stands between the models and `ranking`; baselines are scorers too.
+`ranking` ranks by their scores. The baselines are scorers too.
 """
 
 from typing import Protocol

@@ -82,11 +82,11 @@ class LeastSquares:
         """
         steps = (self._of_users if epoch == 1 else []) + self._of_items + self._of_users
         begin, end = (number * len(steps) // self.n_segments for number in (segment - 1, segment))
-        given: _Given | None = None
+        given: _GivenSide | None = None
         for number in range(begin, end):
             rows, others, pairs, block = steps[number]
             if given is None or steps[number - 1][0] is not rows:
-                given = _give(others)
+                given = _given_side(others)
             self._solve(rows, given, pairs, block)
         return self._loss() * (self.n_rows(segment) - self.n_rows(segment - 1))
 
@@ -98,7 +98,7 @@ class LeastSquares:
         """Return the number of pairs that the first `n_segments` segments count for."""
         return n_segments * self._n_pairs // self.n_segments
 
-    def _solve(self, rows: Tensor, given: "_Given", pairs: "_Pairs", block: Tensor) -> None:
+    def _solve(self, rows: Tensor, given: "_GivenSide", pairs: "_Pairs", block: Tensor) -> None:
         """Solve the `block` (R,) of `rows` (n, d) given the other side, some columns at a time.
 
         Raises:
@@ -151,7 +151,7 @@ class LeastSquares:
 
 
 @dataclass(frozen=True)
-class _Given:
+class _GivenSide:
     """The given side: vectors (m, d).
 
     `gram` (d, d): the products of its columns. `slices`: its columns in slices of `width`, each
@@ -163,10 +163,10 @@ class _Given:
     width: int
 
 
-def _give(others: Tensor) -> _Given:
+def _given_side(others: Tensor) -> _GivenSide:
     dim = others.shape[1]
     slices = [slice(first, min(first + COLUMNS, dim)) for first in range(0, dim, COLUMNS)]
-    return _Given(
+    return _GivenSide(
         others.T @ others,
         [(columns, others[:, columns].contiguous()) for columns in slices],
         min(COLUMNS, dim),

@@ -150,9 +150,9 @@ def test_limit_of_an_unpacked_gzip(
 ) -> None:
     (tmp_path / "data.csv.gz").write_bytes(packed)
     monkeypatch.setattr("recsys.data.sources.files.MAX_RATIO", 1)
-    monkeypatch.setattr("recsys.data.sources.files.FREE_BYTES", len(ROWS))
+    monkeypatch.setattr("recsys.data.sources.files.ALWAYS_ALLOWED_BYTES", len(ROWS))
     assert n_rows(tmp_path / "data.csv.gz") == 1000
-    monkeypatch.setattr("recsys.data.sources.files.FREE_BYTES", len(ROWS) - 1)
+    monkeypatch.setattr("recsys.data.sources.files.ALWAYS_ALLOWED_BYTES", len(ROWS) - 1)
     check_refused(
         lambda: n_rows(tmp_path / "data.csv.gz"),
         rf"data\.csv\.gz: must unpack to at most 1 times its size or {len(ROWS) - 1:,} bytes",
@@ -176,7 +176,7 @@ def test_real_ratings_are_far_from_the_limit(
     (tmp_path / "data.csv.gz").write_bytes(gzip.compress(ratings))
     with zipfile.ZipFile(tmp_path / "data.zip", "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("ratings.csv", ratings)
-    monkeypatch.setattr("recsys.data.sources.files.FREE_BYTES", 0)
+    monkeypatch.setattr("recsys.data.sources.files.ALWAYS_ALLOWED_BYTES", 0)
     monkeypatch.setattr("recsys.data.sources.files.MAX_RATIO", 10)
     assert n_rows(tmp_path / name) == 100_004
 

@@ -29,7 +29,7 @@ def read_rows(path: Path, n_bytes: int | None = None) -> list[Row]:
     with pytest.MonkeyPatch.context() as patch:
         if n_bytes is not None:
             patch.setattr("recsys.data.readers.text.CHUNK_BYTES", n_bytes)
-            patch.setattr("recsys.data.readers.text.HEAD_BYTES", n_bytes)
+            patch.setattr("recsys.data.readers.text.DIALECT_BYTES", n_bytes)
         source = find_source(DataConfig(source=str(path)))
         batches = [
             batch for fragment in list_fragments(source, None) for batch in read(fragment, None)

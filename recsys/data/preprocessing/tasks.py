@@ -12,7 +12,7 @@ import numpy as np
 
 from recsys.console.verbosity import progress
 
-_SECONDS_A_LINE = 2.0
+_SECONDS_PER_LINE = 2.0
 
 
 class Run(Protocol):
@@ -79,7 +79,7 @@ def _in_order(
     """
     waiting: dict[int, Any] = {}
     next_number = n_done = n_rows = 0
-    with progress("Preparing" if rows is None else "Reading", _SECONDS_A_LINE) as show:
+    with progress("Preparing" if rows is None else "Reading", _SECONDS_PER_LINE) as show:
         for row in results:
             waiting[row["number"]] = row["result"]
             n_done += 1

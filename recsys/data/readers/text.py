@@ -20,7 +20,7 @@ from recsys.data.sources.files import DataFile, is_plain, open_file, open_raw
 CHUNK_BYTES = 1 << 25
 """Text that is parsed at a time, and the size of a fragment."""
 
-HEAD_BYTES = 1 << 18
+DIALECT_BYTES = 1 << 18
 """Text in which the dialect is detected; more if this holds no whole row."""
 
 _SCAN_BYTES = 1 << 20
@@ -72,7 +72,7 @@ def read(fragment: Fragment, threshold: float | None) -> Iterator[Batch]:
 
 
 def _dialect_of(file: DataFile, columns: ColumnsConfig | None) -> tuple[Dialect, dict[str, Column]]:
-    n_bytes = HEAD_BYTES
+    n_bytes = DIALECT_BYTES
     while True:
         with open_file(file) as stream:
             head = stream.read(n_bytes)

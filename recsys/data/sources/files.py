@@ -28,7 +28,7 @@ MAX_RATIO = 200
 Ratings unpack to about 4, rows that repeat long texts to about 50.
 """
 
-FREE_BYTES = 1 << 28
+ALWAYS_ALLOWED_BYTES = 1 << 28
 """Bytes to which any archive may unpack, whatever the ratio."""
 
 
@@ -113,10 +113,10 @@ def _damaged(label: str, kind: str, error: Exception) -> InputError:
 
 
 def _require_limit(n_unpacked: int, n_packed: int, label: str) -> None:
-    if n_unpacked > max(MAX_RATIO * n_packed, FREE_BYTES):
+    if n_unpacked > max(MAX_RATIO * n_packed, ALWAYS_ALLOWED_BYTES):
         raise InputError(
             label,
-            f"must unpack to at most {MAX_RATIO} times its size or {FREE_BYTES:,} bytes",
+            f"must unpack to at most {MAX_RATIO} times its size or {ALWAYS_ALLOWED_BYTES:,} bytes",
             found="unpacks to more",
             remedy="If you trust it, unpack it and pass the file.",
         )

@@ -24,7 +24,7 @@ from recsys.search.record.summaries import TrialSummary, best_trial, ranked
 from recsys.search.tuning.messages import Report, message_of
 
 _SHOWN_TRIALS = 12
-_SECONDS_A_LINE = 30.0
+_SECONDS_PER_LINE = 30.0
 """Longest time between two lines."""
 
 
@@ -46,7 +46,7 @@ class SearchProgress(Callback):
         self._console = Console(file=sys.stderr)
         self._live: Live | None = None
         self._last: dict[int, tuple[int, float]] = {}  # last step and its value, by trial
-        self._next_line = self._began + _SECONDS_A_LINE
+        self._next_line = self._began + _SECONDS_PER_LINE
 
     @property
     def busy_seconds(self) -> float:
@@ -120,7 +120,7 @@ class SearchProgress(Callback):
         self._print(f"{shown} | {self._headline(summaries)}")
 
     def _print(self, line: str) -> None:
-        self._next_line = time.monotonic() + _SECONDS_A_LINE
+        self._next_line = time.monotonic() + _SECONDS_PER_LINE
         if not self._live and not is_quiet():
             self._console.print(line, markup=False, highlight=False, soft_wrap=True)
 

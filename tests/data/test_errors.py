@@ -13,6 +13,7 @@ import pytest
 
 from recsys.config.sections import DataConfig, FilesConfig
 from recsys.data.readers.formats import list_fragments, read
+from recsys.data.sources.files import DataFile, open_file
 from recsys.data.sources.layouts import find_source
 from recsys.errors import InputError
 from tests.data.conftest import Prepare
@@ -447,3 +448,14 @@ def test_random_split_needs_no_times(prepared: Prepare, tmp_path: Path) -> None:
     (tmp_path / "data.csv").write_text(text)
     manifest = prepared(tmp_path / "data.csv", {"data.split": "random"}).manifest
     assert manifest.n_train + manifest.n_validation + manifest.n_test == 300
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_an_error_of_the_operating_system_is_no_damage(packed: bool, tmp_path: Path) -> None:
+    path = tmp_path / "ratings.csv"
+    path.write_bytes(gzip.compress(b"1,2\n") if packed else b"1,2\n")
+    with (
+        pytest.raises(FileNotFoundError, match="elsewhere"),
+        open_file(DataFile(str(path))),
+    ):
+        (tmp_path / "elsewhere").open("rb")

@@ -90,6 +90,8 @@ def open_file(file: DataFile) -> Iterator[IO[bytes]]:
         try:
             yield opened.enter_context(_unpacked(packed, n_packed, file.label))
         except _DAMAGE as error:
+            if isinstance(error, OSError) and error.errno is not None:
+                raise  # of the operating system: the bytes themselves could not be read
             raise _damaged(file.label, "gzip" if file.member is None else "zip", error) from None
 
 

@@ -11,6 +11,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from recsys.config.schema import Config, config_paths, get_value
+from recsys.errors import InputError
 from recsys.storage.credentials import without_passwords
 
 _LISTED_NAMES = 20
@@ -48,7 +49,10 @@ def describe_mistakes(error: ValidationError) -> list[tuple[str, str]]:
 def _describe(details: ErrorDetails) -> tuple[str, str]:
     path = _known_prefix(details["loc"])
     if details["type"] == "value_error":
-        text = str(details["ctx"]["error"])
+        cause = details["ctx"]["error"]
+        if not isinstance(cause, InputError):  # a bug in a validator
+            raise cause
+        text = str(cause)
         # The text of a check across groups begins with the path itself.
         return (path, f"{path}: {text}") if path else (text.partition(":")[0], text)
     if details["type"] in ("extra_forbidden", "invalid_key"):

@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from recsys.config.components import LOSSES, METRICS, MODELS, PRUNERS, SAMPLERS, OneOf
 from recsys.config.values import Column, Cutoffs, DatabaseUrl, Duration, Fraction, Url
+from recsys.errors import InputError
 
 DEFAULT_TRIALS = 30
 """Trials of a study with neither a number of trials nor a time budget."""
@@ -169,7 +170,9 @@ class ResourcesConfig(Section):
         for name in ("CPU", "GPU"):
             if name in custom:
                 rule = "must leave CPUs and GPUs to their own settings"
-                raise ValueError(f"{rule}, but got {name}. Set resources.{name.lower()}.")
+                raise InputError.listing(
+                    "", [f"{rule}, but got {name}. Set resources.{name.lower()}."]
+                )
         return custom
 
 

@@ -8,6 +8,7 @@ from typing import Annotated
 
 from pydantic import AfterValidator, BeforeValidator, Field, Strict
 
+from recsys.errors import InputError
 from recsys.storage.credentials import strip_password
 from recsys.storage.databases import DATABASES, is_shared_database
 
@@ -18,14 +19,14 @@ def parse_duration(value: object) -> object:
     """Convert `90s`, `10m` or `1h30m` to seconds; return anything but text unchanged.
 
     Raises:
-        ValueError: if the text is not a sum of numbers with the units s, m, h or d.
+        InputError: without a place, if the text is no sum of numbers with the units s, m, h or d.
     """
     if not isinstance(value, str):
         return value
     terms = re.findall(r"(\d+(?:\.\d+)?)([smhd])", value)
     if not terms or "".join(number + unit for number, unit in terms) != value:
         remedy = "Write it as 90s, 10m, 1h30m or a number of seconds."
-        raise ValueError(f"must be a duration, but got {value!r}. {remedy}")
+        raise InputError.listing("", [f"must be a duration, but got {value!r}. {remedy}"])
     return sum(float(number) * _UNIT_SECONDS[unit] for number, unit in terms)
 
 
@@ -37,7 +38,7 @@ def _require_shared_database(url: str) -> str:
     if not is_shared_database(url):
         schemes = " or ".join(f"{name}://" for name in DATABASES)
         remedy = "Without it the record is a file in the study's folder."
-        raise ValueError(f"must begin with {schemes}, but got {url}. {remedy}")
+        raise InputError.listing("", [f"must begin with {schemes}, but got {url}. {remedy}"])
     return url
 
 

@@ -11,6 +11,8 @@ import re
 from collections.abc import Iterable
 from urllib.parse import quote, quote_plus, unquote, unquote_plus, urlsplit
 
+from recsys.errors import InputError
+
 HIDDEN = "***"
 _DATABASES = ("postgresql", "mysql", "mssql", "sqlite")
 """Schemes that Optuna and MLflow pass to SQLAlchemy."""
@@ -36,15 +38,16 @@ def strip_password(url: str) -> str:
         url: a URL, or a path, which is returned unchanged.
 
     Raises:
-        ValueError: if it is unclear where user and password end.
+        InputError: without a place, if it is unclear where user and password end.
     """
     try:
         shown, _ = _split(url, strict=True)
     except ValueError:
-        raise ValueError(
+        line = (
             "must be a URL in which the special characters of user and password are escaped, "
             f"but got {_hide(url)}. Write @ as %40, : as %3A and / as %2F."
-        ) from None
+        )
+        raise InputError.listing("", [line]) from None
     if shown != url:
         _hide(url)
         _full_urls[shown] = url

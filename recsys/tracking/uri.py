@@ -33,7 +33,7 @@ def tracking_uri(config: Config, folder: Path) -> str | None:
         return config.tracking.uri
     try:
         given = strip_password(mlflow_uri() or "")
-    except ValueError as error:
+    except InputError as error:
         raise InputError.listing("MLFLOW_TRACKING_URI", [str(error)]) from None
     return given or (None if _unfit_for_sqlite(folder) else f"sqlite:///{folder / 'mlflow.db'}")
 

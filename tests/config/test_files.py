@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from recsys.config import values
 from recsys.config.files import (
     Override,
     config_yaml,
@@ -527,3 +528,10 @@ def test_a_file_of_an_earlier_version_keeps_its_meaning() -> None:
         {"study": {"time_budget": 60.0, "n_trials": 30}, "evaluation": {"protocol": "sampled"}}, "c"
     )
     assert (both.study.trial_limit, uses_candidates(both, given=False)) == (30, True)
+
+
+def test_a_bug_in_a_validator_is_no_mistake(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(values, "is_shared_database", lambda _url: [1, 2].remove(3))
+    with pytest.raises(ValueError, match=r"list\.remove") as caught:
+        parse_config({"study": {"storage": "postgresql://host/name"}}, "c.yaml")
+    assert not isinstance(caught.value, InputError)

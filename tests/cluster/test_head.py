@@ -136,7 +136,7 @@ def test_the_cluster_adds_nodes_for_a_search_and_removes_them_after_it(
         return len(head.processes("/raylet/raylet ")) - 1
 
     *_, error, code = run(head, f"RAY_ADDRESS=auto {tune(folder, 'large', '--cpu 2')}").splitlines()
-    assert "error: resources.cpu: must be at most what one node has, 1, but got 2." in error
+    assert "error: --cpu: must be at most what one node has, 1, but got 2." in error
     assert (code, n_workers()) == ("2", 0)
     paths = f"--data {folder}/ratings.csv --dir {folder}/experiments"
     train = f"python -m recsys.train --config configs/nn_inner_product.yaml {paths}"

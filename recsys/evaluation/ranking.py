@@ -49,9 +49,14 @@ def rank_all(
     Raises:
         DivergenceError: if a score is not finite.
     """
-    if cutoff is None or not isinstance(scorer, ModelScorer) or scorer.popular is None:
-        ranks = _rank_exactly(scorer, held_out, seen)
-        return ranks if cutoff is None else np.minimum(ranks, cutoff)
+    if cutoff is None:
+        return _rank_exactly(scorer, held_out, seen)
+    if (
+        not isinstance(scorer, ModelScorer)
+        or scorer.popular is None
+        or cutoff > len(scorer.popular)  # the head cannot hold that many better items
+    ):
+        return np.minimum(_rank_exactly(scorer, held_out, seen), cutoff)
     open_ranks = _may_rank_below(scorer, held_out, seen, cutoff)
     ranks = np.full(len(held_out.user), cutoff, dtype=np.int64)
     left = replace(held_out, user=held_out.user[open_ranks], item=held_out.item[open_ranks])
@@ -83,9 +88,7 @@ def _may_rank_below(
         seen_column = column[seen.items[index]]
         masked = (seen_row * scores.shape[1] + seen_column)[seen_column >= 0]
         scores.view(-1)[as_tensor(masked, scorer.device)] = -torch.inf
-        bound = scores.topk(min(cutoff, scores.shape[1]), dim=1).values[:, -1][row]
-        if cutoff > scores.shape[1]:
-            bound = torch.full_like(bound, -torch.inf)
+        bound = scores.topk(cutoff, dim=1).values[:, -1][row]
         found[targets] = (target >= bound - TOLERANCE * scale).cpu().numpy()
     return found
 

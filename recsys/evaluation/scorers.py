@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from recsys.data.interactions import Interactions
 from recsys.errors import DivergenceError
 from recsys.kernels.arrays import IntArray
 from recsys.kernels.lookup import rows_of
@@ -97,6 +98,11 @@ class ModelScorer:
 
     def _side_of(self, items: IntArray) -> Side:
         return self.model.item_side(as_tensor(items, self.device))
+
+
+def scorer_of(model: Model, data: Interactions) -> ModelScorer:
+    """Return the scorer by a model whose head is that of the data's training positives."""
+    return ModelScorer(model, data.n_items, popular_items(data.item, data.n_items))
 
 
 def popular_items(item: IntArray, n_items: int) -> IntArray | None:

@@ -11,7 +11,7 @@ from recsys.data.preprocessing import pipeline
 from recsys.data.processed import load
 from recsys.errors import InputError
 from recsys.evaluation.evaluate import evaluate, protocol_name
-from recsys.evaluation.scorers import ModelScorer, popular_items
+from recsys.evaluation.scorers import scorer_of
 from recsys.final.log import append_test_scores, log_evaluation
 from recsys.serving import model_folder, saved_model
 from recsys.tracking.connection import open_tracking
@@ -41,8 +41,7 @@ def evaluate_model(model: Path, folder: Path) -> dict[str, Any]:
     torch.set_num_threads(max(1, int(saved.config.resources.cpu)))
     with progress("Scoring test"):
         data = load(processed, "test", False)
-        scorer = ModelScorer(saved.model, data.n_items, popular_items(data.item, data.n_items))
-        scores = evaluate(scorer, data, saved.config)
+        scores = evaluate(scorer_of(saved.model, data), data, saved.config)
     append_test_scores(folder, "evaluate", path, scores)
     if tracking:
         log_evaluation(tracking, saved.config, path, scores)

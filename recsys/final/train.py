@@ -16,7 +16,7 @@ from recsys.data.interactions import Interactions
 from recsys.data.negatives import NegativeSampler
 from recsys.errors import InputError
 from recsys.evaluation.evaluate import evaluate
-from recsys.evaluation.scorers import ModelScorer, popular_items
+from recsys.evaluation.scorers import scorer_of
 from recsys.models import Model
 from recsys.training.fit import Epoch, fit
 
@@ -69,11 +69,7 @@ def train_for_test(config: Config, data: Interactions, seed: int, n_epochs: int 
     epochs = fit(config, data, seed, n_epochs=n_epochs, device=device_of(config), rank=False)
     *_, last = _show_progress(epochs, config, seed, n_epochs)
     with progress("Scoring test"):
-        scores = evaluate(
-            ModelScorer(last.state.model, data.n_items, popular_items(data.item, data.n_items)),
-            data,
-            config,
-        )
+        scores = evaluate(scorer_of(last.state.model, data), data, config)
     return Trained(last.state.model, last.epoch, scores)
 
 

@@ -20,7 +20,7 @@ from recsys.config.sections import TrainingConfig
 from recsys.data.interactions import Interactions
 from recsys.errors import DivergenceError, InputError
 from recsys.evaluation.evaluate import evaluate, sample_users
-from recsys.evaluation.scorers import ModelScorer, popular_items
+from recsys.evaluation.scorers import scorer_of
 from recsys.training.checkpoint import TrainingState, start_training
 from recsys.training.contract import Trainer
 from recsys.training.gradient_descent import Descent
@@ -129,9 +129,7 @@ def _rank(
     if data.held_out is not None and limits:
         held_out = sample_users(data.held_out, min(limits), config.data.split_seed)
         data = dataclasses.replace(data, held_out=held_out)
-    values = evaluate(
-        ModelScorer(state.model, data.n_items, popular_items(data.item, data.n_items)), data, config
-    )
+    values = evaluate(scorer_of(state.model, data), data, config)
     seconds = state.metrics_so_far.get("rank_seconds", 0.0) + time.perf_counter() - start
     return {"rank_seconds": seconds} | {f"val_{name}": value for name, value in values.items()}
 

@@ -29,6 +29,13 @@ from tests.small_search import SPACE, logged_steps, logged_trials, open_optuna
 DEFAULTS = {"training.max_epochs": 4, "training.batch_size": 128}
 
 
+def new_study(tuned: Tuned, ratings: Path, folder: Path) -> list[str]:
+    """Return the flags of a new study `s` in `folder`, over the space of `tuned`."""
+    space = str(tuned.folder / "space.yaml")
+    study = ["--dir", str(folder), "--name", "s"]
+    return ["--space", space, "--data", str(ratings), *study, "--json"]
+
+
 def test_the_answer(tuned: Tuned) -> None:
     answer = tuned.answer
     assert list(answer) == [
@@ -421,17 +428,7 @@ def test_a_time_budget_cuts_trials_off(
         SimpleNamespace(monotonic=lambda: 3600.0 * (len(reported) == 2)),
     )
     store = ["--set", f"tracking.uri={tuned.uri}", "--set", "tracking.experiment=budget"]
-    argv = [
-        "--space",
-        str(tuned.folder / "space.yaml"),
-        "--data",
-        str(ratings),
-        "--dir",
-        str(tmp_path),
-        "--name",
-        "s",
-        "--json",
-    ]
+    argv = new_study(tuned, ratings, tmp_path)
     code, out, _ = run(capfd, *argv, *store, *ENDLESS, "--time-budget", "1h", "--concurrent", "2")
     answer = json.loads(out)
     assert code == 0
@@ -472,17 +469,7 @@ def test_an_interrupt_ends_the_search_in_order(
     monkeypatch.setattr(session, "StudyCallback", Interrupting)
     before = signal.getsignal(signal.SIGINT)
     store = ["--set", f"tracking.uri={tuned.uri}", "--set", "tracking.experiment=interrupt"]
-    argv = [
-        "--space",
-        str(tuned.folder / "space.yaml"),
-        "--data",
-        str(ratings),
-        "--dir",
-        str(tmp_path),
-        "--name",
-        "s",
-        "--json",
-    ]
+    argv = new_study(tuned, ratings, tmp_path)
     code, out, err = run(capfd, *argv, *store, *ENDLESS, "--concurrent", "1")
     answer = json.loads(out)
     assert code == 130

@@ -1,0 +1,75 @@
+"""Costs: the time of an epoch by config, learned from the trials of the study.
+
+The schedule plans with it. It starts from the work of an epoch (`work`), and corrects that by the
+seconds that the trials have reported. All of it follows from the record, so that a resumed search
+predicts as before.
+"""
+
+import math
+from collections.abc import Iterable
+
+from recsys.config.schema import Config
+from recsys.data.manifest import Manifest
+from recsys.search.record.study_record import StudyRecord
+from recsys.search.tuning.work import EpochSeconds, expected_seconds
+
+_PRIOR_OF_ALL, _PRIOR_OF_KIND = 0.25, 1.0
+"""Weights, in trials, of what is assumed before a trial has reported: that all trials are as fast
+as expected, and that the trials of a kind are as fast as all trials are."""
+
+Kind = tuple[str, str, str]
+"""Variant, loss and negatives of trials, whose speeds have much in common."""
+
+
+class Costs:
+    """Predictor of the time of an epoch, from the work and the trials of a study."""
+
+    def __init__(self, record: StudyRecord, data: Manifest) -> None:
+        self._record = record
+        self._data = data
+        self._measured: dict[int, tuple[int, Kind, float, float]] = {}
+        """By trial: an epoch, the trial's kind, and the logarithms of the ratios of the measured to
+        the expected time of training and of ranking it."""
+
+    @property
+    def is_measured(self) -> bool:
+        """Whether a trial has reported an epoch."""
+        self._update()
+        return bool(self._measured)
+
+    def predict(self, config: Config) -> EpochSeconds:
+        """Return the predicted time of an epoch of a config."""
+        self._update()
+        kind, expected = _kind_of(config), expected_seconds(config, self._data)
+        measured = self._measured.values()
+        train = expected_ratio([(of, ratio) for _, of, ratio, _ in measured], kind)
+        rank = expected_ratio([(of, ratio) for _, of, _, ratio in measured], kind)
+        return EpochSeconds(expected.train * train, expected.rank * rank)
+
+    def _update(self) -> None:
+        """Read the seconds of each trial's best epoch, where they are new."""
+        for summary in self._record.summaries():
+            number, epoch, metrics = summary.number, summary.epoch, summary.metrics
+            is_known = number in self._measured and self._measured[number][0] == epoch
+            if epoch is not None and "train_seconds" in metrics and not is_known:
+                config = self._record.config_of(number)
+                expected = expected_seconds(config, self._data)
+                train = math.log(metrics["train_seconds"] / expected.train)
+                rank = math.log(metrics["rank_seconds"] / expected.rank)
+                self._measured[number] = epoch, _kind_of(config), train, rank
+
+
+def expected_ratio(measured: Iterable[tuple[Kind, float]], kind: Kind) -> float:
+    """Return the ratio of the measured to the expected time of a kind of trials.
+
+    `measured`: the kind and the logarithm of the ratio of each trial. Means are shrunk towards
+    what is known without them: the kind's towards the mean of all, and that towards 0.
+    """
+    logs = list(measured)
+    of_all = sum(log for _, log in logs) / (len(logs) + _PRIOR_OF_ALL)
+    of_kind = [log - of_all for of, log in logs if of == kind]
+    return math.exp(of_all + sum(of_kind) / (len(of_kind) + _PRIOR_OF_KIND))
+
+
+def _kind_of(config: Config) -> Kind:
+    return config.model.name, config.training.loss, config.training.negative_sampling

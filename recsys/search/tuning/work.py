@@ -1,0 +1,173 @@
+"""Work of an epoch: how long a config trains and ranks, from counts of what an epoch computes.
+
+Each count is multiplied by the time that one of its units takes on one core. `costs` corrects the
+result by the reports of the trials. The model is asked for its sizes, so that this holds for any.
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+
+from recsys.config.components import LOSSES
+from recsys.config.schema import Config
+from recsys.data.manifest import Manifest
+from recsys.evaluation.scorers import HEAD_SHARE, MIN_HEAD
+from recsys.models import SideName, build_model
+from recsys.training.full_softmax import MAX_ITEMS, MAX_SCORES
+from recsys.training.least_squares import COLUMNS
+from recsys.training.optimiser import MIN_ROWS_PER_LOOKUP, MIN_VALUES
+
+_UNIT_SECONDS = {
+    # Gradient descent on samples: positives and drawn negatives.
+    "sample": 1.45e-7,
+    "hidden value of a sample": 4e-9,
+    "dropped value of a sample": 2.2e-8,
+    "batch": 8e-4,
+    "parameter of a batch": 1.5e-4,
+    "value of Adam on all rows": 2.4e-9,
+    "value of Adam on a batch's rows": 2e-8,
+    # Softmax over all unseen items.
+    "product of a score": 3e-10,
+    "item that a batch chooses from": 7e-7,
+    # Least squares.
+    "product of an equation": 1.05e-10,
+    "product of a solution": 1.45e-10,
+    # Ranking.
+    "ranked user": 2e-5,
+    "ranked pair": 2e-10,
+    "product of a ranked pair": 8e-12,
+}
+"""Seconds per unit on one core of a Xeon with AVX-512 (docs/decisions/0038-predicted-costs.md)."""
+_OPEN_SHARE = 0.3
+"""Share of the users whose held-out positives are ranked among all items, beyond the head."""
+
+
+@dataclass(frozen=True)
+class EpochSeconds:
+    """Time of an epoch in seconds: training it, and ranking after it."""
+
+    train: float
+    rank: float
+
+    @property
+    def total(self) -> float:
+        """Both together."""
+        return self.train + self.rank
+
+
+def expected_seconds(config: Config, data: Manifest) -> EpochSeconds:
+    """Return the time of an epoch of a config on one core, before anything was measured."""
+    sizes = _Sizes.of(config)
+    if LOSSES[config.training.loss].solver == "least_squares":
+        work = _of_least_squares(config, data)
+    elif config.training.negative_sampling == "all":
+        work = _of_full_softmax(config, data, sizes)
+    else:
+        work = _of_samples(config, data, sizes)
+    return EpochSeconds(_seconds(work), _seconds(_of_ranking(config, data, sizes)))
+
+
+def _seconds(work: Mapping[str, float]) -> float:
+    return sum(_UNIT_SECONDS[unit] * count for unit, count in work.items())
+
+
+@dataclass(frozen=True)
+class _Sizes:
+    """Sizes of a model.
+
+    `row_widths`: values of a row of all embeddings and biases of each side. `n_shared`: parameters
+    that all pairs share, as tensors. `n_products`: their values, each one product for each pair.
+    """
+
+    row_widths: Mapping[SideName, int]
+    n_shared: int
+    n_products: int
+
+    @classmethod
+    def of(cls, config: Config) -> "_Sizes":
+        model = build_model(config.model, 1, 1, torch.Generator())
+        rows: dict[SideName, list[str]] = {
+            side: model.row_parameters(side) for side in ("user", "item")
+        }
+        of_rows = {name for names in rows.values() for name in names}
+        shared = [p.numel() for name, p in model.named_parameters() if name not in of_rows]
+        widths = {
+            side: sum(model.get_parameter(name).numel() for name in names)
+            for side, names in rows.items()
+        }
+        return cls(widths, len(shared), sum(shared))
+
+
+def _of_least_squares(config: Config, data: Manifest) -> dict[str, float]:
+    dim = config.model.embedding_dim
+    columns = min(dim, COLUMNS)
+    return {
+        "product of an equation": 2 * (data.n_train + data.n_low) * dim * columns,
+        "product of a solution": (data.n_users + data.n_items) * dim * columns**2,
+    }
+
+
+def _of_full_softmax(config: Config, data: Manifest, sizes: _Sizes) -> dict[str, float]:
+    n_drawn, batch_size = min(data.n_items, MAX_ITEMS), config.training.batch_size
+    n_scores = data.n_users * n_drawn
+    n_batches = math.ceil(max(data.n_train / batch_size, n_scores / MAX_SCORES))
+    n_items = data.n_items if n_drawn == data.n_items else n_drawn + batch_size
+    return {
+        "product of a score": n_scores * config.model.embedding_dim,
+        "batch": n_batches,
+        "item that a batch chooses from": n_batches * data.n_items if n_items > n_drawn else 0,
+        **_of_adam(data, sizes, n_batches, {"user": data.n_users / n_batches, "item": n_items}),
+    }
+
+
+def _of_samples(config: Config, data: Manifest, sizes: _Sizes) -> dict[str, float]:
+    training = config.training
+    with_low = LOSSES[training.loss].takes_low_ratings and config.data.low_ratings == "negative"
+    n_samples = data.n_train * (1 + training.n_negatives) + (data.n_low if with_low else 0)
+    n_batches = math.ceil(data.n_train / training.batch_size)
+    n_hidden = n_samples * math.sqrt(sizes.n_products)
+    lookups: dict[SideName, float] = {
+        "user": data.n_train / n_batches,
+        "item": n_samples / n_batches,
+    }
+    return {
+        "sample": n_samples,
+        "hidden value of a sample": n_hidden,
+        "dropped value of a sample": n_hidden if config.model.dropout else 0,
+        "batch": n_batches,
+        "parameter of a batch": n_batches * sizes.n_shared,
+        **_of_adam(data, sizes, n_batches, lookups),
+    }
+
+
+def _of_adam(
+    data: Manifest, sizes: _Sizes, n_batches: int, lookups: Mapping[SideName, float]
+) -> dict[str, float]:
+    """Return the values that Adam updates, by rows where `training.optimiser` does."""
+    on_all, on_rows = 0.0, 0.0
+    numbers: dict[SideName, int] = {"user": data.n_users, "item": data.n_items}
+    for side, n_rows in numbers.items():
+        width, n_lookups = sizes.row_widths[side], min(lookups[side], n_rows)
+        if (n_rows - MIN_ROWS_PER_LOOKUP * n_lookups) * width >= MIN_VALUES:
+            on_rows += n_batches * n_lookups * width
+        else:
+            on_all += n_batches * n_rows * width
+    return {"value of Adam on all rows": on_all, "value of Adam on a batch's rows": on_rows}
+
+
+def _of_ranking(config: Config, data: Manifest, sizes: _Sizes) -> dict[str, float]:
+    evaluation, n_users = config.evaluation, max(1, min(data.n_users, data.n_validation))
+    share = min(1.0, (evaluation.max_users or n_users) / n_users)
+    if evaluation.protocol == "sampled":
+        n_pairs: float = data.n_validation * (1 + evaluation.n_candidates)
+    else:
+        n_head = max(MIN_HEAD, data.n_items // HEAD_SHARE)
+        n_pairs = n_users * min(data.n_items, n_head + _OPEN_SHARE * data.n_items)
+    n_products = sizes.row_widths["item"] + sizes.n_products
+    return {
+        "ranked user": share * n_users,
+        "ranked pair": share * n_pairs,
+        "product of a ranked pair": share * n_pairs * n_products,
+    }

@@ -1,0 +1,119 @@
+"""Counts of an epoch's work, by hand, and what reports teach about its time."""
+
+import math
+
+import optuna
+import pytest
+
+from recsys.config.schema import Config, replace_values
+from recsys.data.manifest import Manifest
+from recsys.search.record.study_record import StudyRecord
+from recsys.search.space.space_file import parse_space
+from recsys.search.tuning import work
+from recsys.search.tuning.costs import Costs, expected_ratio
+from recsys.search.tuning.work import expected_seconds
+
+DATA = Manifest.model_construct(n_users=20, n_items=600, n_train=100, n_low=10, n_validation=15)
+SPACE = parse_space({"parameters": {"model.embedding_dim": {"low": 8, "high": 64}}}, "")
+
+
+def config_of(**values: object) -> Config:
+    return replace_values(
+        Config(), {path.replace("__", "."): value for path, value in values.items()}
+    )
+
+
+NEUMF = config_of(training__batch_size=32, model__embedding_dim=8)
+PRODUCT = config_of(model__name="inner_product", training__loss="bpr", training__batch_size=32)
+SOFTMAX = config_of(
+    model__name="gmf",
+    training__loss="softmax",
+    training__negative_sampling="all",
+    training__batch_size=50,
+    model__embedding_dim=8,
+)
+SQUARES = config_of(model__name="inner_product", training__loss="squared", model__embedding_dim=100)
+SAMPLED = config_of(evaluation__protocol="sampled", evaluation__max_users=5, model__bias=False)
+
+
+@pytest.mark.parametrize(
+    ("unit", "config", "count"),
+    [
+        # 100 positives with 4 negatives, and for bce the 10 low ratings; batches of 32 positives.
+        ("sample", NEUMF, 510),
+        ("sample", PRODUCT, 500),
+        ("batch", NEUMF, 4),
+        # Three layers of widths 16, 8 and 4: 2 * 8 * 16 + 16 * 8 + 8 * 4 products, 28 biases, 8 and
+        # 4 weights of the output, and the global bias. 2 + 2 + 3 + 2 + 1 tensors.
+        ("hidden value of a sample", NEUMF, 510 * math.sqrt(256 + 128 + 32 + 28 + 8 + 4 + 1)),
+        ("dropped value of a sample", NEUMF, 0),
+        ("parameter of a batch", NEUMF, 4 * 10),
+        # 20 users and 600 items, each with two embeddings of 8 and a bias.
+        ("value of Adam on all rows", NEUMF, 4 * 620 * 17),
+        ("value of Adam on a batch's rows", NEUMF, 0),
+        # Every user against every item; two batches of 50 positives.
+        ("product of a score", SOFTMAX, 20 * 600 * 8),
+        ("batch", SOFTMAX, 2),
+        ("item that a batch chooses from", SOFTMAX, 0),
+        # Both sides; 64 columns at a time.
+        ("product of an equation", SQUARES, 2 * 110 * 100 * 64),
+        ("product of a solution", SQUARES, 620 * 100 * 64 * 64),
+        # 15 users, each with the 256 most popular items and 30% of all 600.
+        ("ranked pair", PRODUCT, 15 * (256 + 180)),
+        # A third of the users, each with 99 candidates and the held-out item.
+        ("ranked pair", SAMPLED, 5 * 100),
+        ("product of a ranked pair", SAMPLED, 5 * 100 * (2 * 16 + 1024 + 512 + 128 + 56 + 16 + 8)),
+    ],
+)
+def test_counts(unit: str, config: Config, count: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(work, "_UNIT_SECONDS", {key: key == unit for key in work._UNIT_SECONDS})
+    assert expected_seconds(config, DATA).total == pytest.approx(count)
+
+
+def test_wide_embeddings_with_many_rows_are_updated_by_the_rows_of_a_batch(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    large = DATA.model_copy(update={"n_items": 10**6})
+    units = work._UNIT_SECONDS
+    # 33 values of 160 items in each of 4 batches, and of all 20 users.
+    for unit, count in (
+        ("value of Adam on a batch's rows", 4 * 127.5 * 33),
+        ("value of Adam on all rows", 4 * 20 * 33),
+    ):
+        monkeypatch.setattr(work, "_UNIT_SECONDS", {key: key == unit for key in units})
+        assert expected_seconds(config_of(training__batch_size=32), large).train == pytest.approx(
+            count
+        )
+
+
+def test_ratios_are_shrunk_means() -> None:
+    neumf, gmf = ("neumf", "bce", "uniform"), ("gmf", "bce", "uniform")
+    assert expected_ratio([], neumf) == 1
+    # One trial that took 3 times as long: 1 / 1.25 of its logarithm counts for all trials, and half
+    # of the rest for its own kind.
+    assert expected_ratio([(neumf, math.log(3))], gmf) == pytest.approx(3**0.8)
+    assert expected_ratio([(neumf, math.log(3))], neumf) == pytest.approx(3**0.9)
+    # Of 2, 2 and 16 times: 6 / 3.25 powers of 2; of the rest of the second kind a half.
+    trials = [(neumf, math.log(2)), (neumf, math.log(2)), (gmf, math.log(16))]
+    assert expected_ratio(trials, gmf) == pytest.approx(2 ** (6 / 3.25 + (4 - 6 / 3.25) / 2))
+
+
+def test_a_resumed_search_predicts_as_before() -> None:
+    study = optuna.create_study(direction="maximize")
+    record = StudyRecord(study, NEUMF, SPACE)
+    costs = Costs(record, DATA)
+    expected = expected_seconds(NEUMF, DATA)
+    assert not costs.is_measured
+    assert costs.predict(NEUMF) == expected
+    number, config = record.ask()
+    of_trial = expected_seconds(config, DATA)
+    metrics = {"train_seconds": 2 * of_trial.train, "rank_seconds": 4 * of_trial.rank}
+    record.report(number, 1, 0.5, metrics)
+    record.report(number, 2, 0.4, {"train_seconds": 1e9, "rank_seconds": 1e9})  # not its best
+    predicted = costs.predict(NEUMF)
+    assert costs.is_measured
+    assert predicted.train == pytest.approx(2**0.9 * expected.train)
+    assert predicted.rank == pytest.approx(4**0.9 * expected.rank)
+    resumed = StudyRecord(study, NEUMF, SPACE)
+    resumed.resume()
+    assert Costs(resumed, DATA).predict(NEUMF) == predicted

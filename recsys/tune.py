@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING
 import click
 
 from recsys.command_line.options import common_options, config_option, data_option, set_option
-from recsys.command_line.results import dir_flag, print_result
+from recsys.command_line.results import dir_flag, displayed, print_result
 from recsys.command_line.run import FAILED, INTERRUPTED, run_command
 from recsys.command_line.settings import naming_data, read_config
-from recsys.console.verbosity import note
+from recsys.console.verbosity import note, progress
 from recsys.errors import InputError, naming
 
 if TYPE_CHECKING:
@@ -104,10 +104,12 @@ def tune(
         if dry_run:
             return _print_plan(plan, as_json=as_json)
         from recsys.search import session
+        from recsys.search.texts import opening_text
 
         # Printed before the search: a process that is killed prints nothing afterwards.
         hint = f"If the search ends early, {_resuming(study, folder)}"
-        result = session.run(plan, lambda: note(hint))
+        opening = displayed(f"{opening_text(plan)}\n{hint}")
+        result = session.run(plan, lambda: note(opening))
     return _print_outcome(plan, result, time.monotonic() - began, as_json=as_json)
 
 
@@ -187,7 +189,7 @@ def _make_plan(
             chosen = add_warm_starts(chosen, source, config.study.storage)
     require_tracking_uri(config, folder)
     processed = pipeline.prepare(config, folder, _join)
-    with ThreadPoolExecutor(1) as importer:
+    with progress("Starting Ray"), ThreadPoolExecutor(1) as importer:
         # The import of MLflow and torch and the start of Ray take seconds each: side by side.
         importing = importer.submit(import_module, "recsys.search.session")
         _join(config)

@@ -21,7 +21,7 @@ from recsys.data.sources.layouts import find_source
 from recsys.errors import InputError
 from recsys.search.record.samplers import make_sampler
 from recsys.search.space.space_file import parse_space
-from recsys.search.tuning.progress import metric_title
+from recsys.search.tuning.trial_texts import metric_title
 from recsys.training.fit import fit
 from tests.models import test_contract
 from tests.search.tuning import test_pruning

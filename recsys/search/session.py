@@ -10,6 +10,7 @@ from typing import Any
 import ray
 from ray.tune import Callback
 
+from recsys.console.verbosity import progress
 from recsys.data.processed import load
 from recsys.errors import InputError
 from recsys.search.plan import Plan
@@ -80,14 +81,17 @@ def _run(plan: Plan, data: Any, tracking: Tracking | None) -> Result:
             slots=plan.slots,
             after_upload=uploads.after_next,
         )
-        limit = _INTERRUPTED_SECONDS if outcome.interrupted else None
-        uploads.upload()
-        is_sent = runs.flush(limit)
-        outcome = replace(outcome, summaries=record.summaries())  # with the runs of the last trials
-        plan.study.write_results(record, outcome.summaries)
-        end_log(runs, outcome)
-        uploads.upload()
-        runs.close(limit if is_sent else 0.0)  # wait for a server only once
+        with progress("Writing the results"):
+            limit = _INTERRUPTED_SECONDS if outcome.interrupted else None
+            uploads.upload()
+            is_sent = runs.flush(limit)
+            outcome = replace(
+                outcome, summaries=record.summaries()
+            )  # with the runs of the last trials
+            plan.study.write_results(record, outcome.summaries)
+            end_log(runs, outcome)
+            uploads.upload()
+            runs.close(limit if is_sent else 0.0)  # wait for a server only once
     answer = _answer(plan, outcome, runs.run_id)
     return Result(answer, ranked(outcome.summaries), outcome.interrupted)
 

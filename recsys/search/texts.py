@@ -1,6 +1,6 @@
-"""Printed texts of the tune command: a plan, and a result.
+"""Printed texts of the tune command: a plan, what a search begins with, and a result.
 
-With `--json` the command prints the same answers as JSON instead.
+With `--json` the command prints a plan and a result as JSON instead.
 """
 
 import shlex
@@ -13,7 +13,14 @@ from rich.text import Text
 from recsys.config.files import dump_yaml
 from recsys.search.plan import Plan
 from recsys.search.record.summaries import TrialSummary
-from recsys.search.tuning.progress import add_trial, show_params, trial_table
+from recsys.search.tuning.pruning import rungs
+from recsys.search.tuning.trial_texts import (
+    add_trial,
+    metric_title,
+    show_duration,
+    show_params,
+    trial_table,
+)
 
 _SHOWN_TRIALS = 10
 
@@ -34,6 +41,45 @@ def plan_text(plan: Mapping[str, Any]) -> Text:
         "Dry run: nothing was trained.",
     ]
     return Text("\n".join(lines))
+
+
+def opening_text(plan: Plan) -> str:
+    """Return the lines that say what a search will do: its size, its end, its first trials."""
+    config, manifest, concurrency = plan.config, plan.processed.manifest, plan.slots.most
+    budget, limit = config.study.time_budget, config.study.trial_limit
+    ends = [] if limit is None else [f"{limit} trials"]
+    ends += [] if budget is None else [f"for {show_duration(budget)} at most"]
+    first = "the unfinished trials" if plan.resume else "the default config"
+    if (n_warm_starts := len(plan.space.warm_start)) and not plan.resume:
+        first += f" and {n_warm_starts} warm start{'s' * (n_warm_starts != 1)}"
+    lines = [
+        f"{'Resuming' if plan.resume else 'Searching'} {plan.study.name}: "
+        f"{manifest.n_users:,} users, {manifest.n_items:,} items, "
+        f"{manifest.n_train:,} positives to train on. It runs {', '.join(ends)}, "
+        f"{concurrency} at a time; results in {plan.study.path}.",
+        f"First come {first}, then configs that {config.study.sampler} proposes. A trial reports "
+        f"{metric_title(config)} {_reports(plan)}.",
+    ]
+    return "\n".join(lines)
+
+
+def _reports(plan: Plan) -> str:
+    """Return when a trial reports, for how long, and where weak trials are stopped."""
+    config, n_segments = plan.config, plan.origin.n_segments
+    often = "after each epoch" if n_segments == 1 else f"{n_segments} times in each epoch"
+    text = f"{often}, of at most {config.training.max_epochs}"
+    if config.study.pruner != "asha":
+        return text
+    epochs = [f"{step / n_segments:.3g}" for step in sorted(rungs(config, n_segments))]
+    if not epochs:
+        return text
+    best = config.study.reduction_factor
+    return f"{text}; of those that reach epoch {_listed(epochs)}, about one in {best} continues"
+
+
+def _listed(words: Sequence[str]) -> str:
+    """Return words as an English list with `or`."""
+    return " or ".join(filter(None, [", ".join(words[:-1]), words[-1]]))
 
 
 def result_text(

@@ -24,7 +24,7 @@ from recsys.search.record.study_record import trial_seed
 from recsys.search.tuning.mlflow_callback import StudyCallback
 from tests.commands import in_process
 from tests.conftest import Tuned
-from tests.small_search import SPACE, logged_steps, logged_trials, open_optuna
+from tests.small_search import SPACE, logged_steps, logged_trials, open_optuna, ratings_csv
 
 DEFAULTS = {"training.max_epochs": 4, "training.batch_size": 128}
 
@@ -222,6 +222,19 @@ def test_the_leaderboard(tuned: Tuned) -> None:
 
 
 def test_the_output_of_the_search(tuned: Tuned) -> None:
+    # Each of the 60 users has a positive in validation and one in test.
+    n_train = sum(int(line.split(",")[2]) >= 4 for line in ratings_csv().splitlines()[1:]) - 120
+    *_, first, then, hint = tuned.errors.partition("\ntrial ")[0].splitlines()
+    assert first == (
+        f"Searching first: 60 users, 80 items, {n_train} positives to train on. It runs 7 trials, "
+        f"2 at a time; results in {tuned.study_folder}."
+    )
+    assert then == (
+        "First come the default config and 1 warm start, then configs that tpe proposes. A trial "
+        "reports NDCG@10 (full) after each epoch, of at most 4; of those that reach epoch 1 or 3, "
+        "about one in 3 continues."
+    )
+    assert hint.startswith("If the search ends early, resume it with: ")
     lines = [line for line in tuned.errors.splitlines() if line.startswith("trial ")]
     assert len(lines) == 7
     assert " | 7/7 trials, best " in lines[-1]

@@ -5,11 +5,13 @@ import pty
 import re
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from recsys.console import verbosity
 from recsys.console.verbosity import NORMAL, QUIET, VERBOSE, note, progress, set_verbosity
 
 SCRIPT = """
@@ -65,6 +67,47 @@ def test_lines_keep_their_distance_and_the_last_one_is_shown(
     assert capsys.readouterr().err.splitlines() == [
         f"Reading: chunk {chunk}" for chunk in (1, 5, 7)
     ]
+
+
+def test_work_that_takes_long_has_a_line_every_half_minute(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = [100.0]
+    monkeypatch.setattr("time.monotonic", lambda: now[0])
+    lines = verbosity._Lines("Reading", 2.0)
+    shown = []
+    for seconds, state in (
+        (129.9, None),
+        (130, None),
+        (140, "chunk 1"),
+        (159.9, None),
+        (161, None),
+    ):
+        now[0] = seconds
+        if state is not None:
+            lines.hold(state)
+        lines.repeat()
+        shown.append(capsys.readouterr().err)
+    assert shown == ["", "Reading (for 30 s)\n", "", "", "Reading: chunk 1 (for 61 s)\n"]
+    now[0] = 170
+    lines.show("chunk 2")  # with -v, a line that counts too
+    now[0] = 199
+    lines.repeat()
+    assert capsys.readouterr().err == "Reading: chunk 2\n"
+
+
+@pytest.mark.parametrize(
+    ("level", "is_repeated"), [(NORMAL, True), (VERBOSE, True), (QUIET, False)]
+)
+def test_lines_are_repeated_while_the_work_blocks(
+    level: int, is_repeated: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    repeated = threading.Event()
+    monkeypatch.setattr(verbosity._Lines, "repeat", lambda _: repeated.set())
+    set_verbosity(level)
+    with progress("Scoring test"):
+        assert repeated.wait(60 if is_repeated else 0) == is_repeated
+    assert not any(thread.name == "progress" for thread in threading.enumerate())
 
 
 @pytest.mark.parametrize("level", [QUIET, NORMAL])

@@ -12,20 +12,17 @@ from ray.tune import Callback
 from ray.tune.experiment import Trial
 from rich.console import Console, Group
 from rich.live import Live
-from rich.table import Table
 from rich.text import Text
 
-from recsys.config.components import METRICS
 from recsys.config.schema import Config
-from recsys.console.verbosity import is_quiet, is_verbose
-from recsys.evaluation.evaluate import protocol_name
+from recsys.console.verbosity import SECONDS_PER_LINE, is_quiet, is_verbose
 from recsys.search.record.study_record import StudyRecord
 from recsys.search.record.summaries import TrialSummary, best_trial, ranked
+from recsys.search.tuning.epoch_times import EpochTimes
 from recsys.search.tuning.messages import Report, message_of
+from recsys.search.tuning.trial_texts import add_trial, metric_title, show_duration, trial_table
 
 _SHOWN_TRIALS = 12
-_SECONDS_PER_LINE = 30.0
-"""Longest time between two lines."""
 
 
 class SearchProgress(Callback):
@@ -39,19 +36,19 @@ class SearchProgress(Callback):
     def __init__(self, record: StudyRecord, config: Config) -> None:
         self.started: float | None = None
         self.ended: float | None = None
-        self._busy: dict[tuple[int, int], float] = {}  # seconds by trial and epoch
         self._record = record
         self._config = config
+        self._times = EpochTimes(record.n_segments)
         self._began = time.monotonic()
         self._console = Console(file=sys.stderr)
         self._live: Live | None = None
-        self._last: dict[int, tuple[int, float]] = {}  # last step and its value, by trial
-        self._next_line = self._began + _SECONDS_PER_LINE
+        self._values: dict[int, float] = {}  # last value by trial
+        self._next_line = self._began + SECONDS_PER_LINE
 
     @property
     def busy_seconds(self) -> float:
         """Time that trials trained and ranked, summed over the trials."""
-        return sum(self._busy.values())
+        return self._times.busy_seconds
 
     def setup(self, *_args: Any, **_kwargs: Any) -> None:
         """Start the live table if standard error is a terminal."""
@@ -70,6 +67,12 @@ class SearchProgress(Callback):
             self._live.stop()
             self._live = None
 
+    def on_trial_start(
+        self, iteration: int, trials: list[Trial], trial: Trial, **_info: Any
+    ) -> None:
+        """Note that the trial's worker has started."""
+        self._times.start(trial.config["number"])
+
     def on_trial_result(
         self,
         iteration: int,
@@ -80,18 +83,14 @@ class SearchProgress(Callback):
     ) -> None:
         """Note the times and the value; print a line if the result ended the trial."""
         self.ended = time.time()
-        message = message_of(result)
+        number, message = trial.config["number"], message_of(result)
         if isinstance(message, Report):
             self.started = min(self.started or message.started, message.started)
-            number, metrics = trial.config["number"], message.metrics
-            # A segment reports the time of its epoch so far.
-            seconds = metrics["train_seconds"] + metrics["rank_seconds"]
-            self._busy[number, message.epoch] = seconds
-            self._last[number] = message.step, metrics[self._config.metric_name]
+            self._times.report(number, message)
+            self._values[number] = message.metrics[self._config.metric_name]
             if is_verbose():
-                self._print(
-                    f"trial {number}: {self._describe_running(self._record.summary(number))}"
-                )
+                epochs, value = self._last_report(self._record.summary(number))
+                self._print(f"trial {number}: epoch {epochs}, {metric_title(self._config)} {value}")
         if result.get("done"):
             self._print_ending(trial)
 
@@ -111,20 +110,19 @@ class SearchProgress(Callback):
             return
         summaries = self._record.summaries()
         running = [
-            f"trial {s.number} at {self._describe_running(s)}"
-            for s in summaries
-            if self._record.is_running(s.number)
+            self._describe_running(s) for s in summaries if self._record.is_running(s.number)
         ]
         more = [f"{len(running) - _SHOWN_TRIALS} more"] if len(running) > _SHOWN_TRIALS else []
         shown = "; ".join(running[:_SHOWN_TRIALS] + more) or "no trial runs"
         self._print(f"{shown} | {self._headline(summaries)}")
 
     def _print(self, line: str) -> None:
-        self._next_line = time.monotonic() + _SECONDS_PER_LINE
+        self._next_line = time.monotonic() + SECONDS_PER_LINE
         if not self._live and not is_quiet():
             self._console.print(line, markup=False, highlight=False, soft_wrap=True)
 
     def _print_ending(self, trial: Trial) -> None:
+        self._times.end(trial.config["number"])
         summaries = self._record.summaries()
         ended = next(s for s in summaries if s.number == trial.config["number"])
         if ended.state == "unfinished":
@@ -137,22 +135,57 @@ class SearchProgress(Callback):
         value = "no value"
         if summary.value is not None:
             value = f"{metric_title(self._config)} {summary.value:.4f}"
-        name = summary.params.get("model.name", self._config.model.name)
-        return f"{name} {value}"
+        return f"{self._name(summary)} {value}"
+
+    def _name(self, summary: TrialSummary) -> str:
+        name: str = summary.params.get("model.name", self._config.model.name)
+        return name
 
     def _describe_running(self, summary: TrialSummary) -> str:
-        epochs, value = self._last_report(summary)
+        """Return in words what a running trial does, for how long and with what value so far."""
+        _, value = self._last_report(summary)
+        since, left = self._times_of(summary)
         shown = f"{metric_title(self._config)} {value}" if value else "no value yet"
-        return f"epoch {epochs}, {shown}"
+        facts = [f"in epoch {self._epoch_in_progress(summary)} for {since}", shown]
+        facts += [f"up to {left} left"] if left else []
+        doing = ", ".join(facts) if since else "starting"
+        return f"trial {summary.number} ({self._name(summary)}): {doing}"
+
+    def _times_of(self, summary: TrialSummary) -> tuple[str, str]:
+        """Return how long the epoch in progress has run, and how long the trial may, as texts.
+
+        The texts are empty where the times are not known: before the worker has started, and before
+        the first report.
+        """
+        number = summary.number
+        elapsed, seconds = self._times.elapsed(number), self._times.epoch_seconds(number)
+        left = self._times.seconds_left(number, self._max_epochs(summary))
+        since = "" if elapsed is None else show_duration(elapsed)
+        if since and seconds is not None:
+            since = f"{since} of about {show_duration(seconds)}"
+        return since, "" if left is None else show_duration(left)
+
+    def _epoch_in_progress(self, summary: TrialSummary) -> str:
+        """Return the epoch that a running trial is in, such as `2/4`, or `2/4 (50%)`."""
+        n_segments = self._record.n_segments
+        n_whole, n_further_segments = divmod(self._last_step(summary), n_segments)
+        share = f" ({n_further_segments / n_segments:.0%})" if n_further_segments else ""
+        return f"{n_whole + 1}/{self._max_epochs(summary)}{share}"
 
     def _last_report(self, summary: TrialSummary) -> tuple[str, str]:
         """Return the epochs of a running trial, such as `1.5/4`, and its last value, as texts."""
-        n_segments = self._record.n_segments
-        last = summary.epochs * n_segments, summary.value
-        step, value = self._last.get(summary.number, last)
+        n_segments, step = self._record.n_segments, self._last_step(summary)
+        value = self._values.get(summary.number, summary.value)
         epochs = f"{step / n_segments:.1f}" if step % n_segments else f"{step // n_segments}"
-        most = summary.params.get("training.max_epochs", self._config.training.max_epochs)
-        return f"{epochs}/{most}", "" if value is None else f"{value:.4f}"
+        shown = "" if value is None else f"{value:.4f}"
+        return f"{epochs}/{self._max_epochs(summary)}", shown
+
+    def _last_step(self, summary: TrialSummary) -> int:
+        return self._times.steps.get(summary.number, summary.epochs * self._record.n_segments)
+
+    def _max_epochs(self, summary: TrialSummary) -> int:
+        n_epochs: int = summary.params.get("training.max_epochs", self._config.training.max_epochs)
+        return n_epochs
 
     def _headline(self, summaries: list[TrialSummary]) -> str:
         best = best_trial(summaries)
@@ -163,7 +196,7 @@ class SearchProgress(Callback):
             facts.append(f"best {best.value:.4f} (trial {best.number})")
         left = self._seconds_left(done)
         if left is not None:
-            facts.append(f"about {int(left) // 60}:{int(left) % 60:02d} left")
+            facts.append(f"about {show_duration(left)} left")
         return ", ".join(facts)
 
     def _seconds_left(self, done: int) -> float | None:
@@ -181,49 +214,10 @@ class SearchProgress(Callback):
         summaries = self._record.summaries()
         running = [s for s in summaries if s.state == "unfinished"]
         ended = [s for s in ranked(summaries) if s.choosable and s.state != "unfinished"]
-        table = trial_table(self._config)
+        table = trial_table(self._config, "in this epoch", "left")
         for summary in running:
             state = "running" if self._record.is_running(summary.number) else "waiting"
-            add_trial(table, summary, state, self._last_report(summary))
+            add_trial(table, summary, state, *self._last_report(summary), *self._times_of(summary))
         for summary in ended[: max(3, _SHOWN_TRIALS - len(running))]:
             add_trial(table, summary, summary.state)
         return Group(Text(self._headline(summaries)), table)
-
-
-def trial_table(config: Config) -> Table:
-    """Return an empty table of trials, for `add_trial`."""
-    return Table(
-        "trial",
-        "state",
-        "epochs",
-        metric_title(config),
-        "parameters",
-        box=None,
-        header_style="bold",
-    )
-
-
-def add_trial(
-    table: Table, trial: TrialSummary, state: str, reached: tuple[str, str] | None = None
-) -> None:
-    """Add a trial as a row; `reached` has epochs and value as texts, else its last and best."""
-    best = "" if trial.value is None else f"{trial.value:.4f}"
-    epochs, value = reached or (str(trial.epochs), best)
-    parameters = Text(show_params(trial.params), overflow="ellipsis", no_wrap=True)
-    table.add_row(str(trial.number), state, epochs, value, parameters)
-
-
-def metric_title(config: Config) -> str:
-    """Return the searched metric as shown to the user, such as `NDCG@10 (full)`."""
-    return (
-        f"{METRICS[config.study.metric].title}@{config.evaluation.k[0]} ({protocol_name(config)})"
-    )
-
-
-def show_params(params: dict[str, Any]) -> str:
-    """Return parameters in one line, named by their paths without the section."""
-    shown = {path.partition(".")[2]: value for path, value in params.items()}
-    return " ".join(
-        f"{name}={value:.3g}" if isinstance(value, float) else f"{name}={value}"
-        for name, value in shown.items()
-    )

@@ -1,6 +1,7 @@
 """Output of a search while it runs, on a record in memory, with the progress called as by Tune."""
 
 import io
+import re
 import sys
 from collections.abc import Iterator
 from types import SimpleNamespace
@@ -44,15 +45,30 @@ class Shown:
         )
         self.progress = SearchProgress(self.search.record, self.search.record._base)
 
+    def begin(self) -> int:
+        """Start a trial, as Tune does once its worker is ready."""
+        number = self.search.begin()
+        self.progress.on_trial_start(1, [], self.trial(number))
+        return number
+
+    def trial(self, number: int) -> Any:
+        return cast(Any, SimpleNamespace(config={"number": number}))
+
     def report(self, number: int, step: int, value: float, *, is_last: bool = False) -> None:
+        """Report a step; an epoch takes 6 s."""
         n_segments = self.search.record.n_segments
         self.search.report(number, step, value, is_last=is_last)
-        metrics = {"train_seconds": 1.0, "rank_seconds": 1.0, "val_ndcg_at_10": value}
+        seconds = 6.0 * ((step - 1) % n_segments + 1) / n_segments
+        metrics = {
+            "train_seconds": seconds - 1.0,
+            "rank_seconds": 1.0,
+            "val_ndcg_at_10": value,
+        }
         report = Report(
             -(-step // n_segments), step, step % n_segments == 0, metrics, is_last, started=1.0
         )
-        trial = cast(Any, SimpleNamespace(config={"number": number}))
-        self.progress.on_trial_result(1, [], trial, {**as_result(report), "done": is_last})
+        result = {**as_result(report), "done": is_last}
+        self.progress.on_trial_result(1, [], self.trial(number), result)
 
     def idle(self) -> None:
         self.progress.on_step_end(1, [])
@@ -62,20 +78,21 @@ def test_a_line_at_least_every_half_minute(
     now: list[float], capsys: pytest.CaptureFixture[str]
 ) -> None:
     shown = Shown(n_segments=2)
-    first, second = shown.search.begin(), shown.search.begin()
-    shown.report(first, 1, 0.1)
-    shown.report(first, 2, 0.3)
-    shown.report(first, 3, 0.2)
+    first, second = shown.begin(), shown.search.begin()
+    for step, value in ((1, 0.1), (2, 0.3), (3, 0.2)):
+        now[0] += 5
+        shown.report(first, step, value)
     for seconds in (29, 30, 31, 59.5, 60):
         now[0] = 1000 + seconds
         shown.idle()
-    # The last value, not the best; the first trial has trained half of its second epoch.
-    running = (
-        f"trial {first} at epoch 1.5/4, NDCG@10 (full) 0.2000; "
-        f"trial {second} at epoch 0/4, no value yet"
-    )
-    headline = f"0/9 trials, best 0.3000 (trial {first})"
-    assert capsys.readouterr().err.splitlines() == [f"{running} | {headline}"] * 2
+    # The last value, not the best. The first trial began its second epoch at 10 s; its three steps
+    # took 3, 6 and 3 s from the beginning of their epochs: 6 s an epoch, of which two follow.
+    lines = [
+        f"trial {first} (gmf): in epoch 2/4 (50%) for {since} of about 0:06, NDCG@10 (full) 0.2000,"
+        f" up to 0:12 left; trial {second} (gmf): starting | 0/9 trials, best 0.3000 (trial 0)"
+        for since in ("0:20", "0:50")
+    ]
+    assert capsys.readouterr().err.splitlines() == lines
     # The line of a trial's end counts too.
     now[0] += 20
     shown.report(second, 2, 0.4, is_last=True)
@@ -88,20 +105,55 @@ def test_a_line_at_least_every_half_minute(
     )
 
 
+def test_an_epoch_is_shown_before_its_first_report(
+    now: list[float], capsys: pytest.CaptureFixture[str]
+) -> None:
+    shown = Shown()
+    number = shown.begin()
+    now[0] += 75
+    shown.idle()
+    shown.report(number, 1, 0.25)
+    now[0] += 3600
+    shown.idle()
+    # A report comes from an epoch of 6 s; three follow.
+    assert capsys.readouterr().err.splitlines() == [
+        f"trial {number} (gmf): in epoch 1/4 for 1:15, no value yet | 0/9 trials",
+        f"trial {number} (gmf): in epoch 2/4 for 1:00:00 of about 0:06, NDCG@10 (full) 0.2500, "
+        f"up to 0:12 left | 0/9 trials, best 0.2500 (trial {number})",
+    ]
+
+
+def test_a_trial_that_is_retried_starts_again(
+    now: list[float], capsys: pytest.CaptureFixture[str]
+) -> None:
+    shown = Shown()
+    number = shown.begin()
+    shown.report(number, 1, 0.25)
+    shown.progress.on_trial_error(1, [], shown.trial(number))
+    now[0] += 30
+    shown.idle()
+    shown.progress.on_trial_start(1, [], shown.trial(number))
+    now[0] += 40
+    shown.idle()
+    first, second = capsys.readouterr().err.splitlines()
+    assert first.startswith(f"trial {number} (gmf): starting | ")
+    assert second.startswith(f"trial {number} (gmf): in epoch 2/4 for 0:40 of about 0:06, NDCG@10")
+
+
 def test_of_many_trials_some_are_named(
     now: list[float], capsys: pytest.CaptureFixture[str]
 ) -> None:
     shown = Shown()
     shown.search.n_slots = 20
     for _ in range(9):
-        shown.search.begin()
+        shown.begin()
     now[0] += 30
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(progress, "_SHOWN_TRIALS", 7)
         shown.idle()
     (line,) = capsys.readouterr().err.splitlines()
-    assert line.startswith("trial 0 at epoch 0/4, no value yet; trial 1 ")
-    assert "; trial 6 at epoch 0/4, no value yet; 2 more | 0/9 trials" in line
+    assert line.startswith("trial 0 (gmf): in epoch 1/4 for 0:30, no value yet; trial 1 ")
+    assert "; trial 6 (gmf): in epoch 1/4 for 0:30, no value yet; 2 more | 0/9 trials" in line
 
 
 def test_verbose_and_quiet(now: list[float], capsys: pytest.CaptureFixture[str]) -> None:
@@ -124,20 +176,27 @@ def test_verbose_and_quiet(now: list[float], capsys: pytest.CaptureFixture[str])
         assert lines[3].startswith("no trial runs | 1/9 trials")
 
 
-def test_the_live_table(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_live_table(now: list[float], monkeypatch: pytest.MonkeyPatch) -> None:
     shown = Shown()
-    first, second, left = (shown.search.begin() for _ in range(3))
+    first, second, left = (shown.begin() for _ in range(3))
     shown.search.record.requeue(left)
+    shown.progress.on_trial_error(1, [], shown.trial(left))
     shown.report(first, 1, 0.3)
     shown.report(first, 2, 0.1)
     shown.report(second, 3, 0.4, is_last=True)
+    now[0] += 2
     out = io.StringIO()
-    Console(file=out, width=120).print(shown.progress._render())
-    _, _, *rows = (line.split()[:4] for line in out.getvalue().splitlines())
+    Console(file=out, width=140).print(shown.progress._render())
+    _, header, *rows = (re.split(r"  +", line.strip()) for line in out.getvalue().splitlines())
+    assert header[:6] == ["trial", "state", "epochs", "NDCG@10 (full)", "in this epoch", "left"]
+    params = [
+        f"embedding_dim={summary.params['model.embedding_dim']}"
+        for summary in shown.search.record.summaries()
+    ]
     assert rows == [
-        [str(first), "running", "2/4", "0.1000"],
-        [str(left), "waiting", "0/4", rows[1][3]],
-        [str(second), "complete", "3", "0.4000"],
+        [str(first), "running", "2/4", "0.1000", "0:02 of about 0:06", "0:10", params[first]],
+        [str(left), "waiting", "0/4", params[left]],
+        [str(second), "complete", "3", "0.4000", params[second]],
     ]
     # It is shown on a terminal, without -v and -q.
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)

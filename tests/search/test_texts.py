@@ -1,0 +1,50 @@
+"""Lines that a search begins with."""
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+
+from recsys.config.schema import Config, replace_values
+from recsys.search.record.study_folder import StudyFolder
+from recsys.search.space.space_file import parse_space
+from recsys.search.texts import opening_text
+
+SPACE = parse_space({"parameters": {"model.embedding_dim": {"low": 8, "high": 64}}}, "")
+
+
+def opening(values: dict[str, object], *, n_segments: int = 1, resume: bool = False) -> list[str]:
+    plan = SimpleNamespace(
+        study=StudyFolder.find(Path("out"), "big"),
+        config=replace_values(Config(), {"evaluation.protocol": "full", **values}),
+        space=SPACE,
+        processed=SimpleNamespace(
+            manifest=SimpleNamespace(n_users=1_000, n_items=20, n_train=30_000_000)
+        ),
+        origin=SimpleNamespace(n_segments=n_segments),
+        slots=SimpleNamespace(most=4),
+        resume=resume,
+    )
+    return opening_text(cast(Any, plan)).splitlines()
+
+
+def test_a_time_budget_and_segments() -> None:
+    values = {"study.time_budget": "90m", "study.grace_period": 0.5, "training.max_epochs": 2}
+    assert opening(values, n_segments=7) == [
+        "Searching big: 1,000 users, 20 items, 30,000,000 positives to train on. "
+        "It runs for 1:30:00 at most, 4 at a time; results in out/studies/big.",
+        # Rungs are whole segments: 4 of 7, and 11 of 7.
+        "First come the default config, then configs that tpe proposes. A trial reports NDCG@10 "
+        "(full) 7 times in each epoch, of at most 2; of those that reach epoch 0.571 or 1.57, "
+        "about one in 3 continues.",
+    ]
+
+
+def test_a_resumed_study_and_no_rungs() -> None:
+    for path, value in (("study.pruner", "median"), ("training.max_epochs", 1)):
+        first, last = opening(
+            {"study.n_trials": 5, "study.time_budget": 60, path: value}, resume=True
+        )
+        assert first.startswith("Resuming big: ")
+        assert "It runs 5 trials, for 1:00 at most, 4 at a time; " in first
+        assert last.startswith("First come the unfinished trials, then configs that tpe ")
+        assert last.endswith(("(full) after each epoch, of at most 20.", "of at most 1."))

@@ -5,7 +5,7 @@ public ones are read from a folder of the user's, with MovieLens-1M in the NCF p
 (`ml-1m-ncf`), LastFM of HetRec 2011 (`lastfm`) and Yelp2018 of LightGCN (`yelp2018`).
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -27,7 +27,7 @@ class Shape:
     """
 
     read: Callable[[Path], pd.DataFrame]
-    settings: dict[str, dict[str, object]]
+    settings: Mapping[str, Mapping[str, object]]
 
 
 def _embedded(_folder: Path) -> pd.DataFrame:

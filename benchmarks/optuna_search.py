@@ -42,9 +42,11 @@ class OptunaSearchProposals(StudySearcher):
         )
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:  # type: ignore[override]
-        """Return OptunaSearch's proposal, one trial at a time, so that the two studies agree."""
-        if self._record.n_running:
-            return None
+        """Return OptunaSearch's proposal where a trial may start, so that the two studies agree."""
+        n_running = self._record.n_running
+        is_last = self._limit is not None and self._record.n_finished + n_running >= self._limit
+        if n_running >= self._n_slots() or is_last:
+            return super().suggest(trial_id)
         point = self._proposals.suggest(trial_id)
         assert point is not None
         # The first points are in the queue already.

@@ -1,11 +1,12 @@
-"""Runs of the project's commands as a user would start them, with the memory that they take."""
+"""Runs of the project's commands as a user would start them, some with the memory they take."""
 
 import json
+import os
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from benchmarks.memory import available_megabytes, tree_megabytes
 
 _INTERVAL = 0.5
 """Seconds between two measurements of a running command's memory."""
+_HERE = Path(__file__).parents[1]
 
 
 @dataclass
@@ -42,6 +44,48 @@ def tune(
 def preprocess(folder: Path, *flags: str) -> Answer:
     """Prepare data in `folder`."""
     return _run("recsys.preprocess", "--dir", str(folder), *flags)
+
+
+def run_pinned(
+    command: Sequence[str],
+    cores: str,
+    log: Path,
+    *,
+    checkout: Path = _HERE,
+    timeout: float | None = None,
+) -> Any:
+    """Run a command on some cores, and return its JSON; a search without a value has one too.
+
+    Args:
+        command: the module and its flags, in which paths are absolute.
+        cores: numbers of cores, such as `0,1`.
+        log: file to which its standard error is appended.
+        checkout: the checkout whose code runs.
+        timeout: seconds after which it is ended.
+
+    Raises:
+        RuntimeError: if it prints no JSON, or does not end in time.
+    """
+    # Ray lowers the priority of its workers, which matters if other programs use the machine.
+    environment = {**os.environ, "RAY_worker_niceness": "0", "PYTHONPATH": str(checkout)}
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with log.open("a", encoding="utf-8") as errors:
+        try:
+            done = subprocess.run(
+                ["taskset", "-c", cores, sys.executable, "-m", *command, "--json"],
+                stdout=subprocess.PIPE,
+                stderr=errors,
+                check=False,
+                text=True,
+                env=environment,
+                cwd=checkout,
+                timeout=timeout,
+            )
+        except subprocess.TimeoutExpired:
+            raise RuntimeError(f"did not end in time; see {log}") from None
+    if not done.stdout.startswith("{"):
+        raise RuntimeError(f"ended with exit code {done.returncode}; see {log}")
+    return json.loads(done.stdout)
 
 
 def _run(module: str, *flags: str, look: Callable[[], object] = lambda: None) -> Answer:

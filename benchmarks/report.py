@@ -36,7 +36,7 @@ def write_report(results: Sequence[Result], docs: Path) -> None:
     """Write `docs`/benchmarks.md and its plots."""
     sections = [
         HEAD,
-        _table(["measured on", ""], [[name, text] for name, text in describe_machine().items()]),
+        table(["measured on", ""], [[name, text] for name, text in describe_machine().items()]),
     ]
     sections += ["## Targets\n", _targets(results), "## Cost by size\n", _cost_by_size(results)]
     for result in results:
@@ -87,7 +87,7 @@ def _targets(results: Sequence[Result]) -> str:
             f"- {result.subject}, {case}: {target}" for case, target in held if not target.holds
         ]
     lines = ["Missed:\n", *missed, ""] if missed else ["None is missed.\n"]
-    return "\n".join([_table(["subject", "targets that hold", "missed", "minutes"], rows), *lines])
+    return "\n".join([table(["subject", "targets that hold", "missed", "minutes"], rows), *lines])
 
 
 def _cost_by_size(results: Sequence[Result]) -> str:
@@ -120,7 +120,7 @@ def _size_table(subject: str, axis: str, names: Sequence[str], rows: Sequence[Ro
                 *changes,
             ]
         )
-    return _table(["", axis, *names], lines)
+    return table(["", axis, *names], lines)
 
 
 def _beside(row: Row, axis: str) -> str:
@@ -154,12 +154,13 @@ def _tables(rows: Sequence[Row]) -> Iterator[str]:
             )
         head = ["case", *names, "must reach"]
         yield (
-            _table(head, lines)
+            table(head, lines)
             if len(lines) > 1
-            else _table([head[0], lines[0][0]], [*zip(head[1:], lines[0][1:], strict=True)])
+            else table([head[0], lines[0][0]], [*zip(head[1:], lines[0][1:], strict=True)])
         )
 
 
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Return a table in Markdown."""
     lines = [head, ["---"] * len(head), *rows]
     return "\n".join(f"| {' | '.join(cells)} |" for cells in lines) + "\n"

@@ -1,0 +1,113 @@
+"""Values on all validation users, of most popular items and of what searches held for their best.
+
+A search that ranked a sample of the users kept few weights. So a trial is trained again, in the way
+and from the seed that it had: on one thread that gives the same weights, which `difference` checks.
+Nothing is trained for a search that ranked all users itself.
+"""
+
+import json
+import subprocess
+import sys
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from multiprocessing import get_context
+from pathlib import Path
+
+import torch
+
+from benchmarks.search_quality.outcome import Record, Scores
+from benchmarks.shapes import write_shape
+from recsys.config.files import load_config
+from recsys.config.schema import Config
+from recsys.data.interactions import Interactions
+from recsys.data.preprocessing import pipeline
+from recsys.data.processed import load, resolve
+from recsys.evaluation.baselines import Popularity
+from recsys.evaluation.evaluate import evaluate
+from recsys.evaluation.scorers import scorer_of
+from recsys.training.fit import fit
+
+N_PROCESSES = 2
+
+
+@dataclass(frozen=True)
+class Scored:
+    """Values on all users, and the largest difference of a trial's own values trained again."""
+
+    scores: Scores
+    difference: float = 0.0
+
+
+def prepare(name: str, public: Path, folder: Path) -> float:
+    """Write and process a data set, unless it is there, and return most popular's value."""
+    found = folder / "popular.json"
+    if not found.exists():
+        _, config = write_shape(name, public, folder)
+        command = [sys.executable, "-m", "recsys.preprocess"]
+        flags = ["--config", str(config), "--dir", str(folder)]
+        subprocess.run([*command, *flags], stdout=subprocess.DEVNULL, check=True)
+        with _processes() as pool:
+            value = pool.submit(_popular_value, config, folder).result()
+        found.write_text(json.dumps(value), encoding="utf-8")
+    value = json.loads(found.read_text(encoding="utf-8"))
+    return float(value)
+
+
+def score(record: Record, folder: Path) -> Scored:
+    """Return the values of all that `to_score` names; `folder` holds the data set, processed."""
+    wanted = record.to_score()
+    recorded = {(report.trial, report.epoch): report.value for report in record.reports}
+    if record.ranks_all:
+        return Scored({key: recorded[key] for key in wanted})
+    epochs = {
+        number: {epoch for trial, epoch in wanted if trial == number} for number in record.trials
+    }
+    with _processes() as pool:
+        futures = {
+            number: pool.submit(_train_again, seed, config, epochs[number], folder)
+            for number, (seed, config) in record.trials.items()
+        }
+        again = {
+            (number, epoch): values
+            for number, future in futures.items()
+            for epoch, values in future.result().items()
+        }
+    differences = [abs(recorded[key] - value) for key, (value, _) in again.items()]
+    scores = {key: on_all for key, (_, on_all) in again.items()}
+    return Scored(scores, max(differences, default=0.0))
+
+
+def _processes() -> ProcessPoolExecutor:
+    """Return processes that have the threads of torch to themselves."""
+    return ProcessPoolExecutor(N_PROCESSES, get_context("spawn"))
+
+
+def _train_again(
+    seed: int, config_json: str, epochs: set[int], folder: Path
+) -> dict[int, tuple[float, float]]:
+    """Return by epoch the value that a trial reported and its value on all users."""
+    torch.set_num_threads(1)
+    config, data = _load(Config.model_validate_json(config_json), folder)
+    found = {}
+    for step in fit(config, data, seed, n_epochs=max(epochs)):
+        if step.whole and step.epoch in epochs:
+            found[step.epoch] = (
+                step.metrics[config.metric_name],
+                _value(evaluate(scorer_of(step.state.model, data), data, config), config),
+            )
+    return found
+
+
+def _popular_value(config_file: Path, folder: Path) -> float:
+    config, data = _load(load_config(config_file), folder)
+    return _value(evaluate(Popularity(data), data, config), config)
+
+
+def _load(config: Config, folder: Path) -> tuple[Config, Interactions]:
+    processed = pipeline.prepare(config, folder)
+    config = resolve(config, processed.manifest)
+    return config, load(processed, "validation", not config.training.resample_negatives)
+
+
+def _value(values: dict[str, float], config: Config) -> float:
+    return values[config.metric_name.removeprefix("val_")]

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.search_quality.outcome import Outcome, Searched, outcome_of
-from benchmarks.search_quality.scores import Scored
+from benchmarks.search_quality.scores import POPULAR, Scored
 from recsys.storage.files import write_atomically
 
 
@@ -51,7 +51,7 @@ class Comparison:
 
     def popular(self) -> dict[str, float]:
         """Return the value of most popular items by data set."""
-        paths = sorted((self.folder / "sets").glob("*/popular.json"))
+        paths = sorted((self.folder / "sets").glob(f"*/{POPULAR}"))
         return {path.parent.name: float(path.read_text(encoding="utf-8")) for path in paths}
 
     def _path(self, kind: str, name: str) -> Path:

@@ -28,6 +28,8 @@ from recsys.evaluation.scorers import scorer_of
 from recsys.training.fit import fit
 
 N_PROCESSES = 2
+POPULAR = "popular.json"
+"""File of a data set with the value of most popular items."""
 
 
 @dataclass(frozen=True)
@@ -38,19 +40,18 @@ class Scored:
     difference: float = 0.0
 
 
-def prepare(name: str, public: Path, folder: Path) -> float:
-    """Write and process a data set, unless it is there, and return most popular's value."""
-    found = folder / "popular.json"
-    if not found.exists():
-        _, config = write_shape(name, public, folder)
-        command = [sys.executable, "-m", "recsys.preprocess"]
-        flags = ["--config", str(config), "--dir", str(folder)]
-        subprocess.run([*command, *flags], stdout=subprocess.DEVNULL, check=True)
-        with _processes() as pool:
-            value = pool.submit(_popular_value, config, folder).result()
-        found.write_text(json.dumps(value), encoding="utf-8")
-    value = json.loads(found.read_text(encoding="utf-8"))
-    return float(value)
+def prepare(name: str, public: Path, folder: Path) -> None:
+    """Write and process a data set, with the value of most popular items, unless it is there."""
+    popular = folder / POPULAR
+    if popular.exists():
+        return
+    _, config = write_shape(name, public, folder)
+    command = [sys.executable, "-m", "recsys.preprocess"]
+    flags = ["--config", str(config), "--dir", str(folder)]
+    subprocess.run([*command, *flags], stdout=subprocess.DEVNULL, check=True)
+    with _processes() as pool:
+        value = pool.submit(_popular_value, config, folder).result()
+    popular.write_text(json.dumps(value), encoding="utf-8")
 
 
 def score(record: Record, folder: Path) -> Scored:

@@ -26,6 +26,7 @@ from benchmarks.search_quality.regret import (
     regrets_of,
     scales_of,
 )
+from benchmarks.search_quality.searches import searches
 from benchmarks.search_quality.targets import beats_starts, halves_regret, starts_soon
 
 # Trial 0 is a start. Trial 2 looks better than it is: by a sample it has .32, by all users .24.
@@ -65,6 +66,20 @@ def outcome(
     """Return a search that finds `value` after some seconds and nothing else."""
     curve = [] if value is None else [(seconds, value)]
     return Outcome(searched(data, minutes=minutes, seed=seed), curve, best_start)
+
+
+def test_all_systems_are_compared_on_all_sets_before_the_next_budget_and_seed() -> None:
+    found = list(searches(["a", "b"], ["whole", "earlier main"], [5, 2], 2))
+    assert found[:5] == [
+        Search("a", "whole", 2, 0),
+        Search("a", "earlier main", 2, 0),
+        Search("b", "whole", 2, 0),
+        Search("b", "earlier main", 2, 0),
+        Search("a", "whole", 5, 0),
+    ]
+    assert [search.seed for search in found] == [0] * 8 + [1] * 8
+    assert found[1].name == "a-earlier-main-2m-0"
+    assert len({search.name for search in found}) == 16
 
 
 def test_incumbents_are_better_than_all_before() -> None:

@@ -99,8 +99,8 @@ def test_a_loss(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_metric(monkeypatch: pytest.MonkeyPatch) -> None:
     install("A metric", monkeypatch)
     precision = code_of(METRICS["precision"].code)
-    # User 0 has a held-out item within the first 4, and so has user 1: 2 of 8 places.
-    assert precision([0, 5, 3], 4, [0, 0, 1]) == 0.25
+    # User 0 has two held-out items within the first 4, user 1 has one of two.
+    assert precision([0, 5, 3, 2], 4, [0, 1, 1, 0]).tolist() == [0.5, 0.25]
     config = replace_values(Config(), {"study.metric": "precision"})
     assert (config.metric_name, metric_title(config)) == (
         "val_precision_at_10",

@@ -50,7 +50,7 @@ class LossEntry:
 
 @dataclass(frozen=True)
 class MetricEntry:
-    """A metric of ranks: its title in tables, and its function (ranks, k, case) -> mean."""
+    """A metric of ranks: its title in tables, and its function (ranks, k, case) -> values."""
 
     title: str
     code: str

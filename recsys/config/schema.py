@@ -104,6 +104,11 @@ class Config(Section):
         """Name of the reported metric that the search maximises, such as `val_ndcg_at_10`."""
         return f"val_{self.study.metric}_at_{self.evaluation.k[0]}"
 
+    @property
+    def error_name(self) -> str:
+        """Name of that metric's standard error, such as `val_ndcg_at_10_se`."""
+        return f"{self.metric_name}_se"
+
 
 def replace_values(config: Config, values: Mapping[str, object]) -> Config:
     """Return a copy of `config` with the value at each config path replaced.

@@ -13,7 +13,7 @@ from recsys.config.components import METRICS, code_of
 from recsys.config.schema import Config
 from recsys.data.interactions import HeldOut, Interactions
 from recsys.errors import InputError
-from recsys.evaluation.metrics import auc, log_loss
+from recsys.evaluation.metrics import auc, log_loss, standard_error
 from recsys.evaluation.ranking import PAIR_BLOCK, rank_all, rank_among_candidates
 from recsys.evaluation.scorers import ModelScorer, Scorer, check_finite
 from recsys.kernels.arrays import IntArray
@@ -23,7 +23,7 @@ from recsys.kernels.tensors import as_tensor
 def evaluate(scorer: Scorer, data: Interactions, config: Config) -> dict[str, float]:
     """Return each ranking metric at each `evaluation.k`, and the metrics of labelled pairs.
 
-    Under the full protocol a case is a user with all its held-out positives; under the sampled
+    The searched metric has its standard error over users beside it, as `ndcg_at_10_se`. Under the full protocol a case is a user with all its held-out positives; under the sampled
     protocol it is one positive. Where the data has labelled pairs, `auc` is added, and for a model
     `log_loss`.
 
@@ -43,11 +43,16 @@ def evaluate(scorer: Scorer, data: Interactions, config: Config) -> dict[str, fl
         ranks, case = rank_among_candidates(scorer, held_out), None
     else:
         ranks, case = rank_all(scorer, held_out, data.seen, max(config.evaluation.k)), held_out.user
-    values = {
+    by_case = {
         f"{name}_at_{k}": code_of(metric.code)(ranks, k, case)
         for name, metric in METRICS.items()
         for k in config.evaluation.k
     }
+    values = {name: float(np.mean(cases)) for name, cases in by_case.items()}
+    users = held_out.user if case is None else np.unique(case)  # of each case
+    error = standard_error(by_case[config.metric_name.removeprefix("val_")], users)
+    if error is not None:
+        values[config.error_name.removeprefix("val_")] = error
     if held_out.negatives is not None:
         scores, labels = score_labelled(scorer, held_out)
         values["auc"] = auc(scores, labels)

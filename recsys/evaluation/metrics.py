@@ -2,8 +2,11 @@
 
 `ranks` (n,) are 0-based: the number of items that are ranked above the held-out one. `case` (n,)
 groups them: ranks of an equal `case` are one case, such as the held-out items of a user. Without
-it, each rank is a case of its own. A metric is the mean over cases.
+it, each rank is a case of its own. A metric returns the value of each case, (n_cases,) in the order
+of `case`; `evaluate` reports their mean.
 """
+
+import math
 
 import numpy as np
 import numpy.typing as npt
@@ -12,7 +15,7 @@ from numpy.typing import ArrayLike
 FloatArray = npt.NDArray[np.float64]
 
 
-def ndcg(ranks: ArrayLike, k: int, case: ArrayLike | None = None) -> float:
+def ndcg(ranks: ArrayLike, k: int, case: ArrayLike | None = None) -> FloatArray:
     """Return the discounted gain within the first k, divided by the gain of the best order.
 
     Source: Jarvelin and Kekalainen 2002, ACM TOIS 20(4), with binary gains and the discount
@@ -21,27 +24,42 @@ def ndcg(ranks: ArrayLike, k: int, case: ArrayLike | None = None) -> float:
     rank, index, size = _group(ranks, k, case)
     gains = np.where(rank < k, 1 / np.log2(rank + 2), 0)
     best = np.concatenate([[0], np.cumsum(1 / np.log2(np.arange(k) + 2))])  # by the case's size
-    return float(np.mean(_sum(gains, index, size) / best[np.minimum(size, k)]))
+    return _sum(gains, index, size) / best[np.minimum(size, k)]
 
 
-def hit_rate(ranks: ArrayLike, k: int, case: ArrayLike | None = None) -> float:
-    """Return the share of the cases with a held-out item within the first k."""
+def hit_rate(ranks: ArrayLike, k: int, case: ArrayLike | None = None) -> FloatArray:
+    """Return 1 for a case with a held-out item within the first k, else 0."""
     rank, index, size = _group(ranks, k, case)
-    return float(np.mean(_sum(rank < k, index, size) > 0))
+    return (_sum(rank < k, index, size) > 0).astype(np.float64)
 
 
-def mrr(ranks: ArrayLike, k: int, case: ArrayLike | None = None) -> float:
+def mrr(ranks: ArrayLike, k: int, case: ArrayLike | None = None) -> FloatArray:
     """Return the reciprocal 1-based rank of the best held-out item, 0 beyond the first k."""
     rank, index, size = _group(ranks, k, case)
     first = np.full(len(size), k, dtype=np.float64)
     np.minimum.at(first, index, rank)
-    return float(np.mean(np.where(first < k, 1 / (first + 1), 0)))
+    return np.where(first < k, 1 / (first + 1), 0)
 
 
-def recall(ranks: ArrayLike, k: int, case: ArrayLike | None = None) -> float:
+def recall(ranks: ArrayLike, k: int, case: ArrayLike | None = None) -> FloatArray:
     """Return the share of a case's held-out items that are within the first k."""
     rank, index, size = _group(ranks, k, case)
-    return float(np.mean(_sum(rank < k, index, size) / size))
+    return _sum(rank < k, index, size) / size
+
+
+def standard_error(values: FloatArray, cluster: npt.NDArray[np.integer]) -> float | None:
+    """Return the standard error of the mean of values (n,), None with fewer than two clusters.
+
+    Values of an equal `cluster` (n,) may depend on each other, such as the cases of one user. With
+    one value in each, it is the standard deviation divided by the square root of n.
+
+    Source: Cameron and Miller 2015, Journal of Human Resources 50(2), eq. 11, for a mean.
+    """
+    _, index = np.unique(cluster, return_inverse=True)
+    sums = np.bincount(index, weights=values - values.mean())
+    if len(sums) < 2:
+        return None
+    return math.sqrt(len(sums) / (len(sums) - 1) * float(np.sum(sums**2))) / len(values)
 
 
 def auc(scores: ArrayLike, labels: ArrayLike) -> float:

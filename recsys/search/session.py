@@ -123,6 +123,7 @@ def _answer(plan: Plan, outcome: Outcome, run_id: str | None) -> dict[str, Any]:
                 "state": s.state,
                 "epochs": s.epochs,
                 "value": s.value,
+                "standard_error": s.standard_error,
                 "params": s.params,
                 "nodes": s.nodes,
             }
@@ -132,6 +133,7 @@ def _answer(plan: Plan, outcome: Outcome, run_id: str | None) -> dict[str, Any]:
         and {
             "trial": str(best.number),
             "value": best.value,
+            "standard_error": best.standard_error,
             "epoch": best.epoch,
             "params": best.params,
             "config": str(plan.study.path / "best.yaml"),

@@ -23,7 +23,7 @@ from tests.commands.in_process import answer, run
 from tests.conftest import Tuned
 from tests.small_search import open_optuna
 
-METRICS = {"ndcg_at_10", "hit_rate_at_10", "mrr_at_10", "recall_at_10"}
+METRICS = {"ndcg_at_10", "ndcg_at_10_se", "hit_rate_at_10", "mrr_at_10", "recall_at_10"}
 
 
 def scorings(folder: Path) -> list[dict[str, Any]]:

@@ -39,7 +39,12 @@ def test_a_user_is_a_case_under_the_full_protocol() -> None:
     assert values["recall_at_2"] == pytest.approx((1 / 2 + 1) / 2)
     assert values["mrr_at_3"] == pytest.approx((1 / 2 + 1) / 2)
     gains = 1 / math.log2(3) + 1 / 2
-    assert values["ndcg_at_3"] == pytest.approx((gains / (1 + 1 / math.log2(3)) + 1) / 2)
+    ndcg = gains / (1 + 1 / math.log2(3)), 1
+    assert values["ndcg_at_3"] == pytest.approx(sum(ndcg) / 2)
+    # The searched metric is NDCG at the first k: user 0 has 1/log2(3) of 1 + 1/log2(3), user 1 all.
+    first = (1 / math.log2(3)) / (1 + 1 / math.log2(3))
+    assert values["ndcg_at_2_se"] == pytest.approx((1 - first) / 2)
+    assert [name for name in values if name.endswith("_se")] == ["ndcg_at_2_se"]
 
 
 def test_a_held_out_item_is_a_case_under_the_sampled_protocol() -> None:
@@ -47,7 +52,10 @@ def test_a_held_out_item_is_a_case_under_the_sampled_protocol() -> None:
         2, 5, [(0, 1)], [(0, 0), (0, 3), (1, 3)], candidates=[[2, 3], [4, 0], [0, -1]]
     )
     values = evaluate(FixedScores(SCORES), data, config(k=[1], protocol="sampled", n_candidates=2))
+    # User 0 has two hits and user 1 none: the scores of the items 0, 3 and 3 are 5, 3 and 4.
     assert values["hit_rate_at_1"] == pytest.approx(2 / 3)
+    # The sums of the deviations of user 0 and user 1 are 1/3 and -1/3.
+    assert values["ndcg_at_1_se"] == pytest.approx(math.sqrt(2 * (1 / 9 + 1 / 9)) / 3)
 
 
 def test_labelled_pairs_are_positives_their_negatives_and_low_ratings() -> None:
@@ -74,7 +82,8 @@ def test_a_models_logits_have_a_log_loss() -> None:
 
 def test_data_without_labelled_pairs_have_only_ranking_metrics() -> None:
     values = evaluate(FixedScores(np.ones((60, 40))), two_tastes(), config())
-    assert set(values) == {"ndcg_at_10", "hit_rate_at_10", "mrr_at_10", "recall_at_10"}
+    ranking = {"ndcg_at_10", "hit_rate_at_10", "mrr_at_10", "recall_at_10"}
+    assert set(values) == {*ranking, "ndcg_at_10_se"}
 
 
 def test_data_that_cannot_be_ranked_are_refused() -> None:

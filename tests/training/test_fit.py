@@ -211,6 +211,7 @@ def test_metrics_that_an_epoch_reports() -> None:
         f"val_{name}_at_{k}" for name in ("ndcg", "hit_rate", "mrr", "recall") for k in (5, 10)
     }
     assert set(epochs[0].metrics) == values | {
+        "val_ndcg_at_5_se",
         "train_loss",
         "train_seconds",
         "rank_seconds",

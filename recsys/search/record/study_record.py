@@ -217,7 +217,7 @@ class StudyRecord:
         run_id, ended = self._run_ids.get(trial.number), self._ended.get(trial.number)
         if ended is not None and ended.run_id == run_id:  # an ended trial changes in this alone
             return ended
-        summary = summarise(trial, self.n_segments, run_id)
+        summary = summarise(trial, self.n_segments, self._base.error_name, run_id)
         if trial.state.is_finished():
             self._ended[trial.number] = summary
         return summary

@@ -22,7 +22,8 @@ the nearest values of the space."""
 class TrialSummary:
     """One trial as the record has it.
 
-    `value`: the best validation value, reached at `epoch` (1-based). `nodes`: node addresses by the
+    `value`: the best validation value, reached at `epoch` (1-based). `standard_error`: of `value`
+    over the users, None if one user was ranked or a version stored it that computed none. `nodes`: node addresses by the
     first epoch (as text) that ran there; a trial that stayed on its node has one.
     """
 
@@ -30,6 +31,7 @@ class TrialSummary:
     state: str
     epochs: int
     value: float | None
+    standard_error: float | None
     epoch: int | None
     params: dict[str, Any]
     metrics: dict[str, float]
@@ -42,22 +44,29 @@ class TrialSummary:
         return self.state in _CHOOSABLE and self.value is not None
 
 
-def summarise(trial: FrozenTrial, n_segments: int, run_id: str | None) -> TrialSummary:
-    """Return the summary of a stored trial; `n_segments`: steps of an epoch."""
+def summarise(
+    trial: FrozenTrial, n_segments: int, error_name: str, run_id: str | None
+) -> TrialSummary:
+    """Return the summary of a stored trial.
+
+    `n_segments`: steps of an epoch. `error_name`: name of the metric with the standard error.
+    """
     values = {
         step // n_segments: value
         for step, value in trial.intermediate_values.items()
         if step % n_segments == 0
     }
     epoch = max(values, key=lambda e: (values[e], -e)) if values else None
+    metrics = dict(trial.user_attrs.get("metrics", {}))
     return TrialSummary(
         number=trial.number,
         state=state_of(trial),
         epochs=max(values, default=0),
         value=None if epoch is None else values[epoch],
+        standard_error=metrics.get(error_name),
         epoch=epoch,
         params=params_of(trial),
-        metrics=dict(trial.user_attrs.get("metrics", {})),
+        metrics=metrics,
         run_id=run_id,
         nodes=dict(trial.user_attrs.get("nodes", {})),
     )

@@ -35,6 +35,8 @@ def add_trial(table: Table, trial: TrialSummary, state: str, *cells: str) -> Non
     best value.
     """
     best = "" if trial.value is None else f"{trial.value:.4f}"
+    if trial.standard_error is not None:
+        best += f" ± {trial.standard_error:.4f}"
     parameters = Text(show_params(trial.params), overflow="ellipsis", no_wrap=True)
     shown = cells or (str(trial.epochs), best)
     blanks = [""] * (len(table.columns) - len(shown) - 3)

@@ -33,7 +33,16 @@ def record(tmp_path: Path) -> StudyRecord:
 
 def summary(number: int, state: str, value: float | None) -> TrialSummary:
     return TrialSummary(
-        number, state, epochs=1, value=value, epoch=1, params={}, metrics={}, run_id=None, nodes={}
+        number,
+        state,
+        epochs=1,
+        value=value,
+        standard_error=None,
+        epoch=1,
+        params={},
+        metrics={},
+        run_id=None,
+        nodes={},
     )
 
 

@@ -145,8 +145,23 @@ class EvaluationConfig(Section):
     if the data brings its own candidates, else full."""
     n_candidates: int = Field(default=99, ge=1)
     """Distinct candidates per held-out item."""
-    max_users: int | None = Field(default=None, ge=1)
-    """Rank only this many users during the search, drawn by a seed. Final scores always use all."""
+    max_users: Annotated[int, Field(ge=1)] | Literal["auto"] | None = "auto"
+    """Rank only this many users during the search, drawn by a seed; none for all. `auto` is as many
+    as the data ask for: ranking an epoch then takes about a quarter of training it. Final scores
+    always use all."""
+    every: Annotated[int, Field(ge=1)] | Literal["auto"] = "auto"
+    """Rank after every so many epochs of a trial, and after its last. `auto` is 1, or up to 3 where
+    ranking a few hundred users takes more than a quarter of training an epoch."""
+
+    @property
+    def user_limit(self) -> int | None:
+        """Users that are ranked during the search; None for all, also before `auto` is resolved."""
+        return None if self.max_users == "auto" else self.max_users
+
+    @property
+    def period(self) -> int:
+        """Epochs from one ranking to the next; 1 before `auto` is resolved."""
+        return 1 if self.every == "auto" else self.every
 
 
 class ResourcesConfig(Section):

@@ -25,6 +25,7 @@ from recsys.data.interactions import HeldOut, Interactions
 from recsys.data.manifest import Manifest
 from recsys.data.negatives import UserItemIndex, index_pairs
 from recsys.data.plain_types import require_plain
+from recsys.data.ranked_users import choose_every, choose_max_users
 from recsys.data.splits import HELD_OUT_SPLITS, HeldOutSplit
 from recsys.errors import InputError
 from recsys.kernels.arrays import IntArray
@@ -52,7 +53,7 @@ def uses_candidates(config: Config, given: bool) -> bool:
 
 
 def resolve(config: Config, manifest: Manifest) -> Config:
-    """Return the config with `evaluation.protocol` auto replaced by full or sampled, by the data.
+    """Return the config with each `auto` of `evaluation` replaced by what the data ask for.
 
     Raises:
         InputError: if a value of `evaluation.k` exceeds the number of ranked items.
@@ -67,22 +68,36 @@ def resolve(config: Config, manifest: Manifest) -> Config:
             "Lower it.",
         )
     if not uses_candidates(config, given is not None):
-        return replace_values(config, {"evaluation.protocol": "full"})
-    n_ranked = (
-        min(
-            given if given is not None else config.evaluation.n_candidates,
-            config.evaluation.n_candidates,
-        )
-        + 1
-    )
-    if longest > n_ranked:
+        return _resolve_ranking(config, manifest, "full", None)
+    n_candidates = config.evaluation.n_candidates
+    n_candidates = n_candidates if given is None else min(given, n_candidates)
+    if longest > n_candidates + 1:
         raise InputError(
             "evaluation.k",
-            f"must be at most the ranked candidates, {n_ranked}",
+            f"must be at most the ranked candidates, {n_candidates + 1}",
             longest,
             "Lower it.",
         )
-    return replace_values(config, {"evaluation.protocol": "sampled"})
+    return _resolve_ranking(config, manifest, "sampled", n_candidates)
+
+
+def _resolve_ranking(
+    config: Config, manifest: Manifest, protocol: str, n_candidates: int | None
+) -> Config:
+    """Return the config with its protocol, and with the users and the epochs that are ranked."""
+    max_users, every = config.evaluation.max_users, config.evaluation.every
+    if max_users == "auto":
+        max_users = choose_max_users(manifest, n_candidates)
+    if every == "auto":
+        every = choose_every(manifest, n_candidates, max_users)
+    return replace_values(
+        config,
+        {
+            "evaluation.protocol": protocol,
+            "evaluation.max_users": max_users,
+            "evaluation.every": every,
+        },
+    )
 
 
 def load(processed: Processed, split: HeldOutSplit, negatives: bool) -> Interactions:

@@ -23,7 +23,8 @@ from recsys.kernels.tensors import as_tensor
 def evaluate(scorer: Scorer, data: Interactions, config: Config) -> dict[str, float]:
     """Return each ranking metric at each `evaluation.k`, and the metrics of labelled pairs.
 
-    The searched metric has its standard error over users beside it, as `ndcg_at_10_se`. Under the full protocol a case is a user with all its held-out positives; under the sampled
+    The searched metric has its standard error over users beside it, as `ndcg_at_10_se`.
+    Under the full protocol a case is a user with all its held-out positives; under the sampled
     protocol it is one positive. Where the data has labelled pairs, `auc` is added, and for a model
     `log_loss`.
 

@@ -24,7 +24,8 @@ def ndcg(ranks: ArrayLike, k: int, case: ArrayLike | None = None) -> FloatArray:
     rank, index, size = _group(ranks, k, case)
     gains = np.where(rank < k, 1 / np.log2(rank + 2), 0)
     best = np.concatenate([[0], np.cumsum(1 / np.log2(np.arange(k) + 2))])  # by the case's size
-    return _sum(gains, index, size) / best[np.minimum(size, k)]
+    values: FloatArray = _sum(gains, index, size) / best[np.minimum(size, k)]
+    return values
 
 
 def hit_rate(ranks: ArrayLike, k: int, case: ArrayLike | None = None) -> FloatArray:

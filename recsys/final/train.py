@@ -42,7 +42,11 @@ def train_for_validation(
     """
     epochs = fit(config, data, seed, n_epochs=n_epochs, device=device_of(config))
     best = max(
-        (epoch for epoch in _show_progress(epochs, config, seed, n_epochs) if epoch.whole),
+        (
+            epoch
+            for epoch in _show_progress(epochs, config, seed, n_epochs)
+            if epoch.whole and config.metric_name in epoch.metrics
+        ),
         key=lambda epoch: epoch.metrics[config.metric_name],
     )
     state = best.state

@@ -13,7 +13,7 @@ import ray
 
 from recsys.cluster.resources import Slots
 from recsys.cluster.shared_paths import require_on_all_nodes
-from recsys.config.schema import Config
+from recsys.config.schema import Config, get_value, replace_values
 from recsys.data.processed import Processed, resolve
 from recsys.errors import Argument
 from recsys.search.record.origin import StudyOrigin
@@ -61,6 +61,8 @@ def make_plan(
         InputError: if no node can meet the request; if a node does not see the folder; if the
             resumed study was created with another config, space or data.
     """
+    if resume:
+        config = _keep_ranking(config, study.config())
     config = resolve(config, processed.manifest)
     require_on_all_nodes(Argument("folder"), folder.absolute())
     n_segments = count_segments(processed.manifest.n_train)
@@ -68,6 +70,16 @@ def make_plan(
     if resume:
         study.require_unchanged(config, space, origin)
     return Plan(study, folder, config, space, processed, origin, Slots(config), resume)
+
+
+def _keep_ranking(config: Config, stored: Config) -> Config:
+    """Return the config with the study's own values where it leaves the ranking to the data.
+
+    Versions choose differently from the same data, and a study must rank all trials alike.
+    """
+    paths = ("evaluation.max_users", "evaluation.every")
+    kept = {path: get_value(stored, path) for path in paths if get_value(config, path) == "auto"}
+    return replace_values(config, kept)
 
 
 def describe_plan(plan: Plan) -> dict[str, Any]:

@@ -16,7 +16,6 @@ import torch
 
 from recsys.config.components import LOSSES
 from recsys.config.schema import Config
-from recsys.config.sections import TrainingConfig
 from recsys.data.interactions import Interactions
 from recsys.errors import DivergenceError, InputError
 from recsys.evaluation.evaluate import evaluate, sample_users
@@ -25,6 +24,7 @@ from recsys.training.checkpoint import TrainingState, start_training
 from recsys.training.contract import Trainer
 from recsys.training.gradient_descent import Descent
 from recsys.training.least_squares import LeastSquares
+from recsys.training.segments import is_ranked
 
 SEGMENT_USERS = 4096
 """Most users that are ranked after a segment within an epoch."""
@@ -64,8 +64,9 @@ def fit(
     in any case.
     `state`: a training of the same config, data and seed to resume. Its last epoch is yielded
     first, since it may have been saved but not reported. `rank`: rank the held-out positives after
-    each epoch and keep the best weights in `state`. A sample of `evaluation.max_users` users is
-    ranked, drawn by `data.split_seed`; within an epoch at most `SEGMENT_USERS` users.
+    every `evaluation.every` epochs and the last, and keep the best weights in `state`. A sample of
+    `evaluation.max_users` users is ranked, drawn by `data.split_seed`; within an epoch at most
+    `SEGMENT_USERS` users.
 
     Raises:
         InputError: if the data has nothing to train on or, with `rank`, to rank.
@@ -86,9 +87,10 @@ def fit(
     last = config.training.max_epochs if n_epochs is None else n_epochs
     if state.metrics:
         yield _report(state, trainer.n_segments, config, last)
-    while not _has_ended(state, config.training, last):
+    while not _has_ended(state, config, last):
         for segment in range(state.segment + 1, trainer.n_segments + 1):
-            _train_segment(config, data, state, trainer, segment, rank=rank)
+            ranks = rank and is_ranked(state.epoch + 1, config.evaluation.period, last)
+            _train_segment(config, data, state, trainer, segment, rank=ranks)
             yield _report(state, trainer.n_segments, config, last)
 
 
@@ -115,7 +117,7 @@ def _train_segment(
 
 def _report(state: TrainingState, n_segments: int, config: Config, last: int) -> Epoch:
     is_whole, step = state.segment == 0, state.epoch * n_segments + state.segment
-    is_last = is_whole and _has_ended(state, config.training, last)
+    is_last = is_whole and _has_ended(state, config, last)
     epoch = state.epoch if is_whole else state.epoch + 1
     return Epoch(epoch, step, is_whole, state.metrics, state, is_last)
 
@@ -125,7 +127,7 @@ def _rank(
 ) -> dict[str, float]:
     """Rank the held-out positives, of at most `n_users` users if it is given."""
     start = time.perf_counter()
-    limits = [limit for limit in (config.evaluation.max_users, n_users) if limit is not None]
+    limits = [limit for limit in (config.evaluation.user_limit, n_users) if limit is not None]
     if data.held_out is not None and limits:
         held_out = sample_users(data.held_out, min(limits), config.data.split_seed)
         data = dataclasses.replace(data, held_out=held_out)
@@ -134,14 +136,19 @@ def _rank(
     return {"rank_seconds": seconds} | {f"val_{name}": value for name, value in values.items()}
 
 
-def _has_ended(state: TrainingState, training: TrainingConfig, last: int) -> bool:
-    """Return whether a training between two epochs ends: no epochs or no patience remain."""
+def _has_ended(state: TrainingState, config: Config, last: int) -> bool:
+    """Return whether a training between two epochs ends: no epochs or no patience remain.
+
+    Patience ends it after a ranked epoch: one that was not ranked may be better than the best.
+    """
     if state.epoch >= last:
         return True
+    patience = config.training.patience
     return (
-        training.patience is not None
+        patience is not None
+        and config.metric_name in state.metrics
         and state.best_epoch is not None
-        and state.epoch - state.best_epoch >= training.patience
+        and state.epoch - state.best_epoch >= patience
     )
 
 

@@ -19,6 +19,19 @@ def count_segments(n_positives: int) -> int:
     return max(1, round(n_positives / SEGMENT))
 
 
+def is_ranked(epoch: int, period: int, last: int) -> bool:
+    """Return whether held-out items are ranked after an epoch: each `period`-th and the last."""
+    return epoch % period == 0 or epoch >= last
+
+
+def first_ranked_step(step: int, n_segments: int, period: int) -> int:
+    """Return the first step at or after `step` within an epoch that is ranked by `period`."""
+    epoch = -(-step // n_segments)
+    if epoch % period == 0:
+        return step
+    return ((epoch // period + 1) * period - 1) * n_segments + 1
+
+
 def segment_seed(seed: int, epoch: int, segment: int) -> int:
     """Return a seed for a segment of an epoch, both counted from 1.
 

@@ -60,7 +60,9 @@ def test_the_standard_error_is_the_spread_of_the_means_of_samples() -> None:
     for _ in range(300):
         values = np.repeat(rng.random(400) < 0.3, size) * rng.random(size.sum())
         means.append(values.mean())
-        errors.append(standard_error(values, np.repeat(np.arange(400), size)))
+        error = standard_error(values, np.repeat(np.arange(400), size))
+        assert error is not None
+        errors.append(error)
     assert np.mean(errors) == pytest.approx(np.std(means), rel=0.15)
 
 

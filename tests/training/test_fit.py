@@ -291,6 +291,54 @@ def test_patience_ends_a_training_and_the_best_weights_are_kept() -> None:
     )
 
 
+def test_every_second_epoch_and_the_last_are_ranked() -> None:
+    def values(every: int) -> list[float | None]:
+        config = make_config(max_epochs=5, evaluation={"every": every})
+        return [epoch.metrics.get("val_ndcg_at_10") for epoch in fit(config, two_tastes(), 0)]
+
+    each = values(1)
+    assert values(2) == [None, each[1], None, each[3], each[4]]
+    config = make_config(max_epochs=5, evaluation={"every": 2})
+    first = next(fit(config, two_tastes(), 0))
+    assert set(first.metrics) == {"train_loss", "train_seconds", "samples_per_second"}
+    assert first.state.best_weights is None
+
+
+@pytest.mark.parametrize("patience", [1, 2, 3, 4])
+def test_patience_counts_epochs_since_the_best_ranked_one(patience: int) -> None:
+    def trained(every: int, patience: int | None) -> list[Epoch]:
+        config = make_config(
+            evaluation={"every": every}, max_epochs=24, patience=patience, learning_rate=0.05
+        )
+        return list(fit(config, two_tastes(), 0))
+
+    each = {epoch.epoch: epoch.metrics["val_ndcg_at_10"] for epoch in trained(1, None)}
+    best = 3
+    for end in range(3, 25, 3):
+        best = end if each[end] > each[best] else best
+        if end - best >= patience:
+            break
+    epochs = trained(3, patience)
+    assert (len(epochs), epochs[-1].is_last, epochs[-1].state.best_epoch) == (end, True, best)
+    assert end < 24
+
+
+def test_a_training_resumes_from_an_epoch_that_was_not_ranked(tmp_path: Path) -> None:
+    config, data = make_config(max_epochs=5, evaluation={"every": 2}), two_tastes()
+    unbroken = []
+    for epoch in fit(config, data, 0):
+        unbroken.append(epoch)
+        if epoch.epoch == 3:
+            epoch.state.save(tmp_path / "state")
+    state = TrainingState.load(tmp_path / "state", config, data.n_users, data.n_items, "cpu")
+    resumed = list(fit(config, data, 0, state=state))
+    assert [epoch.epoch for epoch in resumed] == [3, 4, 5]
+    for again, expected in zip(resumed, unbroken[2:], strict=True):
+        name = "val_ndcg_at_10"
+        assert again.metrics.get(name) == expected.metrics.get(name)
+    assert resumed[-1].state.best_epoch == unbroken[-1].state.best_epoch
+
+
 def test_a_training_saved_after_its_last_epoch_yields_that_epoch_again(tmp_path: Path) -> None:
     config, data = make_config(), two_tastes()
     *_, last = fit(config, data, 0, n_epochs=2)

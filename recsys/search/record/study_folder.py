@@ -45,6 +45,8 @@ _MAY_CHANGE = (
     "cluster.",
 )
 """Config paths that do not affect a trial, so that a resumed study may change them."""
+_EARLIER_EVALUATION = {"every": 1}
+"""Settings that a study of an earlier version lacks, with the values that it ran with."""
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
 
@@ -157,7 +159,10 @@ class StudyFolder:
         """
         storage_file(self.path)
         file = self.path / "config.yaml"
-        return parse_config(read_yaml(file), str(file))
+        tree = read_yaml(file)
+        if isinstance(evaluation := tree.get("evaluation"), dict):
+            tree["evaluation"] = _EARLIER_EVALUATION | evaluation
+        return parse_config(tree, str(file))
 
     def space(self) -> SearchSpace:
         """Return the space that the study was created with.

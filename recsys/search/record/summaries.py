@@ -23,8 +23,8 @@ class TrialSummary:
     """One trial as the record has it.
 
     `value`: the best validation value, reached at `epoch` (1-based). `standard_error`: of `value`
-    over the users, None if one user was ranked or a version stored it that computed none. `nodes`: node addresses by the
-    first epoch (as text) that ran there; a trial that stayed on its node has one.
+    over users, None of a single user or from a version that did not compute it. `nodes`: node
+    addresses by the first epoch (as text) that ran there; a trial that stayed on its node has one.
     """
 
     number: int

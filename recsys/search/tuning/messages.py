@@ -18,7 +18,8 @@ class Report:
         epoch: the epoch that the step completes or is within.
         step: count of segments that the trial has finished.
         is_whole_epoch: the step completes the epoch.
-        metrics: metrics of the epoch up to this step.
+        metrics: metrics of the epoch up to this step, without a validation value if the epoch is
+            not ranked.
         is_last: the trial has finished.
         started: Unix seconds of the first batch in this process.
         checkpoint: name of a file that becomes the trial's checkpoint once the record has this

@@ -87,7 +87,8 @@ class SearchProgress(Callback):
         if isinstance(message, Report):
             self.started = min(self.started or message.started, message.started)
             self._times.report(number, message)
-            self._values[number] = message.metrics[self._config.metric_name]
+            if (reported := message.metrics.get(self._config.metric_name)) is not None:
+                self._values[number] = reported
             if is_verbose():
                 epochs, value = self._last_report(self._record.summary(number))
                 self._print(f"trial {number}: epoch {epochs}, {metric_title(self._config)} {value}")

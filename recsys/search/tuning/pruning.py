@@ -13,6 +13,7 @@ import optuna
 from recsys.config.components import PRUNERS, code_of
 from recsys.config.schema import Config
 from recsys.search.record.study_record import StudyRecord
+from recsys.training.segments import first_ranked_step
 
 
 class Pruner(Protocol):
@@ -29,8 +30,8 @@ class Pruner(Protocol):
 class Asha:
     """Asynchronous successive halving.
 
-    Rung i is the first step at or after grace_period * reduction_factor ** i epochs. Of the n
-    trials that have reported a rung, the best n // reduction_factor survive it. Where n is below
+    Rung i is the first ranked step at or after grace_period * reduction_factor ** i epochs. Of the
+    n trials that have reported a rung, the best n // reduction_factor survive it. Where n is below
     reduction_factor, the best one survives, and so does each trial of the base config or a warm
     start: someone chose it, and it may learn slowly and be the best in the end.
 
@@ -80,9 +81,9 @@ class NoPruner:
 
 
 def median(record: StudyRecord, config: Config) -> Pruner:
-    """Return Optuna's median pruner, which decides after each epoch."""
-    first = first_step(config, record.n_segments)
-    steps = range(first, config.training.max_epochs * record.n_segments, record.n_segments)
+    """Return Optuna's median pruner, which decides after each ranked epoch."""
+    first, period = first_step(config, record.n_segments), config.evaluation.period
+    steps = range(first, config.training.max_epochs * record.n_segments, period * record.n_segments)
     return OptunaPruner(record, optuna.pruners.MedianPruner(n_warmup_steps=first), frozenset(steps))
 
 
@@ -104,13 +105,16 @@ def make_pruner(record: StudyRecord, config: Config) -> Pruner:
 
 def first_step(config: Config, n_segments: int) -> int:
     """Return the first step at which a trial may be pruned; an epoch has `n_segments` steps."""
-    return math.ceil(config.study.grace_period * n_segments)
+    step = math.ceil(config.study.grace_period * n_segments)
+    return first_ranked_step(step, n_segments, config.evaluation.period)
 
 
 def rungs(config: Config, n_segments: int) -> Set[int]:
     """Return the steps at which successive halving decides; an epoch has `n_segments` steps."""
     steps, epochs = set(), config.study.grace_period
-    while math.ceil(epochs * n_segments) < config.training.max_epochs * n_segments:
-        steps.add(math.ceil(epochs * n_segments))
+    n_steps = config.training.max_epochs * n_segments
+    while math.ceil(epochs * n_segments) < n_steps:
+        step = math.ceil(epochs * n_segments)
+        steps.add(first_ranked_step(step, n_segments, config.evaluation.period))
         epochs *= config.study.reduction_factor
-    return steps
+    return {step for step in steps if step < n_steps}

@@ -83,7 +83,11 @@ class Recorder(FIFOScheduler):
         return TrialScheduler.STOP
 
     def _store(self, number: int, report: Report, node: str) -> bool:
-        """Store a report and its node; return False where an earlier attempt had reported it."""
+        """Store a report and its node.
+
+        Returns:
+            False if the step was not ranked, or an earlier attempt had reported it.
+        """
         self._record.store_node(number, report.step, node)
-        value = report.metrics[self._config.metric_name]
-        return self._record.report(number, report.step, value, report.metrics)
+        value = report.metrics.get(self._config.metric_name)
+        return value is not None and self._record.report(number, report.step, value, report.metrics)

@@ -46,7 +46,7 @@ _OPEN_SHARE = 0.3
 
 @dataclass(frozen=True)
 class EpochSeconds:
-    """Time of an epoch in seconds: training it, and ranking after it."""
+    """Time of an epoch in seconds: training it, and ranking after it if it is ranked."""
 
     train: float
     rank: float
@@ -159,7 +159,7 @@ def _of_adam(
 
 def _of_ranking(config: Config, data: Manifest, sizes: _Sizes) -> dict[str, float]:
     evaluation, n_users = config.evaluation, max(1, min(data.n_users, data.n_validation))
-    share = min(1.0, (evaluation.max_users or n_users) / n_users)
+    share = min(1.0, (evaluation.user_limit or n_users) / n_users)
     if evaluation.protocol == "sampled":
         n_pairs: float = data.n_validation * (1 + evaluation.n_candidates)
     else:

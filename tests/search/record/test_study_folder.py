@@ -4,13 +4,23 @@ from pathlib import Path
 
 import pytest
 
-from recsys.config.schema import Config
+from recsys.config.schema import Config, replace_values
 from recsys.errors import InputError
 from recsys.search.record.origin import StudyOrigin
 from recsys.search.record.study_folder import StudyFolder
 from recsys.search.space.space_file import parse_space
 
 SPACE = parse_space({"parameters": {"model.embedding_dim": {"low": 8, "high": 64}}}, "")
+
+
+def test_a_study_of_an_earlier_version_ranks_every_epoch(tmp_path: Path) -> None:
+    study = StudyFolder(tmp_path / "s")
+    study.create(replace_values(Config(), {"evaluation.every": 3}), SPACE, StudyOrigin())
+    assert study.config().evaluation.every == 3
+    file = study.path / "config.yaml"
+    lines = file.read_text().splitlines(keepends=True)
+    file.write_text("".join(line for line in lines if "every:" not in line))
+    assert study.config().evaluation.every == 1
 
 
 def test_one_of_two_processes_that_create_a_study_is_refused(

@@ -74,6 +74,23 @@ class Shown:
         self.progress.on_step_end(1, [])
 
 
+def test_an_epoch_that_is_not_ranked_keeps_the_value_of_the_last_one(
+    now: list[float], capsys: pytest.CaptureFixture[str]
+) -> None:
+    shown = Shown()
+    number = shown.begin()
+    shown.report(number, 1, 0.3)
+    metrics = {"train_seconds": 2.0}
+    report = Report(2, 2, True, metrics, is_last=False, started=1.0)
+    trial = cast(Any, SimpleNamespace(config={"number": number}))
+    shown.progress.on_trial_result(1, [], trial, as_result(report))
+    now[0] += 31
+    shown.idle()
+    line = capsys.readouterr().err
+    assert "in epoch 3/4" in line
+    assert "NDCG@10 (full) 0.3000" in line
+
+
 def test_a_line_at_least_every_half_minute(
     now: list[float], capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -133,6 +133,9 @@ def test_each_pruner_decides_within_grace_period_and_max_epochs_and_none_never()
         steps = make_pruner(record, config).steps
         assert not any(step < 3 or step >= 40 for step in steps)
         assert bool(steps) == (name != "none")
+        config = replace_values(config, {"evaluation.every": 3})
+        for step in make_pruner(record, config).steps:
+            assert -(-step // 2) % 3 == 0  # in a ranked epoch of two steps
 
 
 @pytest.mark.parametrize("name", ["asha", "median", "hyperband"])

@@ -106,6 +106,34 @@ def test_rungs(
     )
 
 
+@pytest.mark.parametrize(
+    ("every", "n_segments", "expected"),
+    [
+        (1, 1, {1, 3, 9}),
+        (2, 1, {2, 4, 10}),
+        (3, 1, {3, 9}),  # two rungs fall together
+        (19, 1, {19}),
+        (20, 1, set()),
+        # Epochs 3, 6 and so on are ranked, each after its first segment too.
+        (3, 7, {2 * 7 + 1, 3 * 7, 9 * 7}),
+    ],
+)
+def test_rungs_are_ranked_steps(every: int, n_segments: int, expected: set[int]) -> None:
+    values = {"training.max_epochs": 20, "evaluation.every": every}
+    assert rungs(replace_values(Config(), values), n_segments) == expected
+
+
+def test_an_epoch_that_is_not_ranked_has_no_value() -> None:
+    search = Search(evaluation__every=2, training__max_epochs=3)
+    number = search.begin()
+    for epoch, metrics in ((1, {}), (2, {"val_ndcg_at_10": 0.5}), (3, {"val_ndcg_at_10": 0.4})):
+        report = Report(epoch, epoch, True, {"train_loss": 1.0, **metrics}, epoch == 3, started=0.0)
+        search.send(number, report)
+    assert search.record.values_of(number) == {2: 0.5, 3: 0.4}
+    summary = search.record.summary(number)
+    assert (summary.state, summary.value, summary.epoch, summary.epochs) == ("complete", 0.5, 2, 3)
+
+
 def test_a_trial_is_stopped_within_a_long_epoch() -> None:
     search = Search(n_segments=4, study__grace_period=0.5)
     search.record.enqueue_first_points()

@@ -54,6 +54,7 @@ SYSTEMS = {
     "OptunaSearch with ASHA": System(module="benchmarks.optuna_search"),
     "without ASHA": System(("study.pruner=none",)),
     "with the earlier starts": System(has_earlier_starts=True),
+    "with all users ranked": System(("evaluation.max_users=null", "evaluation.every=1")),
 }
 """The whole search, others, and the whole with one part taken away or exchanged."""
 

@@ -112,6 +112,13 @@ def _require_logged(runs: StudyRuns, plan: Plan) -> None:
         ) from runs.connection_error
 
 
+def _on_all_users(summary: TrialSummary) -> dict[str, Any] | None:
+    found = summary.on_all_users
+    if found is None:
+        return None
+    return {"value": found.value, "standard_error": found.standard_error}
+
+
 def _answer(plan: Plan, outcome: Outcome, run_id: str | None) -> dict[str, Any]:
     best = best_trial(outcome.summaries)
     return {
@@ -124,6 +131,7 @@ def _answer(plan: Plan, outcome: Outcome, run_id: str | None) -> dict[str, Any]:
                 "epochs": s.epochs,
                 "value": s.value,
                 "standard_error": s.standard_error,
+                "on_all_users": _on_all_users(s),
                 "params": s.params,
                 "nodes": s.nodes,
             }
@@ -134,6 +142,7 @@ def _answer(plan: Plan, outcome: Outcome, run_id: str | None) -> dict[str, Any]:
             "trial": str(best.number),
             "value": best.value,
             "standard_error": best.standard_error,
+            "on_all_users": _on_all_users(best),
             "epoch": best.epoch,
             "params": best.params,
             "config": str(plan.study.path / "best.yaml"),

@@ -58,23 +58,29 @@ def opening_text(plan: Plan) -> str:
         f"{manifest.n_train:,} positives to train on. It runs {', '.join(ends)}, "
         f"{concurrency} at a time; results in {plan.study.path}.",
         f"First come {first}, then configs that {config.study.sampler} proposes. A trial reports "
-        f"{metric_title(config)} {_reports(plan)}.",
+        f"{_reports(plan)}.",
     ]
     return "\n".join(lines)
 
 
 def _reports(plan: Plan) -> str:
-    """Return when a trial reports, for how long, and where weak trials are stopped."""
+    """Return what a trial reports and when, for how long, and where weak trials are stopped."""
     config, n_segments = plan.config, plan.origin.n_segments
-    often = "after each epoch" if n_segments == 1 else f"{n_segments} times in each epoch"
-    text = f"{often}, of at most {config.training.max_epochs}"
+    limit, period = config.evaluation.user_limit, config.evaluation.period
+    users = "" if limit is None else f" of {limit:,} users"
+    if n_segments == 1:
+        often = "after each epoch" if period == 1 else f"after every {period} epochs"
+    else:
+        epochs = "each epoch" if period == 1 else f"one of {period} epochs"
+        often = f"{n_segments} times in {epochs}"
+    text = f"{metric_title(config)}{users} {often}, of at most {config.training.max_epochs}"
     if config.study.pruner != "asha":
         return text
-    epochs = [f"{step / n_segments:.3g}" for step in sorted(rungs(config, n_segments))]
-    if not epochs:
+    deciding = [f"{step / n_segments:.3g}" for step in sorted(rungs(config, n_segments))]
+    if not deciding:
         return text
     best = config.study.reduction_factor
-    return f"{text}; of those that reach epoch {_listed(epochs)}, about one in {best} continues"
+    return f"{text}; of those that reach epoch {_listed(deciding)}, about one in {best} continues"
 
 
 def _listed(words: Sequence[str]) -> str:

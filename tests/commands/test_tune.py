@@ -45,7 +45,7 @@ def test_the_answer(tuned: Tuned) -> None:
     assert (answer["study"], answer["concurrency"]) == ("first", 2)
     assert list(answer["counts"]) == ["complete", "pruned", "failed", "diverged", "unfinished"]
     assert [list(trial) for trial in answer["trials"]] == [
-        ["id", "state", "epochs", "value", "standard_error", "params", "nodes"]
+        ["id", "state", "epochs", "value", "standard_error", "on_all_users", "params", "nodes"]
     ] * 7
     assert [trial["id"] for trial in answer["trials"]] == ["0", "1", "2", "3", "4", "5", "6"]
     found = Counter(trial["state"] for trial in answer["trials"])
@@ -67,7 +67,9 @@ def test_epochs_by_state(tuned: Tuned) -> None:
 
 def test_the_best_is_the_largest_value(tuned: Tuned) -> None:
     best, trials = tuned.answer["best"], tuned.answer["trials"]
-    assert list(best) == ["trial", "value", "standard_error", "epoch", "params", "config"]
+    assert list(best) == [
+        "trial", "value", "standard_error", "on_all_users", "epoch", "params", "config"
+    ]  # fmt: skip
     assert best["value"] == max(trial["value"] for trial in trials)
     assert (best["value"], best["params"]) == next(
         (t["value"], t["params"]) for t in trials if t["id"] == best["trial"]

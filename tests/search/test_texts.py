@@ -39,6 +39,15 @@ def test_a_time_budget_and_segments() -> None:
     ]
 
 
+def test_a_sample_of_users_after_some_epochs() -> None:
+    values: dict[str, object] = {"evaluation.max_users": 4_000, "evaluation.every": 3}
+    assert opening(values)[1].endswith(
+        "A trial reports NDCG@10 (full) of 4,000 users after every 3 epochs, of at most 20; of "
+        "those that reach epoch 3 or 9, about one in 3 continues."
+    )
+    assert "7 times in one of 3 epochs, of" in opening(values, n_segments=7)[1]
+
+
 def test_a_resumed_study_and_no_rungs() -> None:
     for path, value in (("study.pruner", "median"), ("training.max_epochs", 1)):
         first, last = opening(

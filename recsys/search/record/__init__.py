@@ -2,6 +2,7 @@
 
 - `study_folder` creates, reads and resumes a study; start here.
 - `study_record` stores and returns what happens in it; `summaries` sums up and ranks its trials.
+- `trial_attributes` are what the study has of trials that may have ended.
 - `origin` is what a study was created with beside its config and space.
 - `optuna_storage` opens the storage of the record: SQLite, a `journal`, or a database, of which
   `write_through` keeps a copy in memory.

@@ -8,7 +8,7 @@ only state of a search: Tune's own is not kept.
 import math
 from collections import deque
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Self
 
 import numpy as np
@@ -19,17 +19,22 @@ from recsys.config.schema import Config, replace_values
 from recsys.search.record.origin import StudyOrigin
 from recsys.search.record.summaries import (
     OUTSIDE_VALUES,
+    OnAllUsers,
     TrialSummary,
     params_of,
     state_of,
     summarise,
 )
+from recsys.search.record.trial_attributes import (
+    ON_ALL_USERS,
+    RUN_ID,
+    get_attributes,
+    set_attribute,
+)
 from recsys.search.space.domains import Scalar
 from recsys.search.space.search_space import SearchSpace
 from recsys.search.space.validity import refusals
 
-_STUDY_RUN_ID, _RUN_ID = "mlflow_run_id", "mlflow_run_id:"
-"""Key of the study's run in MLflow; prefix of the trials' keys, which end in the number."""
 _IS_FIRST_POINT = "is_start"
 
 
@@ -67,12 +72,9 @@ class StudyRecord:
         self._values_by_step: dict[int, dict[int, float]] = {}
         self._requeued: deque[optuna.Trial] = deque()
         self._ended: dict[int, TrialSummary] = {}
-        attributes = study.user_attrs
-        self._run_ids = {
-            int(key.removeprefix(_RUN_ID)): attributes[key]
-            for key in attributes
-            if key.startswith(_RUN_ID)
-        }
+        self._run_ids: dict[int, str] = get_attributes(study, RUN_ID)
+        on_all_users = get_attributes(study, ON_ALL_USERS)
+        self._on_all_users = {number: OnAllUsers(**found) for number, found in on_all_users.items()}
 
     def enqueue_first_points(self) -> None:
         """Queue the points that a search starts with: the base config, then the warm starts.
@@ -174,17 +176,21 @@ class StudyRecord:
     @property
     def run_id(self) -> str | None:
         """Id of the study's own run in MLflow, None if there is none."""
-        run_id: str | None = self._study.user_attrs.get(_STUDY_RUN_ID)
+        run_id: str | None = self._study.user_attrs.get(RUN_ID)
         return run_id
 
     def attach_run(self, number: int | None, run_id: str) -> None:
         """Store the MLflow run of a trial, ended or not, or of the study (None); thread-safe."""
         if number is None:
-            self._study.set_user_attr(_STUDY_RUN_ID, run_id)
+            self._study.set_user_attr(RUN_ID, run_id)
             return
-        # In the study's attributes: a trial that has ended takes none.
-        self._study.set_user_attr(f"{_RUN_ID}{number}", run_id)
+        set_attribute(self._study, RUN_ID, number, run_id)
         self._run_ids[number] = run_id
+
+    def store_on_all_users(self, number: int, found: OnAllUsers) -> None:
+        """Store the value on all users of a trial, ended or not."""
+        set_attribute(self._study, ON_ALL_USERS, number, asdict(found))
+        self._on_all_users[number] = found
 
     def state_of(self, number: int) -> str:
         """Return the state in which a trial ended, or `unfinished`."""
@@ -215,9 +221,14 @@ class StudyRecord:
 
     def _summarise(self, trial: FrozenTrial) -> TrialSummary:
         run_id, ended = self._run_ids.get(trial.number), self._ended.get(trial.number)
-        if ended is not None and ended.run_id == run_id:  # an ended trial changes in this alone
+        found = self._on_all_users.get(trial.number)
+        # An ended trial changes in these two alone.
+        if ended is not None and ended.run_id == run_id and ended.on_all_users == found:
             return ended
         summary = summarise(trial, self.n_segments, self._base.error_name, run_id)
+        if found is not None and found.epoch == summary.epoch:
+            metrics = summary.metrics | found.metrics(self._base.metric_name)
+            summary = replace(summary, on_all_users=found, metrics=metrics)
         if trial.state.is_finished():
             self._ended[trial.number] = summary
         return summary

@@ -19,12 +19,31 @@ the nearest values of the space."""
 
 
 @dataclass(frozen=True)
+class OnAllUsers:
+    """Validation value of a trial on all users, beside the values on a sample that it reported.
+
+    `value`: the searched metric of the weights of `epoch`.
+    """
+
+    value: float
+    standard_error: float | None
+    epoch: int
+
+    def metrics(self, metric_name: str) -> dict[str, float]:
+        """Return both numbers under names such as `val_ndcg_at_10_all_users`."""
+        error = self.standard_error
+        named = {} if error is None else {f"{metric_name}_all_users_se": error}
+        return {f"{metric_name}_all_users": self.value, **named}
+
+
+@dataclass(frozen=True)
 class TrialSummary:
     """One trial as the record has it.
 
     `value`: the best validation value, reached at `epoch` (1-based). `standard_error`: of `value`
     over users, None of a single user or from a version that did not compute it. `nodes`: node
     addresses by the first epoch (as text) that ran there; a trial that stayed on its node has one.
+    `on_all_users`: of the same epoch, None if only a sample of the users was ranked.
     """
 
     number: int
@@ -37,6 +56,7 @@ class TrialSummary:
     metrics: dict[str, float]
     run_id: str | None
     nodes: dict[str, str]
+    on_all_users: OnAllUsers | None = None
 
     @property
     def choosable(self) -> bool:
@@ -92,11 +112,29 @@ def state_of(trial: FrozenTrial) -> str:
 
 
 def ranked(summaries: list[TrialSummary]) -> list[TrialSummary]:
+    """Return the trials from the best to the worst, then those that may not be chosen.
+
+    If the trial of the best value was ranked on all users, those that were come first, by their
+    values on all users. Otherwise values decide: what leads has not been compared with the others.
+    """
+    by_value = ranked_by_value(summaries)
+    if not by_value or not by_value[0].choosable or by_value[0].on_all_users is None:
+        return by_value
+    return sorted(by_value, key=lambda s: (not s.choosable, *_order_on_all_users(s)))
+
+
+def ranked_by_value(summaries: list[TrialSummary]) -> list[TrialSummary]:
     """Return the trials from the best value to the worst, then those that may not be chosen.
 
     Of equal values the earlier trial comes first.
     """
     return sorted(summaries, key=lambda s: (not s.choosable, -(s.value or 0.0), s.number))
+
+
+def _order_on_all_users(summary: TrialSummary) -> tuple[bool, float]:
+    """Return a key that sorts trials by their values on all users, those without one last."""
+    found = summary.on_all_users
+    return found is None, 0.0 if found is None else -found.value
 
 
 def best_trial(summaries: list[TrialSummary]) -> TrialSummary | None:

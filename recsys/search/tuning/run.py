@@ -6,7 +6,7 @@ Builds the searcher, the recorder and the callbacks of one run of the command, a
 import signal
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +22,7 @@ from recsys.cluster.resources import Slots, placement
 from recsys.config.schema import Config
 from recsys.search.record.study_record import StudyRecord
 from recsys.search.record.summaries import TrialSummary
+from recsys.search.tuning.leaders import Leaders
 from recsys.search.tuning.progress import SearchProgress
 from recsys.search.tuning.pruning import Pruner, make_pruner
 from recsys.search.tuning.recorder import Recorder
@@ -62,6 +63,7 @@ def search(
 ) -> Outcome:
     """Run trials until the study is complete, its time budget is spent or the user interrupts.
 
+    Then rank the leading trials on all users, if trials ranked a sample; a time budget includes it.
     The callbacks do not depend on their order: the recorder stores a result before Tune calls any
     of them, and each reads the result and the record alone.
 
@@ -77,24 +79,25 @@ def search(
     """
     trials = (folder / "trials").resolve()
     folders = TrialFolders(trials, record, config.study.keep_checkpoints, after_upload)
-    limit = config.study.trial_limit
-    if limit is not None and record.n_finished >= limit:
-        return Outcome(record.summaries(), wall_seconds=0.0, busy_seconds=0.0, interrupted=False)
-    progress = SearchProgress(record, config)
-    stopper = _Stopper(config.study.time_budget)
-    pruner = make_pruner(record, config)
-    try:
-        _run_tune(
-            folder.name,
-            _trainable(config, data, trials, pruner, gpu_device),
-            StudySearcher(record, limit, slots.count),
-            Recorder(record, pruner, config),
-            [*callbacks, folders, progress],
-            stopper=stopper,
-            max_failures=config.resources.max_failures,
-        )
-    finally:
-        progress.close()
+    leaders = Leaders(record, config, data, trials, slots=slots, gpu_device=gpu_device)
+    stopper = _Stopper(config.study.time_budget, leaders.seconds_to_reserve)
+    progress, limit = SearchProgress(record, config), config.study.trial_limit
+    if limit is None or record.n_finished < limit:
+        pruner = make_pruner(record, config)
+        try:
+            _run_tune(
+                folder.name,
+                _trainable(config, data, trials, pruner, gpu_device),
+                StudySearcher(record, limit, slots.count),
+                Recorder(record, pruner, config),
+                [*callbacks, folders, progress],
+                stopper=stopper,
+                max_failures=config.resources.max_failures,
+            )
+        finally:
+            progress.close()
+    with _interrupts(stopper):
+        leaders.rank(stopper.seconds_left, lambda: stopper.interrupted)
     wall = (progress.ended or 0.0) - (progress.started or progress.ended or 0.0)
     return Outcome(record.summaries(), wall, progress.busy_seconds, stopper.interrupted)
 
@@ -156,11 +159,20 @@ def _trial_name(trial: Trial) -> str:
 
 
 class _Stopper(Stopper):
-    """Stopper of the whole search once its time budget is spent or the user interrupts."""
+    """Stopper of the whole search once its time budget is spent or the user interrupts.
 
-    def __init__(self, time_budget: float | None) -> None:
+    `reserve` returns the time of the budget that the trials leave for ranking the leading ones.
+    """
+
+    def __init__(self, time_budget: float | None, reserve: Callable[[], float]) -> None:
         self.interrupted = False
         self._deadline = None if time_budget is None else time.monotonic() + time_budget
+        self._reserve = reserve
+
+    @property
+    def seconds_left(self) -> float | None:
+        """Rest of the time budget, None without one."""
+        return None if self._deadline is None else self._deadline - time.monotonic()
 
     def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
         return False
@@ -170,7 +182,8 @@ class _Stopper(Stopper):
             # If it returned True, Tune would wait ten seconds for each worker within an epoch.
             # Tune calls this between two results, so that no report is lost.
             raise KeyboardInterrupt
-        return self._deadline is not None and time.monotonic() >= self._deadline
+        left = self.seconds_left
+        return left is not None and left <= self._reserve()
 
 
 @contextmanager

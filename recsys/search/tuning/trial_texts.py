@@ -37,6 +37,8 @@ def add_trial(table: Table, trial: TrialSummary, state: str, *cells: str) -> Non
     best = "" if trial.value is None else f"{trial.value:.4f}"
     if trial.standard_error is not None:
         best += f" ± {trial.standard_error:.4f}"
+    if trial.on_all_users is not None:
+        best += f", on all users {trial.on_all_users.value:.4f}"
     parameters = Text(show_params(trial.params), overflow="ellipsis", no_wrap=True)
     shown = cells or (str(trial.epochs), best)
     blanks = [""] * (len(table.columns) - len(shown) - 3)

@@ -10,7 +10,14 @@ from recsys.errors import InputError
 from recsys.search.record.origin import StudyOrigin
 from recsys.search.record.study_folder import StudyFolder, create_optuna_study
 from recsys.search.record.study_record import StudyRecord, trial_seed
-from recsys.search.record.summaries import TrialSummary, best_trial, count_states
+from recsys.search.record.summaries import (
+    OnAllUsers,
+    TrialSummary,
+    best_trial,
+    count_states,
+    ranked,
+    ranked_by_value,
+)
 from recsys.search.space.space_file import parse_space, read_space
 from tests.small_search import open_optuna, violated
 
@@ -31,7 +38,9 @@ def record(tmp_path: Path) -> StudyRecord:
     return StudyRecord(create_optuna_study(tmp_path, config, StudyOrigin()), config, SPACE)
 
 
-def summary(number: int, state: str, value: float | None) -> TrialSummary:
+def summary(
+    number: int, state: str, value: float | None, on_all_users: float | None = None
+) -> TrialSummary:
     return TrialSummary(
         number,
         state,
@@ -43,6 +52,7 @@ def summary(number: int, state: str, value: float | None) -> TrialSummary:
         metrics={},
         run_id=None,
         nodes={},
+        on_all_users=None if on_all_users is None else OnAllUsers(on_all_users, 0.01, 1),
     )
 
 
@@ -66,6 +76,44 @@ def test_the_best_value_of_those_that_may_be_chosen() -> None:
         "diverged": 1,
         "unfinished": 2,
     }
+
+
+def test_values_on_all_users_decide_once_the_leading_trial_has_one() -> None:
+    trials = [
+        summary(0, "complete", 0.30, on_all_users=0.25),
+        summary(1, "pruned", 0.29, on_all_users=0.28),
+        summary(2, "complete", 0.28),
+        summary(3, "complete", 0.27, on_all_users=0.26),
+        summary(4, "failed", 0.9),
+    ]
+    assert [trial.number for trial in ranked(trials)] == [1, 3, 0, 2, 4]
+    assert [trial.number for trial in ranked_by_value(trials)] == [0, 1, 2, 3, 4]
+    # A trial that leads by its value alone has not been compared with the others.
+    better = summary(5, "complete", 0.31)
+    assert [trial.number for trial in ranked([*trials, better])] == [5, 0, 1, 2, 3, 4]
+
+
+def test_a_value_on_all_users_is_of_one_epoch(tmp_path: Path) -> None:
+    study = create_optuna_study(tmp_path, Config(), StudyOrigin())
+    record = StudyRecord(study, Config(), SPACE)
+    ended, running = record.ask()[0], record.ask()[0]
+    record.report(ended, 1, 0.5, {"val_ndcg_at_10": 0.5})
+    record.report(running, 1, 0.4, {})
+    record.finish(ended, "pruned")
+    assert record.summary(ended).on_all_users is None
+    record.store_on_all_users(ended, OnAllUsers(0.45, 0.02, epoch=1))
+    record.store_on_all_users(running, OnAllUsers(0.35, None, epoch=1))
+    again = StudyRecord(study, Config(), SPACE)
+    for reader in (record, again):
+        assert reader.summary(ended).on_all_users == OnAllUsers(0.45, 0.02, 1)
+        assert reader.summary(ended).metrics == {
+            "val_ndcg_at_10": 0.5,
+            "val_ndcg_at_10_all_users": 0.45,
+            "val_ndcg_at_10_all_users_se": 0.02,
+        }
+        assert reader.summary(running).on_all_users == OnAllUsers(0.35, None, 1)
+    record.report(running, 2, 0.6, {})
+    assert record.summary(running).on_all_users is None
 
 
 def test_the_nodes_of_a_trial(record: StudyRecord, tmp_path: Path) -> None:

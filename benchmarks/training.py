@@ -124,7 +124,7 @@ def bare_loop(config: Config, data: Interactions, n_steps: int) -> Callable[[], 
 
     The loop has at most `n_steps` steps.
     """
-    rows = training_rows(config, data, "cpu")
+    rows = training_rows(config, data, "cpu", n_segments=1)
     generator = torch.Generator().manual_seed(0)
     drawn = itertools.islice(rows.batches(rows.shuffle(generator), 0, generator), n_steps)
     batches = [(batch.user.clone(), batch.item.clone()) for batch in drawn]

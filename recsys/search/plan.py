@@ -3,6 +3,7 @@
 The tune command makes the plan, and `session` runs it.
 """
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,12 +15,16 @@ import ray
 from recsys.cluster.resources import Slots
 from recsys.cluster.shared_paths import require_on_all_nodes
 from recsys.config.schema import Config, get_value, replace_values
-from recsys.data.processed import Processed, resolve
+from recsys.console.verbosity import progress
+from recsys.data.processed import Processed, load, resolve
 from recsys.errors import Argument
+from recsys.search.ends import find_ends, sample_configs
+from recsys.search.estimate import Prediction, estimate
 from recsys.search.record.origin import StudyOrigin
 from recsys.search.record.study_folder import StudyFolder
 from recsys.search.record.study_record import StudyRecord
 from recsys.search.space.search_space import SearchSpace
+from recsys.search.tuning.measurement import measure_all
 from recsys.training.segments import count_segments
 
 _SAMPLE_TRIALS = 3
@@ -83,7 +88,15 @@ def _keep_ranking(config: Config, stored: Config) -> Config:
 
 
 def describe_plan(plan: Plan) -> dict[str, Any]:
-    """Return a dry run's answer: the config, sample trials, resources and the size of the data."""
+    """Measure the ends of the space for some seconds, and return a dry run's answer.
+
+    It has the config, sample trials, resources, the size of the data, the measured ends and an
+    estimate of the search.
+
+    Raises:
+        InputError: if a file of the processed data is damaged; if the data has nothing to train on
+            or to rank.
+    """
     sampled = optuna.create_study(
         sampler=optuna.samplers.RandomSampler(seed=plan.config.study.seed)
     )
@@ -105,4 +118,38 @@ def describe_plan(plan: Plan) -> dict[str, Any]:
             "items": counts["n_items"],
             "interactions": counts["n_interactions"],
         },
+        **_measure(plan, cluster.get("memory", math.inf)),
+    }
+
+
+def _measure(plan: Plan, memory: float) -> dict[str, Any]:
+    """Return the measured ends of the space and the estimate, given the bytes of the cluster."""
+    config, sizes = plan.config, plan.processed.manifest
+    data = ray.put(load(plan.processed, "validation", not config.training.resample_negatives))
+    ends = find_ends(plan.space, config, sizes)
+    with progress("Measuring the cheap and the dear end of the space"):
+        measured = measure_all([end.config for end in ends], data, sizes)
+    prediction = Prediction(
+        [(end.config, of.epoch) for end, of in zip(ends, measured, strict=True)], sizes
+    )
+    sampled = [(trial, prediction.predict(trial)) for trial in sample_configs(plan.space, config)]
+    by_name = dict(zip(("cheap", "dear"), measured, strict=True))
+    return {
+        "measured": {
+            name: {
+                "params": end.point,
+                "train_seconds": of.epoch.train,
+                "rank_seconds": of.epoch.rank,
+                "memory": of.memory,
+            }
+            for end, (name, of) in zip(ends, by_name.items(), strict=True)
+        },
+        "estimate": estimate(
+            config,
+            sampled,
+            by_name,
+            n_slots=plan.slots.most,
+            n_segments=plan.origin.n_segments,
+            memory=memory,
+        ),
     }

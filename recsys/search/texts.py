@@ -17,6 +17,7 @@ from recsys.search.tuning.pruning import rungs
 from recsys.search.tuning.trial_texts import (
     add_trial,
     metric_title,
+    show_bytes,
     show_duration,
     show_params,
     trial_table,
@@ -38,9 +39,33 @@ def plan_text(plan: Mapping[str, Any]) -> Text:
         f"Resources: {resources['concurrency']} trials at a time, "
         f"each with {trial['cpu']:g} CPU and {trial['gpu']:g} GPU, "
         f"of {cluster['CPU']:g} CPU and {cluster['GPU']:g} GPU",
-        "Dry run: nothing was trained.",
+        "Measured for some seconds, an epoch at the ends of the space:",
+        *(_end_text(name, end) for name, end in plan["measured"].items()),
+        _estimate_text(plan),
+        *(f"Warning: {warning}" for warning in plan["estimate"]["warnings"]),
+        "Dry run: no study was created.",
     ]
     return Text("\n".join(lines))
+
+
+def _end_text(name: str, end: Mapping[str, Any]) -> str:
+    memory = "" if end["memory"] is None else f", {show_bytes(end['memory'])} of memory"
+    return (
+        f"  {name}: {_seconds_text(end['train_seconds'])} to train, "
+        f"{_seconds_text(end['rank_seconds'])} to rank{memory} ({show_params(end['params'])})"
+    )
+
+
+def _seconds_text(seconds: float) -> str:
+    return f"{seconds:.1f} s" if seconds < 60 else show_duration(seconds)
+
+
+def _estimate_text(plan: Mapping[str, Any]) -> str:
+    estimate, budget = plan["estimate"], plan["config"]["study"]["time_budget"]
+    n_trials = f"{estimate['trials']:,} trials of {_seconds_text(estimate['seconds_per_trial'])}"
+    if budget is not None:
+        return f"Time: about {n_trials} on average fit into {show_duration(budget)}."
+    return f"Time: {n_trials} on average take about {show_duration(estimate['seconds'])}."
 
 
 def opening_text(plan: Plan) -> str:

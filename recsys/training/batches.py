@@ -22,7 +22,6 @@ from recsys.kernels.tensors import as_tensor
 from recsys.models import SideName
 from recsys.training.negatives import TorchNegativeSampler
 from recsys.training.row_batch import RowBatch
-from recsys.training.segments import count_segments
 
 STRETCH = 1 << 16
 """Positives for which negatives are drawn at a time: few enough for the draws to stay in the
@@ -54,16 +53,12 @@ class TrainingRows:
     log_weights: Tensor | None
     n_negatives: int
     batch_size: int
+    n_segments: int
 
     @property
     def n_batches(self) -> int:
         """Batches of an epoch, at least one per segment."""
         return max(self.n_segments, math.ceil(len(self.user) / self.batch_size))
-
-    @property
-    def n_segments(self) -> int:
-        """Segments of an epoch, each of whole batches."""
-        return count_segments(len(self.user))
 
     def n_rows_of(self, order: Order, n_segments: int) -> int:
         """Return the number of rows in the first `n_segments` segments of an epoch."""
@@ -152,8 +147,12 @@ class TrainingRows:
         return user, item, torch.randperm(n, generator=generator, device=device)
 
 
-def training_rows(config: Config, data: Interactions, device: str | torch.device) -> TrainingRows:
+def training_rows(
+    config: Config, data: Interactions, device: str | torch.device, n_segments: int
+) -> TrainingRows:
     """Return the rows on `device`, with the kinds of negatives that the config asks for.
+
+    `n_segments`: segments of an epoch, each of whole batches.
 
     Raises:
         InputError: if the config asks for fixed negatives and the data has none.
@@ -190,4 +189,5 @@ def training_rows(config: Config, data: Interactions, device: str | torch.device
         log_weights=log_weights,
         n_negatives=training.n_negatives,
         batch_size=training.batch_size,
+        n_segments=n_segments,
     )

@@ -24,7 +24,7 @@ from recsys.training.checkpoint import TrainingState, start_training
 from recsys.training.contract import Trainer
 from recsys.training.gradient_descent import Descent
 from recsys.training.least_squares import LeastSquares
-from recsys.training.segments import is_ranked
+from recsys.training.segments import count_segments, is_ranked
 
 SEGMENT_USERS = 4096
 """Most users that are ranked after a segment within an epoch."""
@@ -57,6 +57,7 @@ def fit(
     device: str | torch.device = "cpu",
     state: TrainingState | None = None,
     rank: bool = True,
+    n_segments: int | None = None,
 ) -> Iterator[Epoch]:
     """Train until `n_epochs` epochs are done or patience runs out; yield each epoch and segment.
 
@@ -66,7 +67,8 @@ def fit(
     first, since it may have been saved but not reported. `rank`: rank the held-out positives after
     every `evaluation.every` epochs and the last, and keep the best weights in `state`. A sample of
     `evaluation.max_users` users is ranked, drawn by `data.split_seed`; within an epoch at most
-    `SEGMENT_USERS` users.
+    `SEGMENT_USERS` users. `n_segments`: segments of an epoch; if None as many as its length asks
+    for.
 
     Raises:
         InputError: if the data has nothing to train on or, with `rank`, to rank.
@@ -79,11 +81,12 @@ def fit(
             "0",
             "Lower data.positive_threshold.",
         )
+    n_segments = n_segments or count_segments(len(data.user))
     state = state or start_training(config, data.n_users, data.n_items, seed, device)
     if LOSSES[config.training.loss].solver == "least_squares":
-        trainer: Trainer = LeastSquares(config, data, state, device)
+        trainer: Trainer = LeastSquares(config, data, state, device, n_segments=n_segments)
     else:
-        trainer = Descent(config, data, state, seed, device)
+        trainer = Descent(config, data, state, seed, device, n_segments=n_segments)
     last = config.training.max_epochs if n_epochs is None else n_epochs
     if state.metrics:
         yield _report(state, trainer.n_segments, config, last)

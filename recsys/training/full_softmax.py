@@ -23,7 +23,6 @@ from recsys.kernels.tensors import as_tensor
 from recsys.models import Model, Side, SideName
 from recsys.training.contract import Relabel
 from recsys.training.losses import full_loss_of
-from recsys.training.segments import count_segments
 
 MAX_ITEMS = 1 << 13
 """Most items that a batch of users is scored against, besides its positives."""
@@ -88,6 +87,7 @@ class UserRows:
     n_items: int
     n_negatives: int
     batch_size: int
+    n_segments: int
 
     @property
     def n_batches(self) -> int:
@@ -95,11 +95,6 @@ class UserRows:
         by_scores = math.ceil(len(self.active) * self.n_drawn / MAX_SCORES)
         by_rows = math.ceil(len(self.positives.items) / self.batch_size)
         return max(self.n_segments, by_rows, by_scores)
-
-    @property
-    def n_segments(self) -> int:
-        """Segments of an epoch."""
-        return count_segments(len(self.positives.items))
 
     @property
     def n_drawn(self) -> int:
@@ -202,8 +197,10 @@ class _ItemLists:
         return row, self.items[index].long()
 
 
-def user_rows(config: Config, data: Interactions, device: str | torch.device) -> UserRows:
-    """Put the data on `device`; it must have a positive."""
+def user_rows(
+    config: Config, data: Interactions, device: str | torch.device, n_segments: int
+) -> UserRows:
+    """Put the data on `device`; it must have a positive. `n_segments`: segments of an epoch."""
     user, item, seen = (
         as_tensor(array, device) for array in (data.user, data.item, data.seen.items)
     )
@@ -216,4 +213,5 @@ def user_rows(config: Config, data: Interactions, device: str | torch.device) ->
         n_items=data.n_items,
         n_negatives=config.training.n_negatives,
         batch_size=config.training.batch_size,
+        n_segments=n_segments,
     )

@@ -24,7 +24,7 @@ _DECAYS: dict[str | None, Callable[[float], float]] = {
     "cosine": lambda progress: (1 + math.cos(math.pi * progress)) / 2,
 }
 
-_ROWS: dict[str, Callable[[Config, Interactions, str | torch.device], Rows]] = {
+_ROWS: dict[str, Callable[[Config, Interactions, str | torch.device, int], Rows]] = {
     "uniform": training_rows,
     "popularity": training_rows,
     "all": user_rows,
@@ -41,13 +41,15 @@ class Descent:
         state: TrainingState,
         seed: int,
         device: str | torch.device,
+        *,
+        n_segments: int,
     ) -> None:
         self._training, self._state, self._seed, self._device = config.training, state, seed, device
-        self._rows = _ROWS[config.training.negative_sampling](config, data, device)
+        self._rows = _ROWS[config.training.negative_sampling](config, data, device, n_segments)
         self._optimiser = Optimiser(config.model, state.model, state.adam, self._rows.n_lookups)
         self._epoch = 0
         self._order: Any = None
-        self.n_segments = self._rows.n_segments
+        self.n_segments = n_segments
 
     def train(self, epoch: int, segment: int) -> float:
         """Train a segment of an epoch, both counted from 1; return the sum of its rows' losses."""

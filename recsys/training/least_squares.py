@@ -30,7 +30,6 @@ from recsys.errors import DivergenceError
 from recsys.kernels.arrays import IntArray
 from recsys.kernels.tensors import as_tensor
 from recsys.training.checkpoint import TrainingState
-from recsys.training.segments import count_segments
 
 COLUMNS = 64
 """Columns that are solved at a time: the work grows with the width, not with its square."""
@@ -46,10 +45,16 @@ class LeastSquares:
     """
 
     def __init__(
-        self, config: Config, data: Interactions, state: TrainingState, device: str | torch.device
+        self,
+        config: Config,
+        data: Interactions,
+        state: TrainingState,
+        device: str | torch.device,
+        *,
+        n_segments: int,
     ) -> None:
         n_users, n_items, n_negatives = data.n_users, data.n_items, config.training.n_negatives
-        self.n_segments = count_segments(len(data.user))
+        self.n_segments = n_segments
         self._n_positives, self._n_pairs = len(data.user), n_users * n_items
         self._users, self._items = (
             state.model.get_parameter(f"{side}.weight").data for side in ("users", "items")

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 from collections import Counter
 from pathlib import Path
@@ -16,11 +17,12 @@ from optuna.trial import TrialState
 from ray.tune.experiment import Trial
 
 from recsys import train, tune
-from recsys.config.files import load_config
+from recsys.config.files import dump_yaml, load_config
 from recsys.config.schema import Config, config_paths, get_value, replace_values
 from recsys.config.yaml_text import parse_yaml
 from recsys.search import session
 from recsys.search.record.study_record import trial_seed
+from recsys.search.texts import plan_text
 from recsys.search.tuning.mlflow_callback import StudyCallback
 from tests.commands import in_process
 from tests.conftest import Tuned
@@ -257,26 +259,22 @@ def run(capfd: pytest.CaptureFixture[str], *argv: str) -> tuple[int, str, str]:
 
 def test_a_dry_run_shows_everything_and_leaves_no_study(
     ray_here: None,
-    tuned: Tuned,
     ratings: Path,
     tmp_path: Path,
     capfd: pytest.CaptureFixture[str],
 ) -> None:
-    argv = [
-        "--space",
-        str(tuned.folder / "space.yaml"),
-        "--data",
-        str(ratings),
-        "--dir",
-        str(tmp_path),
-        "--dry-run",
-    ]
+    space, folder = tmp_path / "space.yaml", tmp_path / "out"
+    space.write_text(dump_yaml(SPACE))
+    paths = ["--space", str(space), "--data", str(ratings), "--dir", str(folder)]
+    argv = [*paths, "--dry-run"]
     settings = ["--set", "model.embedding_dim=8", "--cpu", "0.5", "--concurrent", "3"]
     code, out, err = run(capfd, *argv, *settings, "--json")
     assert code == 0
     assert "note: model.embedding_dim is set to 8 and is not searched.\n" in err
     answer: dict[str, Any] = json.loads(out)
-    assert list(answer) == ["study", "config", "sample_trials", "resources", "data"]
+    assert list(answer) == [
+        *("study", "config", "sample_trials", "resources", "data", "measured", "estimate"),
+    ]
     assert answer["data"] == {"users": 60, "items": 80, "interactions": 840}
     assert answer["resources"]["trial"] == {"cpu": 0.5, "gpu": 0.0}
     assert answer["resources"]["concurrency"] == 3
@@ -286,12 +284,23 @@ def test_a_dry_run_shows_everything_and_leaves_no_study(
     assert first == {"model.name": "inner_product", "training.learning_rate": 1e-3}
     assert second == {"model.name": "inner_product", "training.learning_rate": 0.05}
     assert "model.embedding_dim" not in third
-    assert {path.name for path in tmp_path.iterdir()} == {"processed"}
-    code, out, _ = run(capfd, *argv, *settings)
-    assert code == 0
+    assert list(answer["measured"]) == ["cheap", "dear"]
+    for end in answer["measured"].values():
+        assert list(end) == ["params", "train_seconds", "rank_seconds", "memory"]
+        assert min(end["train_seconds"], end["rank_seconds"]) > 0
+    assert answer["measured"]["dear"]["params"]["model.name"] == "mlp"
+    assert answer["measured"]["dear"]["params"]["model.n_layers"] == 2
+    estimate = answer["estimate"]
+    assert estimate["trials"] == 30
+    assert estimate["seconds"] == pytest.approx(30 * estimate["seconds_per_trial"] / 3)
+    assert all("time budget" not in warning for warning in estimate["warnings"])
+    assert {path.name for path in folder.iterdir()} == {"processed"}
+    out = plan_text(answer).plain
     assert "Data: 60 users, 80 items, 840 interactions\n" in out
     assert "Resources: 3 trials at a time, each with 0.5 CPU and 0 GPU, of " in out
-    assert out.endswith("Dry run: nothing was trained.\n")
+    assert re.search(r"\n  dear: .* s to train, .* s to rank, .* of memory \(name=mlp ", out)
+    assert re.search(r"\nTime: 30 trials of .* s on average take about ", out)
+    assert out.endswith("\nDry run: no study was created.")
 
 
 def test_the_output_at_the_end(

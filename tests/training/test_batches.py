@@ -8,7 +8,7 @@ import torch
 from recsys.config.schema import Config
 from recsys.data.interactions import Interactions
 from recsys.kernels.tensors import as_tensor
-from recsys.training import batches, segments
+from recsys.training import batches
 from recsys.training.batches import training_rows
 from recsys.training.row_batch import RowBatch
 from recsys.training.segments import count_segments
@@ -19,9 +19,11 @@ def config(**training: object) -> Config:
     return Config.model_validate({"training": {"batch_size": 100, "n_negatives": 3, **training}})
 
 
-def one_epoch(data: Interactions, seed: int = 0, **training: object) -> list[RowBatch]:
+def one_epoch(
+    data: Interactions, seed: int = 0, n_segments: int = 1, **training: object
+) -> list[RowBatch]:
     rows, generator = (
-        training_rows(config(**training), data, "cpu"),
+        training_rows(config(**training), data, "cpu", n_segments),
         torch.Generator().manual_seed(seed),
     )
     order = rows.shuffle(generator)
@@ -40,14 +42,13 @@ def positives(epoch: list[RowBatch]) -> list[tuple[int, int]]:
     ]
 
 
-@pytest.mark.parametrize(("stretch", "segment"), [(1 << 18, 1 << 22), (150, 1 << 22), (150, 170)])
+@pytest.mark.parametrize(("stretch", "n_segments"), [(1 << 18, 1), (150, 1), (150, 3)])
 def test_an_epoch_has_every_row_once_with_unseen_negatives(
-    stretch: int, segment: int, monkeypatch: pytest.MonkeyPatch
+    stretch: int, n_segments: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(batches, "STRETCH", stretch)
-    monkeypatch.setattr(segments, "SEGMENT", segment)
     data = two_tastes()
-    epoch = one_epoch(data)
+    epoch = one_epoch(data, n_segments=n_segments)
     assert Counter(positives(epoch)) == Counter(
         zip(data.user.tolist(), data.item.tolist(), strict=True)
     )
@@ -75,11 +76,11 @@ def test_batches_are_of_equal_size_and_the_explicit_negatives_are_spread_over_th
     assert epoch[0].item.shape == (96, 4)
 
 
-def test_a_long_epoch_has_segments_of_whole_batches(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_long_epoch_has_segments_of_whole_batches() -> None:
     n_positives = (1, 6_000_000, 7_000_000, 30_000_000)  # 2^22 = 4.2 M a segment
     assert [count_segments(n) for n in n_positives] == [1, 1, 2, 7]
-    monkeypatch.setattr(segments, "SEGMENT", 240)
-    rows, generator = training_rows(config(), two_tastes(), "cpu"), torch.Generator().manual_seed(0)
+    rows = training_rows(config(), two_tastes(), "cpu", n_segments=2)
+    generator = torch.Generator().manual_seed(0)
     order = rows.shuffle(generator)
     # 5 batches of 96 positives and 24 explicit negatives in 2 segments.
     found = [list(rows.batches(order, segment, generator)) for segment in range(2)]
@@ -108,7 +109,7 @@ def test_low_ratings_are_trained_on_by_bce_where_they_are_negatives(
     settings = Config.model_validate(
         {"data": {"low_ratings": low_ratings}, "training": {"loss": loss, "n_negatives": 3}}
     )
-    rows = training_rows(settings, two_tastes(), "cpu")
+    rows = training_rows(settings, two_tastes(), "cpu", n_segments=1)
     assert len(rows.low_user) == expected
     assert rows.n_rows_of(rows.shuffle(torch.Generator()), 1) == 480 + expected
 
@@ -149,18 +150,21 @@ def test_the_softmax_correction_is_the_logarithm_of_the_draws_weights() -> None:
     train = [(0, 0), (1, 0), (2, 0), (3, 0), (0, 1), (1, 2)]
     data = make_interactions(4, 3, train, [])
     settings = config(loss="softmax", negative_sampling="popularity", popularity_alpha=0.5)
-    weights = training_rows(settings, data, "cpu").log_weights
+    weights = training_rows(settings, data, "cpu", n_segments=1).log_weights
     assert weights is not None
     assert (weights - weights[1]).tolist() == pytest.approx([np.log(2), 0, 0], abs=1e-6)
-    assert training_rows(config(loss="softmax"), data, "cpu").log_weights is None
-    assert training_rows(config(negative_sampling="popularity"), data, "cpu").log_weights is None
+    assert training_rows(config(loss="softmax"), data, "cpu", n_segments=1).log_weights is None
+    assert (
+        training_rows(config(negative_sampling="popularity"), data, "cpu", n_segments=1).log_weights
+        is None
+    )
 
 
 def test_fixed_negatives_that_the_data_lacks_are_refused() -> None:
     with pytest.raises(
         ValueError, match=r"training\.resample_negatives: must be true, but got false"
     ):
-        training_rows(config(resample_negatives=False), two_tastes(), "cpu")
+        training_rows(config(resample_negatives=False), two_tastes(), "cpu", n_segments=1)
 
 
 def test_a_read_only_array_is_viewed_without_copy_or_warning() -> None:

@@ -33,7 +33,7 @@ def make_config(name: str = "inner_product", **training: Any) -> Config:
 
 def one_epoch(data: Interactions, **training: Any) -> list[UserBatch]:
     rows, generator = (
-        full_softmax.user_rows(make_config(**training), data, "cpu"),
+        full_softmax.user_rows(make_config(**training), data, "cpu", n_segments=1),
         torch.Generator().manual_seed(0),
     )
     order = rows.shuffle(generator)
@@ -183,10 +183,9 @@ def test_it_learns_and_resumes_bit_for_bit(
         assert [metrics[key] for metrics in resumed] == [metrics[key] for metrics in unbroken[19:]]
 
 
-def test_segments_have_whole_users(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("recsys.training.segments.SEGMENT", 160)  # of 480 positives
+def test_segments_have_whole_users() -> None:
     rows, generator = (
-        full_softmax.user_rows(make_config(batch_size=80), two_tastes(), "cpu"),
+        full_softmax.user_rows(make_config(batch_size=80), two_tastes(), "cpu", n_segments=3),
         torch.Generator().manual_seed(0),
     )
     order = rows.shuffle(generator)

@@ -80,7 +80,9 @@ def test_one_column_after_the_other_by_hand(monkeypatch: pytest.MonkeyPatch) -> 
     items, users = (state.model.get_parameter(f"{side}.weight").data for side in ("items", "users"))
     items.copy_(torch.tensor([[0.5, 1.0]]))
     users.copy_(torch.tensor([[0.2, 0.4]]))
-    trainer = LeastSquares(config, make_interactions(1, 1, [(0, 0)], []), state, "cpu")
+    trainer = LeastSquares(
+        config, make_interactions(1, 1, [(0, 0)], []), state, "cpu", n_segments=1
+    )
     monkeypatch.setattr(trainer, "_of_items", [])
     monkeypatch.setattr(trainer, "_of_users", trainer._of_users[:1])
     trainer.train(2, 1)

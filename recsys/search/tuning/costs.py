@@ -40,7 +40,7 @@ class Costs:
     def predict(self, config: Config) -> EpochSeconds:
         """Return the predicted time of an epoch of a config."""
         self._update()
-        kind, expected = _kind_of(config), expected_seconds(config, self._data)
+        kind, expected = kind_of(config), expected_seconds(config, self._data)
         measured = self._measured.values()
         train = expected_ratio([(of, ratio) for _, of, ratio, _ in measured], kind)
         rank = expected_ratio([(of, ratio) for _, of, _, ratio in measured], kind)
@@ -56,7 +56,7 @@ class Costs:
                 expected = expected_seconds(config, self._data)
                 train = math.log(metrics["train_seconds"] / expected.train)
                 rank = math.log(metrics["rank_seconds"] / expected.rank)
-                self._measured[number] = epoch, _kind_of(config), train, rank
+                self._measured[number] = epoch, kind_of(config), train, rank
 
 
 def expected_ratio(measured: Iterable[tuple[Kind, float]], kind: Kind) -> float:
@@ -71,5 +71,6 @@ def expected_ratio(measured: Iterable[tuple[Kind, float]], kind: Kind) -> float:
     return math.exp(of_all + sum(of_kind) / (len(of_kind) + _PRIOR_OF_KIND))
 
 
-def _kind_of(config: Config) -> Kind:
+def kind_of(config: Config) -> Kind:
+    """Return the kind of a config's trials."""
     return config.model.name, config.training.loss, config.training.negative_sampling

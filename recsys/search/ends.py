@@ -37,8 +37,13 @@ def find_ends(space: SearchSpace, base: Config, sizes: Manifest) -> tuple[End, E
     ends = (
         End(dict(point), replace_values(base, dict(point))) for point in sorted(points, key=str)
     )
-    by_time = sorted(ends, key=lambda end: expected_seconds(end.config, sizes).total)
+    by_time = sorted(ends, key=lambda end: _seconds_of(end.config, sizes))
     return by_time[0], by_time[-1]
+
+
+def _seconds_of(config: Config, sizes: Manifest) -> float:
+    seconds = expected_seconds(config, sizes)
+    return seconds.train + seconds.rank
 
 
 class _Corner:

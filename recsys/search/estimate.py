@@ -119,9 +119,9 @@ def _budget_warnings(config: Config, dear: EpochSeconds, fitting: Fit) -> Iterat
     budget = config.study.time_budget
     if budget is None:
         return
-    if dear.total > budget:
+    if (seconds := dear.train + dear.rank) > budget:
         yield (
-            f"An epoch at the dear end takes {show_duration(dear.total)}, longer than the time "
+            f"An epoch at the dear end takes {show_duration(seconds)}, longer than the time "
             f"budget, {show_duration(budget)}: such a trial never reports. Narrow the space, or "
             "raise study.time_budget."
         )

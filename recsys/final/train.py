@@ -35,7 +35,7 @@ def train_for_validation(
 ) -> Trained:
     """Train as a trial of the search does, and return the model of the best epoch.
 
-    `data` holds out validation.
+    `data` holds out validation. The metrics are of all users, also if a sample chose the epoch.
 
     Raises:
         DivergenceError: if the training diverges.
@@ -52,12 +52,9 @@ def train_for_validation(
     state = best.state
     assert state.best_weights is not None  # `fit` keeps them when it ranks
     state.model.load_state_dict(state.best_weights)
-    metrics = {
-        name.removeprefix("val_"): value
-        for name, value in best.metrics.items()
-        if name.startswith("val_")
-    }
-    return Trained(state.model, best.epoch, metrics)
+    with progress("Scoring validation"):
+        scores = evaluate(scorer_of(state.model, data), data, config)
+    return Trained(state.model, best.epoch, scores)
 
 
 def train_for_test(config: Config, data: Interactions, seed: int, n_epochs: int | None) -> Trained:

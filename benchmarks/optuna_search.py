@@ -55,8 +55,9 @@ class OptunaSearchProposals(StudySearcher):
         return super().suggest(trial_id)
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
-        """Report an epoch to OptunaSearch unless it diverged, which leaves it without a value."""
-        if isinstance(message_of(result), Report):
+        """Report an epoch to OptunaSearch if it has a value: it was ranked and did not diverge."""
+        message = message_of(result)
+        if isinstance(message, Report) and self._metric_name in message.metrics:
             self._proposals.on_trial_result(trial_id, self._with_value(result))
 
     def on_trial_complete(

@@ -31,8 +31,8 @@ from recsys.storage.s3 import delete_local_copy, fetch
 
 _CLOSE = 2.0
 """Standard errors of the difference from the best within which a trial may be the best."""
-_CHANGE_SECONDS = 15.0
-"""Time until the trials have stopped, up to 10 s, and the workers that rank have started."""
+_STOP_SECONDS = 10.0
+"""Time in which Tune stops trials within an epoch."""
 _MOST_RESERVED = 0.25
 """Largest share of a time budget that is reserved."""
 _POLL_SECONDS = 0.5
@@ -73,14 +73,17 @@ class Leaders:
         self._ratio = 0.0 if limit is None or n_users <= limit else n_users / limit
         """All users by those of the sample, 0 if the sample is all of them."""
 
-    def seconds_to_reserve(self) -> float:
-        """Return the time to keep of a time budget for ranking the leading trials."""
+    def seconds_to_reserve(self, start_seconds: float) -> float:
+        """Return the time to keep of a time budget for ranking the leading trials.
+
+        `start_seconds`: in which a worker starts.
+        """
         missing = self._missing()
         if not missing:
             return 0.0
         slowest = max(summary.metrics.get("rank_seconds", 0.0) for summary in missing)
         rounds = math.ceil(len(missing) / self._slots.count())
-        seconds = _CHANGE_SECONDS + rounds * slowest * self._ratio
+        seconds = _STOP_SECONDS + start_seconds + rounds * slowest * self._ratio
         return min(seconds, _MOST_RESERVED * (self._config.study.time_budget or math.inf))
 
     def rank(self, seconds: float | None, interrupted: Callable[[], bool]) -> None:

@@ -29,11 +29,13 @@ class SearchProgress(Callback):
     """Callback that shows a search on standard error and sums up its times.
 
     Attributes:
+        start_seconds: time in which the first worker started, None before.
         started: Unix seconds of the first batch.
         ended: Unix seconds of the last result.
     """
 
     def __init__(self, record: StudyRecord, config: Config) -> None:
+        self.start_seconds: float | None = None
         self.started: float | None = None
         self.ended: float | None = None
         self._record = record
@@ -71,6 +73,8 @@ class SearchProgress(Callback):
         self, iteration: int, trials: list[Trial], trial: Trial, **_info: Any
     ) -> None:
         """Note that the trial's worker has started."""
+        if self.start_seconds is None:
+            self.start_seconds = time.monotonic() - self._began
         self._times.start(trial.config["number"])
 
     def on_trial_result(

@@ -80,8 +80,10 @@ def search(
     trials = (folder / "trials").resolve()
     folders = TrialFolders(trials, record, config.study.keep_checkpoints, after_upload)
     leaders = Leaders(record, config, data, trials, slots=slots, gpu_device=gpu_device)
-    stopper = _Stopper(config.study.time_budget, leaders.seconds_to_reserve)
     progress, limit = SearchProgress(record, config), config.study.trial_limit
+    stopper = _Stopper(
+        config.study.time_budget, lambda: leaders.seconds_to_reserve(progress.start_seconds or 0.0)
+    )
     if limit is None or record.n_finished < limit:
         pruner = make_pruner(record, config)
         try:
@@ -168,6 +170,10 @@ class _Stopper(Stopper):
         self.interrupted = False
         self._deadline = None if time_budget is None else time.monotonic() + time_budget
         self._reserve = reserve
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return nothing: Tune stores its stopper, and recsys reads back nothing of Tune's."""
+        return {}
 
     @property
     def seconds_left(self) -> float | None:

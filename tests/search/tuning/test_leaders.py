@@ -118,17 +118,18 @@ class Prepared:
 
 def test_the_time_that_is_reserved(monkeypatch: pytest.MonkeyPatch) -> None:
     prepared = Prepared(monkeypatch, study__time_budget=100)
-    assert prepared.leaders.seconds_to_reserve() == 0
+    assert prepared.leaders.seconds_to_reserve(5) == 0
     for value in (0.5, 0.45, 0.4):
         prepared.end(value)
     # The third is 0.1 below the best, more than 2 sqrt(0.03^2 + 0.03^2) = 0.085. The other two are
-    # ranked side by side, each in 0.5 s x 60 / 20, once the trials have stopped.
-    assert prepared.leaders.seconds_to_reserve() == pytest.approx(15 + 1.5)
+    # ranked side by side, each in 0.5 s x 60 / 20, once the trials have
+    # stopped in 10 s and the workers started in 5 s.
+    assert prepared.leaders.seconds_to_reserve(5) == pytest.approx(15 + 1.5)
     prepared.end(0.46)
-    assert prepared.leaders.seconds_to_reserve() == pytest.approx(15 + 2 * 1.5)
+    assert prepared.leaders.seconds_to_reserve(5) == pytest.approx(15 + 2 * 1.5)
     short = Prepared(monkeypatch, study__time_budget=20)
     short.end(0.5)
-    assert short.leaders.seconds_to_reserve() == 20 / 4
+    assert short.leaders.seconds_to_reserve(5) == 20 / 4
 
 
 @pytest.mark.parametrize("max_users", [None, 60, 1000])
@@ -137,7 +138,7 @@ def test_nothing_is_ranked_again_where_all_users_were(
 ) -> None:
     prepared = Prepared(monkeypatch, evaluation__max_users=max_users)
     prepared.end(0.5)
-    assert prepared.leaders.seconds_to_reserve() == 0
+    assert prepared.leaders.seconds_to_reserve(5) == 0
     monkeypatch.setattr(leaders, "_rank_on_all_users", None)
     prepared.leaders.rank(None, lambda: False)
     assert prepared.search.record.summaries()[0].on_all_users is None
@@ -164,13 +165,13 @@ def test_a_best_trial_that_has_not_ended_leaves_nothing_to_rank(
 ) -> None:
     prepared = Prepared(monkeypatch, study__time_budget=100)
     prepared.end(0.5)
-    assert prepared.leaders.seconds_to_reserve() == pytest.approx(15 + 1.5)
+    assert prepared.leaders.seconds_to_reserve(5) == pytest.approx(15 + 1.5)
     running = prepared.search.begin()
     prepared.search.record.report(running, 1, 0.51, {"val_ndcg_at_10_se": 0.03})
-    assert prepared.leaders.seconds_to_reserve() == 0
+    assert prepared.leaders.seconds_to_reserve(5) == 0
     # A running trial that is not the best leaves the ended ones to rank.
     prepared.end(0.52)
-    assert prepared.leaders.seconds_to_reserve() == pytest.approx(15 + 1.5)
+    assert prepared.leaders.seconds_to_reserve(5) == pytest.approx(15 + 1.5)
 
 
 def test_an_interrupted_search_ranks_nothing_more(

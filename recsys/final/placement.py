@@ -14,6 +14,7 @@ from recsys.config.schema import Config
 from recsys.console.verbosity import NORMAL, VERBOSE, set_verbosity, shows_progress
 from recsys.data.interactions import Interactions
 from recsys.errors import InputError
+from recsys.final.choose import Choice
 from recsys.final.train import Trained, device_of
 
 Train = Callable[[Config, Interactions, int, int | None], Trained]
@@ -33,24 +34,24 @@ def require_device(config: Config) -> None:
         join(config)
 
 
-def run(
-    train: Train, config: Config, data: Interactions, seeds: Sequence[int], n_epochs: int | None
-) -> Iterator[Trained]:
-    """Train with each seed, and yield the results in the order of the seeds.
+def run(train: Train, choices: Sequence[Choice], data: Interactions) -> Iterator[Trained]:
+    """Train each choice with its seed for its epochs, and yield the results in the same order.
 
-    On a cluster the trainings run side by side, and their models return on the CPU.
+    All are of one study or config, and so ask for the same resources. On a cluster the trainings
+    run side by side, and their models return on the CPU.
 
     Raises:
         DivergenceError: if a training diverges.
     """
+    config = choices[0].config
     if cluster_address(config) is None:
-        for seed in seeds:
-            yield _train(train, config, data, seed, n_epochs)
+        for choice in choices:
+            yield _train(train, choice, data)
         return
     task = ray.remote(_train_on_node).options(**task_options(config))
     stored = ray.put(data)  # one copy per node, not one per task
     level = VERBOSE if shows_progress() else NORMAL
-    results = [task.remote(train, config, stored, seed, n_epochs, level) for seed in seeds]
+    results = [task.remote(train, choice, stored, level) for choice in choices]
     for result in results:
         try:
             yield ray.get(result)
@@ -60,17 +61,13 @@ def run(
             raise
 
 
-def _train(
-    train: Train, config: Config, data: Interactions, seed: int, n_epochs: int | None
-) -> Trained:
-    torch.set_num_threads(max(1, int(config.resources.cpu)))
-    return train(config, data, seed, n_epochs)
+def _train(train: Train, choice: Choice, data: Interactions) -> Trained:
+    torch.set_num_threads(max(1, int(choice.config.resources.cpu)))
+    return train(choice.config, data, choice.seed, choice.n_epochs)
 
 
-def _train_on_node(  # noqa: PLR0917 (the types of Ray's `remote` have no keyword arguments)
-    train: Train, config: Config, data: Interactions, seed: int, n_epochs: int | None, level: int
-) -> Trained:
+def _train_on_node(train: Train, choice: Choice, data: Interactions, level: int) -> Trained:
     set_verbosity(level)  # Ray prints the lines of its tasks on the driver
-    trained = _train(train, config, data, seed, n_epochs)
+    trained = _train(train, choice, data)
     trained.model.cpu()
     return trained

@@ -2,7 +2,7 @@
 
 import statistics
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from recsys.config.schema import Config
@@ -58,7 +58,8 @@ def train_seeds_for_validation(
     """
     config = choice.config
     data = _load_for_validation(config, processed)
-    trained = list(placement.run(train_for_validation, config, data, seeds, choice.n_epochs))
+    choices = [replace(choice, seed=seed) for seed in seeds]
+    trained = list(placement.run(train_for_validation, choices, data))
     return Trainings("validation", seeds, trained, data, _score_baselines(data, config))
 
 
@@ -76,24 +77,26 @@ def train_seeds_for_test(
         DivergenceError: if a training diverges.
     """
     config = choice.config
-    n_epochs = choice.n_epochs or _find_n_epochs(config, processed, seeds[0])
+    n_epochs = choice.n_epochs or _find_n_epochs(choice, processed)
     data = load(processed, "test", False)
+    choices = [replace(choice, seed=seed, n_epochs=n_epochs) for seed in seeds]
     trained = []
-    for result in placement.run(train_for_test, config, data, seeds, n_epochs):
+    for result in placement.run(train_for_test, choices, data):
         trained.append(result)
         note_scores(result.metrics)
     return Trainings("test", seeds, trained, data, _score_baselines(data, config))
 
 
-def _find_n_epochs(config: Config, processed: Processed, seed: int) -> int:
+def _find_n_epochs(choice: Choice, processed: Processed) -> int:
     """Return how many epochs to train without a study: all, or with patience the best epoch.
 
     The best epoch is found once, on validation.
     """
-    if config.training.patience is None:
-        return config.training.max_epochs
-    data = _load_for_validation(config, processed)
-    (trained,) = placement.run(train_for_validation, config, data, [seed], None)
+    training = choice.config.training
+    if training.patience is None:
+        return training.max_epochs
+    data = _load_for_validation(choice.config, processed)
+    (trained,) = placement.run(train_for_validation, [choice], data)
     return trained.n_epochs
 
 

@@ -18,6 +18,7 @@ from recsys.data.preprocessing import pipeline
 from recsys.data.preprocessing.tasks import run_tasks
 from recsys.data.processed import load
 from recsys.final import placement
+from recsys.final.choose import Choice
 from recsys.final.train import Trained, train_for_test
 from recsys.search import session
 from recsys.search.plan import make_plan
@@ -161,7 +162,8 @@ def train_two_seeds(ratings: Path, folder: Path) -> tuple[list[Trained], list[Tr
     }
     config = replace_values(Config(), values)
     data = load(pipeline.prepare(config, folder), "test", negatives=False)
-    remote = list(placement.run(train_after_both_started, config, data, [4, 5], 3))
+    choices = [Choice("c", config, 3, seed, None, None) for seed in (4, 5)]
+    remote = list(placement.run(train_after_both_started, choices, data))
     return remote, [train_for_test(config, data, seed, 3) for seed in (4, 5)]
 
 

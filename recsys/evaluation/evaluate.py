@@ -18,6 +18,7 @@ from recsys.evaluation.ranking import PAIR_BLOCK, rank_all, rank_among_candidate
 from recsys.evaluation.scorers import ModelScorer, Scorer, check_finite
 from recsys.kernels.arrays import IntArray
 from recsys.kernels.tensors import as_tensor
+from recsys.models.ensemble import Ensemble
 
 
 def evaluate(scorer: Scorer, data: Interactions, config: Config) -> dict[str, float]:
@@ -26,7 +27,7 @@ def evaluate(scorer: Scorer, data: Interactions, config: Config) -> dict[str, fl
     The searched metric has its standard error over users beside it, as `ndcg_at_10_se`.
     Under the full protocol a case is a user with all its held-out positives; under the sampled
     protocol it is one positive. Where the data has labelled pairs, `auc` is added, and for a model
-    `log_loss`.
+    that is no ensemble `log_loss`.
 
     Raises:
         InputError: if nothing is held out; if the protocol is sampled and there are no candidates.
@@ -57,8 +58,9 @@ def evaluate(scorer: Scorer, data: Interactions, config: Config) -> dict[str, fl
     if held_out.negatives is not None:
         scores, labels = score_labelled(scorer, held_out)
         values["auc"] = auc(scores, labels)
-        if isinstance(scorer, ModelScorer):
-            values["log_loss"] = log_loss(scores, labels)  # a baseline's scores are not logits
+        # The scores of a baseline and of an ensemble are no logits.
+        if isinstance(scorer, ModelScorer) and not isinstance(scorer.model, Ensemble):
+            values["log_loss"] = log_loss(scores, labels)
     return values
 
 

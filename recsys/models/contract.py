@@ -20,11 +20,13 @@ class Side(NamedTuple):
     `embeddings`: rows (..., d) of the embeddings, which L2 penalises. `factors`: the inputs of
     `score`, such as the factor of an inner product (..., d) or a share of the tower's first layer
     (..., 2d); a lookup if no copy of the rows is needed. `bias` (...,): None if the model has none.
+    `members`: the sides of an ensemble's members. It is not trained, so only `rows` keeps them.
     """
 
     embeddings: tuple[Tensor | Lookup, ...]
     factors: tuple[Tensor | Lookup, ...]
     bias: Tensor | None
+    members: tuple["Side", ...] = ()
 
     def rows(self, rows: slice) -> "Side":
         """Return the sides of some of the ids along the first axis, as views."""
@@ -33,7 +35,7 @@ class Side(NamedTuple):
             tuple(rows_of(values)[rows] for values in group)
             for group in (self.embeddings, self.factors)
         )
-        return Side(embeddings, factors, bias)
+        return Side(embeddings, factors, bias, tuple(side.rows(rows) for side in self.members))
 
     def split(self, first: int) -> tuple["Side", "Side"]:
         """Return the sides of the first ids and of the others.

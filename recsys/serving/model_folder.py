@@ -1,7 +1,7 @@
 """The folder of a saved model: its place, and its files.
 
     model.safetensors   weights, with a checksum in the header
-    config.yaml         the complete config
+    config.yaml         the complete config, and the models and trainings of an ensemble's members
     users.parquet       user, user_id, seen (all its items), trained (false: no training positive)
     items.parquet       item, item_id, title (null for none)
     metrics.json        scores of final training

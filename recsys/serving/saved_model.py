@@ -5,7 +5,7 @@ served models read it.
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,10 +16,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 
-from recsys.config.files import config_yaml, parse_config, read_yaml
+from recsys.config.files import config_yaml, dump_yaml, parse_config, read_yaml
 from recsys.config.schema import Config
 from recsys.data.negatives import UserItemIndex
 from recsys.models import Model, build_model
+from recsys.models.ensemble import Ensemble
 from recsys.serving.checked_files import (
     checksum_of,
     damaged,
@@ -33,13 +34,18 @@ from recsys.storage.files import require_readable, write_folder
 from recsys.storage.s3 import upload_folder
 from recsys.training.checkpoint import write_tensors
 
+_OF_A_MEMBER = {"model", "training"}
+"""Sections of the config that a search space may search."""
+
 
 @dataclass(frozen=True)
 class SavedModel:
     """A trained model with the data set's own ids.
 
     Attributes:
-        config: the config that it was trained with.
+        config: the config that it was trained with; for an ensemble, that of the study's best
+            trial.
+        members: the configs of an ensemble's members, in their order; empty for any other model.
         model: the model, in evaluation mode once it is loaded.
         user_ids: the users' own ids, an Arrow array (n_users,) of int64 or strings, by user.
         item_ids: the items' own ids, an Arrow array (n_items,) of int64 or strings, by item.
@@ -58,6 +64,7 @@ class SavedModel:
     seen: UserItemIndex
     is_trained: npt.NDArray[np.bool_]
     metrics: Mapping[str, Any]
+    members: Sequence[Config] = ()
 
 
 def save(folder: Path, saved: SavedModel) -> None:
@@ -75,7 +82,7 @@ def save(folder: Path, saved: SavedModel) -> None:
     metrics = json.dumps(dict(saved.metrics), indent=2) + "\n"
     with write_folder(folder) as partial:
         write_tensors(weights, partial / "model.safetensors", header)
-        (partial / "config.yaml").write_text(config_yaml(saved.config), encoding="utf-8")
+        (partial / "config.yaml").write_text(_config_text(saved), encoding="utf-8")
         (partial / "metrics.json").write_text(metrics, encoding="utf-8")
         pq.write_table(_users_table(saved), partial / "users.parquet", write_page_checksum=True)
         pq.write_table(_items_table(saved), partial / "items.parquet", write_page_checksum=True)
@@ -91,16 +98,17 @@ def load(folder: Path) -> SavedModel:
     """
     with require_readable(folder):
         require_files(folder)
-    config = parse_config(read_yaml(folder / "config.yaml"), str(folder / "config.yaml"))
+    config, members = _read_configs(folder / "config.yaml")
     users = read_users(folder / "users.parquet")
     items = read_items(folder / "items.parquet")
     seen = _read_seen(users, len(items), folder / "users.parquet")
-    model = build_model(config.model, len(users), len(items), torch.Generator())
+    model = _build(config, members, len(users), len(items))
     model.load_state_dict(read_weights(folder / "model.safetensors", model.state_dict()))
     # Models of earlier versions have no column `trained`.
     has_trained = "trained" in users.column_names
     return SavedModel(
         config=config,
+        members=members,
         model=model.eval(),
         user_ids=users["user_id"].combine_chunks(),
         item_ids=items["item_id"].combine_chunks(),
@@ -109,6 +117,39 @@ def load(folder: Path) -> SavedModel:
         is_trained=users["trained"].to_numpy() if has_trained else np.ones(len(users), dtype=bool),
         metrics=read_metrics(folder / "metrics.json"),
     )
+
+
+def _config_text(saved: SavedModel) -> str:
+    """Return `config.yaml`. An ensemble's has `members`, the sections in which they differ."""
+    if not saved.members:
+        return config_yaml(saved.config)
+    members = [member.model_dump(mode="json", include=_OF_A_MEMBER) for member in saved.members]
+    return dump_yaml({**saved.config.model_dump(mode="json"), "members": members})
+
+
+def _read_configs(path: Path) -> tuple[Config, list[Config]]:
+    """Return the config, and the configs of an ensemble's members.
+
+    Raises:
+        InputError: if the file is damaged or a value is wrong.
+    """
+    tree = read_yaml(path)
+    members = tree.pop("members", [])
+    if not isinstance(members, list) or not all(isinstance(member, dict) for member in members):
+        raise damaged(path, "members that are no list of configs")
+    return parse_config(tree, str(path)), [
+        parse_config({**tree, **member}, f"{path}, member {number}")
+        for number, member in enumerate(members, start=1)
+    ]
+
+
+def _build(config: Config, members: Sequence[Config], n_users: int, n_items: int) -> Model:
+    """Return a model, or an ensemble, whose weights are to be loaded."""
+    models = [
+        build_model(member.model, n_users, n_items, torch.Generator())
+        for member in members or [config]
+    ]
+    return Ensemble.without_weights(models, n_users) if members else models[0]
 
 
 def _users_table(saved: SavedModel) -> pa.Table:

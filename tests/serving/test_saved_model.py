@@ -4,6 +4,7 @@ import stat
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,12 +13,14 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from recsys.config.schema import Config
+from recsys.config.schema import Config, replace_values
 from recsys.data.negatives import index_pairs
 from recsys.errors import InputError
+from recsys.evaluation.standardise import build_ensemble, standardise
 from recsys.models import build_model
 from recsys.serving import saved_model
 from recsys.serving.model_folder import FILES, find_model
+from recsys.serving.recommend import recommend
 from recsys.serving.saved_model import SavedModel
 from recsys.training.checkpoint import start_training
 from recsys.training.segments import generator_of
@@ -279,3 +282,55 @@ def test_a_model_is_found_by_path_and_by_name(tmp_path: Path) -> None:
     assert find_model(Path("best"), tmp_path) == tmp_path / "models" / "best"
     with pytest.raises(InputError, match=r"worst: must be a model's folder .*Models here: best\."):
         find_model(Path("worst"), tmp_path)
+
+
+def make_ensemble() -> SavedModel:
+    """An ensemble of two models of the users and items of `make_model`, weighted by 3/4 and 1/4.
+
+    Their configs differ in the model and the training.
+    """
+    first = make_model("inner_product")
+    configs = [
+        replace_values(first.config, {"training.loss": "squared", "training.l2": 0.5}),
+        replace_values(first.config, {"model.name": "mlp", "model.n_layers": 1}),
+    ]
+    models = [build_model(config.model, 3, 5, generator_of(2, 0, 0, "cpu")) for config in configs]
+    members = [standardise(model, 3, 5) for model in models]
+    return replace(first, model=build_ensemble(members, [0.75, 0.25]), members=configs)
+
+
+def test_an_ensemble_is_loaded_as_it_was(tmp_path: Path) -> None:
+    made = make_ensemble()
+    saved_model.save(tmp_path / "model", made)
+    loaded = saved_model.load(tmp_path / "model")
+    assert (loaded.config, loaded.members) == (made.config, made.members)
+    user, item = torch.arange(3), torch.arange(5)
+    assert torch.equal(loaded.model(user, item), made.model.eval()(user, item))
+    found, expected = (recommend(one, [10, 12], 3).to_pydict() for one in (loaded, made))
+    assert found == expected
+    # As any other model: the same files, and another model in its place.
+    assert sorted(path.name for path in (tmp_path / "model").iterdir()) == sorted(FILES)
+    saved_model.save(tmp_path / "model", make_model())
+    assert not saved_model.load(tmp_path / "model").members
+
+
+@pytest.mark.parametrize(
+    ("members", "message"),
+    [
+        ("3", r"config\.yaml: must be .*, but got members that are no list of configs\."),
+        ("[7]", r"config\.yaml: must be .*, but got members that are no list of configs\."),
+        (
+            "[{model: {name: cats}}]",
+            r"config\.yaml, member 1: model\.name: must be one of .*, but got 'cats'",
+        ),
+        ("[{model: {name: gmf}}]", r"model\.safetensors: must be .*, but got "),
+        ("[]", r"model\.safetensors: must be .*, but got "),
+    ],
+)
+def test_members_that_do_not_fit_are_refused(members: str, message: str, tmp_path: Path) -> None:
+    saved_model.save(tmp_path / "model", make_ensemble())
+    path = tmp_path / "model" / "config.yaml"
+    kept = path.read_text().partition("members:")[0]
+    path.write_text(f"{kept}members: {members}\n")
+    with pytest.raises(InputError, match=message):
+        saved_model.load(tmp_path / "model")

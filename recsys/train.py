@@ -45,6 +45,13 @@ _FLAGS = {"study": "--best-of", "trial": "--trial"}
     help="Train N times, with different seeds.",
 )
 @click.option(
+    "--ensemble",
+    "n_steps",
+    metavar="K",
+    type=click.IntRange(min=2, max=50),
+    help="With --best-of: train an ensemble of up to K of the study's trials.",
+)
+@click.option(
     "--validate",
     is_flag=True,
     help="Train on the train split only and score on validation. Test is not read.",
@@ -59,36 +66,48 @@ def train(
     data: str | None,
     settings: tuple[str, ...],
     seeds: int,
+    n_steps: int | None,
     validate: bool,
     out: Path | None,
     folder: Path,
     as_json: bool,
 ) -> int:
     """Train, print, and return the exit code."""
-    _require_one({"--best-of": best_of, "--trial": trial, "--config": config_file})
+    _check_options(
+        {"--best-of": best_of, "--trial": trial, "--config": config_file}, seeds, n_steps
+    )
     if out is not None:
         with naming({"folder": "--out"}):
             require_writable(out)
-    from recsys.final import choose, run
+    from recsys.final import choose, ensemble, run
 
     if config_file is not None:
         config, _ = read_config(config_file, data, settings)
-        chosen = choose.Choice(config_file.stem, config, None, config.study.seed, None, None)
+        choices = [choose.Choice(config_file.stem, config, None, config.study.seed, None, None)]
     else:
         storage = read_storage(settings)
-        if best_of is not None:
-            chosen = choose.choose_best(folder, best_of, storage)
+        if n_steps is not None:
+            limit = ensemble.CANDIDATES_PER_STEP * n_steps
+            choices = choose.choose_candidates(folder, best_of or "", limit, storage)
+        elif best_of is not None:
+            choices = [choose.choose_best(folder, best_of, storage)]
         else:
-            chosen = choose.choose_trial(folder, trial or "", storage)
-        config, _ = read_config(chosen.config, data, settings)
-        chosen = replace(chosen, config=config)
+            choices = [choose.choose_trial(folder, trial or "", storage)]
+        choices = [
+            replace(choice, config=read_config(choice.config, data, settings)[0])
+            for choice in choices
+        ]
     with naming_data(data):
-        answer = run.train(chosen, folder, out, n_seeds=seeds, validate=validate)
-    print_result(answer, as_json, _text)
+        answer = (
+            run.train(choices[0], folder, out, n_seeds=seeds, validate=validate)
+            if n_steps is None
+            else ensemble.train_ensemble(choices, folder, out, n_steps=n_steps, validate=validate)
+        )
+    print_result(answer, as_json, _text if n_steps is None else _ensemble_text)
     return 0
 
 
-def _require_one(options: Mapping[str, object]) -> None:
+def _check_options(options: Mapping[str, object], seeds: int, n_steps: int | None) -> None:
     given = [flag for flag, value in options.items() if value is not None]
     if len(given) != 1:
         raise InputError(
@@ -97,28 +116,65 @@ def _require_one(options: Mapping[str, object]) -> None:
             f"{' and '.join(given) or 'none'}",
             "Give exactly one.",
         )
+    if n_steps is None:
+        return
+    if given != ["--best-of"]:
+        raise InputError(
+            "--ensemble", "must come with --best-of", given[0], "Name the study of its members."
+        )
+    if seeds != 1:
+        raise InputError(
+            "--seeds", "must be 1 with --ensemble", seeds, "Each member has its trial's seed."
+        )
 
 
 def _text(answer: Mapping[str, Any]) -> RenderableType:
-    split = "test" if "test" in answer else "validation"
-    scores, baselines = answer[split], answer["baselines"]
-    table = Table(
-        f"{split} ({answer['protocol']})", "model", *baselines, box=None, header_style="bold"
+    split = _last_split(answer)
+    trained = f"Trained {answer['epochs']} epochs with {len(answer['seeds'])} seed(s)"
+    return Group(
+        _table(answer, split, {"model": answer[split], **answer["baselines"]}),
+        _closing_lines(answer, trained),
     )
-    for name, value in scores.items():
-        table.add_row(
-            name,
-            f"{value:.4f}",
-            *(f"{other[name]:.4f}" if name in other else "" for other in baselines.values()),
-        )
-    lines = [
-        f"Trained {answer['epochs']} epochs with {len(answer['seeds'])} seed(s): {answer['model']}"
-    ]
-    if split == "test":
+
+
+def _ensemble_text(answer: Mapping[str, Any]) -> RenderableType:
+    steps = Table("step", "trial", "model", "loss", "validation", box=None, header_style="bold")
+    for step in answer["selection"]:
+        shown = [str(step[name]) for name in ("step", "trial", "model", "loss")]
+        steps.add_row(*shown, f"{step['value']:.4f}")
+    tables = [steps]
+    for split in ("validation", "test"):
+        if split in answer:
+            single = answer["single"]
+            models = {"ensemble": answer[split], f"trial {single['trial']}": single[split]}
+            others = answer["baselines"] if split == _last_split(answer) else {}
+            tables.append(_table(answer, split, {**models, **others}))
+    members = ", ".join(f"{one['weight']:.2f} trial {one['trial']}" for one in answer["members"])
+    return Group(*tables, _closing_lines(answer, f"Trained an ensemble of {members}"))
+
+
+def _last_split(answer: Mapping[str, Any]) -> str:
+    return "test" if "test" in answer else "validation"
+
+
+def _closing_lines(answer: Mapping[str, Any], trained: str) -> Text:
+    lines = [f"{trained}: {answer['model']}"]
+    if "test" in answer:
         lines.append(
             f"Recommend:      python -m recsys.recommend --model {answer['model']} --user ID"
         )
-    return Group(table, Text("\n".join(lines)))
+    return Text("\n".join(lines))
+
+
+def _table(
+    answer: Mapping[str, Any], split: str, models: Mapping[str, Mapping[str, float]]
+) -> Table:
+    """Return a table of the metrics on a split, with a column for each model."""
+    table = Table(f"{split} ({answer['protocol']})", *models, box=None, header_style="bold")
+    for name in answer[split]:
+        values = (scores.get(name) for scores in models.values())
+        table.add_row(name, *("" if value is None else f"{value:.4f}" for value in values))
+    return table
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -1,8 +1,9 @@
-"""Choice of the trial that final training trains: the best one of a study, or one by its number.
+"""Choice of what final training trains: the best trial of a study, one by its number, or several.
 
 Reads the record of the study. A trial is chosen by its validation value alone.
 """
 
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,7 +11,10 @@ from recsys.config.schema import Config
 from recsys.errors import Argument, InputError, naming
 from recsys.search.record.study_folder import StudyFolder
 from recsys.search.record.study_record import StudyRecord, trial_seed
-from recsys.search.record.summaries import TrialSummary, best_trial
+from recsys.search.record.summaries import TrialSummary, ranked
+
+_OF_A_VARIANT = 2
+"""Candidates of each variant that come before any third one of another."""
 
 
 @dataclass(frozen=True)
@@ -24,6 +28,8 @@ class Choice:
         seed: the seed of the first training.
         study: the study that the config comes from, if any.
         study_run_id: the MLflow run of that study, if any.
+        trial: its number in the study, None for a config without a study.
+        seconds: how long the search trained it up to that epoch, None if it is not known.
     """
 
     name: str
@@ -32,6 +38,8 @@ class Choice:
     seed: int
     study: str | None
     study_run_id: str | None
+    trial: int | None = None
+    seconds: float | None = None
 
 
 def choose_best(folder: Path, study: str, storage: str | None = None) -> Choice:
@@ -46,15 +54,40 @@ def choose_best(folder: Path, study: str, storage: str | None = None) -> Choice:
         InputError: if there is no such study; if no trial of it has a value.
     """
     record, config = StudyFolder.find(folder, study).read(storage)
-    best = best_trial(record.summaries())
-    if best is None:
+    return _choice(study, study, record, config, _choosable(study, record)[0])
+
+
+def choose_candidates(
+    folder: Path, study: str, limit: int, storage: str | None = None
+) -> list[Choice]:
+    """Return trials of a study that an ensemble may have as members, at most `limit`.
+
+    The best trial of the study comes first. All are in the order of their values, except that two
+    of a variant (a model with a loss) come before a third one of any other. `folder` and `storage`
+    as in `choose_best`.
+
+    Raises:
+        InputError: as `choose_best`; if only one trial may be chosen.
+    """
+    record, config = StudyFolder.find(folder, study).read(storage)
+    choices = [
+        _choice(f"{study}-{summary.number}", study, record, config, summary)
+        for summary in _choosable(study, record)
+    ]
+    if len(choices) == 1:
         raise InputError(
             Argument("study"),
-            "must be a study with a finished epoch",
-            f"{study}, which has none",
-            "Search again.",
+            "must have at least 2 trials with a finished epoch for an ensemble",
+            f"{study}, which has 1",
+            "Search further.",
         )
-    return _choice(study, study, record, config, best)
+    n_before: Counter[tuple[str, str]] = Counter()
+    rounds = []
+    for choice in choices:
+        variant = choice.config.model.name, choice.config.training.loss
+        rounds.append(n_before[variant] // _OF_A_VARIANT)
+        n_before[variant] += 1
+    return [choices[place] for place in sorted(range(len(choices)), key=rounds.__getitem__)][:limit]
 
 
 def choose_trial(folder: Path, trial: str, storage: str | None = None) -> Choice:
@@ -87,8 +120,34 @@ def choose_trial(folder: Path, trial: str, storage: str | None = None) -> Choice
     return _choice(f"{study}-{number}", study, record, config, summary)
 
 
+def _choosable(study: str, record: StudyRecord) -> list[TrialSummary]:
+    """Return the trials that may be chosen, the best first.
+
+    Raises:
+        InputError: if there is none.
+    """
+    found = [summary for summary in ranked(record.summaries()) if summary.choosable]
+    if not found:
+        raise InputError(
+            Argument("study"),
+            "must be a study with a finished epoch",
+            f"{study}, which has none",
+            "Search again.",
+        )
+    return found
+
+
 def _choice(
     name: str, study: str, record: StudyRecord, config: Config, summary: TrialSummary
 ) -> Choice:
-    seed = trial_seed(config.study.seed, summary.number)
-    return Choice(name, record.config_of(summary.number), summary.epoch, seed, study, record.run_id)
+    epoch_seconds = summary.metrics.get("train_seconds")
+    return Choice(
+        name=name,
+        config=record.config_of(summary.number),
+        n_epochs=summary.epoch,
+        seed=trial_seed(config.study.seed, summary.number),
+        study=study,
+        study_run_id=record.run_id,
+        trial=summary.number,
+        seconds=None if epoch_seconds is None else epoch_seconds * (summary.epoch or 0),
+    )

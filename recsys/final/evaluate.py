@@ -44,5 +44,5 @@ def evaluate_model(model: Path, folder: Path) -> dict[str, Any]:
         scores = evaluate(scorer_of(saved.model, data), data, saved.config)
     append_test_scores(folder, "evaluate", path, scores)
     if tracking:
-        log_evaluation(tracking, saved.config, path, scores)
+        log_evaluation(tracking, saved, path, scores)
     return {"protocol": protocol_name(saved.config), "test": scores}

@@ -1,12 +1,14 @@
 """The train command's work: train a choice, score it, save the model and log the run."""
 
 import dataclasses
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from recsys.config.schema import Config
 from recsys.data.interactions import Interactions
 from recsys.data.negatives import UserItemIndex, index_pairs
 from recsys.data.preprocessing import pipeline
@@ -23,9 +25,11 @@ from recsys.final import placement
 from recsys.final.choose import Choice
 from recsys.final.log import append_test_scores, log_training
 from recsys.final.seeds import Trainings, train_seeds_for_test, train_seeds_for_validation
+from recsys.models import Model
 from recsys.serving import model_folder, saved_model
 from recsys.serving.saved_model import SavedModel
 from recsys.tracking.connection import open_tracking
+from recsys.tracking.runs import Tracking
 
 
 def train(
@@ -46,39 +50,57 @@ def train(
             cannot be reached.
     """
     path = out or folder / "models" / (f"{choice.name}-validate" if validate else choice.name)
-    model_folder.require_replaceable(path)
-    placement.require_device(choice.config)
-    processed = pipeline.prepare(choice.config, folder)
-    choice = dataclasses.replace(choice, config=resolve(choice.config, processed.manifest))
-    tracking = open_tracking(choice.config, folder)
+    processed, config, tracking = prepare(choice.config, folder, path)
+    choice = dataclasses.replace(choice, config=config)
     seeds = [choice.seed + offset for offset in range(n_seeds)]
     if validate:
         trainings = train_seeds_for_validation(choice, processed, seeds)
     else:
         note_scores = partial(append_test_scores, folder, "train", path)
         trainings = train_seeds_for_test(choice, processed, seeds, note_scores)
-    saved_model.save(path, _describe_model(choice, processed, trainings))
+    first = trainings.first
+    metrics = {"seed": seeds[0], "epochs": first.n_epochs, trainings.split: first.metrics}
+    saved = describe_model(config, first.model, metrics, processed=processed, data=trainings.data)
+    saved_model.save(path, saved)
     run_id = log_training(tracking, choice, trainings, path) if tracking else None
     return _answer(choice, trainings, path, run_id)
 
 
-def _describe_model(choice: Choice, processed: Processed, trainings: Trainings) -> SavedModel:
-    """Return the first seed's model with the data's own ids, as it is saved."""
-    data, first = trainings.data, trainings.first
+def prepare(config: Config, folder: Path, path: Path) -> tuple[Processed, Config, Tracking | None]:
+    """Check what a training needs, and return the data, the resolved config and MLflow.
+
+    Takes `folder` and raises as `train`; `path` is the folder of the saved model.
+    """
+    model_folder.require_replaceable(path)
+    placement.require_device(config)
+    processed = pipeline.prepare(config, folder)
+    config = resolve(config, processed.manifest)
+    return processed, config, open_tracking(config, folder)
+
+
+def describe_model(
+    config: Config,
+    model: Model,
+    metrics: Mapping[str, Any],
+    *,
+    processed: Processed,
+    data: Interactions,
+    members: Sequence[Config] = (),
+) -> SavedModel:
+    """Return a trained model with the data's own ids, as it is saved.
+
+    `data`: what it was trained on, and the split that scored it. For the others see `SavedModel`.
+    """
     return SavedModel(
-        config=choice.config,
-        model=first.model,
+        config=config,
+        members=members,
+        model=model,
         user_ids=user_ids(processed),
         item_ids=item_ids(processed),
         titles=item_titles(processed),
-        seen=all_pairs(processed) if trainings.split == "test" else _pairs_of(data),
+        seen=all_pairs(processed) if "test" in metrics else _pairs_of(data),
         is_trained=np.bincount(data.user, minlength=data.n_users) > 0,
-        metrics={
-            "fingerprint": processed.fingerprint,
-            "seed": trainings.seeds[0],
-            "epochs": first.n_epochs,
-            trainings.split: first.metrics,
-        },
+        metrics={"fingerprint": processed.fingerprint, **metrics},
     )
 
 

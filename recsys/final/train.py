@@ -65,13 +65,25 @@ def train_for_test(config: Config, data: Interactions, seed: int, n_epochs: int 
     Raises:
         DivergenceError: if the training diverges.
     """
-    if not config.training.resample_negatives:
+    trained = train_without_scores(config, data, seed, n_epochs)
+    with progress("Scoring test"):
+        scores = evaluate(scorer_of(trained.model, data), data, config)
+    return dataclasses.replace(trained, metrics=scores)
+
+
+def train_without_scores(
+    config: Config, data: Interactions, seed: int, n_epochs: int | None
+) -> Trained:
+    """Train for a given number of epochs; the result has no metrics.
+
+    Raises:
+        DivergenceError: if the training diverges.
+    """
+    if not config.training.resample_negatives and data.negatives is None:
         data = _draw_fixed_negatives(config, data, seed)
     epochs = fit(config, data, seed, n_epochs=n_epochs, device=device_of(config), rank=False)
     *_, last = _show_progress(epochs, config, seed, n_epochs)
-    with progress("Scoring test"):
-        scores = evaluate(scorer_of(last.state.model, data), data, config)
-    return Trained(last.state.model, last.epoch, scores)
+    return Trained(last.state.model, last.epoch, {})
 
 
 def device_of(config: Config) -> str:

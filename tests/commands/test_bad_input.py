@@ -389,6 +389,18 @@ EARLY = {
         "train --config c.yaml --dir exp --seeds 0",
         "--seeds: must follow the usage, but got: 0 is not in the range x>=1. See --help.",
     ),
+    "ensemble of one": Case(
+        "train --best-of s --dir exp --ensemble 1",
+        "--ensemble: must follow the usage, but got: 1 is not in the range 2<=x<=50. See --help.",
+    ),
+    "ensemble without a study": Case(
+        "train --trial s/0 --dir exp --ensemble 4",
+        "--ensemble: must come with --best-of, but got --trial. Name the study of its members.",
+    ),
+    "ensemble of several seeds": Case(
+        "train --best-of s --dir exp --ensemble 4 --seeds 3",
+        "--seeds: must be 1 with --ensemble, but got 3. Each member has its trial's seed.",
+    ),
     "out of place": Case(
         "train --config c.yaml --dir exp --out data",
         "data: must be new, empty or a model's folder, but got a folder with x.txt. Choose "

@@ -4,7 +4,7 @@ import pytest
 
 from recsys.config.schema import Config, replace_values
 from recsys.errors import InputError
-from recsys.final.choose import Choice, choose_best, choose_trial
+from recsys.final.choose import Choice, choose_best, choose_candidates, choose_trial
 from recsys.search.record.origin import StudyOrigin
 from recsys.search.record.study_folder import StudyFolder
 from recsys.search.record.study_record import trial_seed
@@ -103,3 +103,56 @@ def test_a_study_without_a_value_has_no_best_trial(tmp_path: Path) -> None:
         match=r"^study: must be a study with a finished epoch, but got s, which has none\. Search",
     ):
         choose_best(tmp_path, "s")
+
+
+def study_of(tmp_path: Path, trials: list[tuple[str, float]]) -> None:
+    """Create a study `v` with a finished trial for each model and value.
+
+    The first one is the default config, a neumf.
+    """
+    warm_start = [
+        {"model.name": model, "model.embedding_dim": 8 + number}
+        for number, (model, _) in enumerate(trials)
+    ]
+    tree = {
+        "parameters": {
+            "model.name": {"choices": ["neumf", "gmf", "mlp"]},
+            "model.embedding_dim": {"low": 8, "high": 64},
+        },
+        "warm_start": warm_start[1:],
+    }
+    space, config = parse_space(tree, ""), replace_values(Config(), {"training.max_epochs": 5})
+    study = StudyFolder.find(tmp_path, "v")
+    study.create(config, space, StudyOrigin())
+    record = study.resume(config, space)
+    for model, value in trials:
+        number, asked = record.ask()
+        assert asked.model.name == model
+        record.report(number, 1, 0.0, {"train_seconds": 1.0})
+        record.report(number, 2, value, {"train_seconds": 5.0})
+        record.finish(number, "complete")
+
+
+def test_candidates_are_the_best_but_no_third_of_a_variant_comes_before_two_of_another(
+    tmp_path: Path,
+) -> None:
+    values = [("neumf", 0.1), ("gmf", 0.9), ("gmf", 0.7), ("gmf", 0.8), ("mlp", 0.6), ("gmf", 0.5)]
+    study_of(tmp_path, values)
+    # By value 1, 3, 2, 4, 5, 0. Trials 2 and 5 are the third and the fourth gmf.
+    found = choose_candidates(tmp_path, "v", 10)
+    assert [choice.trial for choice in found] == [1, 3, 4, 0, 2, 5]
+    assert [choice.trial for choice in choose_candidates(tmp_path, "v", 3)] == [1, 3, 4]
+    third = found[2]
+    assert (third.name, third.config.model.name) == ("v-4", "mlp")
+    assert (third.n_epochs, third.seed) == (2, trial_seed(0, 4))
+    assert third.seconds == 10.0  # two epochs of 5 seconds, the time of the best one
+
+
+def test_one_trial_makes_no_ensemble(tmp_path: Path) -> None:
+    study_of(tmp_path, [("neumf", 0.1)])
+    message = (
+        r"^study: must have at least 2 trials with a finished epoch for an ensemble, but got v, "
+        r"which has 1\. Search further\.$"
+    )
+    with pytest.raises(InputError, match=message):
+        choose_candidates(tmp_path, "v", 8)

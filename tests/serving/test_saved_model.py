@@ -170,7 +170,12 @@ def test_a_missing_file_is_named(name: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", FILES)
 @pytest.mark.parametrize(
     "damage",
-    [lambda content: content[: len(content) // 2], lambda _: b"", lambda _: b"\x80\x04garbage"],
+    [
+        # With a NUL, as torn writes have: half a config may be a whole one with some defaults.
+        lambda content: content[: len(content) // 2] + b"\0",
+        lambda _: b"",
+        lambda _: b"\x80\x04garbage",
+    ],
 )
 def test_a_damaged_file_is_named(
     name: str, damage: Callable[[bytes], bytes], tmp_path: Path

@@ -11,24 +11,35 @@ from optuna.trial import TrialState
 from ray.tune.search.optuna import OptunaSearch
 
 from recsys import tune
+from recsys.config.schema import Config
 from recsys.search.record.samplers import make_sampler
 from recsys.search.record.study_record import StudyRecord
+from recsys.search.space.first_points import first_points
 from recsys.search.tuning import run
 from recsys.search.tuning.messages import Diverged, Report, message_of
+from recsys.search.tuning.pruning import Pruner
+from recsys.search.tuning.schedule import Schedule
 from recsys.search.tuning.searcher import StudySearcher
 
 
 class OptunaSearchProposals(StudySearcher):
     """Searcher that proposes OptunaSearch's points and keeps the record as usual.
 
-    OptunaSearch uses the same sampler in a study of its own.
+    OptunaSearch uses the same sampler in a study of its own. It proposes without regard to cost.
     """
 
-    def __init__(self, record: StudyRecord, limit: int | None, n_slots: Callable[[], int]) -> None:
-        super().__init__(record, limit, n_slots)
+    def __init__(
+        self,
+        record: StudyRecord,
+        pruner: Pruner,
+        limit: int | None,
+        n_slots: Callable[[], int],
+        schedule: Schedule | None,
+    ) -> None:
+        super().__init__(record, pruner, limit, n_slots, schedule)
         self._optuna_study, base, space = record._study, record._base, record._space
         self._metric_name = base.metric_name
-        first_points = [space.by_name(p) for p in (space.point(base), *space.warm_start)]
+        points = [space.by_name(point) for point, _ in first_points(space, base)]
 
         def define(trial: Any) -> None:
             space.suggest(trial)
@@ -37,7 +48,7 @@ class OptunaSearchProposals(StudySearcher):
             define,
             metric=self._metric_name,
             mode="max",
-            points_to_evaluate=first_points,
+            points_to_evaluate=points,
             sampler=make_sampler(base, n_trials=0),
         )
 
@@ -53,6 +64,9 @@ class OptunaSearchProposals(StudySearcher):
         if not self._optuna_study.get_trials(deepcopy=False, states=(TrialState.WAITING,)):
             self._optuna_study.enqueue_trial(point)
         return super().suggest(trial_id)
+
+    def _start(self) -> tuple[int, Config]:
+        return self._record.ask(self._schedule.plan if self._schedule else None)
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
         """Report an epoch to OptunaSearch if it has a value: it was ranked and did not diverge."""

@@ -117,7 +117,14 @@ def search(
         runs.start({}, {})
         listeners.append(StudyCallback(runs, record))
     outcome = run.search(
-        study.path, record, plan.config, data, listeners, slots=slots, gpu_device="cpu"
+        study.path,
+        record,
+        plan.config,
+        data,
+        listeners,
+        slots=slots,
+        sizes=plan.processed.manifest,
+        gpu_device="cpu",
     )
     if tracking:
         runs.close()

@@ -90,7 +90,7 @@ PRUNERS = {
     "asha": "recsys.search.tuning.pruning:Asha",
     "median": "recsys.search.tuning.pruning:median",
     "hyperband": "recsys.search.tuning.pruning:hyperband",
-    "none": "recsys.search.tuning.pruning:NoPruner",
+    "none": "recsys.search.tuning.pruning:no_pruner",
 }
 """Classes or functions of a study's record and its config that return a pruner."""
 

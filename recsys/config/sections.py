@@ -197,7 +197,8 @@ class StudyConfig(Section):
     n_trials: int | None = Field(default=None, ge=1)
     """Trials of the study. If absent: 30, or, with a time budget, as many as fit into it."""
     time_budget: Duration | None = None
-    """Time after which the search ends: seconds, or a duration such as 10m."""
+    """Time after which the search ends: seconds, or a duration such as 10m. The epochs of the
+    trials are planned to fit."""
     seed: int = Field(default=0, ge=0, lt=2**32)
     """Seed of the sampler. The seed of each trial is derived from it."""
     metric: Annotated[str, OneOf(METRICS)] = "ndcg"

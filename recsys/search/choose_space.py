@@ -52,7 +52,7 @@ def choose_space(
 
 
 def add_warm_starts(space: SearchSpace, source: StudyFolder, storage: str | None) -> SearchSpace:
-    """Return the space with the points nearest to the best trials of another study added.
+    """Return the space with the points nearest to another study's best trials as first warm starts.
 
     Args:
         space: the space.
@@ -72,4 +72,4 @@ def add_warm_starts(space: SearchSpace, source: StudyFolder, storage: str | None
             "Choose another study.",
         )
     points = [space.point(record.config_of(summary.number)) for summary in best]
-    return SearchSpace(space.domains, (*space.warm_start, *points))
+    return SearchSpace(space.domains, (*points, *space.warm_start))

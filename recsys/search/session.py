@@ -79,6 +79,7 @@ def _run(plan: Plan, data: Any, tracking: Tracking | None) -> Result:
             data,
             callbacks,
             slots=plan.slots,
+            sizes=plan.processed.manifest,
             after_upload=uploads.after_next,
         )
         with progress("Writing the results"):

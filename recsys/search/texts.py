@@ -13,6 +13,7 @@ from rich.text import Text
 from recsys.config.files import dump_yaml
 from recsys.search.plan import Plan
 from recsys.search.record.summaries import TrialSummary
+from recsys.search.space.first_points import base_is_first
 from recsys.search.tuning.pruning import rungs
 from recsys.search.tuning.trial_texts import (
     add_trial,
@@ -74,9 +75,7 @@ def opening_text(plan: Plan) -> str:
     budget, limit = config.study.time_budget, config.study.trial_limit
     ends = [] if limit is None else [f"{limit} trials"]
     ends += [] if budget is None else [f"for {show_duration(budget)} at most"]
-    first = "the unfinished trials" if plan.resume else "the default config"
-    if (n_warm_starts := len(plan.space.warm_start)) and not plan.resume:
-        first += f" and {n_warm_starts} warm start{'s' * (n_warm_starts != 1)}"
+    first = "the unfinished trials" if plan.resume else _first_points_text(plan)
     lines = [
         f"{'Resuming' if plan.resume else 'Searching'} {plan.study.name}: "
         f"{manifest.n_users:,} users, {manifest.n_items:,} items, "
@@ -86,6 +85,16 @@ def opening_text(plan: Plan) -> str:
         f"{_reports(plan)}.",
     ]
     return "\n".join(lines)
+
+
+def _first_points_text(plan: Plan) -> str:
+    n_warm_starts = len(plan.space.warm_start)
+    if not n_warm_starts:
+        return "the default config"
+    warm_starts = f"{n_warm_starts} warm start{'s' * (n_warm_starts != 1)}"
+    if base_is_first(plan.space, plan.config):
+        return f"your config and {warm_starts}"
+    return f"{warm_starts} and the default config"
 
 
 def _reports(plan: Plan) -> str:

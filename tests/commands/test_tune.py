@@ -93,8 +93,8 @@ def test_the_best_config_is_a_complete_config_file(tuned: Tuned) -> None:
     )
 
 
-def test_the_default_and_the_warm_start_come_first(tuned: Tuned) -> None:
-    default, warm = (trial["params"] for trial in tuned.answer["trials"][:2])
+def test_the_warm_start_and_the_default_come_first(tuned: Tuned) -> None:
+    warm, default = (trial["params"] for trial in tuned.answer["trials"][:2])
     # The space has no neumf, so its first model replaces it. Width and step size are the defaults.
     assert default == {
         "model.name": "inner_product",
@@ -240,7 +240,7 @@ def test_the_output_of_the_search(tuned: Tuned) -> None:
         f"2 at a time; results in {tuned.study_folder}."
     )
     assert then == (
-        "First come the default config and 1 warm start, then configs that tpe proposes. A trial "
+        "First come 1 warm start and the default config, then configs that tpe proposes. A trial "
         "reports NDCG@10 (full) after each epoch, of at most 4; of those that reach epoch 1 or 3, "
         "about one in 3 continues."
     )
@@ -281,8 +281,8 @@ def test_a_dry_run_shows_everything_and_leaves_no_study(
     assert answer["resources"]["cluster"]["CPU"] == os.cpu_count()
     assert answer["config"]["model"]["embedding_dim"] == 8
     first, second, third = answer["sample_trials"]
-    assert first == {"model.name": "inner_product", "training.learning_rate": 1e-3}
-    assert second == {"model.name": "inner_product", "training.learning_rate": 0.05}
+    assert first == {"model.name": "inner_product", "training.learning_rate": 0.05}
+    assert second == {"model.name": "inner_product", "training.learning_rate": 1e-3}
     assert "model.embedding_dim" not in third
     assert list(answer["measured"]) == ["cheap", "dear"]
     for end in answer["measured"].values():

@@ -7,9 +7,8 @@ only state of a search: Tune's own is not kept.
 
 import math
 from collections import deque
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, replace
-from typing import Self
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, replace
 
 import numpy as np
 import optuna
@@ -17,10 +16,14 @@ from optuna.trial import FrozenTrial, TrialState
 
 from recsys.config.schema import Config, replace_values
 from recsys.search.record.origin import StudyOrigin
+from recsys.search.record.running_trial import Plan, RunningTrial
 from recsys.search.record.summaries import (
     OUTSIDE_VALUES,
+    PLANNED_EPOCHS,
+    SKIPPED,
     OnAllUsers,
     TrialSummary,
+    is_trial,
     params_of,
     state_of,
     summarise,
@@ -31,32 +34,10 @@ from recsys.search.record.trial_attributes import (
     get_attributes,
     set_attribute,
 )
-from recsys.search.space.domains import Scalar
+from recsys.search.space.first_points import first_points
 from recsys.search.space.search_space import SearchSpace
-from recsys.search.space.validity import refusals
 
 _IS_FIRST_POINT = "is_start"
-
-
-@dataclass
-class _RunningTrial:
-    """A trial that runs in this process, with what it has reached."""
-
-    trial: optuna.Trial
-    last_step: int = 0
-    best: float = float("-inf")
-    nodes: dict[str, str] = field(default_factory=dict)
-
-    @classmethod
-    def restore(cls, trial: optuna.Trial, stored: FrozenTrial, n_segments: int) -> Self:
-        """Return the trial with the values that an earlier process stored, if there are any."""
-        epochs = [v for step, v in stored.intermediate_values.items() if step % n_segments == 0]
-        return cls(
-            trial,
-            last_step=stored.last_step or 0,
-            best=max(epochs, default=float("-inf")),
-            nodes=dict(stored.user_attrs.get("nodes", {})),
-        )
 
 
 class StudyRecord:
@@ -68,8 +49,10 @@ class StudyRecord:
         self._space = space
         self.n_segments = StudyOrigin.of(study).n_segments
         """Segments of an epoch, and so its steps."""
-        self._running: dict[int, _RunningTrial] = {}
+        self._running: dict[int, RunningTrial] = {}
         self._values_by_step: dict[int, dict[int, float]] = {}
+        self.plans: dict[int, Plan] = {}
+        """Plan of each trial that was planned with fewer epochs than it was proposed with."""
         self._requeued: deque[optuna.Trial] = deque()
         self._ended: dict[int, TrialSummary] = {}
         self._run_ids: dict[int, str] = get_attributes(study, RUN_ID)
@@ -77,29 +60,19 @@ class StudyRecord:
         self._on_all_users = {number: OnAllUsers(**found) for number, found in on_all_users.items()}
 
     def enqueue_first_points(self) -> None:
-        """Queue the points that a search starts with: the base config, then the warm starts.
-
-        The base config keeps its values outside of the space, unless they are invalid beside a
-        choice of the space that replaces one of its own.
-        """
-        point, outside = self._space.point(self._base), self._space.outside_values(self._base)
-        if refusals(self._base, point | outside):
-            outside = {}
-        self._enqueue(point, outside)
-        for warm_start in self._space.warm_start:
-            self._enqueue(warm_start, {})
-
-    def _enqueue(self, point: Mapping[str, Scalar], outside: Mapping[str, Scalar]) -> None:
-        attributes = {_IS_FIRST_POINT: True, OUTSIDE_VALUES: dict(outside)}
-        self._study.enqueue_trial(
-            self._space.by_name(point), user_attrs=attributes, skip_if_exists=True
-        )
+        """Queue the points that a search starts with."""
+        for point, outside in first_points(self._space, self._base):
+            attributes = {_IS_FIRST_POINT: True, OUTSIDE_VALUES: dict(outside)}
+            named = self._space.by_name(point)
+            self._study.enqueue_trial(named, user_attrs=attributes, skip_if_exists=True)
 
     def resume(self) -> None:
         """Load the values that earlier processes stored, and queue their unfinished trials."""
         for stored in self._study.get_trials(deepcopy=False):
             for step, value in stored.intermediate_values.items():
                 self._values_by_step.setdefault(step, {})[stored.number] = value
+            if planned := Plan.of(stored, self._base):
+                self.plans[stored.number] = planned
             if stored.state == TrialState.RUNNING:
                 trial = optuna.trial.Trial(self._study, stored._trial_id)
                 if stored.user_attrs.get("diverged"):
@@ -107,13 +80,35 @@ class StudyRecord:
                 else:
                     self._requeued.append(trial)
 
-    def ask(self) -> tuple[int, Config]:
-        """Start the next trial, an unfinished one first; return its number and complete config."""
-        trial = self._requeued.popleft() if self._requeued else self._study.ask()
+    def ask(self, plan: Callable[[Config], int] | None = None) -> tuple[int, Config]:
+        """Start the next trial, an unfinished one first; return its number and complete config.
+
+        `plan` returns the epochs of a new trial, at most `training.max_epochs` of its config. An
+        unfinished trial keeps what it was planned with.
+        """
+        is_new = not self._requeued
+        trial = self._study.ask() if is_new else self._requeued.popleft()
         self._space.suggest(trial)
         number = trial.number
-        self._running[number] = _RunningTrial.restore(trial, self._trial(number), self.n_segments)
-        return number, self.config_of(number)
+        stored = self._trial(number)
+        self._running[number] = RunningTrial.restore(trial, stored, self.n_segments, is_new=is_new)
+        config = self.config_of(number)
+        if is_new and plan is not None and (epochs := plan(config)) < config.training.max_epochs:
+            trial.set_user_attr(PLANNED_EPOCHS, epochs)
+            self.plans[number] = Plan(epochs, config.training.max_epochs)
+            config = self.config_of(number)
+        return number, config
+
+    def skip(self, number: int) -> None:
+        """Do not run a trial that `ask` has started.
+
+        A proposal of the sampler is no trial then. A first point and an unfinished trial stay
+        unfinished, and run when the study is resumed.
+        """
+        is_proposal, trial = self.is_proposal(number), self._running.pop(number).trial
+        if is_proposal:
+            trial.set_user_attr(SKIPPED, True)
+            self._study.tell(trial, state=TrialState.FAIL)  # which no sampler learns from
 
     def requeue(self, number: int) -> None:
         """Queue a running trial, so that `ask` starts it again."""
@@ -122,7 +117,7 @@ class StudyRecord:
     @property
     def n_finished(self) -> int:
         """Number of trials that have ended."""
-        return sum(trial.state.is_finished() for trial in self._study.get_trials(deepcopy=False))
+        return sum(trial.state.is_finished() for trial in self._trials())
 
     @property
     def n_running(self) -> int:
@@ -136,6 +131,10 @@ class StudyRecord:
     def is_first_point(self, number: int) -> bool:
         """Return whether a trial runs one of the points that the search started with."""
         return _IS_FIRST_POINT in self._trial(number).user_attrs
+
+    def is_proposal(self, number: int) -> bool:
+        """Return whether the sampler has just proposed a running trial."""
+        return self._running[number].is_new and not self.is_first_point(number)
 
     def report(self, number: int, step: int, value: float, metrics: Mapping[str, float]) -> bool:
         """Store a step's validation value; return False, and store nothing, if it has one already.
@@ -211,9 +210,8 @@ class StudyRecord:
             )
 
     def summaries(self) -> list[TrialSummary]:
-        """Return all trials by number, without the points that are still queued."""
-        trials = self._study.get_trials(deepcopy=False)
-        return [self._summarise(trial) for trial in trials if trial.state != TrialState.WAITING]
+        """Return all trials by number, without queued points and skipped proposals."""
+        return [self._summarise(trial) for trial in self._trials()]
 
     def summary(self, number: int) -> TrialSummary:
         """Return one trial."""
@@ -236,6 +234,10 @@ class StudyRecord:
     def config_of(self, number: int) -> Config:
         """Return the complete config of a trial."""
         return replace_values(self._base, params_of(self._trial(number)))
+
+    def _trials(self) -> list[FrozenTrial]:
+        """Return all trials as stored, without queued points and skipped proposals."""
+        return [trial for trial in self._study.get_trials(deepcopy=False) if is_trial(trial)]
 
     def _trial(self, number: int) -> FrozenTrial:
         """Return a trial as stored; `study.trials` would copy all of them."""

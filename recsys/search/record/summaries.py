@@ -16,6 +16,10 @@ _CHOOSABLE = ("complete", "pruned", "unfinished")
 OUTSIDE_VALUES = "beside"
 """Attribute of a trial with its values outside of the space. It runs with them; the sampler sees
 the nearest values of the space."""
+PLANNED_EPOCHS = "planned_epochs"
+"""Attribute of a trial: its epochs, fewer than its config has, so that it fits the time budget."""
+SKIPPED = "skipped"
+"""Attribute of a proposal that was not started, since it would not have fitted the budget."""
 
 
 @dataclass(frozen=True)
@@ -94,8 +98,21 @@ def summarise(
 
 def params_of(trial: FrozenTrial) -> dict[str, Any]:
     """Return the parameters that a trial was run with, by config path."""
+    params = proposed_params_of(trial)
+    if PLANNED_EPOCHS in trial.user_attrs:
+        params["training.max_epochs"] = trial.user_attrs[PLANNED_EPOCHS]
+    return params
+
+
+def proposed_params_of(trial: FrozenTrial) -> dict[str, Any]:
+    """Return the parameters of a trial before its epochs were planned, by config path."""
     outside: dict[str, Any] = trial.user_attrs.get(OUTSIDE_VALUES, {})
     return by_path(trial.params) | outside
+
+
+def is_trial(stored: FrozenTrial) -> bool:
+    """Return whether a stored trial was run: it is no queued point and no skipped proposal."""
+    return stored.state != TrialState.WAITING and SKIPPED not in stored.user_attrs
 
 
 def state_of(trial: FrozenTrial) -> str:

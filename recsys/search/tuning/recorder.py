@@ -55,8 +55,8 @@ class Recorder(FIFOScheduler):
         is_new = self._store(number, message, result["node_ip"])
         if message.is_last:
             return self._end(number, "complete")
-        step = message.step
-        if is_new and step in self._pruner.steps and self._pruner.prunes(number, step):
+        step, pruner = message.step, self._pruner
+        if is_new and step in pruner.steps_of(number) and pruner.prunes(number, step):
             return self._end(number, "pruned")
         return TrialScheduler.CONTINUE
 

@@ -3,6 +3,7 @@
 Builds the searcher, the recorder and the callbacks of one run of the command, and runs Tune.
 """
 
+import math
 import signal
 import tempfile
 import time
@@ -20,12 +21,15 @@ from ray.tune.experiment import Trial
 
 from recsys.cluster.resources import Slots, placement
 from recsys.config.schema import Config
+from recsys.data.manifest import Manifest
 from recsys.search.record.study_record import StudyRecord
 from recsys.search.record.summaries import TrialSummary
+from recsys.search.tuning.costs import Costs
 from recsys.search.tuning.leaders import Leaders
 from recsys.search.tuning.progress import SearchProgress
 from recsys.search.tuning.pruning import Pruner, make_pruner
 from recsys.search.tuning.recorder import Recorder
+from recsys.search.tuning.schedule import Schedule
 from recsys.search.tuning.searcher import StudySearcher
 from recsys.search.tuning.trainable import TrialRunner
 from recsys.search.tuning.trial_folders import Defer, TrialFolders, call_now
@@ -58,6 +62,7 @@ def search(
     callbacks: Sequence[Callback],
     *,
     slots: Slots,
+    sizes: Manifest,
     gpu_device: str = "cuda",
     after_upload: Defer = call_now,
 ) -> Outcome:
@@ -74,6 +79,7 @@ def search(
         data: reference to the `Interactions` in Ray's object store.
         callbacks: further callbacks of Tune, such as `StudyCallback`.
         slots: how many trials may run at a time.
+        sizes: the sizes of the data.
         gpu_device: the torch device of trials that have a GPU.
         after_upload: calls an action once the record, as it is now, is uploaded.
     """
@@ -86,11 +92,12 @@ def search(
     )
     if limit is None or record.n_finished < limit:
         pruner = make_pruner(record, config)
+        schedule = _schedule(stopper, record, config, pruner, slots=slots, sizes=sizes)
         try:
             _run_tune(
                 folder.name,
-                _trainable(config, data, trials, pruner, gpu_device),
-                StudySearcher(record, limit, slots.count),
+                _trainable(config, data, trials, gpu_device),
+                StudySearcher(record, pruner, limit, slots.count, schedule),
                 Recorder(record, pruner, config),
                 [*callbacks, folders, progress],
                 stopper=stopper,
@@ -104,13 +111,35 @@ def search(
     return Outcome(record.summaries(), wall, progress.busy_seconds, stopper.interrupted)
 
 
-def _trainable(config: Config, data: Any, trials: Path, pruner: Pruner, gpu_device: str) -> Any:
+def _schedule(
+    stopper: "_Stopper",
+    record: StudyRecord,
+    config: Config,
+    pruner: Pruner,
+    *,
+    slots: Slots,
+    sizes: Manifest,
+) -> Schedule | None:
+    """Return the schedule of a search that begins now, None without a time budget."""
+    if config.study.time_budget is None:
+        return None
+    return Schedule(
+        config.study.time_budget,
+        stopper.seconds_for_trials,
+        Costs(record, sizes),
+        n_slots=slots.most,
+        n_trials=config.study.n_trials,
+        mean_share=pruner.mean_share,
+        n_segments=record.n_segments,
+    )
+
+
+def _trainable(config: Config, data: Any, trials: Path, gpu_device: str) -> Any:
     """Return `TrialRunner` with the parameters of its `setup` and the resources of a trial."""
     runner = tune.with_parameters(
         TrialRunner,
         data=[data],
         folder=str(trials),
-        pruning_steps=set(pruner.steps),
         gpu_device=gpu_device,
     )
     return tune.with_resources(runner, placement(config, config.resources.gpu))
@@ -180,6 +209,11 @@ class _Stopper(Stopper):
         """Rest of the time budget, None without one."""
         return None if self._deadline is None else self._deadline - time.monotonic()
 
+    def seconds_for_trials(self) -> float:
+        """Return the rest of the time budget that is not reserved, infinity without a budget."""
+        left = self.seconds_left
+        return math.inf if left is None else left - self._reserve()
+
     def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
         return False
 
@@ -188,8 +222,7 @@ class _Stopper(Stopper):
             # If it returned True, Tune would wait ten seconds for each worker within an epoch.
             # Tune calls this between two results, so that no report is lost.
             raise KeyboardInterrupt
-        left = self.seconds_left
-        return left is not None and left <= self._reserve()
+        return self.seconds_for_trials() <= 0
 
 
 @contextmanager

@@ -9,24 +9,42 @@ from typing import Any
 
 from ray.tune.search import Searcher
 
+from recsys.config.schema import Config
 from recsys.search.record.study_record import StudyRecord, trial_seed
+from recsys.search.tuning.pruning import Pruner
+from recsys.search.tuning.schedule import Schedule
+
+_PROPOSALS = 20
+"""Proposals that are refused for their cost, one after another, before the next may cost more."""
 
 
 class StudySearcher(Searcher):
     """Searcher over the trials of a study; it stores failures, the recorder all other states."""
 
-    def __init__(self, record: StudyRecord, limit: int | None, n_slots: Callable[[], int]) -> None:
+    def __init__(
+        self,
+        record: StudyRecord,
+        pruner: Pruner,
+        limit: int | None,
+        n_slots: Callable[[], int],
+        schedule: Schedule | None,
+    ) -> None:
         """Prepare to start trials.
 
         Args:
             record: the record of the study.
+            pruner: the pruner of its trials.
             limit: number of ended trials at which the search ends; None for no limit.
             n_slots: returns how many trials may run at a time now.
+            schedule: what fits the time budget; None without one.
         """
         super().__init__()
         self._record = record
+        self._pruner = pruner
         self._limit = limit
         self._n_slots = n_slots
+        self._schedule = schedule
+        self._is_over = False
         self._numbers: dict[str, int] = {}  # by Tune's ids, which are new in each run
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:  # type: ignore[override]
@@ -38,12 +56,32 @@ class StudySearcher(Searcher):
         n_running = self._record.n_running
         if n_running >= self._n_slots():
             return None
-        if self._limit is not None and self._record.n_finished + n_running >= self._limit:
+        is_last = self._limit is not None and self._record.n_finished + n_running >= self._limit
+        started = None if is_last or self._is_over else self._start()
+        if started is None:
             return None if n_running else Searcher.FINISHED
-        number, config = self._record.ask()
+        number, config = started
         self._numbers[trial_id] = number
-        seed = trial_seed(config.study.seed, number)
-        return {"number": number, "seed": seed, "config": config.model_dump_json()}
+        return {
+            "number": number,
+            "seed": trial_seed(config.study.seed, number),
+            "config": config.model_dump_json(),
+            "pruning_steps": sorted(self._pruner.steps_of(number)),
+        }
+
+    def _start(self) -> tuple[int, Config] | None:
+        """Start a trial that fits the time budget, None if no proposal does any more."""
+        schedule = self._schedule
+        if schedule is None:
+            return self._record.ask()
+        for attempt in range(2 * _PROPOSALS):
+            number, config = self._record.ask(schedule.plan)
+            is_chosen = attempt >= _PROPOSALS or not self._record.is_proposal(number)
+            if schedule.admits(config, whatever_it_costs=is_chosen):
+                return number, config
+            self._record.skip(number)
+        self._is_over = True
+        return None
 
     def on_trial_complete(
         self,

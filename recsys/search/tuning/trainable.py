@@ -35,7 +35,8 @@ CHECKPOINT_SHARE = 0.05
 class TrialRunner(tune.Trainable):
     """Training of one config, which reports each step.
 
-    A trial's Tune config holds `number`, `seed` and `config`, the complete config as JSON.
+    A trial's Tune config holds `number`, `seed`, `config`, the complete config as JSON, and
+    `pruning_steps`, the steps at which the trial may be pruned.
     """
 
     def setup(  # type: ignore[override]
@@ -43,7 +44,6 @@ class TrialRunner(tune.Trainable):
         config: dict[str, Any],
         data: list[Any],
         folder: str,
-        pruning_steps: set[int],
         gpu_device: str,
     ) -> None:
         """Start a trial, or resume it from its checkpoint.
@@ -53,7 +53,6 @@ class TrialRunner(tune.Trainable):
             data: one reference to the `Interactions`, in a list so that Ray passes the reference
                 and not the arrays.
             folder: the folder in which each trial of the study has a folder.
-            pruning_steps: the steps at which the trial may be pruned.
             gpu_device: the torch device of a trial that has a GPU.
         """
         if ray.get_runtime_context().get_actor_id() is not None:
@@ -62,7 +61,6 @@ class TrialRunner(tune.Trainable):
         self._data = ray.get(data[0])
         self._folder = self._trial_folder = Path(folder)
         require_on_this_node(self._folder.parent)
-        self._pruning_steps = pruning_steps
         self._device = gpu_device if ray.get_gpu_ids() else "cpu"
         self._next_save = self._started = 0.0
         self._start(config)
@@ -109,6 +107,7 @@ class TrialRunner(tune.Trainable):
 
     def _start(self, tune_config: dict[str, Any]) -> None:
         self._config = config = Config.model_validate_json(tune_config["config"])
+        self._pruning_steps = tune_config["pruning_steps"]
         torch.set_num_threads(max(1, int(config.resources.cpu)))
         delete_local_copy(self._trial_folder)  # the folder of the previous trial
         self._trial_folder = self._folder / str(tune_config["number"])

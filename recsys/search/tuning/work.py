@@ -51,11 +51,6 @@ class EpochSeconds:
     train: float
     rank: float
 
-    @property
-    def total(self) -> float:
-        """Both together."""
-        return self.train + self.rank
-
 
 def expected_seconds(config: Config, data: Manifest) -> EpochSeconds:
     """Return the time of an epoch of a config on one core, before anything was measured."""

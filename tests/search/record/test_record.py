@@ -8,6 +8,7 @@ import pytest
 from recsys.config.schema import Config, config_paths, get_value, replace_values
 from recsys.errors import InputError
 from recsys.search.record.origin import StudyOrigin
+from recsys.search.record.running_trial import Plan
 from recsys.search.record.study_folder import StudyFolder, create_optuna_study
 from recsys.search.record.study_record import StudyRecord, trial_seed
 from recsys.search.record.summaries import (
@@ -30,12 +31,12 @@ SPACE = parse_space(
     },
     "",
 )
+SEEDED = replace_values(Config(), {"study.seed": 5})
 
 
 @pytest.fixture
 def record(tmp_path: Path) -> StudyRecord:
-    config = replace_values(Config(), {"study.seed": 5})
-    return StudyRecord(create_optuna_study(tmp_path, config, StudyOrigin()), config, SPACE)
+    return StudyRecord(create_optuna_study(tmp_path, SEEDED, StudyOrigin()), SEEDED, SPACE)
 
 
 def summary(
@@ -254,11 +255,15 @@ def test_the_default_config_is_run_as_it_is(tmp_path: Path, sampler: str) -> Non
     sorted((Path(__file__).parents[3] / "search_spaces").glob("*.yaml")),
     ids=lambda file: file.stem,
 )
-def test_the_default_config_comes_first_in_every_space_file(tmp_path: Path, file: Path) -> None:
-    record = StudyRecord(
-        create_optuna_study(tmp_path, Config(), StudyOrigin()), Config(), read_space(file)
-    )
+def test_the_default_config_follows_the_warm_starts_of_every_space_file(
+    tmp_path: Path, file: Path
+) -> None:
+    space = read_space(file)
+    record = StudyRecord(create_optuna_study(tmp_path, Config(), StudyOrigin()), Config(), space)
     record.enqueue_first_points()
+    for warm_start in space.warm_start:
+        _, config = record.ask()
+        assert {path: get_value(config, path) for path in warm_start} == warm_start
     _, first = record.ask()
     name = "neumf" if file.stem == "ncf" else file.stem
     defaults = {path: get_value(Config(), path) for path in config_paths() if path != "model.name"}
@@ -268,6 +273,81 @@ def test_the_default_config_comes_first_in_every_space_file(tmp_path: Path, file
         for path in defaults
         if get_value(first, path) != defaults[path]
     } == {}
+
+
+def test_a_base_config_that_the_user_chose_comes_before_the_warm_starts(tmp_path: Path) -> None:
+    space = parse_space(
+        {
+            "parameters": {"model.embedding_dim": {"low": 8, "high": 64}},
+            "warm_start": [{"model.embedding_dim": 32}],
+        },
+        "",
+    )
+    for name, values, expected in (
+        ("a", {"model.embedding_dim": 24}, [24, 32]),
+        ("b", {"model.dropout": 0.5}, [32, 16]),  # which is not searched
+    ):
+        (tmp_path / name).mkdir()
+        config = replace_values(Config(), values)
+        study = create_optuna_study(tmp_path / name, config, StudyOrigin())
+        record = StudyRecord(study, config, space)
+        record.enqueue_first_points()
+        assert [record.ask()[1].model.embedding_dim for _ in range(2)] == expected
+
+
+def test_planned_epochs_are_those_of_the_trial_also_once_it_is_resumed(
+    record: StudyRecord, tmp_path: Path
+) -> None:
+    short, config = record.ask(lambda _: 5)
+    whole, _ = record.ask(lambda _: 20)
+    assert config.training.max_epochs == record.summary(short).params["training.max_epochs"] == 5
+    assert "training.max_epochs" not in record.summary(whole).params
+    record.report(short, 1, 0.5, {})
+    resumed = StudyFolder(tmp_path).resume(SEEDED, SPACE)
+    assert resumed.plans == record.plans == {short: Plan(5, 20)}
+    assert resumed.ask(lambda _: 2) == (short, config)
+    assert resumed.ask(lambda _: 2)[1].training.max_epochs == 20
+    assert resumed.ask(lambda _: 2)[1].training.max_epochs == 2
+
+
+def test_the_plan_is_a_share_of_the_epochs_that_the_trial_proposes() -> None:
+    space = parse_space({"parameters": {"training.max_epochs": {"low": 40, "high": 43}}}, "")
+    record = StudyRecord(optuna.create_study(direction="maximize"), Config(), space)
+    number, config = record.ask(lambda config: config.training.max_epochs // 4)
+    proposed = record._trial(number).params["training.max_epochs"]
+    assert config.training.max_epochs == 10
+    assert record.plans == {number: Plan(10, proposed)}
+
+
+def test_a_skipped_proposal_is_no_trial(record: StudyRecord, tmp_path: Path) -> None:
+    skipped, _ = record.ask()
+    assert record.is_proposal(skipped)
+    record.skip(skipped)
+    kept, _ = record.ask()
+    assert (record.n_running, record.n_finished) == (1, 0)
+    assert [summary.number for summary in record.summaries()] == [kept]
+    record.finish(kept, "pruned")
+    resumed = StudyFolder(tmp_path).resume(SEEDED, SPACE)
+    assert [summary.number for summary in resumed.summaries()] == [kept]
+    assert resumed.n_finished == 1
+    assert resumed.ask()[0] == 2
+
+
+def test_a_skipped_first_point_or_unfinished_trial_runs_when_the_study_is_resumed(
+    record: StudyRecord, tmp_path: Path
+) -> None:
+    record.enqueue_first_points()
+    first, config = record.ask()
+    assert not record.is_proposal(first)
+    record.skip(first)
+    assert record.n_running == 0
+    assert record.ask()[0] != first
+    resumed = StudyFolder(tmp_path).resume(SEEDED, SPACE)
+    assert resumed.ask() == (first, config)
+    unfinished, _ = resumed.ask()
+    assert not resumed.is_proposal(unfinished)
+    resumed.skip(unfinished)
+    assert [summary.state for summary in resumed.summaries()] == ["unfinished"] * 2
 
 
 def test_a_default_that_is_invalid_beside_a_choice_is_replaced_by_the_nearest_point(

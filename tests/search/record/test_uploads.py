@@ -147,10 +147,10 @@ def test_a_checkpoint_counts_once_the_record_has_it(
             TrialRunner,
             data=[ray.put(data)],
             folder=str(folder),
-            pruning_steps=set(),
             gpu_device="cpu",
         )
-        return make(config={"number": 0, "seed": 11, "config": config.model_dump_json()})
+        given = {"number": 0, "seed": 11, "config": config.model_dump_json(), "pruning_steps": []}
+        return make(config=given)
 
     first = worker()
     saved = [first.train() for _ in range(2)]

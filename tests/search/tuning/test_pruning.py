@@ -1,5 +1,6 @@
 """Decisions of the pruners on the record of a study, by hand and by a plain reference."""
 
+from collections.abc import Callable
 from typing import Any
 
 import optuna
@@ -45,11 +46,15 @@ def run(pruner_name: str, curves: list[list[float]], **values: object) -> list[i
             record.report(number, step, value, {})
             if step == len(curve):
                 record.finish(number, "complete")
-            elif step in pruner.steps and pruner.prunes(number, step):
+            elif step in pruner.steps_of(number) and pruner.prunes(number, step):
                 record.finish(number, "pruned")
                 break
         n_steps.append(step)
     return n_steps
+
+
+def planning(n_epochs: int) -> Callable[[Config], int]:
+    return lambda _: n_epochs
 
 
 def reference(
@@ -96,10 +101,65 @@ def test_asha_decides_as_its_rule_says(
         value = data.draw(st.integers(0, 9)) / 10  # ties
         reports.append((number, alive[number], value))
         record.report(number, alive[number], value, {})
-        found.append(alive[number] in pruner.steps and pruner.prunes(number, alive[number]))
+        found.append(
+            alive[number] in pruner.steps_of(number) and pruner.prunes(number, alive[number])
+        )
         if found[-1] or alive[number] == 5 * n_segments - 1:
             del alive[number]
-    assert found == reference(reports, set(pruner.steps), factor, {0, 1})
+    rungs = set(pruner.steps_of(numbers[0]))
+    assert found == reference(reports, rungs, factor, {0, 1})
+
+
+def test_asha_compares_a_trial_of_fewer_epochs_at_the_same_share_of_them() -> None:
+    record, config, _ = study_of(training__max_epochs=20)
+    pruner = make_pruner(record, config)
+    whole, half, single = (record.ask(planning(n_epochs))[0] for n_epochs in (20, 10, 1))
+    # Rungs after 1, 3 and 9 of 20 epochs: after 0.5, 1.5 and 4.5 of 10, rounded up.
+    assert pruner.steps_of(whole) == {1, 3, 9}
+    assert pruner.steps_of(half) == {1, 2, 5}
+    assert pruner.steps_of(single) == {1}
+    for step, value in enumerate((0.5, 0.9, 0.6), start=1):
+        record.report(whole, step, value, {})
+    record.report(half, 1, 0.55, {})
+    assert not pruner.prunes(half, 1)
+    # Its second epoch counts with the third of the first trial.
+    record.report(half, 2, 0.58, {})
+    assert pruner.prunes(half, 2)
+    assert not pruner.prunes(whole, 3)
+    # The only epoch of the last trial counts at every rung: the best of 3 survives.
+    record.report(single, 1, 0.7, {})
+    assert not pruner.prunes(single, 1)
+    assert pruner.prunes(whole, 3)
+
+
+def test_rungs_of_a_trial_of_fewer_epochs_are_ranked() -> None:
+    record, config, _ = study_of(training__max_epochs=20, evaluation__every=3)
+    pruner = make_pruner(record, config)
+    whole, half, single = (record.ask(planning(n_epochs))[0] for n_epochs in (20, 10, 1))
+    assert pruner.steps_of(whole) == {3, 9}
+    # Epochs 3, 6 and 9 are ranked, and the last: 0.5 and 1.5 become 3, and 4.5 becomes 6.
+    assert pruner.steps_of(half) == {3, 6}
+    assert pruner.steps_of(single) == {1}
+
+
+@pytest.mark.parametrize("time_budget", [None, 60.0])
+def test_first_points_are_spared_among_few_trials_unless_time_is_limited(
+    time_budget: float | None,
+) -> None:
+    record, config, _ = study_of(study__time_budget=time_budget)
+    record.enqueue_first_points()
+    pruner = make_pruner(record, config)
+    first, second = record.ask()[0], record.ask()[0]
+    record.report(first, 1, 0.5, {})
+    record.report(second, 1, 0.4, {})
+    assert pruner.prunes(second, 1) == (time_budget is not None)
+
+
+def test_the_mean_share_of_a_trial() -> None:
+    # Of 20 epochs all trials train 1, a third 2 more, a ninth 6 more, and a 27th the last 11.
+    for name, share in (("asha", (1 + 2 / 3 + 6 / 9 + 11 / 27) / 20), ("median", 1), ("none", 1)):
+        record, config, _ = study_of(study__pruner=name, training__max_epochs=20)
+        assert make_pruner(record, config).mean_share == pytest.approx(share)
 
 
 CURVES = [[0.1 * trial + 0.01 * epoch for epoch in range(9)] for trial in (5, 4, 6, 3, 7, 2, 8, 1)]
@@ -130,11 +190,13 @@ def test_each_pruner_decides_within_grace_period_and_max_epochs_and_none_never()
         record, config, _ = study_of(
             2, study__pruner=name, study__grace_period=1.5, training__max_epochs=20
         )
-        steps = make_pruner(record, config).steps
+        number, _ = record.ask()
+        steps = make_pruner(record, config).steps_of(number)
         assert not any(step < 3 or step >= 40 for step in steps)
         assert bool(steps) == (name != "none")
         config = replace_values(config, {"evaluation.every": 3})
-        for step in make_pruner(record, config).steps:
+        number, _ = record.ask()
+        for step in make_pruner(record, config).steps_of(number):
             assert -(-step // 2) % 3 == 0  # in a ranked epoch of two steps
 
 
@@ -147,7 +209,7 @@ def test_a_pruner_uses_the_record_of_an_earlier_process(name: str) -> None:
         number, _ = first.ask()
         for step in range(1, 10):
             first.report(number, step, 0.9, {})
-            if step in pruner.steps:
+            if step in pruner.steps_of(number):
                 pruner.prunes(number, step)
         first.finish(number, "complete")
     resumed = StudyRecord(study, config, SPACE)
@@ -158,7 +220,7 @@ def test_a_pruner_uses_the_record_of_an_earlier_process(name: str) -> None:
         number, _ = resumed.ask()
         for step in (1, 2, 3):
             resumed.report(number, step, 0.1, {})
-            if step in pruner.steps and pruner.prunes(number, step):
+            if step in pruner.steps_of(number) and pruner.prunes(number, step):
                 pruned.append(number)
                 resumed.finish(number, "pruned")
                 break

@@ -39,8 +39,11 @@ class Search:
         self.study.set_user_attr("start", {"parts": n_segments})
         self.record = StudyRecord(self.study, config, SPACE)
         self.n_slots = 10
-        self.searcher = StudySearcher(self.record, config.study.trial_limit, lambda: self.n_slots)
-        self.scheduler = Recorder(self.record, make_pruner(self.record, config), config)
+        pruner = make_pruner(self.record, config)
+        self.searcher = StudySearcher(
+            self.record, pruner, config.study.trial_limit, lambda: self.n_slots, None
+        )
+        self.scheduler = Recorder(self.record, pruner, config)
 
     def suggest(self) -> Any:
         return self.searcher.suggest(f"tune-{len(self.study.trials)}")
@@ -324,12 +327,12 @@ def test_a_full_disk_ends_the_search_and_fails_no_trial() -> None:
     assert search.record.is_running(number)
 
 
-def test_the_base_config_and_the_warm_start_come_first() -> None:
+def test_the_warm_start_and_the_base_config_come_first() -> None:
     search = Search(model__dropout=0.25)
     search.record.enqueue_first_points()
     proposals = [search.suggest() for _ in range(3)]
     configs = [Config.model_validate_json(proposal["config"]) for proposal in proposals]
-    assert [config.model.embedding_dim for config in configs[:2]] == [16, 32]
+    assert [config.model.embedding_dim for config in configs[:2]] == [32, 16]
     assert [config.model.dropout for config in configs] == [0.25] * 3
     assert [proposal["number"] for proposal in proposals] == [0, 1, 2]
     assert [proposal["seed"] for proposal in proposals] == [

@@ -52,13 +52,18 @@ def _threads() -> Any:
 
 
 def tune_config(config: Config, number: int, seed: int) -> dict[str, Any]:
-    return {"number": number, "seed": seed, "config": config.model_dump_json()}
+    return {
+        "number": number,
+        "seed": seed,
+        "config": config.model_dump_json(),
+        "pruning_steps": [2],
+    }
 
 
 def begin(data: Interactions, folder: Path, given: dict[str, Any]) -> Any:
     """Return a runner as Tune creates it, of a class without annotations."""
     make = tune.with_parameters(
-        TrialRunner, data=[ray.put(data)], folder=str(folder), pruning_steps={2}, gpu_device="cpu"
+        TrialRunner, data=[ray.put(data)], folder=str(folder), gpu_device="cpu"
     )
     runner = make(config=given)
     assert isinstance(runner, TrialRunner)

@@ -67,8 +67,9 @@ class Disk:
             self.record = StudyRecord(study, CONFIG, SPACE)
         else:
             self.record = StudyFolder(folder).resume(CONFIG, SPACE)
-        self.searcher = StudySearcher(self.record, None, lambda: 10)
-        self.scheduler = Recorder(self.record, make_pruner(self.record, CONFIG), CONFIG)
+        pruner = make_pruner(self.record, CONFIG)
+        self.searcher = StudySearcher(self.record, pruner, None, lambda: 10, None)
+        self.scheduler = Recorder(self.record, pruner, CONFIG)
         self.folders = TrialFolders(self.trials, self.record, n_kept)
         self.state = state or start_training(
             replace_values(CONFIG, {"model.embedding_dim": 4}), 3, 3, 0, "cpu"

@@ -61,9 +61,7 @@ class Worker:
         """Return the private bytes that a trial's set-up adds, and that set-up and an epoch add."""
         self._runner = None  # frees the memory of the previous one
         before = private_bytes()
-        make = tune.with_parameters(
-            TrialRunner, data=data, folder=self._folder, pruning_steps=set(), gpu_device="cpu"
-        )
+        make = tune.with_parameters(TrialRunner, data=data, folder=self._folder, gpu_device="cpu")
         self._runner = make(config=self._config)
         ready = private_bytes()
         self._runner.step()
@@ -76,7 +74,7 @@ def growth(ray_here: None, tmp_path_factory: pytest.TempPathFactory) -> tuple[fl
     settings = {"model.name": "inner_product", "model.embedding_dim": 4, "training.n_negatives": 1}
     settings |= {"training.batch_size": 1 << 16, "evaluation.max_users": 100}
     config = replace_values(Config(), settings)
-    given = {"number": 0, "seed": 0, "config": config.model_dump_json()}
+    given = {"number": 0, "seed": 0, "config": config.model_dump_json(), "pruning_steps": []}
     folder = str(tmp_path_factory.mktemp("memory"))
     worker = Worker.remote(folder, given)  # type: ignore[attr-defined]
     small, large = interactions(50), interactions(200)

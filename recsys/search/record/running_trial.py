@@ -1,0 +1,57 @@
+"""A trial that runs in this process, and the plan of its epochs, for the record."""
+
+from dataclasses import dataclass, field
+from typing import NamedTuple, Self
+
+import optuna
+from optuna.trial import FrozenTrial
+
+from recsys.config.schema import Config
+from recsys.search.record.summaries import PLANNED_EPOCHS, proposed_params_of
+
+
+class Plan(NamedTuple):
+    """Epochs that a trial was planned with, and those that it was proposed with."""
+
+    epochs: int
+    proposed: int
+
+    @classmethod
+    def of(cls, stored: FrozenTrial, base: Config) -> Self | None:
+        """Return the plan of a stored trial, None if it has the epochs that it was proposed with.
+
+        `base`: the config of the study.
+        """
+        planned = stored.user_attrs.get(PLANNED_EPOCHS)
+        if planned is None:
+            return None
+        own = proposed_params_of(stored).get("training.max_epochs", base.training.max_epochs)
+        return cls(planned, own)
+
+
+@dataclass
+class RunningTrial:
+    """A trial that runs in this process, with what it has reached.
+
+    `is_new`: no worker has run it before.
+    """
+
+    trial: optuna.Trial
+    is_new: bool
+    last_step: int = 0
+    best: float = float("-inf")
+    nodes: dict[str, str] = field(default_factory=dict)
+
+    @classmethod
+    def restore(
+        cls, trial: optuna.Trial, stored: FrozenTrial, n_segments: int, *, is_new: bool
+    ) -> Self:
+        """Return the trial with the values that an earlier process stored, if there are any."""
+        epochs = [v for step, v in stored.intermediate_values.items() if step % n_segments == 0]
+        return cls(
+            trial,
+            is_new=is_new,
+            last_step=stored.last_step or 0,
+            best=max(epochs, default=float("-inf")),
+            nodes=dict(stored.user_attrs.get("nodes", {})),
+        )

@@ -106,10 +106,7 @@ def test_a_study_without_a_value_has_no_best_trial(tmp_path: Path) -> None:
 
 
 def study_of(tmp_path: Path, trials: list[tuple[str, float]]) -> None:
-    """Create a study `v` with a finished trial for each model and value.
-
-    The first one is the default config, a neumf.
-    """
+    """Create a study `v` with a finished trial for each model and value."""
     warm_start = [
         {"model.name": model, "model.embedding_dim": 8 + number}
         for number, (model, _) in enumerate(trials)
@@ -119,7 +116,7 @@ def study_of(tmp_path: Path, trials: list[tuple[str, float]]) -> None:
             "model.name": {"choices": ["neumf", "gmf", "mlp"]},
             "model.embedding_dim": {"low": 8, "high": 64},
         },
-        "warm_start": warm_start[1:],
+        "warm_start": warm_start,
     }
     space, config = parse_space(tree, ""), replace_values(Config(), {"training.max_epochs": 5})
     study = StudyFolder.find(tmp_path, "v")

@@ -5,27 +5,31 @@ ratios to the expected times correct those of configs that are sampled as trials
 """
 
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from statistics import mean
+from statistics import mean, median
 from typing import Any
 
 from recsys.config.schema import Config
 from recsys.data.manifest import Manifest
 from recsys.search.tuning.costs import expected_ratio, kind_of
 from recsys.search.tuning.measurement import Measured
-from recsys.search.tuning.pruning import rungs
+from recsys.search.tuning.schedule import Predictor, Schedule
 from recsys.search.tuning.trial_texts import show_bytes, show_duration
 from recsys.search.tuning.work import EpochSeconds, expected_seconds
 
 _LEAST_TRIALS = 20
 """Trials that a search needs to be worth its time; with fewer, a sampler has learned nothing."""
+_MOST_LEFT_OUT = 0.25
+"""Share of the drawn configs that do not fit the time budget above which a user is warned."""
 _MOST_RANKING = 2.0
 """Ratio of the time of ranking to that of training above which a user is warned."""
 
 
 class Prediction:
     """Predicted times of epochs, from the measured ones of some configs."""
+
+    is_measured = True
 
     def __init__(self, measured: Sequence[tuple[Config, EpochSeconds]], sizes: Manifest) -> None:
         self._sizes = sizes
@@ -45,91 +49,123 @@ class Prediction:
 
 
 @dataclass(frozen=True)
-class Fit:
-    """What a search has time for.
+class Trials:
+    """What the trials of a search take, as pruned as the pruner means to.
 
-    `n_trials`: the trials that fit into the time budget, or those that were asked for. `seconds`:
-    the time that they take. `trial_seconds`: the mean time of a trial. All of it as pruned as the
-    pruner means to.
+    `seconds`: the mean time of a trial. `epochs`: the median of the most epochs of a trial.
+    `rank_ratio`: the time of ranking by that of training. `left_out`: the share of the drawn
+    configs whose first report is too dear for the time budget.
     """
 
-    n_trials: int
     seconds: float
-    trial_seconds: float
+    epochs: int
+    rank_ratio: float
+    left_out: float
 
 
-def fit_trials(config: Config, trial_seconds: float, n_slots: int) -> Fit:
-    """Return what a search has time for if a trial takes `trial_seconds` on average."""
-    budget, limit = config.study.time_budget, config.study.trial_limit
-    fitting = math.inf if budget is None else budget * n_slots / trial_seconds
-    n_trials = int(min(fitting, math.inf if limit is None else limit))
-    return Fit(n_trials, n_trials * trial_seconds / n_slots, trial_seconds)
-
-
-def mean_epochs(config: Config, n_segments: int) -> float:
-    """Return the epochs that a trial trains on average; under other pruners than ASHA, all."""
-    if config.study.pruner != "asha":
-        return config.training.max_epochs
-    total, before, surviving = 0.0, 0.0, 1.0
-    for step in (*sorted(rungs(config, n_segments)), config.training.max_epochs * n_segments):
-        total += surviving * (step - before) / n_segments
-        before, surviving = step, surviving / config.study.reduction_factor
-    return total
-
-
-def estimate(
+def expect_trials(
     config: Config,
-    sampled: Iterable[tuple[Config, EpochSeconds]],
-    measured: Mapping[str, Measured],
+    drawn: Sequence[Config],
+    predictor: Predictor,
     *,
     n_slots: int,
     n_segments: int,
-    memory: float,
+    mean_share: float,
+) -> Trials | None:
+    """Return what trials take whose configs are drawn as in a search, None if none would start.
+
+    Args:
+        config: the config of the search.
+        drawn: configs of the space.
+        predictor: predicts the time of an epoch.
+        n_slots: the number of trials that run at a time.
+        n_segments: the segments of an epoch.
+        mean_share: the share of its epochs that a trial trains on average (`Pruner`).
+    """
+    budget = config.study.time_budget
+    planned = [(trial, trial.training.max_epochs) for trial in drawn]
+    if budget is not None:
+        schedule = Schedule(
+            budget,
+            lambda: budget,
+            predictor,
+            n_slots=n_slots,
+            n_trials=config.study.n_trials,
+            mean_share=mean_share,
+            n_segments=n_segments,
+        )
+        planned = [
+            (trial, schedule.plan(trial))
+            for trial in drawn
+            if schedule.admits(trial, whatever_it_costs=False)
+        ]
+    if not planned:
+        return None
+    trains, ranks = [], []
+    for trial, n_epochs in planned:
+        of_epoch, n_trained = predictor.predict(trial), max(1 / n_segments, n_epochs * mean_share)
+        trains.append(n_trained * of_epoch.train)
+        ranks.append(n_trained * of_epoch.rank / trial.evaluation.period)
+    return Trials(
+        mean(trains) + mean(ranks),
+        int(median(n_epochs for _, n_epochs in planned)),
+        sum(ranks) / sum(trains),
+        1 - len(planned) / len(drawn),
+    )
+
+
+def estimate(
+    config: Config, trials: Trials | None, dear: Measured, *, n_slots: int, memory: float
 ) -> dict[str, Any]:
     """Return the estimate of a search as a dry run answers it, with warnings.
 
     Args:
         config: the config of the search.
-        sampled: configs as trials have them, with the times of an epoch.
-        measured: what was measured at the `cheap` and the `dear` end of the space.
+        trials: what its trials take, None if none would start.
+        dear: what was measured at the dear end of the space.
         n_slots: the number of trials that run at a time.
-        n_segments: the segments of an epoch.
         memory: the bytes of memory of the cluster.
     """
-    epochs = [
-        (mean_epochs(trial, n_segments), epoch.train, epoch.rank / trial.evaluation.period)
-        for trial, epoch in sampled
-    ]
-    trial_seconds = mean(n_epochs * (train + rank) for n_epochs, train, rank in epochs)
-    rank_ratio = sum(rank for _, _, rank in epochs) / sum(train for _, train, _ in epochs)
-    fitting = fit_trials(config, trial_seconds, n_slots)
+    budget, limit = config.study.time_budget, config.study.trial_limit
+    n_trials = 0
+    if trials is not None:
+        fitting = math.inf if budget is None else budget * n_slots / trials.seconds
+        n_trials = int(min(fitting, math.inf if limit is None else limit))
     return {
-        "trials": fitting.n_trials,
-        "seconds": fitting.seconds,
-        "seconds_per_trial": fitting.trial_seconds,
+        "trials": n_trials,
+        "seconds": 0.0 if trials is None else n_trials * trials.seconds / n_slots,
+        "seconds_per_trial": None if trials is None else trials.seconds,
+        "epochs_per_trial": None if trials is None else trials.epochs,
+        "left_out": 1.0 if trials is None else trials.left_out,
         "warnings": [
-            *_budget_warnings(config, measured["dear"].epoch, fitting),
-            *_ranking_warnings(rank_ratio),
-            *_memory_warnings(measured["dear"].memory, n_slots, memory),
+            *_budget_warnings(config, trials, dear.epoch, n_trials),
+            *_ranking_warnings(0.0 if trials is None else trials.rank_ratio),
+            *_memory_warnings(dear.memory, n_slots, memory),
         ],
     }
 
 
-def _budget_warnings(config: Config, dear: EpochSeconds, fitting: Fit) -> Iterator[str]:
-    budget = config.study.time_budget
+def _budget_warnings(
+    config: Config, trials: Trials | None, dear: EpochSeconds, n_trials: int
+) -> Iterator[str]:
+    budget, limit = config.study.time_budget, config.study.trial_limit
     if budget is None:
         return
     if (seconds := dear.train + dear.rank) > budget:
         yield (
             f"An epoch at the dear end takes {show_duration(seconds)}, longer than the time "
-            f"budget, {show_duration(budget)}: such a trial never reports. Narrow the space, or "
-            "raise study.time_budget."
+            f"budget, {show_duration(budget)}. Narrow the space, or raise study.time_budget."
         )
-    if fitting.n_trials < min(_LEAST_TRIALS, config.study.trial_limit or _LEAST_TRIALS):
+    left_out = 1.0 if trials is None else trials.left_out
+    if left_out > _MOST_LEFT_OUT:
         yield (
-            f"Only about {fitting.n_trials} trials fit into the time budget; a search needs some "
-            f"{_LEAST_TRIALS} to learn from. Raise study.time_budget, lower training.max_epochs, "
-            "or narrow the space."
+            f"Of the space, {left_out:.0%} takes longer until a first report than a trial's share "
+            "of the time budget, and is tried last. Narrow the space, or raise study.time_budget."
+        )
+    if n_trials < min(_LEAST_TRIALS, limit or _LEAST_TRIALS):
+        yield (
+            f"The time budget is enough for about {n_trials} trials; a search needs some "
+            f"{_LEAST_TRIALS} to learn from. Raise study.time_budget, or narrow the space."
         )
 
 

@@ -19,12 +19,13 @@ from recsys.console.verbosity import progress
 from recsys.data.processed import Processed, load, resolve
 from recsys.errors import Argument
 from recsys.search.ends import find_ends, sample_configs
-from recsys.search.estimate import Prediction, estimate
+from recsys.search.estimate import Prediction, estimate, expect_trials
 from recsys.search.record.origin import StudyOrigin
 from recsys.search.record.study_folder import StudyFolder
 from recsys.search.record.study_record import StudyRecord
 from recsys.search.space.search_space import SearchSpace
 from recsys.search.tuning.measurement import measure_all
+from recsys.search.tuning.pruning import make_pruner
 from recsys.training.segments import count_segments
 
 _SAMPLE_TRIALS = 3
@@ -100,6 +101,7 @@ def describe_plan(plan: Plan) -> dict[str, Any]:
     sampled = optuna.create_study(
         sampler=optuna.samplers.RandomSampler(seed=plan.config.study.seed)
     )
+    plan.origin.store(sampled)
     record = StudyRecord(sampled, plan.config, plan.space)
     record.enqueue_first_points()
     counts = plan.processed.manifest.counts()
@@ -118,12 +120,17 @@ def describe_plan(plan: Plan) -> dict[str, Any]:
             "items": counts["n_items"],
             "interactions": counts["n_interactions"],
         },
-        **_measure(plan, cluster.get("memory", math.inf)),
+        **_measure(
+            plan, make_pruner(record, plan.config).mean_share, cluster.get("memory", math.inf)
+        ),
     }
 
 
-def _measure(plan: Plan, memory: float) -> dict[str, Any]:
-    """Return the measured ends of the space and the estimate, given the bytes of the cluster."""
+def _measure(plan: Plan, share: float, memory: float) -> dict[str, Any]:
+    """Return the measured ends of the space and the estimate of the search.
+
+    `share`: of its epochs, which a trial trains on average. `memory`: bytes of the cluster.
+    """
     config, sizes = plan.config, plan.processed.manifest
     data = ray.put(load(plan.processed, "validation", not config.training.resample_negatives))
     ends = find_ends(plan.space, config, sizes)
@@ -132,7 +139,15 @@ def _measure(plan: Plan, memory: float) -> dict[str, Any]:
     prediction = Prediction(
         [(end.config, of.epoch) for end, of in zip(ends, measured, strict=True)], sizes
     )
-    sampled = [(trial, prediction.predict(trial)) for trial in sample_configs(plan.space, config)]
+    slots = plan.slots.most
+    trials = expect_trials(
+        config,
+        [*sample_configs(plan.space, config)],
+        prediction,
+        n_slots=slots,
+        n_segments=plan.origin.n_segments,
+        mean_share=share,
+    )
     by_name = dict(zip(("cheap", "dear"), measured, strict=True))
     return {
         "measured": {
@@ -144,12 +159,5 @@ def _measure(plan: Plan, memory: float) -> dict[str, Any]:
             }
             for end, (name, of) in zip(ends, by_name.items(), strict=True)
         },
-        "estimate": estimate(
-            config,
-            sampled,
-            by_name,
-            n_slots=plan.slots.most,
-            n_segments=plan.origin.n_segments,
-            memory=memory,
-        ),
+        "estimate": estimate(config, trials, by_name["dear"], n_slots=slots, memory=memory),
     }

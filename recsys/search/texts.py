@@ -11,9 +11,10 @@ from rich.console import Group
 from rich.text import Text
 
 from recsys.config.files import dump_yaml
+from recsys.config.schema import replace_values
 from recsys.search.plan import Plan
 from recsys.search.record.summaries import TrialSummary
-from recsys.search.space.first_points import base_is_first
+from recsys.search.space.first_points import base_is_first, first_points
 from recsys.search.tuning.pruning import rungs
 from recsys.search.tuning.trial_texts import (
     add_trial,
@@ -23,6 +24,7 @@ from recsys.search.tuning.trial_texts import (
     show_params,
     trial_table,
 )
+from recsys.search.tuning.work import expected_seconds
 
 _SHOWN_TRIALS = 10
 
@@ -63,10 +65,15 @@ def _seconds_text(seconds: float) -> str:
 
 def _estimate_text(plan: Mapping[str, Any]) -> str:
     estimate, budget = plan["estimate"], plan["config"]["study"]["time_budget"]
-    n_trials = f"{estimate['trials']:,} trials of {_seconds_text(estimate['seconds_per_trial'])}"
+    if not estimate["trials"]:
+        return "Time: the time budget fits no trial."
+    n_trials = (
+        f"{estimate['trials']:,} trials of {_seconds_text(estimate['seconds_per_trial'])} "
+        f"on average and {estimate['epochs_per_trial']} epochs at most"
+    )
     if budget is not None:
-        return f"Time: about {n_trials} on average fit into {show_duration(budget)}."
-    return f"Time: {n_trials} on average take about {show_duration(estimate['seconds'])}."
+        return f"Time: about {n_trials} (the median) fit into {show_duration(budget)}."
+    return f"Time: {n_trials} (the median) take about {show_duration(estimate['seconds'])}."
 
 
 def opening_text(plan: Plan) -> str:
@@ -84,7 +91,19 @@ def opening_text(plan: Plan) -> str:
         f"First come {first}, then configs that {config.study.sampler} proposes. A trial reports "
         f"{_reports(plan)}.",
     ]
+    if not plan.resume and not config.resources.gpu:
+        seconds = _seconds_text(_seconds_to_first_value(plan))
+        lines.append(f"On an idle core, the first value comes after about {seconds} of training.")
     return "\n".join(lines)
+
+
+def _seconds_to_first_value(plan: Plan) -> float:
+    """Return the expected time from the start of the first trial to its first report."""
+    point, outside = first_points(plan.space, plan.config)[0]
+    config = replace_values(plan.config, {**point, **outside})
+    seconds = expected_seconds(config, plan.processed.manifest)
+    n_unranked = min(config.evaluation.period, config.training.max_epochs) - 1
+    return n_unranked * seconds.train + (seconds.train + seconds.rank) / plan.origin.n_segments
 
 
 def _first_points_text(plan: Plan) -> str:

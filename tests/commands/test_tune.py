@@ -234,7 +234,7 @@ def test_the_leaderboard(tuned: Tuned) -> None:
 def test_the_output_of_the_search(tuned: Tuned) -> None:
     # Each of the 60 users has a positive in validation and one in test.
     n_train = sum(int(line.split(",")[2]) >= 4 for line in ratings_csv().splitlines()[1:]) - 120
-    *_, first, then, hint = tuned.errors.partition("\ntrial ")[0].splitlines()
+    *_, first, then, value, hint = tuned.errors.partition("\ntrial ")[0].splitlines()
     assert first == (
         f"Searching first: 60 users, 80 items, {n_train} positives to train on. It runs 7 trials, "
         f"2 at a time; results in {tuned.study_folder}."
@@ -244,6 +244,7 @@ def test_the_output_of_the_search(tuned: Tuned) -> None:
         "reports NDCG@10 (full) after each epoch, of at most 4; of those that reach epoch 1 or 3, "
         "about one in 3 continues."
     )
+    assert re.fullmatch(r"On an idle core, .* about \d+\.\d s of training\.", value)
     assert hint.startswith("If the search ends early, resume it with: ")
     lines = [line for line in tuned.errors.splitlines() if line.startswith("trial ")]
     assert len(lines) == 7

@@ -1,5 +1,6 @@
 """What fits into a search, by hand, and the ends of a space."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import pytest
@@ -8,7 +9,7 @@ from recsys.config.schema import Config, replace_values
 from recsys.data.manifest import Manifest
 from recsys.search import ends
 from recsys.search.ends import find_ends
-from recsys.search.estimate import Prediction, estimate, mean_epochs
+from recsys.search.estimate import Prediction, Trials, estimate, expect_trials
 from recsys.search.space.space_file import parse_space
 from recsys.search.tuning.measurement import Measured
 from recsys.search.tuning.work import EpochSeconds, expected_seconds
@@ -17,7 +18,6 @@ SIZES = Manifest.model_construct(
     n_users=1000, n_items=500, n_train=50_000, n_low=0, n_validation=1000
 )
 GIB = 1 << 30
-DEAR = EpochSeconds(30.0, 10.0)
 
 
 def config_of(**values: object) -> Config:
@@ -26,74 +26,93 @@ def config_of(**values: object) -> Config:
     )
 
 
-def estimated(config: Config, memory: int | None = GIB, *, rank: float = 1.0) -> dict[str, Any]:
-    """Return the estimate for trials that train for 3 and 6 s, two at a time on 5 GiB.
+class Predicted:
+    """Predicted times by the batch size of a config: a thousandth of it to train."""
 
-    `rank`: seconds of ranking a trial of the first kind; the second kind takes twice as long.
-    """
-    sampled = [(config, EpochSeconds(3.0, rank)), (config, EpochSeconds(6.0, 2 * rank))]
-    measured = {"cheap": Measured(EpochSeconds(2.0, 1.0), GIB), "dear": Measured(DEAR, memory)}
-    return estimate(config, sampled, measured, n_slots=2, n_segments=1, memory=5 * GIB)
+    is_measured = True
 
+    def __init__(self, rank: float = 0.0) -> None:
+        self.rank = rank
 
-def test_the_epochs_of_a_trial() -> None:
-    # Rungs 1, 3 and 9 of 20: all train one epoch, a third two more, a ninth six, a 27th eleven.
-    assert mean_epochs(Config(), 1) == pytest.approx(1 + 2 / 3 + 6 / 9 + 11 / 27)
-    assert mean_epochs(config_of(study__pruner="median"), 1) == 20
-    # Of 7 segments an epoch, a rung after 0.5 epochs is after 4.
-    half = config_of(study__grace_period=0.5, training__max_epochs=1)
-    assert mean_epochs(half, 7) == pytest.approx((4 + 3 / 3) / 7)
+    def predict(self, config: Config) -> EpochSeconds:
+        return EpochSeconds(config.training.batch_size / 1000, self.rank)
 
 
-def test_trials_that_fit_into_the_budget() -> None:
-    # Without a pruner a trial takes 5 epochs of 6 s; two slots of 600 s have room for 40.
-    config = config_of(study__time_budget=600, study__pruner="none", training__max_epochs=5)
-    assert estimated(config) == {
+def expected(values: dict[str, object], *, share: float = 1.0, rank: float = 0.0) -> Trials | None:
+    """Return what trials take that train an epoch in 1, 2 and 6 s, two at a time."""
+    config = replace_values(Config(), {"training.max_epochs": 8, **values})
+    drawn = [replace_values(config, {"training.batch_size": size}) for size in (1000, 2000, 6000)]
+    return expect_trials(config, drawn, Predicted(rank), n_slots=2, n_segments=1, mean_share=share)
+
+
+def test_trials_without_a_budget() -> None:
+    # Of 8 epochs a pruner leaves 2; every second epoch is ranked for 3 s.
+    trials = expected({"evaluation.every": 2}, share=0.25, rank=3.0)
+    assert trials == Trials(2 * (3 + 1.5), 8, rank_ratio=0.5, left_out=0.0)
+    # No trial trains less than an epoch.
+    assert expected({}, share=0.01) == Trials(3.0, 8, rank_ratio=0.0, left_out=0.0)
+
+
+def test_trials_that_are_planned_for_a_budget() -> None:
+    # Two slots of 100 s, half of them for 25 trials: a first report may take 4 s, and a trial, of
+    # which a quarter is trained, 16 s: 8 of the first kind's epochs, 8 of the second's.
+    assert expected({"study.time_budget": 100}, share=0.25) == Trials(
+        2 * 1.5, 8, rank_ratio=0.0, left_out=1 - 2 / 3
+    )
+    # In 50 s a trial takes 8 s: 8 epochs, and 4 of the second kind.
+    assert expected({"study.time_budget": 50}, share=0.25) == Trials(
+        (2 * 1 + 1 * 2) / 2, 6, rank_ratio=0.0, left_out=1 - 2 / 3
+    )
+    assert expected({"study.time_budget": 10}, share=0.25) is None
+
+
+def estimated(values: Mapping[str, object], trials: Trials | None, memory: int | None = GIB) -> Any:
+    config = replace_values(Config(), values)
+    dear = Measured(EpochSeconds(30.0, 10.0), memory)
+    return estimate(config, trials, dear, n_slots=2, memory=5 * GIB)
+
+
+def test_trials_that_fit_and_their_time() -> None:
+    trials = Trials(30.0, 5, rank_ratio=0.2, left_out=0.1)
+    assert estimated({"study.time_budget": 600}, trials) == {
         "trials": 40,
         "seconds": 600.0,
         "seconds_per_trial": 30.0,
+        "epochs_per_trial": 5,
+        "left_out": 0.1,
         "warnings": [],
     }
-
-
-def test_the_time_of_the_trials() -> None:
-    config = config_of(study__n_trials=9, study__pruner="none", training__max_epochs=5)
-    assert estimated(config) == {
-        "trials": 9,
-        "seconds": 135.0,
-        "seconds_per_trial": 30.0,
-        "warnings": [],
-    }
-    # Where every second epoch is ranked, an epoch takes 5.25 s on average.
-    second = estimated(replace_values(config, {"evaluation.every": 2}))
-    assert second["seconds_per_trial"] == 5 * 5.25
-    both = estimated(replace_values(config, {"study.time_budget": 600}))
-    assert (both["trials"], both["warnings"]) == (9, [])
+    few = estimated({"study.time_budget": 600, "study.n_trials": 9}, trials)
+    assert (few["trials"], few["seconds"], few["warnings"]) == (9, 135.0, [])
+    assert estimated({}, trials)["seconds"] == 30 * 30.0 / 2
 
 
 def test_warnings_of_the_budget() -> None:
-    config = config_of(study__time_budget=39, study__pruner="none", training__max_epochs=5)
-    assert estimated(config)["warnings"] == [
-        "An epoch at the dear end takes 0:40, longer than the time budget, 0:39: such a trial "
-        "never reports. Narrow the space, or raise study.time_budget.",
-        "Only about 2 trials fit into the time budget; a search needs some 20 to learn from. "
-        "Raise study.time_budget, lower training.max_epochs, or narrow the space.",
+    trials = Trials(30.0, 5, rank_ratio=0.2, left_out=0.4)
+    assert estimated({"study.time_budget": 39}, trials)["warnings"] == [
+        "An epoch at the dear end takes 0:40, longer than the time budget, 0:39. Narrow the space, "
+        "or raise study.time_budget.",
+        "Of the space, 40% takes longer until a first report than a trial's share of the time "
+        "budget, and is tried last. Narrow the space, or raise study.time_budget.",
+        "The time budget is enough for about 2 trials; a search needs some 20 to learn from. "
+        "Raise study.time_budget, or narrow the space.",
     ]
     # Nobody asked for more than two.
-    few = replace_values(config, {"study.n_trials": 2, "study.time_budget": 40})
-    assert estimated(few)["warnings"] == []
+    asked = {"study.n_trials": 2, "study.time_budget": 40}
+    assert estimated(asked, Trials(30.0, 5, 0.2, 0.1))["warnings"] == []
+    nothing = estimated({"study.time_budget": 40}, None)
+    assert (nothing["trials"], nothing["seconds_per_trial"]) == (0, None)
+    assert [warning.partition(" ")[0] for warning in nothing["warnings"]] == ["Of", "The"]
 
 
-def test_warnings_of_the_settings() -> None:
-    # Every second epoch is ranked, for 5 times as long as training takes.
-    config = config_of(study__n_trials=9, evaluation__every=2)
-    assert estimated(config, 3 * GIB, rank=15.0)["warnings"] == [
+def test_warnings_of_ranking_and_memory() -> None:
+    assert estimated({}, Trials(30.0, 5, rank_ratio=2.5, left_out=0.0), 3 * GIB)["warnings"] == [
         "Ranking takes 2.5 times as long as training on average. Lower evaluation.max_users, or "
         "raise evaluation.every.",
         "2 trials at the dear end take 6.0 GiB of memory, and the cluster has 5.0 GiB. Lower "
         "study.max_concurrent, or narrow the space.",
     ]
-    assert estimated(config, None, rank=5.9)["warnings"] == []
+    assert estimated({}, Trials(30.0, 5, 2.0, 0.0), None)["warnings"] == []
 
 
 def test_the_ends_of_a_space() -> None:

@@ -4,10 +4,21 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
+import pytest
+
 from recsys.config.schema import Config, replace_values
+from recsys.search import texts
 from recsys.search.record.study_folder import StudyFolder
 from recsys.search.space.space_file import parse_space
 from recsys.search.texts import opening_text
+from recsys.search.tuning.work import EpochSeconds
+
+
+@pytest.fixture(autouse=True)
+def _expected(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let each epoch train for 60 s, and a ranking take 10 s."""
+    monkeypatch.setattr(texts, "expected_seconds", lambda *_: EpochSeconds(60.0, 10.0))
+
 
 SPACE = parse_space({"parameters": {"model.embedding_dim": {"low": 8, "high": 64}}}, "")
 
@@ -36,6 +47,7 @@ def test_a_time_budget_and_segments() -> None:
         "First come the default config, then configs that tpe proposes. A trial reports NDCG@10 "
         "(full) 7 times in each epoch, of at most 2; of those that reach epoch 0.571 or 1.57, "
         "about one in 3 continues.",
+        "On an idle core, the first value comes after about 10.0 s of training.",
     ]
 
 
@@ -46,6 +58,9 @@ def test_a_sample_of_users_after_some_epochs() -> None:
         "those that reach epoch 3 or 9, about one in 3 continues."
     )
     assert "7 times in one of 3 epochs, of" in opening(values, n_segments=7)[1]
+    # Two epochs that are not ranked, and one that is.
+    assert " after about 3:10 of training." in opening(values)[2]
+    assert len(opening({**values, "resources.gpu": 1})) == 2
 
 
 def test_a_resumed_study_and_no_rungs() -> None:

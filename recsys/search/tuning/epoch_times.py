@@ -18,6 +18,7 @@ class EpochTimes:
     def __init__(self, n_segments: int) -> None:
         self._n_segments = n_segments
         self._began: dict[int, float] = {}  # by running trial, when its epoch began
+        self._expected: dict[int, float] = {}  # seconds of an epoch by trial
         self._busy: dict[int, dict[int, float]] = {}  # seconds by trial and epoch
         self.steps: dict[int, int] = {}
 
@@ -26,9 +27,10 @@ class EpochTimes:
         """Time that trials trained and ranked, summed over the trials."""
         return sum(sum(epochs.values()) for epochs in self._busy.values())
 
-    def start(self, number: int) -> None:
-        """Note that a trial starts its next epoch now."""
+    def start(self, number: int, expected: float) -> None:
+        """Note that a trial starts now, whose epochs are expected to take some seconds."""
         self._began[number] = time.monotonic()
+        self._expected[number] = expected
 
     def report(self, number: int, report: Report) -> None:
         """Note a step of a trial; after a whole epoch the next one starts."""
@@ -37,7 +39,7 @@ class EpochTimes:
         self._busy.setdefault(number, {})[report.epoch] = seconds
         self.steps[number] = report.step
         if report.is_whole_epoch:
-            self.start(number)
+            self._began[number] = time.monotonic()
 
     def end(self, number: int) -> None:
         """Note that a trial does not run any more."""
@@ -49,21 +51,22 @@ class EpochTimes:
         return None if began is None else time.monotonic() - began
 
     def epoch_seconds(self, number: int) -> float | None:
-        """Return the mean seconds of a trial's epoch, None before its first step in this process.
+        """Return the mean seconds of a trial's epoch, before its first report the expected ones.
 
-        Of an epoch that this process resumed, the report has the time from its beginning.
+        None if its worker has not started.
         """
         busy = self._busy.get(number)
         if busy is None:
-            return None
+            return self._expected.get(number)
+        # Of an epoch that this process resumed, the report has the time from its beginning.
         n_steps = self.steps[number] - (min(busy) - 1) * self._n_segments
         return sum(busy.values()) / n_steps * self._n_segments
 
-    def seconds_left(self, number: int, n_epochs: int) -> float | None:
-        """Return about how long a trial still runs if it trains `n_epochs` epochs in all."""
+    def seconds_left(self, number: int, step: int, n_epochs: int) -> float | None:
+        """Return about how long a trial still runs after a step if it trains `n_epochs` in all."""
         seconds, elapsed = self.epoch_seconds(number), self.elapsed(number)
         if seconds is None or elapsed is None:
             return None
-        n_whole = self.steps[number] // self._n_segments
+        n_whole = step // self._n_segments
         n_after = max(0, n_epochs - n_whole - 1)
         return n_after * seconds + max(0.0, seconds - elapsed)

@@ -20,6 +20,7 @@ from recsys.search.record.study_record import StudyRecord
 from recsys.search.record.summaries import TrialSummary, best_trial, ranked
 from recsys.search.tuning.epoch_times import EpochTimes
 from recsys.search.tuning.messages import Report, message_of
+from recsys.search.tuning.schedule import Predictor
 from recsys.search.tuning.trial_texts import add_trial, metric_title, show_duration, trial_table
 
 _SHOWN_TRIALS = 12
@@ -34,12 +35,13 @@ class SearchProgress(Callback):
         ended: Unix seconds of the last result.
     """
 
-    def __init__(self, record: StudyRecord, config: Config) -> None:
+    def __init__(self, record: StudyRecord, config: Config, predictor: Predictor) -> None:
         self.start_seconds: float | None = None
         self.started: float | None = None
         self.ended: float | None = None
         self._record = record
         self._config = config
+        self._predictor = predictor
         self._times = EpochTimes(record.n_segments)
         self._began = time.monotonic()
         self._console = Console(file=sys.stderr)
@@ -75,7 +77,11 @@ class SearchProgress(Callback):
         """Note that the trial's worker has started."""
         if self.start_seconds is None:
             self.start_seconds = time.monotonic() - self._began
-        self._times.start(trial.config["number"])
+        number = trial.config["number"]
+        trial_config = self._record.config_of(number)
+        epoch = self._predictor.predict(trial_config)
+        ranking = epoch.rank / trial_config.evaluation.period
+        self._times.start(number, epoch.train + ranking)
 
     def on_trial_result(
         self,
@@ -159,12 +165,11 @@ class SearchProgress(Callback):
     def _times_of(self, summary: TrialSummary) -> tuple[str, str]:
         """Return how long the epoch in progress has run, and how long the trial may, as texts.
 
-        The texts are empty where the times are not known: before the worker has started, and before
-        the first report.
+        The texts are empty before the worker has started.
         """
         number = summary.number
         elapsed, seconds = self._times.elapsed(number), self._times.epoch_seconds(number)
-        left = self._times.seconds_left(number, self._max_epochs(summary))
+        left = self._times.seconds_left(number, self._last_step(summary), self._max_epochs(summary))
         since = "" if elapsed is None else show_duration(elapsed)
         if since and seconds is not None:
             since = f"{since} of about {show_duration(seconds)}"

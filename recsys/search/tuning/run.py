@@ -86,13 +86,16 @@ def search(
     trials = (folder / "trials").resolve()
     folders = TrialFolders(trials, record, config.study.keep_checkpoints, after_upload)
     leaders = Leaders(record, config, data, trials, slots=slots, gpu_device=gpu_device)
-    progress, limit = SearchProgress(record, config), config.study.trial_limit
+    costs, limit = Costs(record, sizes), config.study.trial_limit
+    progress = SearchProgress(record, config, costs)
     stopper = _Stopper(
         config.study.time_budget, lambda: leaders.seconds_to_reserve(progress.start_seconds or 0.0)
     )
     if limit is None or record.n_finished < limit:
         pruner = make_pruner(record, config)
-        schedule = _schedule(stopper, record, config, pruner, slots=slots, sizes=sizes)
+        schedule = _schedule(
+            stopper, costs, config, pruner, slots=slots, n_segments=record.n_segments
+        )
         try:
             _run_tune(
                 folder.name,
@@ -113,12 +116,12 @@ def search(
 
 def _schedule(
     stopper: "_Stopper",
-    record: StudyRecord,
+    costs: Costs,
     config: Config,
     pruner: Pruner,
     *,
     slots: Slots,
-    sizes: Manifest,
+    n_segments: int,
 ) -> Schedule | None:
     """Return the schedule of a search that begins now, None without a time budget."""
     if config.study.time_budget is None:
@@ -126,11 +129,11 @@ def _schedule(
     return Schedule(
         config.study.time_budget,
         stopper.seconds_for_trials,
-        Costs(record, sizes),
+        costs,
         n_slots=slots.most,
         n_trials=config.study.n_trials,
         mean_share=pruner.mean_share,
-        n_segments=record.n_segments,
+        n_segments=n_segments,
     )
 
 

@@ -19,6 +19,7 @@ from recsys.search.tuning.progress import SearchProgress
 from recsys.search.tuning.trainable import CHECKPOINT, WEIGHTS
 from recsys.tracking.outbox_file import Operation, read_outbox
 from recsys.tracking.study_runs import OUTBOX, open_study_runs
+from tests.search.tuning.test_progress import SixSeconds
 from tests.search.tuning.test_trial_folders import CONFIG, Disk, names
 
 NO_SERVER = replace_values(CONFIG, {"tracking.uri": "http://127.0.0.1:9"})
@@ -50,7 +51,7 @@ def run_search(
     disk = Disk(folder, n_kept=1)
     runs = open_study_runs(NO_SERVER, folder, folder, None, lambda _number, _run_id: None)
     runs.start({}, {})
-    progress = SearchProgress(disk.record, CONFIG)
+    progress = SearchProgress(disk.record, CONFIG, SixSeconds())
     listed: list[Callback] = [StudyCallback(runs, disk.record), disk.folders, progress]
     callbacks = [listed[position] for position in order]
     trials = [tune_trial(disk, disk.begin(saves=False), error) for _ in range(4)]

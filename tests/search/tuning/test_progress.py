@@ -10,10 +10,12 @@ from typing import Any, cast
 import pytest
 from rich.console import Console
 
+from recsys.config.schema import Config
 from recsys.console.verbosity import NORMAL, QUIET, VERBOSE, set_verbosity
 from recsys.search.tuning import progress
 from recsys.search.tuning.messages import Report, as_result
 from recsys.search.tuning.progress import SearchProgress
+from recsys.search.tuning.work import EpochSeconds
 from tests.search.tuning.test_searcher import Search
 
 
@@ -31,6 +33,15 @@ def now(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     return now
 
 
+class SixSeconds:
+    """Prediction of an epoch of 6 s."""
+
+    is_measured = True
+
+    def predict(self, _config: Config) -> EpochSeconds:
+        return EpochSeconds(5.0, 1.0)
+
+
 class Shown:
     """A search with trials of 4 epochs, and its progress."""
 
@@ -43,7 +54,7 @@ class Shown:
             data__split_seed=1,
             model__name="gmf",
         )
-        self.progress = SearchProgress(self.search.record, self.search.record._base)
+        self.progress = SearchProgress(self.search.record, self.search.record._base, SixSeconds())
 
     def begin(self) -> int:
         """Start a trial, as Tune does once its worker is ready."""
@@ -134,7 +145,8 @@ def test_an_epoch_is_shown_before_its_first_report(
     shown.idle()
     # A report comes from an epoch of 6 s; three follow.
     assert capsys.readouterr().err.splitlines() == [
-        f"trial {number} (gmf): in epoch 1/4 for 1:15, no value yet | 0/9 trials",
+        f"trial {number} (gmf): in epoch 1/4 for 1:15 of about 0:06, no value yet, "
+        "up to 0:18 left | 0/9 trials",
         f"trial {number} (gmf): in epoch 2/4 for 1:00:00 of about 0:06, NDCG@10 (full) 0.2500, "
         f"up to 0:12 left | 0/9 trials, best 0.2500 (trial {number})",
     ]
@@ -169,8 +181,11 @@ def test_of_many_trials_some_are_named(
         patch.setattr(progress, "_SHOWN_TRIALS", 7)
         shown.idle()
     (line,) = capsys.readouterr().err.splitlines()
-    assert line.startswith("trial 0 (gmf): in epoch 1/4 for 0:30, no value yet; trial 1 ")
-    assert "; trial 6 (gmf): in epoch 1/4 for 0:30, no value yet; 2 more | 0/9 trials" in line
+    assert line.startswith(
+        "trial 0 (gmf): in epoch 1/4 for 0:30 of about 0:06, no value yet, up to 0:18 left; "
+        "trial 1 "
+    )
+    assert "no value yet, up to 0:18 left; 2 more | 0/9 trials" in line
 
 
 def test_verbose_and_quiet(now: list[float], capsys: pytest.CaptureFixture[str]) -> None:

@@ -23,6 +23,9 @@ from recsys.config.sections import (
 )
 from recsys.errors import InputError
 
+GRACE_SHARE = 0.2
+"""Share of its epochs that a trial trains before it may be pruned (docs/decisions/0042)."""
+
 
 class Config(Section):
     """Complete config of a run."""
@@ -103,6 +106,13 @@ class Config(Section):
     def metric_name(self) -> str:
         """Name of the reported metric that the search maximises, such as `val_ndcg_at_10`."""
         return f"val_{self.study.metric}_at_{self.evaluation.k[0]}"
+
+    @property
+    def grace_epochs(self) -> float:
+        """Epochs before the pruner may stop a trial."""
+        if self.study.grace_period is not None:
+            return self.study.grace_period
+        return max(1.0, GRACE_SHARE * self.training.max_epochs)
 
     @property
     def error_name(self) -> str:

@@ -212,9 +212,9 @@ class StudyConfig(Section):
     pruner: Annotated[str, OneOf(PRUNERS)] = "asha"
     """Rule that stops weak trials: successive halving (ASHA), Optuna's median or Hyperband pruner,
     or none."""
-    grace_period: float = Field(default=1, gt=0)
-    """Epochs before the pruner may stop a trial. May be a fraction, since trials report several
-    times in a long epoch."""
+    grace_period: float | None = Field(default=None, gt=0)
+    """Epochs before the pruner may stop a trial. If absent: a fifth of `training.max_epochs`, and
+    at least one. May be a fraction, since trials report several times in a long epoch."""
     reduction_factor: int = Field(default=3, ge=2)
     """ASHA promotes about one in this many trials at each rung."""
     storage: DatabaseUrl | None = None

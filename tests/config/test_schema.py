@@ -62,7 +62,7 @@ DEFAULTS: dict[str, object] = {
     "study.max_concurrent": None,
     "study.keep_checkpoints": 3,
     "study.pruner": "asha",
-    "study.grace_period": 1.0,
+    "study.grace_period": None,
     "study.reduction_factor": 3,
     "study.storage": None,
     "tracking.uri": None,

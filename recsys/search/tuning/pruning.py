@@ -37,7 +37,7 @@ class Pruner(Protocol):
 class Asha:
     """Asynchronous successive halving.
 
-    Rung i is the first ranked step at or after grace_period * reduction_factor ** i epochs, or
+    Rung i is the first ranked step at or after grace_epochs * reduction_factor ** i epochs, or
     after the same share of its epochs for a trial that was planned with fewer than its config has.
     A trial is compared at the rung, wherever the others have it. Of the n trials that have reported
     a rung, the best n // reduction_factor survive it. Where n is below reduction_factor, the best
@@ -156,7 +156,7 @@ def make_pruner(record: StudyRecord, config: Config) -> Pruner:
 
 def first_step(config: Config, n_segments: int) -> int:
     """Return the first step at which a trial may be pruned; an epoch has `n_segments` steps."""
-    step = math.ceil(config.study.grace_period * n_segments)
+    step = math.ceil(config.grace_epochs * n_segments)
     return first_ranked_step(step, n_segments, config.evaluation.period)
 
 
@@ -168,7 +168,7 @@ def rungs(config: Config, n_segments: int) -> Set[int]:
 
 def rung_epochs(config: Config, n_segments: int) -> list[float]:
     """Return the epochs of the rungs of successive halving, before they are rounded to steps."""
-    rungs, epochs = [], config.study.grace_period
+    rungs, epochs = [], config.grace_epochs
     n_steps = config.training.max_epochs * n_segments
     while (step := math.ceil(epochs * n_segments)) < n_steps:
         if first_ranked_step(step, n_segments, config.evaluation.period) < n_steps:

@@ -111,7 +111,7 @@ def test_asha_decides_as_its_rule_says(
 
 
 def test_asha_compares_a_trial_of_fewer_epochs_at_the_same_share_of_them() -> None:
-    record, config, _ = study_of(training__max_epochs=20)
+    record, config, _ = study_of(study__grace_period=1, training__max_epochs=20)
     pruner = make_pruner(record, config)
     whole, half, single = (record.ask(planning(n_epochs))[0] for n_epochs in (20, 10, 1))
     # Rungs after 1, 3 and 9 of 20 epochs: after 0.5, 1.5 and 4.5 of 10, rounded up.
@@ -133,7 +133,9 @@ def test_asha_compares_a_trial_of_fewer_epochs_at_the_same_share_of_them() -> No
 
 
 def test_rungs_of_a_trial_of_fewer_epochs_are_ranked() -> None:
-    record, config, _ = study_of(training__max_epochs=20, evaluation__every=3)
+    record, config, _ = study_of(
+        study__grace_period=1, training__max_epochs=20, evaluation__every=3
+    )
     pruner = make_pruner(record, config)
     whole, half, single = (record.ask(planning(n_epochs))[0] for n_epochs in (20, 10, 1))
     assert pruner.steps_of(whole) == {3, 9}
@@ -146,7 +148,7 @@ def test_rungs_of_a_trial_of_fewer_epochs_are_ranked() -> None:
 def test_first_points_are_spared_among_few_trials_unless_time_is_limited(
     time_budget: float | None,
 ) -> None:
-    record, config, _ = study_of(study__time_budget=time_budget)
+    record, config, _ = study_of(study__grace_period=1, study__time_budget=time_budget)
     record.enqueue_first_points()
     pruner = make_pruner(record, config)
     first, second = record.ask()[0], record.ask()[0]
@@ -158,7 +160,9 @@ def test_first_points_are_spared_among_few_trials_unless_time_is_limited(
 def test_the_mean_share_of_a_trial() -> None:
     # Of 20 epochs all trials train 1, a third 2 more, a ninth 6 more, and a 27th the last 11.
     for name, share in (("asha", (1 + 2 / 3 + 6 / 9 + 11 / 27) / 20), ("median", 1), ("none", 1)):
-        record, config, _ = study_of(study__pruner=name, training__max_epochs=20)
+        record, config, _ = study_of(
+            study__pruner=name, study__grace_period=1, training__max_epochs=20
+        )
         assert make_pruner(record, config).mean_share == pytest.approx(share)
 
 
@@ -177,7 +181,7 @@ def test_the_median_of_complete_trials_is_what_counts() -> None:
 
 
 def test_hyperband_prunes_by_brackets() -> None:
-    n_steps = run("hyperband", CURVES * 4)
+    n_steps = run("hyperband", CURVES * 4, study__grace_period=1)
     # Brackets start at 1, 3 and 9 epochs: rungs at 1 and 3; trials that survive run 9 epochs.
     assert set(n_steps) <= {1, 3, 9}
     assert {1, 9} <= set(n_steps)

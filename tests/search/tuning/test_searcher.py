@@ -29,9 +29,13 @@ SPACE = parse_space(
 
 
 class Search:
-    """A recorder and a searcher as Tune calls them, on a study in memory."""
+    """A recorder and a searcher as Tune calls them, on a study in memory.
+
+    Trials may be pruned after 1, 3 and 9 epochs unless `values` say otherwise.
+    """
 
     def __init__(self, n_segments: int = 1, **values: object) -> None:
+        values = {"study__grace_period": 1, **values}
         config = replace_values(
             Config(), {path.replace("__", "."): value for path, value in values.items()}
         )
@@ -89,6 +93,10 @@ class Search:
     ("max_epochs", "grace_period", "reduction_factor", "n_segments", "expected"),
     [
         (20, 1, 3, 1, {1, 3, 9}),
+        # By default a fifth of the epochs, and at least one.
+        (20, None, 3, 1, {4, 12}),
+        (50, None, 3, 1, {10, 30}),
+        (4, None, 3, 1, {1, 3}),
         (9, 1, 3, 1, {1, 3}),
         (20, 2, 4, 1, {2, 8}),
         (1, 1, 3, 1, set()),
@@ -100,7 +108,11 @@ class Search:
     ],
 )
 def test_rungs(
-    max_epochs: int, grace_period: float, reduction_factor: int, n_segments: int, expected: set[int]
+    max_epochs: int,
+    grace_period: float | None,
+    reduction_factor: int,
+    n_segments: int,
+    expected: set[int],
 ) -> None:
     values = {"study.grace_period": grace_period, "study.reduction_factor": reduction_factor}
     assert (
@@ -122,7 +134,7 @@ def test_rungs(
     ],
 )
 def test_rungs_are_ranked_steps(every: int, n_segments: int, expected: set[int]) -> None:
-    values = {"training.max_epochs": 20, "evaluation.every": every}
+    values = {"training.max_epochs": 20, "evaluation.every": every, "study.grace_period": 1}
     assert rungs(replace_values(Config(), values), n_segments) == expected
 
 

@@ -300,7 +300,7 @@ def test_a_dry_run_shows_everything_and_leaves_no_study(
     assert "Data: 60 users, 80 items, 840 interactions\n" in out
     assert "Resources: 3 trials at a time, each with 0.5 CPU and 0 GPU, of " in out
     assert re.search(r"\n  dear: .* s to train, .* s to rank, .* of memory \(name=mlp ", out)
-    assert re.search(r"\nTime: 30 trials of .* s on average take about ", out)
+    assert re.search(r"\nTime: 30 trials of .* s on average and 20 epochs at most ", out)
     assert out.endswith("\nDry run: no study was created.")
 
 

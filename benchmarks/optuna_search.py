@@ -4,7 +4,7 @@ OptunaSearch reports every trial to Optuna as complete with its last value, prun
 """
 
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from optuna.trial import TrialState
@@ -17,8 +17,6 @@ from recsys.search.record.study_record import StudyRecord
 from recsys.search.space.first_points import first_points
 from recsys.search.tuning import run
 from recsys.search.tuning.messages import Diverged, Report, message_of
-from recsys.search.tuning.pruning import Pruner
-from recsys.search.tuning.schedule import Schedule
 from recsys.search.tuning.searcher import StudySearcher
 
 
@@ -28,15 +26,8 @@ class OptunaSearchProposals(StudySearcher):
     OptunaSearch uses the same sampler in a study of its own. It proposes without regard to cost.
     """
 
-    def __init__(
-        self,
-        record: StudyRecord,
-        pruner: Pruner,
-        limit: int | None,
-        n_slots: Callable[[], int],
-        schedule: Schedule | None,
-    ) -> None:
-        super().__init__(record, pruner, limit, n_slots, schedule)
+    def __init__(self, record: StudyRecord, *arguments: Any) -> None:
+        super().__init__(record, *arguments)
         self._optuna_study, base, space = record._study, record._base, record._space
         self._metric_name = base.metric_name
         points = [space.by_name(point) for point, _ in first_points(space, base)]

@@ -94,7 +94,7 @@ def prepared(name: str, public: Path, folder: Path) -> tuple[Config, Interaction
 
 
 def main() -> None:
-    """Run what is not in the tables yet, until all configs are run or the time is over."""
+    """Run what is not in the tables yet."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--public", type=Path, required=True, help="folder of public data sets")
     parser.add_argument("--dir", type=Path, required=True, dest="folder")

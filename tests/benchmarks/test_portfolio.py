@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from benchmarks.portfolio import pruning
 from benchmarks.portfolio.choose import Table, area, choose, regrets
 from benchmarks.portfolio.configs import family, propose, sampled_configs
 from recsys.config.schema import Config, replace_values
@@ -94,3 +95,27 @@ def test_a_proposal_is_a_point_of_the_space_near_what_did_well() -> None:
     found = [propose(space, tried[:n], values[:n]) for n in range(30, 43)]
     assert all(space.point(replace_values(Config(), point)) == point for point in found)
     assert sum(point["training.loss"] == "squared" for point in found) > len(found) / 2
+
+
+def test_a_recorded_run_is_interpolated_and_a_cut_one_stays_at_its_last_value() -> None:
+    run = pd.DataFrame(
+        {"epoch": [1, 4], "value": [0.1, 0.3], "train_seconds": [1.0, 4.0], "rank_seconds": 1.0}
+    )
+    curve = pruning.curve_of(run)
+    # On the scale of log epochs, 2 is half-way between 1 and 4. It was cut at 5 s after 4 epochs.
+    assert curve.values[[0, 1, 3, 19]].tolist() == pytest.approx([0.1, 0.2, 0.3, 0.3])
+    assert curve.seconds[[0, 3, 19]].tolist() == pytest.approx([2.0, 5.0, 25.0])
+
+
+@pytest.mark.parametrize(("first_rung", "last"), [(1, 0.5), (4, 0.9)])
+def test_a_slow_learner_survives_only_a_late_rung(first_rung: int, last: float) -> None:
+    # From its third epoch on, the second config is the better one; on two slots both start at once.
+    epochs = np.arange(1.0, 21.0)
+    curves = {
+        0: pruning.Curve(np.full(20, 0.5), epochs),
+        1: pruning.Curve(np.where(epochs < 3, 0.1, 0.9), epochs),
+    }
+    reports = pruning.search(curves, [0, 1], first_rung, 3)
+    assert max(value for _, value in reports) == last
+    # The first config reports each rung before the other one, and so passes it.
+    assert len(reports) == {1: 20 + 1, 4: 20 + 20}[first_rung]

@@ -116,11 +116,17 @@ class Leaders:
         If the best trial has not ended, there are none: its best weights are not saved, so that the
         others would have nothing to be compared with.
         """
-        choosable = [summary for summary in self._record.summaries() if summary.choosable]
-        leading = find_leaders(choosable, self._config.study.keep_checkpoints)
-        if not self._ratio or not leading or leading[0].state == "unfinished":
+        leading = self._leading()
+        if not leading or leading[0].state == "unfinished":
             return []
         return [s for s in leading if s.on_all_users is None and s.state != "unfinished"]
+
+    def _leading(self) -> list[TrialSummary]:
+        """Return the trials that may be the best on all users, none if all users were ranked."""
+        if not self._ratio:
+            return []
+        choosable = [summary for summary in self._record.summaries() if summary.choosable]
+        return find_leaders(choosable, self._config.study.keep_checkpoints)
 
     def _start(self, summary: TrialSummary) -> Any:
         config = self._record.config_of(summary.number)
@@ -139,12 +145,20 @@ class Leaders:
         self._record.store_on_all_users(summary.number, OnAllUsers(value, error, summary.epoch))
 
     def _warn(self, left: list[TrialSummary]) -> None:
+        n_users, leading = self._config.evaluation.user_limit, self._leading()
         if left:
             _log.warning(
                 "No time was left to rank trial %s on all users: the values on %d users decide. "
                 "--resume ranks what is missing.",
                 ", ".join(str(summary.number) for summary in left),
-                self._config.evaluation.user_limit,
+                n_users,
+            )
+        if leading and leading[0].state == "unfinished":
+            _log.warning(
+                "Trial %d leads and has not ended, so its weights are not saved: the values on %d "
+                "users decide. --resume continues it.",
+                leading[0].number,
+                n_users,
             )
 
 

@@ -161,7 +161,7 @@ def test_without_time_the_sample_decides_and_a_warning_says_so(
 
 
 def test_a_best_trial_that_has_not_ended_leaves_nothing_to_rank(
-    monkeypatch: pytest.MonkeyPatch,
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     prepared = Prepared(monkeypatch, study__time_budget=100)
     prepared.end(0.5)
@@ -169,6 +169,8 @@ def test_a_best_trial_that_has_not_ended_leaves_nothing_to_rank(
     running = prepared.search.begin()
     prepared.search.record.report(running, 1, 0.51, {"val_ndcg_at_10_se": 0.03})
     assert prepared.leaders.seconds_to_reserve(5) == 0
+    prepared.leaders.rank(100.0, lambda: False)
+    assert f"Trial {running} leads and has not ended" in caplog.text
     # A running trial that is not the best leaves the ended ones to rank.
     prepared.end(0.52)
     assert prepared.leaders.seconds_to_reserve(5) == pytest.approx(15 + 1.5)

@@ -12,11 +12,11 @@ from typing import Any
 
 from recsys.config.schema import Config
 from recsys.data.manifest import Manifest
-from recsys.search.tuning.costs import expected_ratio, kind_of
+from recsys.search.tuning.costs import LogRatios, predict
 from recsys.search.tuning.measurement import Measured
 from recsys.search.tuning.schedule import Predictor, Schedule
 from recsys.search.tuning.trial_texts import show_bytes, show_duration
-from recsys.search.tuning.work import EpochSeconds, expected_seconds
+from recsys.search.tuning.work import EpochSeconds
 
 _LEAST_TRIALS = 20
 """Trials that a search needs to be worth its time; with fewer, a sampler has learned nothing."""
@@ -33,19 +33,11 @@ class Prediction:
 
     def __init__(self, measured: Sequence[tuple[Config, EpochSeconds]], sizes: Manifest) -> None:
         self._sizes = sizes
-        self._trains, self._ranks = [], []
-        for config, epoch in measured:
-            expected, kind = expected_seconds(config, sizes), kind_of(config)
-            self._trains.append((kind, math.log(epoch.train / expected.train)))
-            self._ranks.append((kind, math.log(epoch.rank / expected.rank)))
+        self._ratios = [LogRatios.of(config, epoch, sizes) for config, epoch in measured]
 
     def predict(self, config: Config) -> EpochSeconds:
         """Return the predicted time of an epoch of a config."""
-        expected, kind = expected_seconds(config, self._sizes), kind_of(config)
-        return EpochSeconds(
-            expected.train * expected_ratio(self._trains, kind),
-            expected.rank * expected_ratio(self._ranks, kind),
-        )
+        return predict(config, self._ratios, self._sizes)
 
 
 @dataclass(frozen=True)

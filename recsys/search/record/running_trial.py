@@ -10,7 +10,7 @@ from recsys.config.schema import Config
 from recsys.search.record.summaries import PLANNED_EPOCHS, proposed_params_of
 
 
-class Plan(NamedTuple):
+class EpochPlan(NamedTuple):
     """Epochs that a trial was planned with, and those that it was proposed with."""
 
     epochs: int

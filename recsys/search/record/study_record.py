@@ -16,7 +16,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from recsys.config.schema import Config, replace_values
 from recsys.search.record.origin import StudyOrigin
-from recsys.search.record.running_trial import Plan, RunningTrial
+from recsys.search.record.running_trial import EpochPlan, RunningTrial
 from recsys.search.record.summaries import (
     OUTSIDE_VALUES,
     PLANNED_EPOCHS,
@@ -51,7 +51,7 @@ class StudyRecord:
         """Segments of an epoch, and so its steps."""
         self._running: dict[int, RunningTrial] = {}
         self._values_by_step: dict[int, dict[int, float]] = {}
-        self.plans: dict[int, Plan] = {}
+        self.plans: dict[int, EpochPlan] = {}
         """Plan of each trial that was planned with fewer epochs than it was proposed with."""
         self._requeued: deque[optuna.Trial] = deque()
         self._ended: dict[int, TrialSummary] = {}
@@ -71,7 +71,7 @@ class StudyRecord:
         for stored in self._study.get_trials(deepcopy=False):
             for step, value in stored.intermediate_values.items():
                 self._values_by_step.setdefault(step, {})[stored.number] = value
-            if planned := Plan.of(stored, self._base):
+            if planned := EpochPlan.of(stored, self._base):
                 self.plans[stored.number] = planned
             if stored.state == TrialState.RUNNING:
                 trial = optuna.trial.Trial(self._study, stored._trial_id)
@@ -95,7 +95,7 @@ class StudyRecord:
         config = self.config_of(number)
         if is_new and plan is not None and (epochs := plan(config)) < config.training.max_epochs:
             trial.set_user_attr(PLANNED_EPOCHS, epochs)
-            self.plans[number] = Plan(epochs, config.training.max_epochs)
+            self.plans[number] = EpochPlan(epochs, config.training.max_epochs)
             config = self.config_of(number)
         return number, config
 

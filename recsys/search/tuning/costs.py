@@ -6,7 +6,9 @@ predicts as before.
 """
 
 import math
-from collections.abc import Iterable
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Self
 
 from recsys.config.schema import Config
 from recsys.data.manifest import Manifest
@@ -21,15 +23,29 @@ Kind = tuple[str, str, str]
 """Variant, loss and negatives of trials, whose speeds have much in common."""
 
 
+@dataclass(frozen=True)
+class LogRatios:
+    """Logarithms of the ratios of the measured to the expected times of an epoch, and its kind."""
+
+    kind: Kind
+    train: float
+    rank: float
+
+    @classmethod
+    def of(cls, config: Config, measured: EpochSeconds, data: Manifest) -> Self:
+        """Return the ratios of a config's measured epoch."""
+        expected = expected_seconds(config, data)
+        train, rank = measured.train / expected.train, measured.rank / expected.rank
+        return cls(_kind_of(config), math.log(train), math.log(rank))
+
+
 class Costs:
     """Predictor of the time of an epoch, from the work and the trials of a study."""
 
     def __init__(self, record: StudyRecord, data: Manifest) -> None:
         self._record = record
         self._data = data
-        self._measured: dict[int, tuple[int, Kind, float, float]] = {}
-        """By trial: an epoch, the trial's kind, and the logarithms of the ratios of the measured to
-        the expected time of training and of ranking it."""
+        self._measured: dict[int, tuple[int, LogRatios]] = {}  # with the epoch, by trial
 
     @property
     def is_measured(self) -> bool:
@@ -40,11 +56,7 @@ class Costs:
     def predict(self, config: Config) -> EpochSeconds:
         """Return the predicted time of an epoch of a config."""
         self._update()
-        kind, expected = kind_of(config), expected_seconds(config, self._data)
-        measured = self._measured.values()
-        train = expected_ratio([(of, ratio) for _, of, ratio, _ in measured], kind)
-        rank = expected_ratio([(of, ratio) for _, of, _, ratio in measured], kind)
-        return EpochSeconds(expected.train * train, expected.rank * rank)
+        return predict(config, [ratios for _, ratios in self._measured.values()], self._data)
 
     def _update(self) -> None:
         """Read the seconds of each trial's best epoch, where they are new."""
@@ -52,25 +64,30 @@ class Costs:
             number, epoch, metrics = summary.number, summary.epoch, summary.metrics
             is_known = number in self._measured and self._measured[number][0] == epoch
             if epoch is not None and "train_seconds" in metrics and not is_known:
+                seconds = EpochSeconds(metrics["train_seconds"], metrics["rank_seconds"])
                 config = self._record.config_of(number)
-                expected = expected_seconds(config, self._data)
-                train = math.log(metrics["train_seconds"] / expected.train)
-                rank = math.log(metrics["rank_seconds"] / expected.rank)
-                self._measured[number] = epoch, kind_of(config), train, rank
+                self._measured[number] = epoch, LogRatios.of(config, seconds, self._data)
 
 
-def expected_ratio(measured: Iterable[tuple[Kind, float]], kind: Kind) -> float:
+def predict(config: Config, measured: Sequence[LogRatios], data: Manifest) -> EpochSeconds:
+    """Return the expected time of an epoch of a config, corrected by measured ones."""
+    kind, expected = _kind_of(config), expected_seconds(config, data)
+    train = expected_ratio([(of.kind, of.train) for of in measured], kind)
+    rank = expected_ratio([(of.kind, of.rank) for of in measured], kind)
+    return EpochSeconds(expected.train * train, expected.rank * rank)
+
+
+def expected_ratio(logs: Sequence[tuple[Kind, float]], kind: Kind) -> float:
     """Return the ratio of the measured to the expected time of a kind of trials.
 
-    `measured`: the kind and the logarithm of the ratio of each trial. Means are shrunk towards
+    `logs`: the kind and the logarithm of the ratio of each trial. Means are shrunk towards
     what is known without them: the kind's towards the mean of all, and that towards 0.
     """
-    logs = list(measured)
     of_all = sum(log for _, log in logs) / (len(logs) + _PRIOR_OF_ALL)
     of_kind = [log - of_all for of, log in logs if of == kind]
     return math.exp(of_all + sum(of_kind) / (len(of_kind) + _PRIOR_OF_KIND))
 
 
-def kind_of(config: Config) -> Kind:
+def _kind_of(config: Config) -> Kind:
     """Return the kind of a config's trials."""
     return config.model.name, config.training.loss, config.training.negative_sampling

@@ -12,7 +12,7 @@ import optuna
 
 from recsys.config.components import PRUNERS, code_of
 from recsys.config.schema import Config
-from recsys.search.record.running_trial import Plan
+from recsys.search.record.running_trial import EpochPlan
 from recsys.search.record.study_record import StudyRecord
 from recsys.training.segments import first_ranked_step
 
@@ -70,7 +70,7 @@ class Asha:
             if self._step(epochs, plan) == step
         )
 
-    def _step(self, epochs: float, plan: Plan | None) -> int:
+    def _step(self, epochs: float, plan: EpochPlan | None) -> int:
         """Return the step of a rung at `epochs` of all that a config has, for a trial so planned.
 
         The last step of a trial is ranked too.

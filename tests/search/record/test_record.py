@@ -8,7 +8,7 @@ import pytest
 from recsys.config.schema import Config, config_paths, get_value, replace_values
 from recsys.errors import InputError
 from recsys.search.record.origin import StudyOrigin
-from recsys.search.record.running_trial import Plan
+from recsys.search.record.running_trial import EpochPlan
 from recsys.search.record.study_folder import StudyFolder, create_optuna_study
 from recsys.search.record.study_record import StudyRecord, trial_seed
 from recsys.search.record.summaries import (
@@ -304,7 +304,7 @@ def test_planned_epochs_are_those_of_the_trial_also_once_it_is_resumed(
     assert "training.max_epochs" not in record.summary(whole).params
     record.report(short, 1, 0.5, {})
     resumed = StudyFolder(tmp_path).resume(SEEDED, SPACE)
-    assert resumed.plans == record.plans == {short: Plan(5, 20)}
+    assert resumed.plans == record.plans == {short: EpochPlan(5, 20)}
     assert resumed.ask(lambda _: 2) == (short, config)
     assert resumed.ask(lambda _: 2)[1].training.max_epochs == 20
     assert resumed.ask(lambda _: 2)[1].training.max_epochs == 2
@@ -316,7 +316,7 @@ def test_the_plan_is_a_share_of_the_epochs_that_the_trial_proposes() -> None:
     number, config = record.ask(lambda config: config.training.max_epochs // 4)
     proposed = record._trial(number).params["training.max_epochs"]
     assert config.training.max_epochs == 10
-    assert record.plans == {number: Plan(10, proposed)}
+    assert record.plans == {number: EpochPlan(10, proposed)}
 
 
 def test_a_skipped_proposal_is_no_trial(record: StudyRecord, tmp_path: Path) -> None:

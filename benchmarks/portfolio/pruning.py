@@ -15,7 +15,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-from scipy.stats import spearmanr
 
 from benchmarks.portfolio.tables import Tables
 
@@ -107,7 +106,7 @@ def correlation(runs: pd.DataFrame, epoch: int) -> float:
     """Return Spearman's rho of the values after an epoch and the best ones of a data set."""
     after = runs[runs["epoch"] == epoch].set_index("number")["value"]
     best = runs.groupby("number")["value"].max().loc[after.index]
-    return float(spearmanr(after, best).statistic)
+    return float(after.rank().corr(best.rank()))
 
 
 def _ratio(some: _Array, others: _Array) -> tuple[float, float, float]:

@@ -86,9 +86,8 @@ def _run(plan: Plan, data: Any, tracking: Tracking | None) -> Result:
             limit = _INTERRUPTED_SECONDS if outcome.interrupted else None
             uploads.upload()
             is_sent = runs.flush(limit)
-            outcome = replace(
-                outcome, summaries=record.summaries()
-            )  # with the runs of the last trials
+            # With the runs of the last trials.
+            outcome = replace(outcome, summaries=record.summaries())
             plan.study.write_results(record, outcome.summaries)
             end_log(runs, outcome)
             uploads.upload()

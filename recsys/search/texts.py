@@ -102,8 +102,7 @@ def _seconds_to_first_value(plan: Plan) -> float:
     point, outside = first_points(plan.space, plan.config)[0]
     config = replace_values(plan.config, {**point, **outside})
     seconds = expected_seconds(config, plan.processed.manifest)
-    n_unranked = min(config.evaluation.period, config.training.max_epochs) - 1
-    return n_unranked * seconds.train + (seconds.train + seconds.rank) / plan.origin.n_segments
+    return seconds.until_report(config, plan.origin.n_segments)
 
 
 def _first_points_text(plan: Plan) -> str:

@@ -79,9 +79,7 @@ class SearchProgress(Callback):
             self.start_seconds = time.monotonic() - self._began
         number = trial.config["number"]
         trial_config = self._record.config_of(number)
-        epoch = self._predictor.predict(trial_config)
-        ranking = epoch.rank / trial_config.evaluation.period
-        self._times.start(number, epoch.train + ranking)
+        self._times.start(number, self._predictor.predict(trial_config).mean(trial_config))
 
     def on_trial_result(
         self,

@@ -77,8 +77,7 @@ class Schedule:
         """
         if config.resources.gpu and not self._costs.is_measured:
             return config.training.max_epochs
-        seconds = self._costs.predict(config)
-        of_epoch = seconds.train + seconds.rank / config.evaluation.period
+        of_epoch = self._costs.predict(config).mean(config)
         n_fitting = int(min(self.longest, self._seconds_left()) / of_epoch)
         return min(config.training.max_epochs, max(1, n_fitting))
 
@@ -94,10 +93,4 @@ class Schedule:
         limit = self._seconds_left()
         if not whatever_it_costs:
             limit = min(limit, self.equal_share)
-        return self._first_report(config) <= limit
-
-    def _first_report(self, config: Config) -> float:
-        """Return the seconds until a trial reports: in its first ranked epoch, after a segment."""
-        seconds = self._costs.predict(config)
-        n_unranked = min(config.evaluation.period, config.training.max_epochs) - 1
-        return n_unranked * seconds.train + (seconds.train + seconds.rank) / self._n_segments
+        return self._costs.predict(config).until_report(config, self._n_segments) <= limit

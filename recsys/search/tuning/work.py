@@ -51,6 +51,15 @@ class EpochSeconds:
     train: float
     rank: float
 
+    def mean(self, config: Config) -> float:
+        """Return the mean time of an epoch of a trial, of which not all are ranked."""
+        return self.train + self.rank / config.evaluation.period
+
+    def until_report(self, config: Config, n_segments: int) -> float:
+        """Return the time until a trial reports: in its first ranked epoch, after a segment."""
+        n_unranked = min(config.evaluation.period, config.training.max_epochs) - 1
+        return n_unranked * self.train + (self.train + self.rank) / n_segments
+
 
 def expected_seconds(config: Config, data: Manifest) -> EpochSeconds:
     """Return the time of an epoch of a config on one core, before anything was measured."""

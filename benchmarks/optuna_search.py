@@ -12,8 +12,8 @@ from ray.tune.search.optuna import OptunaSearch
 
 from recsys import tune
 from recsys.config.schema import Config
-from recsys.search.record.samplers import make_sampler
 from recsys.search.record.study_record import StudyRecord
+from recsys.search.sampling.samplers import tpe
 from recsys.search.space.first_points import first_points
 from recsys.search.tuning import run
 from recsys.search.tuning.messages import Diverged, Report, message_of
@@ -23,12 +23,12 @@ from recsys.search.tuning.searcher import StudySearcher
 class OptunaSearchProposals(StudySearcher):
     """Searcher that proposes OptunaSearch's points and keeps the record as usual.
 
-    OptunaSearch uses the same sampler in a study of its own. It proposes without regard to cost.
+    OptunaSearch uses TPE in a study of its own. It proposes without regard to cost.
     """
 
     def __init__(self, record: StudyRecord, *arguments: Any) -> None:
         super().__init__(record, *arguments)
-        self._optuna_study, base, space = record._study, record._base, record._space
+        self._optuna_study, base, space = record._study, record.base, record.space
         self._metric_name = base.metric_name
         points = [space.by_name(point) for point, _ in first_points(space, base)]
 
@@ -40,7 +40,7 @@ class OptunaSearchProposals(StudySearcher):
             metric=self._metric_name,
             mode="max",
             points_to_evaluate=points,
-            sampler=make_sampler(base, n_trials=0),
+            sampler=tpe(base.study.seed),
         )
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:  # type: ignore[override]

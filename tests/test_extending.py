@@ -19,11 +19,13 @@ from recsys.config.sections import DataConfig
 from recsys.data.readers import formats
 from recsys.data.sources.layouts import find_source
 from recsys.errors import InputError
-from recsys.search.record.samplers import make_sampler
+from recsys.search.record.study_record import StudyRecord
+from recsys.search.sampling.samplers import make_sampler
 from recsys.search.space.space_file import parse_space
 from recsys.search.tuning.trial_texts import metric_title
 from recsys.training.fit import fit
 from tests.models import test_contract
+from tests.search.sampling import test_samplers
 from tests.search.tuning import test_pruning
 from tests.training.small_data import two_tastes
 
@@ -119,9 +121,10 @@ def test_a_pruner(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_sampler(monkeypatch: pytest.MonkeyPatch) -> None:
     install("A sampler", monkeypatch)
     config = replace_values(Config(), {"study.sampler": "univariate_tpe"})
-    study = optuna.create_study(sampler=make_sampler(config, n_trials=0))
-    study.optimize(lambda trial: trial.suggest_float("x", 0, 1), n_trials=2)
-    assert [len(trial.params) for trial in study.trials] == [1, 1]
+    space = parse_space({"parameters": {"training.l2": {"low": 0.0, "high": 1.0}}}, "")
+    record = StudyRecord(optuna.create_study(direction="maximize"), config, space)
+    record.use(make_sampler(config, record, test_samplers.OneSecond()))
+    assert record.ask()[1].training.l2 != record.ask()[1].training.l2
 
 
 def test_a_file_format(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -26,7 +26,10 @@ HOMES = {
     "ray": ("cluster", "data.preprocessing", "final", "search", *COMMANDS),
     "optuna": ("search",),
     "mlflow": ("tracking",),
-    "torch": ("kernels", "models", "evaluation", "training", "serving", "final", "search.tuning"),
+    "torch": (
+        *("kernels", "models", "evaluation", "training", "serving", "final"),
+        *("search.costs", "search.sampling", "search.tuning"),
+    ),
 }
 
 MAX_LINES = 250

@@ -9,8 +9,8 @@ from typing import Any
 from optuna.trial import TrialState
 
 from benchmarks.search_quality.outcome import Record, Report
+from recsys.search.record.running_trial import trial_seed
 from recsys.search.record.study_folder import StudyFolder
-from recsys.search.record.study_record import trial_seed
 
 
 def read_study(folder: Path, name: str, began: float, answer: Mapping[str, Any]) -> Record:

@@ -81,11 +81,13 @@ METRICS = {
 
 
 SAMPLERS = {
-    "tpe": "recsys.search.record.samplers:tpe",
-    "random": "recsys.search.record.samplers:random",
-    "qmc": "recsys.search.record.samplers:qmc",
+    "gp": "recsys.search.sampling.improvement:ExpectedImprovement",
+    "tpe": "recsys.search.sampling.samplers:tpe",
+    "random": "recsys.search.sampling.samplers:random",
+    "qmc": "recsys.search.sampling.samplers:qmc",
 }
-"""Functions of a seed that return a sampler of Optuna's interface."""
+"""Classes or functions of a seed, a study's record and the predicted costs of its trials that
+return a sampler of Optuna's interface."""
 PRUNERS = {
     "asha": "recsys.search.tuning.pruning:Asha",
     "median": "recsys.search.tuning.pruning:median",

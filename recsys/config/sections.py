@@ -203,8 +203,9 @@ class StudyConfig(Section):
     """Seed of the sampler. The seed of each trial is derived from it."""
     metric: Annotated[str, OneOf(METRICS)] = "ndcg"
     """Metric that the search maximises, on validation and at the first `evaluation.k`."""
-    sampler: Annotated[str, OneOf(SAMPLERS)] = "tpe"
-    """Optuna sampler that proposes the configs."""
+    sampler: Annotated[str, OneOf(SAMPLERS)] = "gp"
+    """Sampler that proposes the configs: a Gaussian process (gp), which weighs the expected
+    improvement and the cost, or Optuna's TPE, random search or quasi-random sequence (qmc)."""
     max_concurrent: int | None = Field(default=None, ge=1)
     """Maximum trials at a time. If absent, as many as the resources allow."""
     keep_checkpoints: int = Field(default=3, ge=1)

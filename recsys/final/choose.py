@@ -9,8 +9,9 @@ from pathlib import Path
 
 from recsys.config.schema import Config
 from recsys.errors import Argument, InputError, naming
+from recsys.search.record.running_trial import trial_seed
 from recsys.search.record.study_folder import StudyFolder
-from recsys.search.record.study_record import StudyRecord, trial_seed
+from recsys.search.record.study_record import StudyRecord
 from recsys.search.record.summaries import TrialSummary, ranked
 
 _OF_A_VARIANT = 2

@@ -12,9 +12,9 @@ import optuna
 
 from recsys.config.schema import Config, replace_values
 from recsys.data.manifest import Manifest
+from recsys.search.costs.work import expected_seconds
 from recsys.search.space.domains import Scalar
 from recsys.search.space.search_space import SearchSpace
-from recsys.search.tuning.work import expected_seconds
 
 _N_CORNERS, _N_SAMPLED = 1000, 100
 

@@ -12,11 +12,11 @@ from typing import Any
 
 from recsys.config.schema import Config
 from recsys.data.manifest import Manifest
-from recsys.search.tuning.costs import LogRatios, predict
+from recsys.search.costs.predict import LogRatios, Predictor, predict
+from recsys.search.costs.work import EpochSeconds
 from recsys.search.tuning.measurement import Measured
-from recsys.search.tuning.schedule import Predictor, Schedule
+from recsys.search.tuning.schedule import Schedule
 from recsys.search.tuning.trial_texts import show_bytes, show_duration
-from recsys.search.tuning.work import EpochSeconds
 
 _LEAST_TRIALS = 20
 """Trials that a search needs to be worth its time; with fewer, a sampler has learned nothing."""

@@ -6,7 +6,8 @@
 from recsys.config.files import config_yaml, dump_yaml
 from recsys.config.schema import Config
 from recsys.search.plan import Plan
-from recsys.search.record.study_record import StudyRecord, trial_seed
+from recsys.search.record.running_trial import trial_seed
+from recsys.search.record.study_record import StudyRecord
 from recsys.search.record.summaries import best_trial, leaderboard_row, ranked
 from recsys.search.tuning.run import Outcome
 from recsys.storage.s3 import url_of

@@ -12,6 +12,7 @@ from rich.text import Text
 
 from recsys.config.files import dump_yaml
 from recsys.config.schema import replace_values
+from recsys.search.costs.work import expected_seconds
 from recsys.search.plan import Plan
 from recsys.search.record.summaries import TrialSummary
 from recsys.search.space.first_points import base_is_first, first_points
@@ -24,7 +25,6 @@ from recsys.search.tuning.trial_texts import (
     show_params,
     trial_table,
 )
-from recsys.search.tuning.work import expected_seconds
 
 _SHOWN_TRIALS = 10
 
@@ -88,7 +88,7 @@ def opening_text(plan: Plan) -> str:
         f"{manifest.n_users:,} users, {manifest.n_items:,} items, "
         f"{manifest.n_train:,} positives to train on. It runs {', '.join(ends)}, "
         f"{concurrency} at a time; results in {plan.study.path}.",
-        f"First come {first}, then configs that {config.study.sampler} proposes. A trial reports "
+        f"First come {first}, then configs that the sampler proposes. A trial reports "
         f"{_reports(plan)}.",
     ]
     if not plan.resume and not config.resources.gpu:

@@ -15,7 +15,7 @@ from mlflow.tracking import MlflowClient
 from recsys import evaluate, train
 from recsys.config.files import load_config
 from recsys.config.schema import Config, replace_values
-from recsys.search.record.study_record import trial_seed
+from recsys.search.record.running_trial import trial_seed
 from recsys.serving import model_folder, saved_model
 from recsys.tracking.connection import open_tracking
 from recsys.tracking.study_runs import open_study_runs

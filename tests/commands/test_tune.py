@@ -21,7 +21,7 @@ from recsys.config.files import dump_yaml, load_config
 from recsys.config.schema import Config, config_paths, get_value, replace_values
 from recsys.config.yaml_text import parse_yaml
 from recsys.search import session
-from recsys.search.record.study_record import trial_seed
+from recsys.search.record.running_trial import trial_seed
 from recsys.search.texts import plan_text
 from recsys.search.tuning.mlflow_callback import StudyCallback
 from tests.commands import in_process
@@ -240,9 +240,9 @@ def test_the_output_of_the_search(tuned: Tuned) -> None:
         f"2 at a time; results in {tuned.study_folder}."
     )
     assert then == (
-        "First come 1 warm start and the default config, then configs that tpe proposes. A trial "
-        "reports NDCG@10 (full) after each epoch, of at most 4; of those that reach epoch 1 or 3, "
-        "about one in 3 continues."
+        "First come 1 warm start and the default config, then configs that the sampler proposes. A "
+        "trial reports NDCG@10 (full) after each epoch, of at most 4; of those that reach epoch 1 "
+        "or 3, about one in 3 continues."
     )
     assert re.fullmatch(r"On an idle core, .* about \d+\.\d s of training\.", value)
     assert hint.startswith("If the search ends early, resume it with: ")

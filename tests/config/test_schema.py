@@ -58,7 +58,7 @@ DEFAULTS: dict[str, object] = {
     "study.time_budget": None,
     "study.seed": 0,
     "study.metric": "ndcg",
-    "study.sampler": "tpe",
+    "study.sampler": "gp",
     "study.max_concurrent": None,
     "study.keep_checkpoints": 3,
     "study.pruner": "asha",

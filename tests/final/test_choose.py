@@ -6,8 +6,8 @@ from recsys.config.schema import Config, replace_values
 from recsys.errors import InputError
 from recsys.final.choose import Choice, choose_best, choose_candidates, choose_trial
 from recsys.search.record.origin import StudyOrigin
+from recsys.search.record.running_trial import trial_seed
 from recsys.search.record.study_folder import StudyFolder
-from recsys.search.record.study_record import trial_seed
 from recsys.search.space.space_file import parse_space
 
 SPACE = parse_space({"parameters": {"model.embedding_dim": {"low": 8, "high": 64}}}, "")

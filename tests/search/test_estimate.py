@@ -8,11 +8,11 @@ import pytest
 from recsys.config.schema import Config, replace_values
 from recsys.data.manifest import Manifest
 from recsys.search import ends
+from recsys.search.costs.work import EpochSeconds, expected_seconds
 from recsys.search.ends import find_ends
 from recsys.search.estimate import Prediction, Trials, estimate, expect_trials
 from recsys.search.space.space_file import parse_space
 from recsys.search.tuning.measurement import Measured
-from recsys.search.tuning.work import EpochSeconds, expected_seconds
 
 SIZES = Manifest.model_construct(
     n_users=1000, n_items=500, n_train=50_000, n_low=0, n_validation=1000

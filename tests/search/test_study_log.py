@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from recsys.config.schema import replace_values
-from recsys.search.record.study_record import trial_seed
+from recsys.search.record.running_trial import trial_seed
 from recsys.search.study_log import log_missing
 from recsys.tracking.connection import open_tracking
 from recsys.tracking.study_runs import StudyRuns, open_study_runs

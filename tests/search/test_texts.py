@@ -8,10 +8,10 @@ import pytest
 
 from recsys.config.schema import Config, replace_values
 from recsys.search import texts
+from recsys.search.costs.work import EpochSeconds
 from recsys.search.record.study_folder import StudyFolder
 from recsys.search.space.space_file import parse_space
 from recsys.search.texts import opening_text
-from recsys.search.tuning.work import EpochSeconds
 
 
 @pytest.fixture(autouse=True)
@@ -44,9 +44,9 @@ def test_a_time_budget_and_segments() -> None:
         "Searching big: 1,000 users, 20 items, 30,000,000 positives to train on. "
         "It runs for 1:30:00 at most, 4 at a time; results in out/studies/big.",
         # Rungs are whole segments: 4 of 7, and 11 of 7.
-        "First come the default config, then configs that tpe proposes. A trial reports NDCG@10 "
-        "(full) 7 times in each epoch, of at most 2; of those that reach epoch 0.571 or 1.57, "
-        "about one in 3 continues.",
+        "First come the default config, then configs that the sampler proposes. A trial reports "
+        "NDCG@10 (full) 7 times in each epoch, of at most 2; of those that reach epoch 0.571 or "
+        "1.57, about one in 3 continues.",
         "On an idle core, the first value comes after about 10.0 s of training.",
     ]
 
@@ -70,5 +70,5 @@ def test_a_resumed_study_and_no_rungs() -> None:
         )
         assert first.startswith("Resuming big: ")
         assert "It runs 5 trials, for 1:00 at most, 4 at a time; " in first
-        assert last.startswith("First come the unfinished trials, then configs that tpe ")
+        assert last.startswith("First come the unfinished trials, then configs that the sampler ")
         assert last.endswith(("(full) after each epoch, of at most 20.", "of at most 1."))

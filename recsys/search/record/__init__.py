@@ -6,7 +6,6 @@
 - `origin` is what a study was created with beside its config and space.
 - `optuna_storage` opens the storage of the record: SQLite, a `journal`, or a database, of which
   `write_through` keeps a copy in memory.
-- `samplers` are Optuna's, by name.
 - `lease` lets one driver at a time write a study; `lease_stores` are its file and its S3 object.
 - `uploads` uploads the record and the outbox to S3 as they are written.
 """

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 from typing import NamedTuple, Self
 
+import numpy as np
 import optuna
 from optuna.trial import FrozenTrial
 
@@ -55,3 +56,8 @@ class RunningTrial:
             best=max(epochs, default=float("-inf")),
             nodes=dict(stored.user_attrs.get("nodes", {})),
         )
+
+
+def trial_seed(study_seed: int, number: int) -> int:
+    """Return a trial's own seed, derived from the study's seed and the trial's number."""
+    return int(np.random.SeedSequence((study_seed, number)).generate_state(1)[0])

@@ -26,7 +26,6 @@ from recsys.search.record.optuna_storage import (
     storage_file,
 )
 from recsys.search.record.origin import StudyOrigin
-from recsys.search.record.samplers import make_sampler
 from recsys.search.record.study_record import StudyRecord
 from recsys.search.record.summaries import TrialSummary, best_trial, leaderboard_row
 from recsys.search.record.write_through import WriteThroughStorage
@@ -145,8 +144,7 @@ class StudyFolder:
         storage = stored._storage
         if storage_file(self.path) != JOURNAL:  # Optuna holds a journal in memory already
             storage = WriteThroughStorage(storage, stored.study_name)
-        sampler = make_sampler(config, len(stored.get_trials(deepcopy=False)))
-        study = optuna.load_study(study_name=stored.study_name, storage=storage, sampler=sampler)
+        study = optuna.load_study(study_name=stored.study_name, storage=storage)
         record = StudyRecord(study, config, space)
         record.resume()
         return record
@@ -241,7 +239,6 @@ def create_optuna_study(folder: Path, config: Config, origin: StudyOrigin) -> op
     study = optuna.create_study(
         storage=open_storage(folder, config.study.storage),
         study_name=name_in_storage(folder),
-        sampler=make_sampler(config, n_trials=0),
         direction="maximize",
     )
     origin.store(study)

@@ -10,7 +10,6 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, replace
 
-import numpy as np
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
@@ -41,19 +40,19 @@ _IS_FIRST_POINT = "is_start"
 
 
 class StudyRecord:
-    """Reader and writer of the record of one study."""
+    """Reader and writer of the record of one study, whose trials replace values of `base`."""
 
     def __init__(self, study: optuna.Study, base: Config, space: SearchSpace) -> None:
         self._study = study
-        self._base = base
-        self._space = space
+        self.base = base
+        self.space = space
         self.n_segments = StudyOrigin.of(study).n_segments
         """Segments of an epoch, and so its steps."""
         self._running: dict[int, RunningTrial] = {}
         self._values_by_step: dict[int, dict[int, float]] = {}
         self.plans: dict[int, EpochPlan] = {}
         """Plan of each trial that was planned with fewer epochs than it was proposed with."""
-        self._requeued: deque[optuna.Trial] = deque()
+        self._requeued: deque[int] = deque()
         self._ended: dict[int, TrialSummary] = {}
         self._run_ids: dict[int, str] = get_attributes(study, RUN_ID)
         on_all_users = get_attributes(study, ON_ALL_USERS)
@@ -61,9 +60,9 @@ class StudyRecord:
 
     def enqueue_first_points(self) -> None:
         """Queue the points that a search starts with."""
-        for point, outside in first_points(self._space, self._base):
+        for point, outside in first_points(self.space, self.base):
             attributes = {_IS_FIRST_POINT: True, OUTSIDE_VALUES: dict(outside)}
-            named = self._space.by_name(point)
+            named = self.space.by_name(point)
             self._study.enqueue_trial(named, user_attrs=attributes, skip_if_exists=True)
 
     def resume(self) -> None:
@@ -71,14 +70,13 @@ class StudyRecord:
         for stored in self._study.get_trials(deepcopy=False):
             for step, value in stored.intermediate_values.items():
                 self._values_by_step.setdefault(step, {})[stored.number] = value
-            if planned := EpochPlan.of(stored, self._base):
+            if planned := EpochPlan.of(stored, self.base):
                 self.plans[stored.number] = planned
             if stored.state == TrialState.RUNNING:
-                trial = optuna.trial.Trial(self._study, stored._trial_id)
                 if stored.user_attrs.get("diverged"):
-                    self._study.tell(trial, state=TrialState.PRUNED)
+                    self._study.tell(self._writer(stored.number), state=TrialState.PRUNED)
                 else:
-                    self._requeued.append(trial)
+                    self._requeued.append(stored.number)
 
     def ask(self, plan: Callable[[Config], int] | None = None) -> tuple[int, Config]:
         """Start the next trial, an unfinished one first; return its number and complete config.
@@ -87,8 +85,8 @@ class StudyRecord:
         unfinished trial keeps what it was planned with.
         """
         is_new = not self._requeued
-        trial = self._study.ask() if is_new else self._requeued.popleft()
-        self._space.suggest(trial)
+        trial = self._study.ask() if is_new else self._writer(self._requeued.popleft())
+        self.space.suggest(trial)
         number = trial.number
         stored = self._trial(number)
         self._running[number] = RunningTrial.restore(trial, stored, self.n_segments, is_new=is_new)
@@ -112,7 +110,11 @@ class StudyRecord:
 
     def requeue(self, number: int) -> None:
         """Queue a running trial, so that `ask` starts it again."""
-        self._requeued.append(self._running.pop(number).trial)
+        self._requeued.append(self._running.pop(number).trial.number)
+
+    def use(self, sampler: optuna.samplers.BaseSampler) -> None:
+        """Let a sampler propose the next trials."""
+        self._study.sampler = sampler
 
     @property
     def n_finished(self) -> int:
@@ -223,9 +225,9 @@ class StudyRecord:
         # An ended trial changes in these two alone.
         if ended is not None and ended.run_id == run_id and ended.on_all_users == found:
             return ended
-        summary = summarise(trial, self.n_segments, self._base.error_name, run_id)
+        summary = summarise(trial, self.n_segments, self.base.error_name, run_id)
         if found is not None and found.epoch == summary.epoch:
-            metrics = summary.metrics | found.metrics(self._base.metric_name)
+            metrics = summary.metrics | found.metrics(self.base.metric_name)
             summary = replace(summary, on_all_users=found, metrics=metrics)
         if trial.state.is_finished():
             self._ended[trial.number] = summary
@@ -233,17 +235,15 @@ class StudyRecord:
 
     def config_of(self, number: int) -> Config:
         """Return the complete config of a trial."""
-        return replace_values(self._base, params_of(self._trial(number)))
+        return replace_values(self.base, params_of(self._trial(number)))
 
     def _trials(self) -> list[FrozenTrial]:
         """Return all trials as stored, without queued points and skipped proposals."""
         return [trial for trial in self._study.get_trials(deepcopy=False) if is_trial(trial)]
 
+    def _writer(self, number: int) -> optuna.Trial:
+        return optuna.trial.Trial(self._study, self._trial(number)._trial_id)
+
     def _trial(self, number: int) -> FrozenTrial:
         """Return a trial as stored; `study.trials` would copy all of them."""
         return self._study.get_trials(deepcopy=False)[number]
-
-
-def trial_seed(study_seed: int, number: int) -> int:
-    """Return a trial's own seed, derived from the study's seed and the trial's number."""
-    return int(np.random.SeedSequence((study_seed, number)).generate_state(1)[0])

@@ -5,6 +5,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import optuna
+from optuna.distributions import (
+    BaseDistribution,
+    CategoricalDistribution,
+    FloatDistribution,
+    IntDistribution,
+)
 
 Scalar = int | float | str | bool | None
 
@@ -33,6 +39,17 @@ class Domain:
         if isinstance(self.low, int) and isinstance(self.high, int):
             return trial.suggest_int(name, self.low, self.high, log=self.log)
         return trial.suggest_float(name, self.low, self.high, log=self.log)
+
+    @property
+    def distribution(self) -> BaseDistribution:
+        """Optuna's distribution, which `suggest` samples."""
+        if self.choices is not None:
+            return CategoricalDistribution(self.choices)
+        assert self.low is not None
+        assert self.high is not None
+        if isinstance(self.low, int) and isinstance(self.high, int):
+            return IntDistribution(self.low, self.high, log=self.log)
+        return FloatDistribution(self.low, self.high, log=self.log)
 
     def contains(self, value: object) -> bool:
         """Return whether the domain has this value; types count, so that true is not 1."""

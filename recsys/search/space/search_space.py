@@ -3,7 +3,7 @@
 Read from YAML by `space_file`, and used by the record, which samples each trial's parameters.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -26,10 +26,17 @@ class SearchSpace:
 
     def suggest(self, trial: optuna.Trial) -> dict[str, Scalar]:
         """Sample the parameters that apply to this trial."""
+        return self.fill(lambda name, domain: domain.suggest(trial, name))
+
+    def fill(self, value_of: Callable[[str, Domain], Scalar]) -> dict[str, Scalar]:
+        """Return a point: the value of each domain that applies to it, by path.
+
+        `value_of` returns the value of a domain, which has a name in Optuna.
+        """
         values: dict[str, Scalar] = {}
         for name, domain in self.named.items():
             if domain.path not in values and domain.applies(values):
-                values[domain.path] = domain.suggest(trial, name)
+                values[domain.path] = value_of(name, domain)
         return values
 
     def point(self, config: Config) -> dict[str, Scalar]:

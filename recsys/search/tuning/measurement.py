@@ -23,7 +23,7 @@ from recsys.config.schema import Config, replace_values
 from recsys.data.interactions import Interactions
 from recsys.data.manifest import Manifest
 from recsys.errors import InputError
-from recsys.search.tuning.work import EpochSeconds, expected_seconds
+from recsys.search.costs.work import EpochSeconds, expected_seconds
 from recsys.training.fit import fit
 
 SECONDS = 5.0

@@ -16,11 +16,11 @@ from rich.text import Text
 
 from recsys.config.schema import Config
 from recsys.console.verbosity import SECONDS_PER_LINE, is_quiet, is_verbose
+from recsys.search.costs.predict import Predictor
 from recsys.search.record.study_record import StudyRecord
 from recsys.search.record.summaries import TrialSummary, best_trial, ranked
 from recsys.search.tuning.epoch_times import EpochTimes
 from recsys.search.tuning.messages import Report, message_of
-from recsys.search.tuning.schedule import Predictor
 from recsys.search.tuning.trial_texts import add_trial, metric_title, show_duration, trial_table
 
 _SHOWN_TRIALS = 12

@@ -22,9 +22,10 @@ from ray.tune.experiment import Trial
 from recsys.cluster.resources import Slots, placement
 from recsys.config.schema import Config
 from recsys.data.manifest import Manifest
+from recsys.search.costs.predict import Costs
 from recsys.search.record.study_record import StudyRecord
 from recsys.search.record.summaries import TrialSummary
-from recsys.search.tuning.costs import Costs
+from recsys.search.sampling.samplers import make_sampler
 from recsys.search.tuning.leaders import Leaders
 from recsys.search.tuning.progress import SearchProgress
 from recsys.search.tuning.pruning import Pruner, make_pruner
@@ -87,6 +88,7 @@ def search(
     folders = TrialFolders(trials, record, config.study.keep_checkpoints, after_upload)
     leaders = Leaders(record, config, data, trials, slots=slots, gpu_device=gpu_device)
     costs, limit = Costs(record, sizes), config.study.trial_limit
+    record.use(make_sampler(config, record, costs))
     progress = SearchProgress(record, config, costs)
     stopper = _Stopper(
         config.study.time_budget, lambda: leaders.seconds_to_reserve(progress.start_seconds or 0.0)

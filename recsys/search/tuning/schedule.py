@@ -11,26 +11,14 @@ one that trains to its end may therefore take more.
 
 import math
 from collections.abc import Callable
-from typing import Protocol
 
 from recsys.config.schema import Config
-from recsys.search.tuning.work import EpochSeconds
+from recsys.search.costs.predict import Predictor
 
 MIN_TRIALS = 25
 """Trials that half of the budget is enough for."""
 GENERATIONS = 3
 """Trials that fit into a slot one after another, even if each trains to its end."""
-
-
-class Predictor(Protocol):
-    """Source of predicted times, such as `Costs`."""
-
-    @property
-    def is_measured(self) -> bool:
-        """Whether the times were corrected by a measured one."""
-
-    def predict(self, config: Config) -> EpochSeconds:
-        """Return the predicted time of an epoch of a config."""
 
 
 class Schedule:

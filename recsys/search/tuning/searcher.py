@@ -10,7 +10,8 @@ from typing import Any
 from ray.tune.search import Searcher
 
 from recsys.config.schema import Config
-from recsys.search.record.study_record import StudyRecord, trial_seed
+from recsys.search.record.running_trial import trial_seed
+from recsys.search.record.study_record import StudyRecord
 from recsys.search.tuning.pruning import Pruner
 from recsys.search.tuning.schedule import Schedule
 

@@ -8,9 +8,9 @@ import pytest
 from recsys.config.schema import Config, config_paths, get_value, replace_values
 from recsys.errors import InputError
 from recsys.search.record.origin import StudyOrigin
-from recsys.search.record.running_trial import EpochPlan
+from recsys.search.record.running_trial import EpochPlan, trial_seed
 from recsys.search.record.study_folder import StudyFolder, create_optuna_study
-from recsys.search.record.study_record import StudyRecord, trial_seed
+from recsys.search.record.study_record import StudyRecord
 from recsys.search.record.summaries import (
     OnAllUsers,
     TrialSummary,
@@ -208,48 +208,6 @@ def test_seeds_of_trials() -> None:
     ]
 
 
-WITH_OUTSIDE_VALUES = parse_space(
-    {
-        "parameters": {
-            "model.name": {"choices": ["gmf", "mlp"]},
-            "training.l2": {"low": 1e-6, "high": 0.1, "log": True},
-            "training.patience": {"low": 2, "high": 5},
-            "model.embedding_dim": {"low": 8, "high": 64},
-        }
-    },
-    "",
-)
-
-
-@pytest.mark.parametrize("sampler", ["tpe", "random", "qmc"])
-def test_the_default_config_is_run_as_it_is(tmp_path: Path, sampler: str) -> None:
-    config = replace_values(Config(), {"study.sampler": sampler})
-    record = StudyRecord(
-        create_optuna_study(tmp_path, config, StudyOrigin()), config, WITH_OUTSIDE_VALUES
-    )
-    record.enqueue_first_points()
-    number, first = record.ask()
-    # Without weight decay and patience, which are outside of the ranges. The model, which is none
-    # of the choices, is replaced.
-    assert first == record.config_of(number) == replace_values(config, {"model.name": "gmf"})
-    expected = {
-        "model.name": "gmf",
-        "training.l2": 0.0,
-        "training.patience": None,
-        "model.embedding_dim": 16,
-    }
-    assert record.summary(number).params == expected
-    # The sampler sees the nearest point, and still samples all parameters together.
-    (found,) = open_optuna(tmp_path).trials
-    assert found.params == {**expected, "training.l2": 1e-6, "training.patience": 2}
-    record.report(number, 1, 0.5, {})
-    again = StudyFolder(tmp_path).resume(config, WITH_OUTSIDE_VALUES)
-    assert again.ask() == (number, first)
-    _, sampled = again.ask()
-    assert 1e-6 <= sampled.training.l2 <= 0.1
-    assert sampled.training.patience in range(2, 6)
-
-
 @pytest.mark.parametrize(
     "file",
     sorted((Path(__file__).parents[3] / "search_spaces").glob("*.yaml")),
@@ -369,21 +327,6 @@ def test_a_default_that_is_invalid_beside_a_choice_is_replaced_by_the_nearest_po
     assert (first.training.resample_negatives, first.training.n_negatives) == (False, 4)
 
 
-@pytest.mark.parametrize("sampler", ["tpe", "random", "qmc"])
-def test_the_seed_decides_what_is_sampled(tmp_path: Path, sampler: str) -> None:
-    def sample(seed: int, folder: str) -> list[Config]:
-        (tmp_path / folder).mkdir()
-        config = replace_values(Config(), {"study.seed": seed, "study.sampler": sampler})
-        record = StudyRecord(
-            create_optuna_study(tmp_path / folder, config, StudyOrigin()), config, SPACE
-        )
-        return [record.ask()[1] for _ in range(3)]
-
-    first = sample(1, "a")
-    assert [c.training for c in sample(1, "b")] == [c.training for c in first]
-    assert [c.training for c in sample(2, "c")] != [c.training for c in first]
-
-
 def test_no_such_study(tmp_path: Path) -> None:
     with pytest.raises(
         InputError, match=r"but got no record of one\. Start one with python -m recsys\.tune\."
@@ -457,23 +400,6 @@ def test_a_trial_whose_divergence_was_half_stored_is_not_run_again(tmp_path: Pat
     record = StudyFolder(tmp_path).resume(Config(), SPACE)
     assert record.ask()[0] == 1
     assert record.summaries()[0].state == "diverged"
-
-
-@pytest.mark.parametrize("sampler", ["tpe", "random", "qmc"])
-def test_a_resumed_sampler_does_not_draw_the_same_again(tmp_path: Path, sampler: str) -> None:
-    config = replace_values(Config(), {"study.sampler": sampler})
-    record = StudyRecord(create_optuna_study(tmp_path, config, StudyOrigin()), config, SPACE)
-    first = []
-    for _ in range(3):
-        first.append(record.ask())
-        record.report(first[-1][0], 1, 0.5, {})
-        record.finish(first[-1][0], "complete")
-    resumed = StudyFolder(tmp_path).resume(config, SPACE)
-    rates = [
-        trial_config.training.learning_rate
-        for _, trial_config in (*first, *(resumed.ask() for _ in range(3)))
-    ]
-    assert len(set(rates)) == 6
 
 
 def test_metrics_stored_before_their_value_are_not_lost(

@@ -13,7 +13,7 @@ from recsys.config.schema import replace_values
 from recsys.data.interactions import Interactions
 from recsys.data.preprocessing.pipeline import prepare
 from recsys.data.processed import load
-from recsys.search.record.study_record import trial_seed
+from recsys.search.record.running_trial import trial_seed
 from recsys.search.record.summaries import (
     OnAllUsers,
     TrialSummary,
@@ -98,7 +98,7 @@ class Prepared:
         monkeypatch.setattr(ray, "get", lambda data: data)
         settings = {"evaluation__max_users": 20, "training__max_epochs": 1, **values}
         self.search = Search(1, **settings)
-        self.config = self.search.record._base
+        self.config = self.search.record.base
         self.leaders = Leaders(
             self.search.record,
             self.config,

@@ -8,9 +8,9 @@ import pytest
 
 from recsys.config.schema import Config, replace_values
 from recsys.data.manifest import Manifest
+from recsys.search.costs.work import EpochSeconds
 from recsys.search.tuning import measurement
 from recsys.search.tuning.measurement import measure, times_of_segment
-from recsys.search.tuning.work import EpochSeconds
 from tests.training.small_data import two_tastes
 
 SIZES = Manifest.model_construct(n_users=1000, n_items=50, n_train=500_000, n_low=0)

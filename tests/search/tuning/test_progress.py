@@ -12,10 +12,10 @@ from rich.console import Console
 
 from recsys.config.schema import Config
 from recsys.console.verbosity import NORMAL, QUIET, VERBOSE, set_verbosity
+from recsys.search.costs.work import EpochSeconds
 from recsys.search.tuning import progress
 from recsys.search.tuning.messages import Report, as_result
 from recsys.search.tuning.progress import SearchProgress
-from recsys.search.tuning.work import EpochSeconds
 from tests.search.tuning.test_searcher import Search
 
 
@@ -54,7 +54,7 @@ class Shown:
             data__split_seed=1,
             model__name="gmf",
         )
-        self.progress = SearchProgress(self.search.record, self.search.record._base, SixSeconds())
+        self.progress = SearchProgress(self.search.record, self.search.record.base, SixSeconds())
 
     def begin(self) -> int:
         """Start a trial, as Tune does once its worker is ready."""

@@ -9,12 +9,12 @@ from optuna.trial import TrialState
 from ray.tune.search import Searcher
 
 from recsys.config.schema import Config, replace_values
+from recsys.search.costs.work import EpochSeconds
 from recsys.search.record.study_record import StudyRecord
 from recsys.search.space.space_file import parse_space
 from recsys.search.tuning.pruning import make_pruner
 from recsys.search.tuning.schedule import Schedule
 from recsys.search.tuning.searcher import StudySearcher
-from recsys.search.tuning.work import EpochSeconds
 
 SPACE = parse_space(
     {

@@ -12,7 +12,8 @@ from ray.tune.experiment import Trial
 from ray.tune.search import Searcher
 
 from recsys.config.schema import Config, replace_values
-from recsys.search.record.study_record import StudyRecord, trial_seed
+from recsys.search.record.running_trial import trial_seed
+from recsys.search.record.study_record import StudyRecord
 from recsys.search.space.space_file import parse_space
 from recsys.search.tuning.messages import DiskFull, Diverged, Message, Report, as_result
 from recsys.search.tuning.pruning import make_pruner, rungs

@@ -8,12 +8,12 @@ predicts as before.
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Self
+from typing import Protocol, Self
 
 from recsys.config.schema import Config
 from recsys.data.manifest import Manifest
+from recsys.search.costs.work import EpochSeconds, expected_seconds
 from recsys.search.record.study_record import StudyRecord
-from recsys.search.tuning.work import EpochSeconds, expected_seconds
 
 _PRIOR_OF_ALL, _PRIOR_OF_KIND = 0.25, 1.0
 """Weights, in trials, of what is assumed before a trial has reported: that all trials are as fast
@@ -21,6 +21,17 @@ as expected, and that the trials of a kind are as fast as all trials are."""
 
 Kind = tuple[str, str, str]
 """Variant, loss and negatives of trials, whose speeds have much in common."""
+
+
+class Predictor(Protocol):
+    """Source of predicted times, such as `Costs`."""
+
+    @property
+    def is_measured(self) -> bool:
+        """Whether the times were corrected by a measured one."""
+
+    def predict(self, config: Config) -> EpochSeconds:
+        """Return the predicted time of an epoch of a config."""
 
 
 @dataclass(frozen=True)

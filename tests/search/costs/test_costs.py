@@ -7,11 +7,11 @@ import pytest
 
 from recsys.config.schema import Config, replace_values
 from recsys.data.manifest import Manifest
+from recsys.search.costs import work
+from recsys.search.costs.predict import Costs, expected_ratio
+from recsys.search.costs.work import expected_seconds
 from recsys.search.record.study_record import StudyRecord
 from recsys.search.space.space_file import parse_space
-from recsys.search.tuning import work
-from recsys.search.tuning.costs import Costs, expected_ratio
-from recsys.search.tuning.work import expected_seconds
 
 DATA = Manifest.model_construct(n_users=20, n_items=600, n_train=100, n_low=10, n_validation=15)
 SPACE = parse_space({"parameters": {"model.embedding_dim": {"low": 8, "high": 64}}}, "")

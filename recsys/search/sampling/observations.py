@@ -1,0 +1,78 @@
+"""What the trials of a record have reached, as far as they can be compared.
+
+A trial that was pruned or still runs has trained a share of its epochs. It counts with what it
+would have if it gained from there what the complete trials gained from the same share on.
+"""
+
+import statistics
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from recsys.search.record.study_record import StudyRecord
+from recsys.search.record.summaries import TrialSummary
+from recsys.search.sampling.vectors import Point
+
+
+@dataclass(frozen=True)
+class Observations:
+    """Points of the space with what is known of them.
+
+    `values`: the expected best values of trials that have reported, by trial number. `diverged` and
+    `silent`: trials that diverged, and those that run and have not reported.
+    """
+
+    points: Mapping[int, Point]
+    values: Mapping[int, float]
+    diverged: tuple[int, ...]
+    silent: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class _Curve:
+    """Values of a trial by the share of its epochs."""
+
+    values: Mapping[float, float]
+    is_complete: bool
+
+    def best_until(self, share: float) -> float | None:
+        """Return the best value until a share of the epochs, None if there is none."""
+        return max((v for at, v in self.values.items() if at <= share), default=None)
+
+
+def observe(record: StudyRecord, *, without: int) -> Observations:
+    """Return what is known of all trials but one, which is being started.
+
+    Failed trials are left out, since they say nothing about their config.
+    """
+    summaries = [s for s in record.summaries() if s.number != without and s.state != "failed"]
+    diverged = tuple(s.number for s in summaries if s.state == "diverged")
+    curves = {s.number: _curve_of(record, s) for s in summaries if s.number not in diverged}
+    return Observations(
+        {s.number: s.params for s in summaries},
+        {number: _expected(curve, curves) for number, curve in curves.items() if curve.values},
+        diverged,
+        tuple(n for n, curve in curves.items() if not curve.values and record.is_running(n)),
+    )
+
+
+def _curve_of(record: StudyRecord, summary: TrialSummary) -> _Curve:
+    values = record.values_of(summary.number)
+    n_epochs = summary.params.get("training.max_epochs", record.base.training.max_epochs)
+    n_steps = n_epochs * record.n_segments
+    return _Curve(
+        {step / n_steps: value for step, value in values.items()}, summary.state == "complete"
+    )
+
+
+def _expected(curve: _Curve, curves: Mapping[int, _Curve]) -> float:
+    """Return the best value that a trial is expected to reach."""
+    best = max(curve.values.values())
+    if curve.is_complete:
+        return best
+    share = max(curve.values)
+    gains = [
+        max(other.values.values()) - at_share
+        for other in curves.values()
+        if other.is_complete and (at_share := other.best_until(share)) is not None
+    ]
+    return best + (statistics.median(gains) if gains else 0.0)

@@ -12,6 +12,7 @@ from typing import Any
 import optuna
 from optuna.trial import TrialState
 
+from benchmarks.shapes import SHAPES
 from recsys.config.schema import Config
 from recsys.search.space.search_space import SearchSpace
 
@@ -43,6 +44,16 @@ EARLIER_STARTS: tuple[dict[str, Any], ...] = (
 _FAMILY = ("model.name", "training.loss", "training.negative_sampling")
 N_FAMILIES = 15
 """Combinations of variant, loss and sampling in the space."""
+
+
+def proposed_for(name: str, n_configs: int) -> set[int]:
+    """Return the numbers of the first configs that TPE proposed for a data set."""
+    return {number for number in range(N_SAMPLED, n_configs) if set_of(number) == name}
+
+
+def set_of(number: int) -> str:
+    """Return the data set for which TPE proposes a config."""
+    return list(SHAPES)[number % len(SHAPES)]
 
 
 def family(config: Mapping[str, Any]) -> tuple[str, ...]:

@@ -1,15 +1,18 @@
 """Record how the configs train on the data sets: values and seconds after some of the epochs.
 
 A config runs on all data sets before the next one starts, so that the tables can be used at any
-time. A run that is in the tables is not repeated. Times are of the process on one thread, so that
-other work on the machine counts little.
+time. A run that is in the tables is not repeated. Each process runs on one thread, and times are of
+the process, so that other work on the machine counts little.
 """
 
 import argparse
+import functools
 import itertools
+import multiprocessing
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,7 +20,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from benchmarks.portfolio.configs import N_SAMPLED, propose, sampled_configs
+from benchmarks.portfolio.configs import N_SAMPLED, propose, sampled_configs, set_of
 from benchmarks.portfolio.tables import Tables
 from benchmarks.shapes import SHAPES, write_shape
 from recsys.config.files import load_config
@@ -85,6 +88,17 @@ def _value(model: Any, data: Interactions, held_out: HeldOut, config: Config) ->
     ]
 
 
+def run(
+    name: str, public: Path, folder: Path, values: Mapping[str, Any], best: float
+) -> list[dict[str, Any]]:
+    """Return the rows of a config on a data set, in a process of the pool."""
+    torch.set_num_threads(1)
+    base, data = prepared(name, public, folder)
+    rows = list(record(replace_values(base, values), data, best))
+    return rows or [{"epoch": 0, "value": np.nan}]
+
+
+@functools.cache
 def prepared(name: str, public: Path, folder: Path) -> tuple[Config, Interactions]:
     """Return the resolved config of a data set, and its data with validation held out."""
     _, path = write_shape(name, public, folder / "shapes" / name)
@@ -99,29 +113,37 @@ def main() -> None:
     parser.add_argument("--public", type=Path, required=True, help="folder of public data sets")
     parser.add_argument("--dir", type=Path, required=True, dest="folder")
     parser.add_argument("--configs", type=int, default=100)
+    parser.add_argument("--processes", type=int, default=1)
     options = parser.parse_args()
-    torch.set_num_threads(1)
     space = read_space(SPACE)
-    sets = {name: prepared(name, options.public, options.folder) for name in SHAPES}
+    for name in SHAPES:
+        prepared(name, options.public, options.folder)
     tables = Tables.read()
-    for number in range(options.configs):
-        if number == len(tables.configs):
-            tables.add_config(_next_config(space, tables, list(sets)))
-        for name, (base, data) in sets.items():
-            if not tables.has(number, name):
-                config = replace_values(base, tables.configs[number])
-                rows = list(record(config, data, tables.best(name)))
-                tables.add_run(number, name, rows or [{"epoch": 0, "value": np.nan}])
-                sys.stdout.write(f"{number} {name}: {rows[-1:]} {tables.configs[number]}\n")
+    spawn = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(options.processes, mp_context=spawn) as pool:
+        for number in range(options.configs):
+            if number == len(tables.configs):
+                tables.add_config(_next_config(space, tables))
+            values = tables.configs[number]
+            runs = {
+                name: pool.submit(
+                    run, name, options.public, options.folder, values, tables.best(name)
+                )
+                for name in SHAPES
+                if not tables.has(number, name)
+            }
+            for name, rows in runs.items():
+                tables.add_run(number, name, rows.result())
+                sys.stdout.write(f"{number} {name}: {rows.result()[-1]} {values}\n")
                 sys.stdout.flush()
 
 
-def _next_config(space: SearchSpace, tables: Tables, sets: Sequence[str]) -> dict[str, Any]:
+def _next_config(space: SearchSpace, tables: Tables) -> dict[str, Any]:
     """Return a sampled config, or TPE's proposal for the next data set."""
     number = len(tables.configs)
     if number < N_SAMPLED:
         return next(itertools.islice(sampled_configs(space), number, None))
-    return propose(space, tables.configs, tables.values(sets[number % len(sets)]))
+    return propose(space, tables.configs, tables.values(set_of(number)))
 
 
 if __name__ == "__main__":

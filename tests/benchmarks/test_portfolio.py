@@ -1,4 +1,4 @@
-"""The starts of a search: the area under the regret, and the greedy order, by hand."""
+"""The starts of a search: the loss of an order, and the greedy choice, by hand."""
 
 import math
 from itertools import islice
@@ -9,75 +9,95 @@ import pandas as pd
 import pytest
 
 from benchmarks.portfolio import pruning
-from benchmarks.portfolio.choose import Table, area, choose, regrets
-from benchmarks.portfolio.configs import family, propose, sampled_configs
+from benchmarks.portfolio.choose import (
+    FAMILY_SHIFT,
+    FIRST_SECONDS,
+    LAST_SECONDS,
+    SHIFT,
+    choose,
+    copies,
+    loss,
+    scores,
+)
+from benchmarks.portfolio.configs import family, propose, proposed_for, sampled_configs, set_of
+from benchmarks.portfolio.pruning import Curve
+from benchmarks.shapes import SHAPES
 from recsys.config.schema import Config, replace_values
 from recsys.search.space.space_file import read_space
 
 SPACE = Path(__file__).parents[2] / "search_spaces" / "ncf.yaml"
-HALF = math.sqrt(10 * 1200)
+HALF = math.sqrt(FIRST_SECONDS * LAST_SECONDS)
 """Seconds in the middle between the first and the last, on the logarithmic scale."""
 
 
-def test_area_counts_regret_1_until_the_first_config_ends() -> None:
-    assert area(np.array([0.5]), np.array([HALF])) == pytest.approx(0.5 * 1 + 0.5 * 0.5)
+def curve(score: float, seconds: float) -> Curve:
+    """Return a run of the same score in each epoch, the first of which takes `seconds`."""
+    return Curve(np.full(20, score), np.linspace(seconds, seconds + 1e-5, 20))
 
 
-def test_area_keeps_the_best_so_far() -> None:
-    found = area(np.array([0.2, 0.9]), np.array([10.0, HALF - 10]))
-    assert found == pytest.approx(0.2)
+def test_loss_counts_1_until_the_first_report() -> None:
+    assert loss({0: curve(0.6, HALF)}, [0]) == pytest.approx(0.5 * 1 + 0.5 * 0.4, abs=1e-3)
 
 
-def test_area_ignores_what_ends_after_the_last_second() -> None:
-    assert area(np.array([0.4, 0.0]), np.array([10.0, 5000.0])) == pytest.approx(0.4)
+def test_loss_keeps_the_best_so_far_and_ends_with_the_last_second() -> None:
+    curves = {0: curve(0.8, 1.0), 1: curve(0.1, 1.0), 2: curve(1.0, 5000.0)}
+    assert loss(curves, [0, 1, 2]) == pytest.approx(0.2, abs=1e-3)
+
+
+def test_a_config_that_diverged_adds_nothing_to_an_order() -> None:
+    assert loss({0: curve(0.8, 1.0)}, [7, 0]) == pytest.approx(0.2, abs=1e-3)
 
 
 def test_choose_takes_the_cheap_config_before_the_better_and_dear_one() -> None:
-    # Alone, the dear one has .5 and the cheap one .4; together, cheap first, .5 * .4 + .5 * 0 = .2.
-    table = Table(
-        np.arange(3),
-        ("a",),
-        np.array([[0.0], [0.4], [0.5]]),
-        np.array([[HALF], [1.0], [1.0]]),
-    )
-    assert choose(table, [0], 3)[:2] == [1, 0]
+    # Alone, the dear one has a loss of .5 and the cheap ones .4 and .45.
+    curves = {0: curve(1.0, HALF), 1: curve(0.6, 1.0), 2: curve(0.55, 1.0)}
+    assert choose([curves], 2, without=()) == [1, 0]
+    assert choose([curves], 2, without={1}) == [2, 0]
 
 
 def test_choose_takes_configs_that_complete_each_other() -> None:
-    # B is second best on its own, but good where A is good; C alone helps on the second set.
-    table = Table(
-        np.arange(3),
-        ("a", "b"),
-        np.array([[0.0, 0.8], [0.1, 0.75], [1.0, 0.0]]),
-        np.full((3, 2), 1.0),
-    )
-    assert choose(table, [0, 1], 2) == [0, 2]
+    # 1 is second best on its own, but good where 0 is good; 2 alone helps on the second set.
+    first = {0: curve(1.0, 1.0), 1: curve(0.9, 1.0), 2: curve(0.0, 1.0)}
+    second = {0: curve(0.2, 1.0), 1: curve(0.25, 1.0), 2: curve(1.0, 1.0)}
+    assert choose([first, second], 2, without=()) == [0, 2]
 
 
-def test_choose_stops_when_nothing_is_gained() -> None:
-    table = Table(np.arange(2), ("a",), np.array([[0.0], [0.5]]), np.full((2, 1), 1.0))
-    assert choose(table, [0], 2) == [0]
-
-
-def test_choose_reads_only_its_data_sets() -> None:
-    table = Table(
-        np.arange(2), ("a", "b"), np.array([[0.0, 1.0], [1.0, 0.0]]), np.full((2, 2), 1.0)
-    )
-    assert choose(table, [1], 1) == [1]
-
-
-def test_regrets_lie_between_the_best_and_the_median() -> None:
+def test_scores_lie_between_the_median_and_the_best() -> None:
     rows = [
-        *({"number": 0, "set": "a", "epoch": e, "value": v} for e, v in ((1, 0.2), (2, 0.1))),
+        *({"number": 0, "set": "a", "epoch": e, "value": v} for e, v in ((1, 0.2), (20, 0.1))),
         {"number": 1, "set": "a", "epoch": 1, "value": 0.4},
         {"number": 2, "set": "a", "epoch": 1, "value": 0.3},
         {"number": 3, "set": "a", "epoch": 0, "value": np.nan},  # diverged
     ]
-    table = regrets(pd.DataFrame(rows).assign(train_seconds=2.0, rank_seconds=1.0))
-    assert table.numbers.tolist() == [0, 1, 2, 3]
+    runs = pd.DataFrame(rows).assign(train_seconds=2.0, rank_seconds=1.0)
+    curves = scores(runs)["a"]
+    assert list(curves) == [0, 1, 2]
     # The best is .4, the median of .2, .3 and .4 is .3.
-    assert table.regret[:, 0].tolist() == pytest.approx([1.0, 0.0, 1.0, 1.0])
-    assert table.seconds[:, 0].tolist() == [3.0, 3.0, 3.0, 3.0]
+    assert [of.values.max() for of in curves.values()] == pytest.approx([-1.0, 1.0, 0.0])
+    assert curves[1].seconds[0] == 3.0
+
+
+def test_copies_shift_families_and_whole_runs_and_have_a_best_score_of_1() -> None:
+    rising = np.linspace(0, 0.5, 20)
+    curves = {number: Curve(rising + number / 10, np.arange(20.0)) for number in range(5)}
+    families = [("a",), ("a",), ("a",), ("b",), ("b",)]
+    found = copies(curves, families, "one", 200)
+    assert copies(curves, families, "two", 1)[0][0].values[0] != found[0][0].values[0]
+    for copied in found:
+        assert max(of.values.max() for of in copied.values()) == pytest.approx(1)
+        np.testing.assert_allclose(np.diff(copied[3].values), np.diff(curves[3].values))
+    first = np.array([[copied[number].values[0] for number in curves] for copied in found])
+    within, between = first[:, 4] - first[:, 3], first[:, 3] - first[:, 2]
+    assert within.mean() == pytest.approx(0.1, abs=0.03)
+    assert within.std() == pytest.approx(SHIFT * math.sqrt(2), rel=0.15)
+    both = math.hypot(SHIFT * math.sqrt(2), FAMILY_SHIFT * math.sqrt(2))
+    assert between.std() == pytest.approx(both, rel=0.15)
+
+
+def test_a_config_is_proposed_for_one_data_set() -> None:
+    names = list(SHAPES)
+    assert set_of(23) == names[23 % 9]
+    assert proposed_for(names[5], 42) == {23, 32, 41}
 
 
 def test_sampled_configs_are_balanced_over_the_families() -> None:

@@ -4,6 +4,7 @@ A trial that was pruned or still runs has trained a share of its epochs. It coun
 would have if it gained from there what the complete trials gained from the same share on.
 """
 
+import functools
 import statistics
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -34,6 +35,11 @@ class _Curve:
     values: Mapping[float, float]
     is_complete: bool
 
+    @property
+    def best(self) -> float:
+        """The best value."""
+        return max(self.values.values())
+
     def best_until(self, share: float) -> float | None:
         """Return the best value until a share of the epochs, None if there is none."""
         return max((v for at, v in self.values.items() if at <= share), default=None)
@@ -47,9 +53,19 @@ def observe(record: StudyRecord, *, without: int) -> Observations:
     summaries = [s for s in record.summaries() if s.number != without and s.state != "failed"]
     diverged = tuple(s.number for s in summaries if s.state == "diverged")
     curves = {s.number: _curve_of(record, s) for s in summaries if s.number not in diverged}
+    complete = [curve for curve in curves.values() if curve.is_complete]
+
+    @functools.cache  # trials are pruned at a few shares
+    def gain_from(share: float) -> float:
+        return _median_gain(complete, share)
+
     return Observations(
         {s.number: s.params for s in summaries},
-        {number: _expected(curve, curves) for number, curve in curves.items() if curve.values},
+        {
+            number: curve.best + (0.0 if curve.is_complete else gain_from(max(curve.values)))
+            for number, curve in curves.items()
+            if curve.values
+        },
         diverged,
         tuple(n for n, curve in curves.items() if not curve.values and record.is_running(n)),
     )
@@ -64,15 +80,11 @@ def _curve_of(record: StudyRecord, summary: TrialSummary) -> _Curve:
     )
 
 
-def _expected(curve: _Curve, curves: Mapping[int, _Curve]) -> float:
-    """Return the best value that a trial is expected to reach."""
-    best = max(curve.values.values())
-    if curve.is_complete:
-        return best
-    share = max(curve.values)
+def _median_gain(complete: list[_Curve], share: float) -> float:
+    """Return the median of what complete trials gained from a share of their epochs on."""
     gains = [
-        max(other.values.values()) - at_share
-        for other in curves.values()
-        if other.is_complete and (at_share := other.best_until(share)) is not None
+        curve.best - reached
+        for curve in complete
+        if (reached := curve.best_until(share)) is not None
     ]
-    return best + (statistics.median(gains) if gains else 0.0)
+    return statistics.median(gains) if gains else 0.0

@@ -12,7 +12,9 @@ from dataclasses import dataclass
 from typing import Self
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+
+from recsys.kernels.adam import Adam
 
 _PRIOR_LENGTH, _SPREAD_OF_LENGTH = math.log(0.6), 0.7
 _PRIOR_NOISE = math.log(0.05)
@@ -44,12 +46,10 @@ class Scales:
             points: the observed points, (n, width).
             values: their values, (n,), of mean 0 and standard deviation 1.
         """
-        free = [
-            tensor.detach().clone().requires_grad_()
-            for tensor in (self.length, self.variance, self.noise)
-        ]
-        scales = Scales(*free)
-        optimiser = torch.optim.Adam(free, lr=_LEARNING_RATE)
+        free = nn.ParameterList(
+            nn.Parameter(tensor.clone()) for tensor in (self.length, self.variance, self.noise)
+        )
+        scales, optimiser = Scales(*free), Adam.start(free, _LEARNING_RATE)
         for _ in range(_STEPS):
             optimiser.zero_grad()
             loss = -scales._log_probability(points, values)

@@ -47,6 +47,7 @@ class ExpectedImprovement(optuna.samplers.BaseSampler):
     """Sampler of one record; the other arguments are those of `SAMPLERS`."""
 
     def __init__(self, seed: int, record: StudyRecord, costs: Predictor) -> None:
+        torch.set_num_threads(1)  # of the driver, whose machine the trials need
         self._rng = np.random.default_rng(seed)
         self._independent = optuna.samplers.RandomSampler(seed=seed)
         self._record, self._costs = record, costs

@@ -50,6 +50,7 @@ class System:
 SYSTEMS = {
     WHOLE: System(),
     EARLIER: System(is_earlier=True),
+    "TPE with ASHA": System(("study.sampler=tpe",)),
     "random with ASHA": System(("study.sampler=random",)),
     "OptunaSearch with ASHA": System(module="benchmarks.optuna_search"),
     "without ASHA": System(("study.pruner=none",)),

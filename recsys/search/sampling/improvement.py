@@ -29,7 +29,7 @@ from recsys.search.sampling.gaussian_process import GaussianProcess, Scales
 from recsys.search.sampling.observations import Observations, observe
 from recsys.search.sampling.vectors import Point, Vectors
 
-N_FIRST = 3
+_N_FIRST = 3
 """Trials that have to report before the process is asked."""
 _N_GOOD, _N_PRICED = 5, 100
 """Best trials near which points are drawn, and candidates whose cost is predicted."""
@@ -69,7 +69,7 @@ class ExpectedImprovement(optuna.samplers.BaseSampler):
     ) -> dict[str, Any]:
         """Return a point by Optuna's names, empty while too few trials have reported."""
         known = observe(self._record, without=trial.number)
-        if len(known.values) < N_FIRST:
+        if len(known.values) < _N_FIRST:
             return {}
         return self._space.by_name(self._propose(known))
 

@@ -8,6 +8,7 @@ The course of a run and its seconds are the process's means.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Self
 
 import numpy as np
@@ -46,13 +47,17 @@ class _Target:
             scales = scales.fitted(points, values)
         return cls(scales, points, values, mean, deviation)
 
+    @cached_property
+    def _process(self) -> GaussianProcess:
+        return GaussianProcess(self.scales, self.points, self.values)
+
     def expect(self, vector: torch.Tensor) -> float:
-        mean, _ = GaussianProcess(self.scales, self.points, self.values).predict(vector)
+        mean, _ = self._process.predict(vector)
         return self.mean + self.deviation * float(mean[0])
 
     def draw(self, vector: torch.Tensor, rng: np.random.Generator) -> tuple[float, Self]:
         """Return a drawn figure, and the process given it."""
-        mean, deviation = GaussianProcess(self.scales, self.points, self.values).predict(vector)
+        mean, deviation = self._process.predict(vector)
         value = mean + deviation * rng.normal()
         points, values = torch.cat([self.points, vector]), torch.cat([self.values, value])
         given = type(self)(self.scales, points, values, self.mean, self.deviation)

@@ -21,7 +21,6 @@ import pandas as pd
 from benchmarks.portfolio.configs import family, proposed_for
 from benchmarks.portfolio.pruning import N_SLOTS, Curve, curve_of, search
 from benchmarks.portfolio.tables import Tables
-from recsys.config.components import MODELS
 
 FIRST_SECONDS, LAST_SECONDS = 10.0, 600.0
 """Times between which the loss counts: the start of a search."""
@@ -111,14 +110,8 @@ def main() -> None:
     """Print the starts, and what each data set loses with those chosen on the others."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--starts", type=int, default=N_STARTS)
-    parser.add_argument("--models", nargs="+", default=MODELS, help="variants of the starts")
     options = parser.parse_args()
     tables = Tables.read()
-    others = {
-        number
-        for number, config in enumerate(tables.configs)
-        if config["model.name"] not in options.models
-    }
     data = scores(tables.runs)
     families = [family(config) for config in tables.configs]
     shifted = {name: copies(curves, families, name, N_COPIES) for name, curves in data.items()}
@@ -130,12 +123,12 @@ def main() -> None:
     for name, curves in data.items():
         seen = [copy for other in data if other != name for copy in shifted[other]]
         proposed = proposed_for(name, len(tables.configs))
-        order = choose(seen, options.starts, without=others | proposed)
+        order = choose(seen, options.starts, without=proposed)
         figures = [measure(curves, of) for measure in (loss, left) for of in (EARLIER, order)]
         sys.stdout.write(f"| {name} | {' | '.join(f'{figure:.3f}' for figure in figures)} |\n")
         sys.stdout.flush()
     every = [copy for of_set in shifted.values() for copy in of_set]
-    for number in choose(every, options.starts, without=others):
+    for number in choose(every, options.starts, without=()):
         sys.stdout.write(f"{number}: {json.dumps(tables.configs[number])}\n")
 
 

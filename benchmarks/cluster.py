@@ -187,7 +187,11 @@ def measure(in_flight: Sequence[int]) -> Iterator[Row]:
     for n_trials in PROPOSALS:
         yield Row(
             f"{n_trials:,} trials before",
-            {"seconds per proposal (tpe)": spread([in_a_process(propose, n_trials)])},
+            {
+                f"seconds per proposal ({Config().study.sampler})": spread(
+                    [in_a_process(propose, n_trials)]
+                )
+            },
         )
     for sizes in DATA:
         yield _data(sizes)

@@ -35,11 +35,10 @@ def _near_one(
     scale = float(rng.choice(_SCALES))
 
     def value_of(_: str, domain: Domain) -> Scalar:
-        value = center.get(domain.path)
-        if domain.path not in center or not domain.contains(domain.nearest(value)):
+        if domain.path not in center:
             return draw(domain, rng)
         probability = _P_NUMBER if domain.choices is None else _P_CHOICE
-        start = domain.nearest(value)
+        start = domain.nearest(center[domain.path])
         return change(domain, start, scale, rng) if rng.random() < probability else start
 
     return space.fill(value_of)

@@ -1,4 +1,4 @@
-"""Files of a comparison, in one folder: the data sets, the searches, and their scores."""
+"""Results of a comparison, in one folder: the searches, their scores, and most popular items."""
 
 import json
 from collections.abc import Iterator
@@ -6,19 +6,18 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.search_quality.outcome import Outcome, Searched, outcome_of
-from benchmarks.search_quality.scores import POPULAR, Scored
+from benchmarks.search_quality.scores import Scored
 from recsys.storage.files import write_atomically
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """The folder of a comparison."""
+    """The folder of a comparison's results.
 
-    folder: Path
+    They hold figures alone, so the repository keeps those of its own comparison.
+    """
 
-    def set_folder(self, data: str) -> Path:
-        """Return the folder of a data set."""
-        return self.folder / "sets" / data
+    folder: Path = Path(__file__).parent / "results"
 
     def search(self, name: str) -> Searched | None:
         """Return a search by the name of its files, None if it has not been run."""
@@ -49,10 +48,14 @@ class Comparison:
         paths = (self.folder / "scores").glob("*.json")
         return max((_scored(path).difference for path in paths), default=0.0)
 
+    def store_popular(self, data: str, value: float) -> None:
+        """Store the value of most popular items on a data set."""
+        self._write(self._path("popular", data), value)
+
     def popular(self) -> dict[str, float]:
         """Return the value of most popular items by data set."""
-        paths = sorted((self.folder / "sets").glob(f"*/{POPULAR}"))
-        return {path.parent.name: float(path.read_text(encoding="utf-8")) for path in paths}
+        paths = sorted((self.folder / "popular").glob("*.json"))
+        return {path.stem: float(path.read_text(encoding="utf-8")) for path in paths}
 
     def _path(self, kind: str, name: str) -> Path:
         return self.folder / kind / f"{name}.json"
@@ -61,7 +64,7 @@ class Comparison:
     def _write(path: Path, tree: object) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         with write_atomically(path) as file:
-            file.write_text(json.dumps(tree), encoding="utf-8")
+            file.write_text(json.dumps(tree) + "\n", encoding="utf-8")
 
 
 def _search(path: Path) -> Searched:

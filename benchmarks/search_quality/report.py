@@ -114,10 +114,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.search_quality.report", description=__doc__
     )
-    parser.add_argument("--dir", type=Path, required=True, dest="folder", help="folder of results")
     parser.add_argument("--plots", type=Path, required=True, help="folder of the SVG files")
     options = parser.parse_args()
-    for text in report(Comparison(options.folder), options.plots):
+    for text in report(Comparison(), options.plots):
         sys.stdout.write(f"{text}\n")
 
 

@@ -5,7 +5,6 @@ and from the seed that it had: on one thread that gives the same weights, which 
 Nothing is trained for a search that ranked all users itself.
 """
 
-import json
 import subprocess
 import sys
 from concurrent.futures import ProcessPoolExecutor
@@ -28,8 +27,6 @@ from recsys.evaluation.scorers import scorer_of
 from recsys.training.fit import fit
 
 N_PROCESSES = 2
-POPULAR = "popular.json"
-"""File of a data set with the value of most popular items."""
 
 
 @dataclass(frozen=True)
@@ -40,18 +37,19 @@ class Scored:
     difference: float = 0.0
 
 
-def prepare(name: str, public: Path, folder: Path) -> None:
-    """Write and process a data set, with the value of most popular items, unless it is there."""
-    popular = folder / POPULAR
-    if popular.exists():
-        return
+def prepare(name: str, public: Path, folder: Path) -> Path:
+    """Write and process a data set, and return its config file."""
     _, config = write_shape(name, public, folder)
     command = [sys.executable, "-m", "recsys.preprocess"]
     flags = ["--config", str(config), "--dir", str(folder)]
     subprocess.run([*command, *flags], stdout=subprocess.DEVNULL, check=True)
+    return config
+
+
+def popular_value(config_file: Path, folder: Path) -> float:
+    """Return the value of most popular items on a data set."""
     with _processes() as pool:
-        value = pool.submit(_popular_value, config, folder).result()
-    popular.write_text(json.dumps(value), encoding="utf-8")
+        return pool.submit(_popular_value, config_file, folder).result()
 
 
 def score(record: Record, folder: Path) -> Scored:

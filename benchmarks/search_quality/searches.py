@@ -74,12 +74,17 @@ def searches(
                     yield Search(name, system, budget, seed)
 
 
+def set_folder(folder: Path, data: str) -> Path:
+    """Return the folder of a data set, in the folder to work in."""
+    return folder / "sets" / data
+
+
 def run(search: Search, folder: Path, earlier: Path | None) -> Searched:
     """Run a search, and return what it did.
 
     Args:
         search: the search.
-        folder: the folder of the comparison.
+        folder: the folder to work in.
         earlier: the earlier checkout, which some systems need.
 
     Raises:
@@ -94,7 +99,7 @@ def run(search: Search, folder: Path, earlier: Path | None) -> Searched:
     work.mkdir(parents=True)
     flags = {
         "--space": _space_file(system, work, checkout, earlier),
-        "--config": folder / "sets" / search.data / "config.yaml",
+        "--config": set_folder(folder, search.data) / "config.yaml",
         "--dir": work,
         "--name": STUDY,
         "--concurrent": CORES.count(",") + 1,

@@ -1,5 +1,6 @@
 """Searches, what they recorded, and the values of that on all validation users."""
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, NamedTuple, Self
@@ -39,6 +40,8 @@ class Record:
     Attributes:
         ranks_all: every report ranks all validation users.
         reports: of the trials that may be chosen, in the order of time.
+        on_all_users: values on all users that the search computed itself beside those on a sample,
+            in the order of time. The epoch is that of the weights.
         starts: trials that run the default config or a warm start.
         first_complete: seconds from the start of the command to the end of the first trial that was
             not stopped; None if all were.
@@ -49,6 +52,7 @@ class Record:
 
     ranks_all: bool
     reports: Sequence[Report]
+    on_all_users: Sequence[Report]
     starts: Sequence[int]
     first_complete: float | None
     best: tuple[int, int] | None
@@ -58,7 +62,7 @@ class Record:
     def to_score(self) -> set[tuple[int, int]]:
         """Return the trials and epochs whose values on all users an outcome needs."""
         start = best_of_starts(self)
-        found = [*incumbents(self.reports), *([] if start is None else [start])]
+        found = [*held(self), *([] if start is None else [start])]
         chosen = set() if self.best is None else {self.best}
         return {(report.trial, report.epoch) for report in found} | chosen
 
@@ -85,6 +89,7 @@ class Searched:
         record = tree["record"]
         changed = {
             "reports": [Report(*report) for report in record["reports"]],
+            "on_all_users": [Report(*report) for report in record["on_all_users"]],
             "best": record["best"] and tuple(record["best"]),
             "trials": {int(number): tuple(trial) for number, trial in record["trials"].items()},
         }
@@ -137,19 +142,29 @@ def incumbents(reports: Sequence[Report]) -> Iterator[Report]:
             yield report
 
 
+def held(record: Record) -> Iterator[Report]:
+    """Yield what a search held for its best, each time that it changed.
+
+    Once the search has ranked a trial on all users, only such trials count.
+    """
+    first = min((report.seconds for report in record.on_all_users), default=math.inf)
+    yield from incumbents([report for report in record.reports if report.seconds < first])
+    yield from incumbents(record.on_all_users)
+
+
 def best_of_starts(record: Record) -> Report | None:
-    """Return the best report of the trials that the search started with."""
-    found = [report for report in record.reports if report.trial in record.starts]
-    return max(found, key=lambda report: report.value, default=None)
+    """Return the best report of the trials that the search started with, of all users if any is."""
+    for reports in (record.on_all_users, record.reports):
+        found = [report for report in reports if report.trial in record.starts]
+        if found:
+            return max(found, key=lambda report: report.value)
+    return None
 
 
 def outcome_of(searched: Searched, scores: Scores) -> Outcome:
     """Return a search by the values of all that `Record.to_score` names."""
     record = searched.record
-    curve = [
-        (report.seconds, scores[report.trial, report.epoch])
-        for report in incumbents(record.reports)
-    ]
+    curve = [(report.seconds, scores[report.trial, report.epoch]) for report in held(record)]
     if record.best is not None:
         curve.append((searched.seconds, scores[record.best]))
     start = best_of_starts(record)

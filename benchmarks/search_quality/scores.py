@@ -1,8 +1,8 @@
 """Values on all validation users, of most popular items and of what searches held for their best.
 
-A search that ranked a sample of the users kept few weights. So a trial is trained again, in the way
-and from the seed that it had: on one thread that gives the same weights, which `difference` checks.
-Nothing is trained for a search that ranked all users itself.
+A search that ranks a sample of the users ranks all of them where a trial trains to its end, and
+keeps few weights of other trials. So such a trial is trained again, in the way and from the seed
+that it had: on one thread that gives the same weights, which `difference` checks.
 """
 
 import subprocess
@@ -58,13 +58,14 @@ def score(record: Record, folder: Path) -> Scored:
     recorded = {(report.trial, report.epoch): report.value for report in record.reports}
     if record.ranks_all:
         return Scored({key: recorded[key] for key in wanted})
-    epochs = {
-        number: {epoch for trial, epoch in wanted if trial == number} for number in record.trials
-    }
+    known = {(report.trial, report.epoch): report.value for report in record.on_all_users}
+    epochs: dict[int, set[int]] = {}
+    for number, epoch in wanted - known.keys():
+        epochs.setdefault(number, set()).add(epoch)
     with _processes() as pool:
         futures = {
-            number: pool.submit(_train_again, seed, config, epochs[number], folder)
-            for number, (seed, config) in record.trials.items()
+            number: pool.submit(_train_again, *record.trials[number], epochs[number], folder)
+            for number in epochs
         }
         again = {
             (number, epoch): values
@@ -72,7 +73,7 @@ def score(record: Record, folder: Path) -> Scored:
             for epoch, values in future.result().items()
         }
     differences = [abs(recorded[key] - value) for key, (value, _) in again.items()]
-    scores = {key: on_all for key, (_, on_all) in again.items()}
+    scores = known | {key: on_all for key, (_, on_all) in again.items()}
     return Scored(scores, max(differences, default=0.0))
 
 

@@ -24,8 +24,14 @@ def read_study(folder: Path, name: str, began: float, answer: Mapping[str, Any])
     """
     study = StudyFolder.find(folder, name)
     stored, config = study.read()
-    choosable = {summary.number for summary in stored.summaries() if summary.choosable}
-    reports = _reports(folder / "mlflow.db", config.metric_name, began)
+    summaries = {summary.number: summary for summary in stored.summaries() if summary.choosable}
+    database = folder / "mlflow.db"
+    reports = _reports(database, config.metric_name, began)
+    on_all_users = [
+        report._replace(epoch=found.epoch)
+        for report in _reports(database, f"{config.metric_name}_all_users", began)
+        if report.trial in summaries and (found := summaries[report.trial].on_all_users)
+    ]
     trials = study.optuna_study().get_trials(deepcopy=False)
     complete = [
         trial.datetime_complete.timestamp() - began
@@ -34,7 +40,8 @@ def read_study(folder: Path, name: str, began: float, answer: Mapping[str, Any])
     ]
     record = Record(
         ranks_all=config.evaluation.max_users is None,
-        reports=[report for report in reports if report.trial in choosable],
+        reports=[report for report in reports if report.trial in summaries],
+        on_all_users=on_all_users,
         starts=[trial.number for trial in trials if stored.is_first_point(trial.number)],
         first_complete=min(complete, default=None),
         best=answer["best"] and (int(answer["best"]["trial"]), answer["best"]["epoch"]),

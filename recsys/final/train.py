@@ -50,8 +50,7 @@ def train_for_validation(
         key=lambda epoch: epoch.metrics[config.metric_name],
     )
     state = best.state
-    assert state.best_weights is not None  # `fit` keeps them when it ranks
-    state.model.load_state_dict(state.best_weights)
+    state.restore_best()
     with progress("Scoring validation"):
         scores = evaluate(scorer_of(state.model, data), data, config)
     return Trained(state.model, best.epoch, scores)

@@ -74,6 +74,11 @@ class TrainingState:
                 for name, weight in self.model.state_dict().items()
             }
 
+    def restore_best(self) -> None:
+        """Put the best weights, which there must be, into the model; the training has ended."""
+        assert self.best_weights is not None
+        self.model.load_state_dict(self.best_weights)
+
     def save(self, path: Path) -> None:
         """Write the state to a file, complete or not at all."""
         tensors = {f"best.{name}": weight for name, weight in (self.best_weights or {}).items()}

@@ -14,6 +14,7 @@ from benchmarks.search_quality.outcome import (
     Report,
     Search,
     Searched,
+    held,
     incumbents,
     outcome_of,
 )
@@ -42,6 +43,7 @@ ON_ALL = {(0, 1): 0.11, (0, 2): 0.28, (2, 1): 0.24}
 RECORD = Record(
     ranks_all=False,
     reports=REPORTS,
+    on_all_users=[],
     starts=[0],
     first_complete=70.0,
     best=(0, 2),
@@ -88,6 +90,20 @@ def test_incumbents_are_better_than_all_before() -> None:
         (0, 2),
         (2, 1),
     ]
+
+
+def test_once_a_trial_is_ranked_on_all_users_only_such_trials_are_held_for_the_best() -> None:
+    on_all = [Report(50.0, 1, 1, 0.18), Report(70.0, 0, 2, 0.28), Report(80.0, 3, 1, 0.2)]
+    record = replace(RECORD, on_all_users=on_all)
+    assert [(r.seconds, r.trial, r.epoch) for r in held(record)] == [
+        (20.0, 0, 1),
+        (40.0, 0, 2),
+        (50.0, 1, 1),
+        (70.0, 0, 2),
+    ]
+    assert record.to_score() == {(0, 1), (0, 2), (1, 1)}
+    again = Searched.from_json(json.loads(json.dumps(replace(searched(), record=record).as_json())))
+    assert again.record == record
 
 
 def test_a_sampled_search_is_scored_where_it_changed_its_mind_at_its_answer_and_its_start() -> None:

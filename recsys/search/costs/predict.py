@@ -85,7 +85,7 @@ def predict(config: Config, measured: Sequence[LogRatios], data: Manifest) -> Ep
     kind, expected = _kind_of(config), expected_seconds(config, data)
     train = expected_ratio([(of.kind, of.train) for of in measured], kind)
     rank = expected_ratio([(of.kind, of.rank) for of in measured], kind)
-    return EpochSeconds(expected.train * train, expected.rank * rank)
+    return EpochSeconds(expected.train * train, expected.rank * rank, expected.rank_all * rank)
 
 
 def expected_ratio(logs: Sequence[tuple[Kind, float]], kind: Kind) -> float:

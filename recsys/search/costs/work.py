@@ -46,14 +46,23 @@ _OPEN_SHARE = 0.3
 
 @dataclass(frozen=True)
 class EpochSeconds:
-    """Time of an epoch in seconds: training it, and ranking after it if it is ranked."""
+    """Times in seconds of an epoch, and of the end of a trial.
+
+    `train`: of training an epoch. `rank`: of ranking after it, if it is ranked. `rank_all`: of
+    ranking all users once after the last epoch, 0 if each ranking is of all of them.
+    """
 
     train: float
     rank: float
+    rank_all: float = 0.0
 
     def mean(self, config: Config) -> float:
         """Return the mean time of an epoch of a trial, of which not all are ranked."""
         return self.train + self.rank / config.evaluation.period
+
+    def of_trial(self, config: Config) -> float:
+        """Return the time of a trial that trains all of its epochs."""
+        return config.training.max_epochs * self.mean(config) + self.rank_all
 
     def until_report(self, config: Config, n_segments: int) -> float:
         """Return the time until a trial reports: in its first ranked epoch, after a segment."""
@@ -70,7 +79,8 @@ def expected_seconds(config: Config, data: Manifest) -> EpochSeconds:
         work = _of_full_softmax(config, data, sizes)
     else:
         work = _of_samples(config, data, sizes)
-    return EpochSeconds(_seconds(work), _seconds(_of_ranking(config, data, sizes)))
+    rank, share = _seconds(_of_ranking(config, data, sizes)), _ranked_share(config, data)
+    return EpochSeconds(_seconds(work), rank, rank / share if share < 1 else 0.0)
 
 
 def _seconds(work: Mapping[str, float]) -> float:
@@ -161,9 +171,20 @@ def _of_adam(
     return {"value of Adam on all rows": on_all, "value of Adam on a batch's rows": on_rows}
 
 
+def _n_held_out_users(data: Manifest) -> int:
+    """Return the most users that validation can have, at least one."""
+    return max(1, min(data.n_users, data.n_validation))
+
+
+def _ranked_share(config: Config, data: Manifest) -> float:
+    """Return the share of the held-out users that a ranking takes."""
+    n_users = _n_held_out_users(data)
+    return min(1.0, (config.evaluation.user_limit or n_users) / n_users)
+
+
 def _of_ranking(config: Config, data: Manifest, sizes: _Sizes) -> dict[str, float]:
-    evaluation, n_users = config.evaluation, max(1, min(data.n_users, data.n_validation))
-    share = min(1.0, (evaluation.user_limit or n_users) / n_users)
+    evaluation, n_users = config.evaluation, _n_held_out_users(data)
+    share = _ranked_share(config, data)
     if evaluation.protocol == "sampled":
         n_pairs: float = data.n_validation * (1 + evaluation.n_candidates)
     else:

@@ -26,7 +26,7 @@ SKIPPED = "skipped"
 class OnAllUsers:
     """Validation value of a trial on all users, beside the values on a sample that it reported.
 
-    `value`: the searched metric of the weights of `epoch`.
+    `value`: the searched metric of the weights of `epoch`, which has the best value on the sample.
     """
 
     value: float
@@ -47,7 +47,8 @@ class TrialSummary:
     `value`: the best validation value, reached at `epoch` (1-based). `standard_error`: of `value`
     over users, None of a single user or from a version that did not compute it. `nodes`: node
     addresses by the first epoch (as text) that ran there; a trial that stayed on its node has one.
-    `on_all_users`: of the same epoch, None if only a sample of the users was ranked.
+    `on_all_users`: of the same epoch, None if the trial has not trained to its end, or if each
+    ranking is of all users.
     """
 
     number: int
@@ -66,6 +67,16 @@ class TrialSummary:
     def choosable(self) -> bool:
         """Whether it may be chosen as the best: it has a value and neither failed nor diverged."""
         return self.state in _CHOOSABLE and self.value is not None
+
+    @property
+    def best_known(self) -> tuple[float | None, float | None]:
+        """The value on all users, or else the best one, and its standard error."""
+        found = self.on_all_users
+        return (
+            (self.value, self.standard_error)
+            if found is None
+            else (found.value, found.standard_error)
+        )
 
 
 def summarise(
@@ -131,27 +142,18 @@ def state_of(trial: FrozenTrial) -> str:
 def ranked(summaries: list[TrialSummary]) -> list[TrialSummary]:
     """Return the trials from the best to the worst, then those that may not be chosen.
 
-    If the trial of the best value was ranked on all users, those that were come first, by their
-    values on all users. Otherwise values decide: what leads has not been compared with the others.
+    Trials with a value on all users come before those with one on a sample, whose best value is
+    partly the luck of that sample. Of equal values the earlier trial comes first.
     """
-    by_value = ranked_by_value(summaries)
-    if not by_value or not by_value[0].choosable or by_value[0].on_all_users is None:
-        return by_value
-    return sorted(by_value, key=lambda s: (not s.choosable, *_order_on_all_users(s)))
-
-
-def ranked_by_value(summaries: list[TrialSummary]) -> list[TrialSummary]:
-    """Return the trials from the best value to the worst, then those that may not be chosen.
-
-    Of equal values the earlier trial comes first.
-    """
-    return sorted(summaries, key=lambda s: (not s.choosable, -(s.value or 0.0), s.number))
-
-
-def _order_on_all_users(summary: TrialSummary) -> tuple[bool, float]:
-    """Return a key that sorts trials by their values on all users, those without one last."""
-    found = summary.on_all_users
-    return found is None, 0.0 if found is None else -found.value
+    return sorted(
+        summaries,
+        key=lambda s: (
+            not s.choosable,
+            s.on_all_users is None,
+            -(s.best_known[0] or 0.0),
+            s.number,
+        ),
+    )
 
 
 def best_trial(summaries: list[TrialSummary]) -> TrialSummary | None:

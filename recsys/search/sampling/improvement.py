@@ -125,8 +125,7 @@ class ExpectedImprovement(optuna.samplers.BaseSampler):
     def _seconds(self, point: Point) -> float:
         """Return the predicted time of a trial that trains all of its epochs."""
         config = replace_values(self._record.base, point)
-        of_epoch = self._costs.predict(config).mean(config)
-        return _START_SECONDS + config.training.max_epochs * of_epoch
+        return _START_SECONDS + self._costs.predict(config).of_trial(config)
 
     def _tensor(self, points: Sequence[Point]) -> Tensor:
         return torch.from_numpy(self._vectors.of(points))

@@ -1,7 +1,9 @@
 """What the trials of a record have reached, as far as they can be compared.
 
 A trial that was pruned or still runs has trained a share of its epochs. It counts with what it
-would have if it gained from there what the complete trials gained from the same share on.
+would have if it gained from there what the complete trials gained from the same share on. Where
+trials rank a sample of the users, complete ones have a value on all users too, which counts. The
+others count with what they would have if all users differed from the sample as they do there.
 """
 
 import functools
@@ -54,17 +56,23 @@ def observe(record: StudyRecord, *, without: int) -> Observations:
     diverged = tuple(s.number for s in summaries if s.state == "diverged")
     curves = {s.number: _curve_of(record, s) for s in summaries if s.number not in diverged}
     complete = [curve for curve in curves.values() if curve.is_complete]
+    on_all_users = {s.number: s.on_all_users.value for s in summaries if s.on_all_users is not None}
+    difference = _median([value - curves[n].best for n, value in on_all_users.items()])
 
     @functools.cache  # trials are pruned at a few shares
     def gain_from(share: float) -> float:
         return _median_gain(complete, share)
 
+    expected = {
+        number: curve.best + (0.0 if curve.is_complete else gain_from(max(curve.values)))
+        for number, curve in curves.items()
+        if curve.values
+    }
     return Observations(
         {s.number: s.params for s in summaries},
         {
-            number: curve.best + (0.0 if curve.is_complete else gain_from(max(curve.values)))
-            for number, curve in curves.items()
-            if curve.values
+            number: on_all_users.get(number, value + difference)
+            for number, value in expected.items()
         },
         diverged,
         tuple(n for n, curve in curves.items() if not curve.values and record.is_running(n)),
@@ -87,4 +95,9 @@ def _median_gain(complete: list[_Curve], share: float) -> float:
         for curve in complete
         if (reached := curve.best_until(share)) is not None
     ]
-    return statistics.median(gains) if gains else 0.0
+    return _median(gains)
+
+
+def _median(values: list[float]) -> float:
+    """Return the median, 0 of no values."""
+    return statistics.median(values) if values else 0.0

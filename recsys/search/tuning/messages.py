@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from recsys.search.record.summaries import OnAllUsers
+
 _KEY = "message"
 
 
@@ -22,6 +24,8 @@ class Report:
             not ranked.
         is_last: the trial has finished.
         started: Unix seconds of the first batch in this process.
+        on_all_users: value of the best weights on all users, once a trial that ranked samples has
+            finished.
         checkpoint: name of a file that becomes the trial's checkpoint once the record has this
             step; None if no file was written, or if it already is the checkpoint.
     """
@@ -32,6 +36,7 @@ class Report:
     metrics: Mapping[str, float]
     is_last: bool
     started: float
+    on_all_users: OnAllUsers | None = None
     checkpoint: str | None = None
 
 

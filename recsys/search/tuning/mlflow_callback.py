@@ -40,12 +40,15 @@ class StudyCallback(LoggerCallback):
         """
         message = message_of(result)
         if isinstance(message, Report):
+            metrics = dict(message.metrics)
+            if message.on_all_users is not None:
+                metrics |= message.on_all_users.metrics(self._record.base.metric_name)
             self._runs.log_step(
                 trial.config["number"],
                 message.step,
                 message.epoch,
                 message.is_whole_epoch,
-                message.metrics,
+                metrics,
             )
         if result.get("done"):
             self.log_trial_end(trial)

@@ -30,13 +30,11 @@ class SearchProgress(Callback):
     """Callback that shows a search on standard error and sums up its times.
 
     Attributes:
-        start_seconds: time in which the first worker started, None before.
         started: Unix seconds of the first batch.
         ended: Unix seconds of the last result.
     """
 
     def __init__(self, record: StudyRecord, config: Config, predictor: Predictor) -> None:
-        self.start_seconds: float | None = None
         self.started: float | None = None
         self.ended: float | None = None
         self._record = record
@@ -75,8 +73,6 @@ class SearchProgress(Callback):
         self, iteration: int, trials: list[Trial], trial: Trial, **_info: Any
     ) -> None:
         """Note that the trial's worker has started."""
-        if self.start_seconds is None:
-            self.start_seconds = time.monotonic() - self._began
         number = trial.config["number"]
         trial_config = self._record.config_of(number)
         self._times.start(number, self._predictor.predict(trial_config).mean(trial_config))
@@ -141,10 +137,10 @@ class SearchProgress(Callback):
         self._print(f"{ending} | {self._headline(summaries)}")
 
     def _describe(self, summary: TrialSummary) -> str:
-        value = "no value"
-        if summary.value is not None:
-            value = f"{metric_title(self._config)} {summary.value:.4f}"
-        return f"{self._name(summary)} {value}"
+        value, _ = summary.best_known
+        shown = "no value" if value is None else f"{metric_title(self._config)} {value:.4f}"
+        users = "" if summary.on_all_users is None else " of all users"
+        return f"{self._name(summary)} {shown}{users}"
 
     def _name(self, summary: TrialSummary) -> str:
         name: str = summary.params.get("model.name", self._config.model.name)
@@ -201,7 +197,7 @@ class SearchProgress(Callback):
         limit = self._config.study.trial_limit
         facts = [f"{done} trials" if limit is None else f"{done}/{limit} trials"]
         if best:
-            facts.append(f"best {best.value:.4f} (trial {best.number})")
+            facts.append(f"best {best.best_known[0]:.4f} (trial {best.number})")
         left = self._seconds_left(done)
         if left is not None:
             facts.append(f"about {show_duration(left)} left")

@@ -53,6 +53,8 @@ class Recorder(FIFOScheduler):
             case Diverged():
                 return self._end(number, "diverged")
         is_new = self._store(number, message, result["node_ip"])
+        if message.on_all_users is not None:
+            self._record.store_on_all_users(number, message.on_all_users)
         if message.is_last:
             return self._end(number, "complete")
         step, pruner = message.step, self._pruner

@@ -7,7 +7,7 @@ import math
 import signal
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,7 +26,6 @@ from recsys.search.costs.predict import Costs
 from recsys.search.record.study_record import StudyRecord
 from recsys.search.record.summaries import TrialSummary
 from recsys.search.sampling.samplers import make_sampler
-from recsys.search.tuning.leaders import Leaders
 from recsys.search.tuning.progress import SearchProgress
 from recsys.search.tuning.pruning import Pruner, make_pruner
 from recsys.search.tuning.recorder import Recorder
@@ -69,7 +68,6 @@ def search(
 ) -> Outcome:
     """Run trials until the study is complete, its time budget is spent or the user interrupts.
 
-    Then rank the leading trials on all users, if trials ranked a sample; a time budget includes it.
     The callbacks do not depend on their order: the recorder stores a result before Tune calls any
     of them, and each reads the result and the record alone.
 
@@ -86,13 +84,10 @@ def search(
     """
     trials = (folder / "trials").resolve()
     folders = TrialFolders(trials, record, config.study.keep_checkpoints, after_upload)
-    leaders = Leaders(record, config, data, trials, slots=slots, gpu_device=gpu_device)
     costs, limit = Costs(record, sizes), config.study.trial_limit
     record.use(make_sampler(config, record, costs))
     progress = SearchProgress(record, config, costs)
-    stopper = _Stopper(
-        config.study.time_budget, lambda: leaders.seconds_to_reserve(progress.start_seconds or 0.0)
-    )
+    stopper = _Stopper(config.study.time_budget)
     if limit is None or record.n_finished < limit:
         pruner = make_pruner(record, config)
         schedule = _schedule(
@@ -110,8 +105,6 @@ def search(
             )
         finally:
             progress.close()
-    with _interrupts(stopper):
-        leaders.rank(stopper.seconds_left, lambda: stopper.interrupted)
     wall = (progress.ended or 0.0) - (progress.started or progress.ended or 0.0)
     return Outcome(record.summaries(), wall, progress.busy_seconds, stopper.interrupted)
 
@@ -130,7 +123,7 @@ def _schedule(
         return None
     return Schedule(
         config.study.time_budget,
-        stopper.seconds_for_trials,
+        stopper.seconds_left,
         costs,
         n_slots=slots.most,
         n_trials=config.study.n_trials,
@@ -195,29 +188,19 @@ def _trial_name(trial: Trial) -> str:
 
 
 class _Stopper(Stopper):
-    """Stopper of the whole search once its time budget is spent or the user interrupts.
+    """Stopper of the whole search once its time budget is spent or the user interrupts."""
 
-    `reserve` returns the time of the budget that the trials leave for ranking the leading ones.
-    """
-
-    def __init__(self, time_budget: float | None, reserve: Callable[[], float]) -> None:
+    def __init__(self, time_budget: float | None) -> None:
         self.interrupted = False
-        self._deadline = None if time_budget is None else time.monotonic() + time_budget
-        self._reserve = reserve
+        self._deadline = math.inf if time_budget is None else time.monotonic() + time_budget
 
     def __getstate__(self) -> dict[str, Any]:
         """Return nothing: Tune stores its stopper, and recsys reads back nothing of Tune's."""
         return {}
 
-    @property
-    def seconds_left(self) -> float | None:
-        """Rest of the time budget, None without one."""
-        return None if self._deadline is None else self._deadline - time.monotonic()
-
-    def seconds_for_trials(self) -> float:
-        """Return the rest of the time budget that is not reserved, infinity without a budget."""
-        left = self.seconds_left
-        return math.inf if left is None else left - self._reserve()
+    def seconds_left(self) -> float:
+        """Return the rest of the time budget, infinity without one."""
+        return self._deadline - time.monotonic()
 
     def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
         return False
@@ -227,7 +210,7 @@ class _Stopper(Stopper):
             # If it returned True, Tune would wait ten seconds for each worker within an epoch.
             # Tune calls this between two results, so that no report is lost.
             raise KeyboardInterrupt
-        return self.seconds_for_trials() <= 0
+        return self.seconds_left() <= 0
 
 
 @contextmanager

@@ -65,8 +65,9 @@ class Schedule:
         """
         if config.resources.gpu and not self._costs.is_measured:
             return config.training.max_epochs
-        of_epoch = self._costs.predict(config).mean(config)
-        n_fitting = int(min(self.longest, self._seconds_left()) / of_epoch)
+        seconds = self._costs.predict(config)
+        left = min(self.longest, self._seconds_left()) - seconds.rank_all
+        n_fitting = int(left / seconds.mean(config))
         return min(config.training.max_epochs, max(1, n_fitting))
 
     def admits(self, config: Config, *, whatever_it_costs: bool) -> bool:

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import ray
 import torch
 from ray import tune
@@ -18,6 +19,10 @@ from safetensors import SafetensorError
 
 from recsys.cluster.shared_paths import require_on_this_node
 from recsys.config.schema import Config
+from recsys.data.interactions import Interactions
+from recsys.evaluation.evaluate import evaluate
+from recsys.evaluation.scorers import scorer_of
+from recsys.search.record.summaries import OnAllUsers
 from recsys.search.tuning.messages import DiskFull, Diverged, Message, Report, as_result
 from recsys.storage.path_errors import disk_full_reason
 from recsys.storage.s3 import delete_local_copy, fetch, url_of
@@ -58,7 +63,7 @@ class TrialRunner(tune.Trainable):
         if ray.get_runtime_context().get_actor_id() is not None:
             # Ray ends a busy worker by SIGTERM; its own handler would print a traceback.
             signal.signal(signal.SIGTERM, lambda number, _: os._exit(128 + number))
-        self._data = ray.get(data[0])
+        self._data: Interactions = ray.get(data[0])
         self._folder = self._trial_folder = Path(folder)
         require_on_this_node(self._folder.parent)
         self._device = gpu_device if ray.get_gpu_ids() else "cpu"
@@ -83,6 +88,7 @@ class TrialRunner(tune.Trainable):
     def _train_segment(self) -> Message:
         try:
             epoch = next(self._epochs)
+            on_all_users = self._rank_all_users(epoch.state) if epoch.is_last else None
         except FloatingPointError as error:
             return Diverged(str(error))
         checkpoint = None
@@ -102,6 +108,7 @@ class TrialRunner(tune.Trainable):
             metrics=epoch.metrics,
             is_last=epoch.is_last,
             started=self._started,
+            on_all_users=on_all_users,
             checkpoint=checkpoint,
         )
 
@@ -123,6 +130,24 @@ class TrialRunner(tune.Trainable):
         self._next_save = time.monotonic() + CHECKPOINT_SECONDS
         self._started = time.time()
         self._saved_epoch: int | None = None
+
+    def _rank_all_users(self, state: TrainingState) -> OnAllUsers | None:
+        """Return the value of the best weights on all users, None if all rankings are of all.
+
+        The best of many values on one sample of the users is partly luck.
+        """
+        held_out, limit = self._data.held_out, self._config.evaluation.user_limit
+        if limit is None or held_out is None or len(np.unique(held_out.user)) <= limit:
+            return None
+        assert state.best_epoch is not None
+        state.restore_best()
+        values = evaluate(scorer_of(state.model, self._data), self._data, self._config)
+        value, error = (
+            values.get(name.removeprefix("val_"))
+            for name in (self._config.metric_name, self._config.error_name)
+        )
+        assert value is not None
+        return OnAllUsers(value, error, state.best_epoch)
 
     def _save_best(self, state: TrainingState) -> None:
         """Write the best weights, before the report after which Tune may stop this process."""

@@ -13,7 +13,7 @@ from ray.tune import Callback
 from ray.tune.experiment import Trial
 
 from recsys.search.record.study_record import StudyRecord
-from recsys.search.record.summaries import TrialSummary, ranked_by_value
+from recsys.search.record.summaries import TrialSummary, ranked
 from recsys.search.tuning.messages import Report, message_of
 from recsys.search.tuning.mlflow_callback import traceback_of
 from recsys.search.tuning.trainable import CHECKPOINT, WEIGHTS
@@ -99,7 +99,7 @@ class TrialFolders(Callback):
             self._clean(candidate)
 
     def _best_of(self, ended: list[TrialSummary]) -> list[TrialSummary]:
-        return ranked_by_value([s for s in ended if s.choosable])[: self._n_kept]
+        return ranked([s for s in ended if s.choosable])[: self._n_kept]
 
     def _clean(self, trial: TrialSummary) -> None:
         """Delete unneeded files, with those that a killed worker had not written to the end."""

@@ -34,11 +34,12 @@ def add_trial(table: Table, trial: TrialSummary, state: str, *cells: str) -> Non
     `cells`: the texts between the state and the parameters; by default the number of epochs and the
     best value.
     """
-    best = "" if trial.value is None else f"{trial.value:.4f}"
-    if trial.standard_error is not None:
-        best += f" ± {trial.standard_error:.4f}"
+    value, error = trial.best_known
+    best = "" if value is None else f"{value:.4f}"
+    if error is not None:
+        best += f" ± {error:.4f}"
     if trial.on_all_users is not None:
-        best += f", on all users {trial.on_all_users.value:.4f}"
+        best += ", all users"
     parameters = Text(show_params(trial.params), overflow="ellipsis", no_wrap=True)
     shown = cells or (str(trial.epochs), best)
     blanks = [""] * (len(table.columns) - len(shown) - 3)

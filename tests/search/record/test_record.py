@@ -17,7 +17,6 @@ from recsys.search.record.summaries import (
     best_trial,
     count_states,
     ranked,
-    ranked_by_value,
 )
 from recsys.search.space.space_file import parse_space, read_space
 from tests.small_search import open_optuna, violated
@@ -79,19 +78,17 @@ def test_the_best_value_of_those_that_may_be_chosen() -> None:
     }
 
 
-def test_values_on_all_users_decide_once_the_leading_trial_has_one() -> None:
+def test_trials_with_values_on_all_users_come_first() -> None:
     trials = [
         summary(0, "complete", 0.30, on_all_users=0.25),
-        summary(1, "pruned", 0.29, on_all_users=0.28),
-        summary(2, "complete", 0.28),
+        summary(1, "complete", 0.29, on_all_users=0.28),
+        summary(2, "pruned", 0.28),
         summary(3, "complete", 0.27, on_all_users=0.26),
         summary(4, "failed", 0.9),
+        summary(5, "unfinished", 0.31),
     ]
-    assert [trial.number for trial in ranked(trials)] == [1, 3, 0, 2, 4]
-    assert [trial.number for trial in ranked_by_value(trials)] == [0, 1, 2, 3, 4]
-    # A trial that leads by its value alone has not been compared with the others.
-    better = summary(5, "complete", 0.31)
-    assert [trial.number for trial in ranked([*trials, better])] == [5, 0, 1, 2, 3, 4]
+    assert [trial.number for trial in ranked(trials)] == [1, 3, 0, 5, 2, 4]
+    assert [trial.best_known for trial in trials[1:3]] == [(0.28, 0.01), (0.28, None)]
 
 
 def test_a_value_on_all_users_is_of_one_epoch(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from torch import Tensor
 from recsys.config.schema import Config, replace_values
 from recsys.search.costs.work import EpochSeconds
 from recsys.search.record.study_record import StudyRecord
+from recsys.search.record.summaries import OnAllUsers
 from recsys.search.sampling.candidates import candidates, change
 from recsys.search.sampling.gaussian_process import GaussianProcess, Scales
 from recsys.search.sampling.improvement import (
@@ -229,6 +230,24 @@ def test_what_a_pruned_and_a_running_trial_are_expected_to_reach() -> None:
     search.record.report(silent, 1, 0.3, {})
     # From the first epoch on the complete ones gain .3, .2 and .1.
     assert observe(search.record, without=started).values[silent] == pytest.approx(0.5)
+
+
+def test_where_samples_are_ranked_values_on_all_users_count_and_the_others_are_moved() -> None:
+    search = Search(RATE)
+    rates = iter(np.geomspace(1e-4, 1e-2, 4))
+
+    def run(value: float, on_all_users: float | None, state: str = "complete") -> int:
+        number = search.run(value, state=state, training__learning_rate=float(next(rates)))
+        if on_all_users is not None:
+            search.record.store_on_all_users(number, OnAllUsers(on_all_users, 0.01, 1))
+        return number
+
+    # All users are lower by .1, .05 and .2; the median is .1.
+    for value, on_all_users in ((0.5, 0.4), (0.45, 0.4), (0.4, 0.2)):
+        run(value, on_all_users)
+    pruned = run(0.3, None, "pruned")
+    expected = {0: 0.4, 1: 0.4, 2: 0.2, pruned: 0.2}
+    assert observe(search.record, without=99).values == pytest.approx(expected)
 
 
 def test_a_trial_of_fewer_epochs_is_compared_at_its_share() -> None:

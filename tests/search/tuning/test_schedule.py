@@ -1,6 +1,6 @@
 """Schedules of a time budget, by hand."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import optuna
@@ -186,3 +186,13 @@ def test_nothing_starts_that_cannot_report_before_the_end() -> None:
     assert [summary.number for summary in search.record.summaries()] == [
         one["number"] for one in started
     ]
+
+
+def test_a_trial_leaves_time_to_rank_all_users_at_its_end() -> None:
+    class WithAll(Costs):
+        def predict(self, config: Config) -> EpochSeconds:
+            return replace(super().predict(config), rank_all=100.0)
+
+    # 200 slots: at most 200 s a trial, of which 100 s are for training and ranking samples.
+    assert schedule_of(Clock(), n_slots=200).plan(config_of(8)) == 20
+    assert schedule_of(Clock(), WithAll(), n_slots=200).plan(config_of(8)) == 100 // 8

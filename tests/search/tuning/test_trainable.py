@@ -20,6 +20,7 @@ from recsys.data.interactions import Interactions
 from recsys.data.preprocessing.pipeline import prepare
 from recsys.data.processed import load
 from recsys.models import build_model
+from recsys.search.record.summaries import OnAllUsers
 from recsys.search.tuning import trainable
 from recsys.search.tuning.messages import Diverged, Report, message_of
 from recsys.search.tuning.trainable import CHECKPOINT, WEIGHTS, TrialRunner
@@ -102,6 +103,29 @@ def test_an_epoch_a_step(config: Config, data: Interactions, tmp_path: Path) -> 
     } < set(reports[0].metrics)
     # Too short for a checkpoint.
     assert [path.name for path in tmp_path.rglob("*.*")] == [WEIGHTS]
+
+
+def test_a_trial_that_ends_ranks_its_best_weights_on_all_users(
+    config: Config, data: Interactions, tmp_path: Path
+) -> None:
+    sampled = replace_values(config, {"evaluation.max_users": 20})
+    runner = begin(data, tmp_path, tune_config(sampled, 3, seed=11))
+    reports = [train(runner) for _ in range(4)]
+    assert [report.on_all_users for report in reports[:3]] == [None] * 3
+    values = [report.metrics["val_ndcg_at_10"] for report in reports]
+    best = values.index(max(values)) + 1  # on the sample
+    assert best < 4
+    on_all = list(fit(config, data, 11, n_epochs=best))[-1].metrics
+    assert on_all["val_ndcg_at_10"] != values[best - 1]
+    expected = OnAllUsers(on_all["val_ndcg_at_10"], on_all["val_ndcg_at_10_se"], best)
+    assert reports[3].on_all_users == expected
+
+
+def test_a_trial_that_ranks_all_users_ranks_them_no_further_time(
+    config: Config, data: Interactions, tmp_path: Path
+) -> None:
+    many = replace_values(config, {"evaluation.max_users": 60, "training.max_epochs": 1})
+    assert train(begin(data, tmp_path, tune_config(many, 3, seed=11))).on_all_users is None
 
 
 def test_best_weights_are_saved_when_a_trial_may_be_pruned(

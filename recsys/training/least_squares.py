@@ -10,15 +10,18 @@ where n_u and n_i count the positives of a user and of an item. The weight a is 
 of the second sum together weigh as much as `n_negatives` negatives for each positive. With
 b = l2 / (1 + n_negatives), `l2` is the penalty of a positive with its negatives, as in every other
 loss. Given the items, a user's vector is the solution of d linear equations, and there is no step
-size to tune. A wide vector is solved `COLUMNS` columns at a time, each given the others. Biases
+size to tune. Of a row with few interactions, as many equations as it has interactions are solved.
+Of the others, a wide vector is solved `COLUMNS` columns at a time, each given the others. Biases
 stay 0.
 
 Source: Hu et al. 2008, ICDM, eq. 3 to 5; Rendle et al. 2022, arXiv:2110.14037, sec. 3 (the weights
 and the regularisation); Rendle et al. 2021, arXiv:2110.14044, sec. 4 (blocks of columns).
 """
 
+from bisect import bisect_right
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -31,8 +34,11 @@ from recsys.kernels.arrays import IntArray
 from recsys.kernels.tensors import as_tensor
 from recsys.training.checkpoint import TrainingState
 
+_ROUNDING = 1e-6
 COLUMNS = 64
 """Columns that are solved at a time: the work grows with the width, not with its square."""
+SHORT_SHARE = 0.5
+"""Largest number of interactions, as a share of the columns, of a row that is solved by them."""
 MAX_VALUES = 1 << 21
 """Values of the vectors or of the equations that are solved at a time: 8 MB."""
 
@@ -65,7 +71,7 @@ class LeastSquares:
         item = np.concatenate([data.item, data.low_item])
         self._by_user = _group(user, item, (n_users, n_items), len(data.user), device)
         self._by_item = _group(item, user, (n_items, n_users), len(data.user), device)
-        dim = min(COLUMNS, self._users.shape[1])
+        dim = self._users.shape[1]
         self._of_items = [
             (self._items, self._users, self._by_item, block) for block in self._by_item.blocks(dim)
         ]
@@ -92,7 +98,9 @@ class LeastSquares:
             rows, others, pairs, block = steps[number]
             if given is None or steps[number - 1][0] is not rows:
                 given = _given_side(others)
-            self._solve(rows, given, pairs, block)
+            is_short = int(pairs.counts[block].max()) <= longest_short(rows.shape[1])
+            solve = self._solve_short if is_short else self._solve
+            solve(rows, given, pairs, block)
         return self._loss() * (self.n_rows(segment) - self.n_rows(segment - 1))
 
     def n_rows(self, n_segments: int) -> int:
@@ -130,14 +138,40 @@ class LeastSquares:
             left.diagonal(dim1=1, dim2=2).add_(l2)
             factor, info = torch.linalg.cholesky_ex(left)
             if bool(info.any()):
-                raise DivergenceError(
-                    "loss squared", "must have a single solution", "none", "Raise training.l2."
-                )
+                raise _without_single_solution()
             change = torch.cholesky_solve(right.unsqueeze(2), factor).squeeze(2)
             own[:, columns] += change
             if columns.stop < own.shape[1]:
                 _add_scores(scores, chunks, vectors, change)
         rows[block] = own
+
+    def _solve_short(
+        self, rows: Tensor, given: "_GivenSide", pairs: "_Pairs", block: Tensor
+    ) -> None:
+        """Solve the `block` (R,) of `rows` (n, d), which have few interactions.
+
+        The equations of a row are (D + V' C V) x = V' p, with D diagonal in the basis of the
+        eigenvectors of the gram matrix, V (w, d) the vectors of its interactions in that basis, C
+        their weights, and p 1 for a positive. So x = D^-1 V' z with (1 + C V D^-1 V') z = p.
+
+        Raises:
+            DivergenceError: if the equations have no single solution.
+        """
+        l2 = (self._l2 * (pairs.n_positives[block] + self._weight * pairs.n_others)).unsqueeze(1)
+        eigenvalues, basis, rotated = given.spectrum
+        diagonal = self._weight * eigenvalues + l2  # (R, d)
+        if bool((diagonal.amin(1) <= _ROUNDING * diagonal.amax(1)).any()):
+            raise _without_single_solution()
+        other, share = pairs.padded(block)  # (R, w)
+        vectors = rotated[other]  # (R, w, d)
+        scaled = vectors / diagonal.unsqueeze(1)
+        left = torch.bmm(scaled, vectors.transpose(1, 2))
+        left *= torch.where(share > 0, share, share * self._weight).unsqueeze(2)
+        left.diagonal(dim1=1, dim2=2).add_(1)
+        solution, info = torch.linalg.solve_ex(left, share.clamp(min=0).unsqueeze(2))
+        if bool(info.any()):
+            raise _without_single_solution()
+        rows[block] = torch.bmm(scaled.transpose(1, 2), solution).squeeze(2) @ basis.T
 
     def _loss(self) -> float:
         """Return the mean loss of a positive, with low ratings counted as other pairs."""
@@ -166,6 +200,24 @@ class _GivenSide:
     gram: Tensor
     slices: list[tuple[slice, Tensor]]
     width: int
+
+    @cached_property
+    def spectrum(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Eigenvalues (d,) of the gram matrix, its eigenvectors (d, d), and the vectors by them."""
+        eigenvalues, basis = torch.linalg.eigh(self.gram)
+        parts = [vectors @ basis[columns] for columns, vectors in self.slices]
+        return eigenvalues.clamp(min=0), basis, sum(parts[1:], start=parts[0])
+
+
+def longest_short(dim: int) -> int:
+    """Return the largest number of interactions of a row that is solved by them."""
+    return int(SHORT_SHARE * dim)
+
+
+def _without_single_solution() -> DivergenceError:
+    return DivergenceError(
+        "loss squared", "must have a single solution", "none", "Raise training.l2."
+    )
 
 
 def _given_side(others: Tensor) -> _GivenSide:
@@ -197,13 +249,19 @@ class _Pairs:
         """Return the rows that are solved at a time, each (R,), with about as many interactions."""
         order = self.counts.argsort(stable=True)
         counts, blocks, first = self.counts[order].tolist(), [], 0
-        while first < len(order):
-            last = min(first + max(1, MAX_VALUES // dim**2), len(order))
-            while last - first > 1 and counts[last - 1] * (last - first) * dim > MAX_VALUES:
-                last = first + (last - first) // 2
-            blocks.append(order[first:last])
-            first = last
+        n_short, columns = bisect_right(counts, longest_short(dim)), min(COLUMNS, dim)
+        for end, width, n_values in ((n_short, dim, dim), (len(order), columns, columns**2)):
+            while first < end:
+                last = min(first + max(1, MAX_VALUES // n_values), end)
+                while last - first > 1 and counts[last - 1] * (last - first) * width > MAX_VALUES:
+                    last = first + (last - first) // 2
+                blocks.append(order[first:last])
+                first = last
         return blocks
+
+    def padded(self, block: Tensor) -> tuple[Tensor, Tensor]:
+        """Return all interactions of a block (R,), in the form of `of`."""
+        return next(self.of(block, self._longest(block) * len(block)))
 
     def of(self, block: Tensor, n: int) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield the interactions of a block (R,), about `n` at a time.
@@ -211,11 +269,15 @@ class _Pairs:
         They are others and shares (R, w); the shares are 0 where a row has fewer interactions.
         """
         counts, starts = self.counts[block].unsqueeze(1), self.starts[block].unsqueeze(1)
-        longest, width = int(counts.max()), max(1, n // len(block))
+        longest, width = self._longest(block), max(1, n // len(block))
         for first in range(0, longest, width):
             number = torch.arange(first, min(first + width, longest), device=block.device)
             index = (starts + number).clamp(max=len(self.others) - 1)
             yield self.others[index].long(), self.shares[index] * (number < counts)
+
+    def _longest(self, block: Tensor) -> int:
+        """Return the largest number of interactions of a row of a block, at least 1."""
+        return max(1, int(self.counts[block].max()))
 
 
 def _add_scores(

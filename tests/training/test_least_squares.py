@@ -70,6 +70,7 @@ def test_one_column_after_the_other_by_hand(monkeypatch: pytest.MonkeyPatch) -> 
     # d = 2, one pair, 1 negative, item (0.5, 1): each column of the user is solved given the last
     # value of the other.
     monkeypatch.setattr(least_squares, "COLUMNS", 1)
+    monkeypatch.setattr(least_squares, "SHORT_SHARE", 0)
     config = Config.model_validate(
         {
             "model": {"name": "inner_product", "embedding_dim": 2},
@@ -93,11 +94,16 @@ def test_one_column_after_the_other_by_hand(monkeypatch: pytest.MonkeyPatch) -> 
     assert users.tolist()[0] == pytest.approx([first, second], rel=1e-5)
 
 
-@pytest.mark.parametrize("columns", [1, 3])
+@pytest.mark.parametrize(
+    # Some of the items have at most 5 interactions, low ratings among them; no user has.
+    ("columns", "short_share"),
+    [(1, 0.0), (3, 0.0), (1, 1.25)],
+)
 def test_columns_solved_in_turn_reach_the_minimum_of_all(
-    columns: int, monkeypatch: pytest.MonkeyPatch
+    columns: int, short_share: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(least_squares, "COLUMNS", columns)
+    monkeypatch.setattr(least_squares, "SHORT_SHARE", short_share)
     monkeypatch.setattr(
         least_squares, "MAX_VALUES", 600
     )  # some of a user's items after the others, too
@@ -112,11 +118,13 @@ def test_columns_solved_in_turn_reach_the_minimum_of_all(
         assert gradient.abs().max() < 1e-3
 
 
+@pytest.mark.parametrize("short_share", [0, 100])
 @pytest.mark.parametrize("max_values", [1 << 21, 60])
 def test_each_side_is_at_the_minimum_given_the_other(
-    max_values: int, monkeypatch: pytest.MonkeyPatch
+    max_values: int, short_share: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(least_squares, "MAX_VALUES", max_values)
+    monkeypatch.setattr(least_squares, "SHORT_SHARE", short_share)
     config, data = make_config(), two_tastes()
     *_, last = fit(config, data, 0)
     users, items = (
@@ -138,7 +146,11 @@ def test_the_loss_falls_and_the_held_out_items_are_found() -> None:
     assert max(epoch.metrics["val_hit_rate_at_10"] for epoch in epochs) > 0.7
 
 
-def test_users_and_items_without_a_positive_get_zeros() -> None:
+@pytest.mark.parametrize("short_share", [0, 100])
+def test_users_and_items_without_a_positive_get_zeros(
+    short_share: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(least_squares, "SHORT_SHARE", short_share)
     data = make_interactions(3, 4, [(0, 0), (0, 1), (1, 1)], [], low=[(2, 3)])
     *_, last = fit(make_config(), data, 0, rank=False)
     assert last.state.model.get_parameter("users.weight")[2].tolist() == [0] * 4
@@ -146,7 +158,11 @@ def test_users_and_items_without_a_positive_get_zeros() -> None:
     assert last.state.model.get_parameter("items.weight")[1].abs().sum() > 0
 
 
-def test_a_singular_system_raises_and_is_not_scored() -> None:
+@pytest.mark.parametrize("short_share", [0, 100])
+def test_a_singular_system_raises_and_is_not_scored(
+    short_share: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(least_squares, "SHORT_SHARE", short_share)
     data = make_interactions(2, 3, [(0, 0), (1, 1)], [(0, 1)])
     with pytest.raises(
         FloatingPointError, match=r"loss squared: must have a single solution, but got none\. Raise"
@@ -154,9 +170,11 @@ def test_a_singular_system_raises_and_is_not_scored() -> None:
         list(fit(make_config(l2=0.0), data, 0))
 
 
+@pytest.mark.parametrize("short_share", [0, 100])
 def test_it_resumes_bit_for_bit_and_in_segments(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    short_share: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(least_squares, "SHORT_SHARE", short_share)
     config, data = make_config(max_epochs=3), two_tastes()
     whole = [epoch.metrics for epoch in fit(config, data, 0)]
     monkeypatch.setattr("recsys.training.least_squares.MAX_VALUES", 400)

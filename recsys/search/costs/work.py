@@ -16,7 +16,7 @@ from recsys.data.manifest import Manifest
 from recsys.evaluation.scorers import HEAD_SHARE, MIN_HEAD
 from recsys.models import SideName, build_model
 from recsys.training.full_softmax import MAX_ITEMS, MAX_SCORES
-from recsys.training.least_squares import COLUMNS
+from recsys.training.least_squares import COLUMNS, longest_short
 from recsys.training.optimiser import MIN_ROWS_PER_LOOKUP, MIN_VALUES
 
 _UNIT_SECONDS = {
@@ -34,6 +34,8 @@ _UNIT_SECONDS = {
     # Least squares.
     "product of an equation": 1.05e-10,
     "product of a solution": 1.45e-10,
+    "value of a short row's interaction": 1.45e-8,
+    "product of a rotation": 7.8e-11,
     # Ranking.
     "ranked user": 2e-5,
     "ranked pair": 2e-10,
@@ -115,11 +117,23 @@ class _Sizes:
 
 
 def _of_least_squares(config: Config, data: Manifest) -> dict[str, float]:
-    dim = config.model.embedding_dim
-    columns = min(dim, COLUMNS)
+    """Return the work of a short row by its interactions, and of the others by their columns.
+
+    Interactions are counted as if their numbers in the rows of a side had an exponential
+    distribution.
+    """
+    dim, n_pairs = config.model.embedding_dim, data.n_train + data.n_low
+    columns, n_rows_of_both = min(dim, COLUMNS), data.n_users + data.n_items
+    n_short_pairs = n_long_rows = 0.0
+    for n_rows in (data.n_users, data.n_items):
+        longest = longest_short(dim) * n_rows / n_pairs  # in mean numbers of interactions
+        n_long_rows += n_rows * math.exp(-longest)
+        n_short_pairs += n_pairs * (1 - (1 + longest) * math.exp(-longest))
     return {
-        "product of an equation": 2 * (data.n_train + data.n_low) * dim * columns,
-        "product of a solution": (data.n_users + data.n_items) * dim * columns**2,
+        "product of an equation": (2 * n_pairs - n_short_pairs) * dim * columns,
+        "product of a solution": n_long_rows * dim * columns**2,
+        "value of a short row's interaction": n_short_pairs * dim,
+        "product of a rotation": n_rows_of_both * dim**2,
     }
 
 

@@ -33,6 +33,7 @@ SOFTMAX = config_of(
     model__embedding_dim=8,
 )
 SQUARES = config_of(model__name="inner_product", training__loss="squared", model__embedding_dim=100)
+X = 50 / 5.5
 SAMPLED = config_of(evaluation__protocol="sampled", evaluation__max_users=5, model__bias=False)
 
 
@@ -55,9 +56,12 @@ SAMPLED = config_of(evaluation__protocol="sampled", evaluation__max_users=5, mod
         ("product of a score", SOFTMAX, 20 * 600 * 8),
         ("batch", SOFTMAX, 2),
         ("item that a batch chooses from", SOFTMAX, 0),
-        # Both sides; 64 columns at a time.
-        ("product of an equation", SQUARES, 2 * 110 * 100 * 64),
-        ("product of a solution", SQUARES, 620 * 100 * 64 * 64),
+        # Rows of at most 50 interactions are short: all items, whose mean is .18, and all users but
+        # exp(-X), whose mean is 5.5 and who have (1 + X) exp(-X) of the interactions.
+        ("product of an equation", SQUARES, 110 * (1 + X) * math.exp(-X) * 100 * 64),
+        ("product of a solution", SQUARES, 20 * math.exp(-X) * 100 * 64 * 64),
+        ("value of a short row's interaction", SQUARES, 110 * (2 - (1 + X) * math.exp(-X)) * 100),
+        ("product of a rotation", SQUARES, 620 * 100 * 100),
         # 15 users, each with the 256 most popular items and 30% of all 600.
         ("ranked pair", PRODUCT, 15 * (256 + 180)),
         # A third of the users, each with 99 candidates and the held-out item.
@@ -69,6 +73,15 @@ def test_counts(unit: str, config: Config, count: float, monkeypatch: pytest.Mon
     monkeypatch.setattr(work, "_UNIT_SECONDS", {key: key == unit for key in work._UNIT_SECONDS})
     seconds = expected_seconds(config, DATA)
     assert seconds.train + seconds.rank == pytest.approx(count)
+
+
+def test_all_users_are_ranked_once_more_where_a_sample_is_ranked() -> None:
+    of_sample = expected_seconds(SAMPLED, DATA)  # 5 of 15 users
+    assert of_sample.rank_all == pytest.approx(3 * of_sample.rank)
+    assert of_sample.of_trial(SAMPLED) == pytest.approx(
+        20 * (of_sample.train + of_sample.rank) + 3 * of_sample.rank
+    )
+    assert expected_seconds(NEUMF, DATA).rank_all == 0
 
 
 def test_wide_embeddings_with_many_rows_are_updated_by_the_rows_of_a_batch(

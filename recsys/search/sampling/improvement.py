@@ -40,7 +40,7 @@ _GROWTH = 1.15
 _WORST = -3.0
 """Lowest value that counts, in distances from the best value down to the median."""
 _SAME = 0.01
-"""Distance, in ranges, within which a point was tried: the process would repeat it for its noise."""
+"""Distance, in ranges, within which a point counts as tried; the noise would make it promising."""
 _COST_POWER = 0.5
 """Power of the seconds that the improvement is divided by: with 1, cheap points of which nothing is
 known come before those near a good but dear one."""

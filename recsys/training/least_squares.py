@@ -18,8 +18,7 @@ Source: Hu et al. 2008, ICDM, eq. 3 to 5; Rendle et al. 2022, arXiv:2110.14037, 
 and the regularisation); Rendle et al. 2021, arXiv:2110.14044, sec. 4 (blocks of columns).
 """
 
-from bisect import bisect_right
-from collections.abc import Iterator
+import math
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -30,11 +29,12 @@ from torch import Tensor
 from recsys.config.schema import Config
 from recsys.data.interactions import Interactions
 from recsys.errors import DivergenceError
-from recsys.kernels.arrays import IntArray
 from recsys.kernels.tensors import as_tensor
 from recsys.training.checkpoint import TrainingState
+from recsys.training.grouped_pairs import GroupedPairs, group_pairs
 
 _ROUNDING = 1e-6
+"""Ratio of the least to the greatest coefficient below which equations count as singular."""
 COLUMNS = 64
 """Columns that are solved at a time: the work grows with the width, not with its square."""
 SHORT_SHARE = 0.5
@@ -69,15 +69,10 @@ class LeastSquares:
         self._l2 = config.training.l2 / (1 + n_negatives)
         user = np.concatenate([data.user, data.low_user])
         item = np.concatenate([data.item, data.low_item])
-        self._by_user = _group(user, item, (n_users, n_items), len(data.user), device)
-        self._by_item = _group(item, user, (n_items, n_users), len(data.user), device)
-        dim = self._users.shape[1]
-        self._of_items = [
-            (self._items, self._users, self._by_item, block) for block in self._by_item.blocks(dim)
-        ]
-        self._of_users = [
-            (self._users, self._items, self._by_user, block) for block in self._by_user.blocks(dim)
-        ]
+        self._by_user = group_pairs(user, item, (n_users, n_items), len(data.user), device)
+        self._by_item = group_pairs(item, user, (n_items, n_users), len(data.user), device)
+        self._of_items = _steps(self._items, self._users, self._by_item)
+        self._of_users = _steps(self._users, self._items, self._by_user)
         self._positive_user, self._positive_item = (
             as_tensor(ids, device) for ids in (data.user, data.item)
         )
@@ -111,7 +106,7 @@ class LeastSquares:
         """Return the number of pairs that the first `n_segments` segments count for."""
         return n_segments * self._n_pairs // self.n_segments
 
-    def _solve(self, rows: Tensor, given: "_GivenSide", pairs: "_Pairs", block: Tensor) -> None:
+    def _solve(self, rows: Tensor, given: "_GivenSide", pairs: GroupedPairs, block: Tensor) -> None:
         """Solve the `block` (R,) of `rows` (n, d) given the other side, some columns at a time.
 
         Raises:
@@ -146,7 +141,7 @@ class LeastSquares:
         rows[block] = own
 
     def _solve_short(
-        self, rows: Tensor, given: "_GivenSide", pairs: "_Pairs", block: Tensor
+        self, rows: Tensor, given: "_GivenSide", pairs: GroupedPairs, block: Tensor
     ) -> None:
         """Solve the `block` (R,) of `rows` (n, d), which have few interactions.
 
@@ -205,8 +200,19 @@ class _GivenSide:
     def spectrum(self) -> tuple[Tensor, Tensor, Tensor]:
         """Eigenvalues (d,) of the gram matrix, its eigenvectors (d, d), and the vectors by them."""
         eigenvalues, basis = torch.linalg.eigh(self.gram)
-        parts = [vectors @ basis[columns] for columns, vectors in self.slices]
-        return eigenvalues.clamp(min=0), basis, sum(parts[1:], start=parts[0])
+        first, *further = (vectors @ basis[columns] for columns, vectors in self.slices)
+        return eigenvalues.clamp(min=0), basis, sum(further, start=first)
+
+
+def _steps(
+    rows: Tensor, others: Tensor, pairs: GroupedPairs
+) -> list[tuple[Tensor, Tensor, GroupedPairs, Tensor]]:
+    """Return what is solved at a time: some `rows` (n, d), by number, given the `others` (m, d)."""
+    dim, n = rows.shape[1], MAX_VALUES
+    longest, columns = longest_short(dim), min(COLUMNS, dim)
+    short = pairs.blocks(-1, longest, per_interaction=dim, per_row=dim, n_values=n)
+    long = pairs.blocks(longest, math.inf, per_interaction=columns, per_row=columns**2, n_values=n)
+    return [(rows, others, pairs, block) for block in short + long]
 
 
 def longest_short(dim: int) -> int:
@@ -230,56 +236,6 @@ def _given_side(others: Tensor) -> _GivenSide:
     )
 
 
-@dataclass(frozen=True)
-class _Pairs:
-    """Interactions of each row, users or items, in one flat list.
-
-    `starts`, `counts` (n,) int64. `others` (N,) int32. `shares` (N,) float32: 1 for a
-    positive, -1 for a low rating. `n_positives` (n,) int64. `n_others`: rows of the other side.
-    """
-
-    starts: Tensor
-    counts: Tensor
-    others: Tensor
-    shares: Tensor
-    n_positives: Tensor
-    n_others: int
-
-    def blocks(self, dim: int) -> list[Tensor]:
-        """Return the rows that are solved at a time, each (R,), with about as many interactions."""
-        order = self.counts.argsort(stable=True)
-        counts, blocks, first = self.counts[order].tolist(), [], 0
-        n_short, columns = bisect_right(counts, longest_short(dim)), min(COLUMNS, dim)
-        for end, width, n_values in ((n_short, dim, dim), (len(order), columns, columns**2)):
-            while first < end:
-                last = min(first + max(1, MAX_VALUES // n_values), end)
-                while last - first > 1 and counts[last - 1] * (last - first) * width > MAX_VALUES:
-                    last = first + (last - first) // 2
-                blocks.append(order[first:last])
-                first = last
-        return blocks
-
-    def padded(self, block: Tensor) -> tuple[Tensor, Tensor]:
-        """Return all interactions of a block (R,), in the form of `of`."""
-        return next(self.of(block, self._longest(block) * len(block)))
-
-    def of(self, block: Tensor, n: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield the interactions of a block (R,), about `n` at a time.
-
-        They are others and shares (R, w); the shares are 0 where a row has fewer interactions.
-        """
-        counts, starts = self.counts[block].unsqueeze(1), self.starts[block].unsqueeze(1)
-        longest, width = self._longest(block), max(1, n // len(block))
-        for first in range(0, longest, width):
-            number = torch.arange(first, min(first + width, longest), device=block.device)
-            index = (starts + number).clamp(max=len(self.others) - 1)
-            yield self.others[index].long(), self.shares[index] * (number < counts)
-
-    def _longest(self, block: Tensor) -> int:
-        """Return the largest number of interactions of a row of a block, at least 1."""
-        return max(1, int(self.counts[block].max()))
-
-
 def _add_scores(
     scores: list[Tensor], chunks: list[tuple[Tensor, Tensor]], vectors: Tensor, own: Tensor
 ) -> None:
@@ -289,23 +245,3 @@ def _add_scores(
     """
     for (other, _), score in zip(chunks, scores, strict=True):
         score.add_(torch.bmm(vectors[other], own.unsqueeze(2)).squeeze(2))
-
-
-def _group(
-    rows: IntArray,
-    others: IntArray,
-    sizes: tuple[int, int],
-    n_positives: int,
-    device: str | torch.device,
-) -> _Pairs:
-    """Group interactions (N,), of which the first `n_positives` are positives, by row.
-
-    `sizes`: the number of rows and of others in the data.
-    """
-    order, (n_rows, n_others) = np.argsort(rows, kind="stable"), sizes
-    counts = np.bincount(rows, minlength=n_rows)
-    n_positive = np.bincount(rows[:n_positives], minlength=n_rows)
-    arrays = (np.cumsum(counts) - counts, counts, others[order], n_positive)
-    starts, count, other, positive = (as_tensor(array, device) for array in arrays)
-    shares = torch.from_numpy(np.where(order < n_positives, 1, -1).astype(np.float32)).to(device)
-    return _Pairs(starts, count, other, shares, positive, n_others)

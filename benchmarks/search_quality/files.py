@@ -14,7 +14,7 @@ from recsys.storage.files import write_atomically
 class Comparison:
     """The folder of a comparison's results.
 
-    They hold figures alone, so the repository keeps those of its own comparison.
+    Results are numbers alone, so they are kept in the repository.
     """
 
     folder: Path = Path(__file__).parent / "results"

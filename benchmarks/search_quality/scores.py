@@ -1,8 +1,8 @@
 """Values on all validation users, of most popular items and of what searches held for their best.
 
-A search that ranks a sample of the users ranks all of them where a trial trains to its end, and
-keeps few weights of other trials. So such a trial is trained again, in the way and from the seed
-that it had: on one thread that gives the same weights, which `difference` checks.
+A search that ranks a sample of the users ranks all of them only where a trial trains to its end. A
+trial without such a value is trained again, in the way and from the seed that it had: on one thread
+that gives the same weights, which `difference` checks.
 """
 
 import subprocess

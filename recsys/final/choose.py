@@ -63,7 +63,7 @@ def choose_candidates(
 ) -> list[Choice]:
     """Return trials of a study that an ensemble may have as members, at most `limit`.
 
-    The best trial of the study comes first. All are in the order of their values, except that two
+    The best trial of the study comes first. All are in the order of `ranked`, except that two
     of a variant (a model with a loss) come before a third one of any other. `folder` and `storage`
     as in `choose_best`.
 

@@ -97,7 +97,9 @@ def expect_trials(
     for trial, n_epochs in planned:
         of_epoch, n_trained = predictor.predict(trial), max(1 / n_segments, n_epochs * mean_share)
         trains.append(n_trained * of_epoch.train)
-        ranks.append(n_trained * of_epoch.rank / trial.evaluation.period)
+        # At most `mean_share` of the trials train to their end.
+        rank_all = mean_share * of_epoch.rank_all
+        ranks.append(n_trained * of_epoch.rank / trial.evaluation.period + rank_all)
     return Trials(
         mean(trains) + mean(ranks),
         int(median(n_epochs for _, n_epochs in planned)),

@@ -32,8 +32,9 @@ class GroupedPairs:
     ) -> list[Tensor]:
         """Return the rows with more than `above` and at most `until` interactions, in blocks (R,).
 
-        The rows of a block have about as many interactions, and at most `n_values` values, if each
-        of its interactions has `per_interaction` of them, or each row `per_row`.
+        The rows of a block have similar numbers of interactions. A block of several rows needs at
+        most `n_values` values, counted as `per_interaction` for each interaction and as `per_row`
+        for each row.
         """
         order = self.counts.argsort(stable=True)
         counts, blocks = self.counts[order].tolist(), []
@@ -49,7 +50,7 @@ class GroupedPairs:
         return blocks
 
     def padded(self, block: Tensor) -> tuple[Tensor, Tensor]:
-        """Return all interactions of a block (R,), in the form of `of`."""
+        """Return all interactions of a block (R,), as `of` yields them."""
         return next(self.of(block, self._longest(block) * len(block)))
 
     def of(self, block: Tensor, n: int) -> Iterator[tuple[Tensor, Tensor]]:

@@ -10,9 +10,8 @@ where n_u and n_i count the positives of a user and of an item. The weight a is 
 of the second sum together weigh as much as `n_negatives` negatives for each positive. With
 b = l2 / (1 + n_negatives), `l2` is the penalty of a positive with its negatives, as in every other
 loss. Given the items, a user's vector is the solution of d linear equations, and there is no step
-size to tune. Of a row with few interactions, as many equations as it has interactions are solved.
-Of the others, a wide vector is solved `COLUMNS` columns at a time, each given the others. Biases
-stay 0.
+size to tune. A row with few interactions needs only as many equations as it has interactions. The
+other rows, if wide, are solved `COLUMNS` columns at a time, each given the others. Biases stay 0.
 
 Source: Hu et al. 2008, ICDM, eq. 3 to 5; Rendle et al. 2022, arXiv:2110.14037, sec. 3 (the weights
 and the regularisation); Rendle et al. 2021, arXiv:2110.14044, sec. 4 (blocks of columns).
@@ -38,7 +37,8 @@ _ROUNDING = 1e-6
 COLUMNS = 64
 """Columns that are solved at a time: the work grows with the width, not with its square."""
 SHORT_SHARE = 0.5
-"""Largest number of interactions, as a share of the columns, of a row that is solved by them."""
+"""Largest number of interactions of a short row, as a share of the width. A short row has one
+equation for each interaction."""
 MAX_VALUES = 1 << 21
 """Values of the vectors or of the equations that are solved at a time: 8 MB."""
 
@@ -155,7 +155,7 @@ class LeastSquares:
         l2 = (self._l2 * (pairs.n_positives[block] + self._weight * pairs.n_others)).unsqueeze(1)
         eigenvalues, basis, rotated = given.spectrum
         diagonal = self._weight * eigenvalues + l2  # (R, d)
-        if bool((diagonal.amin(1) <= _ROUNDING * diagonal.amax(1)).any()):
+        if not bool((diagonal.amin(1) > _ROUNDING * diagonal.amax(1)).all()):  # or it is NaN
             raise _without_single_solution()
         other, share = pairs.padded(block)  # (R, w)
         vectors = rotated[other]  # (R, w, d)
@@ -199,6 +199,8 @@ class _GivenSide:
     @cached_property
     def spectrum(self) -> tuple[Tensor, Tensor, Tensor]:
         """Eigenvalues (d,) of the gram matrix, its eigenvectors (d, d), and the vectors by them."""
+        if not bool(self.gram.isfinite().all()):
+            raise _without_single_solution()
         eigenvalues, basis = torch.linalg.eigh(self.gram)
         first, *further = (vectors @ basis[columns] for columns, vectors in self.slices)
         return eigenvalues.clamp(min=0), basis, sum(further, start=first)
@@ -216,7 +218,7 @@ def _steps(
 
 
 def longest_short(dim: int) -> int:
-    """Return the largest number of interactions of a row that is solved by them."""
+    """Return the largest number of interactions of a short row."""
     return int(SHORT_SHARE * dim)
 
 

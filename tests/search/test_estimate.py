@@ -31,24 +31,31 @@ class Predicted:
 
     is_measured = True
 
-    def __init__(self, rank: float = 0.0) -> None:
-        self.rank = rank
+    def __init__(self, rank: float = 0.0, rank_all: float = 0.0) -> None:
+        self.rank, self.rank_all = rank, rank_all
 
     def predict(self, config: Config) -> EpochSeconds:
-        return EpochSeconds(config.training.batch_size / 1000, self.rank)
+        return EpochSeconds(config.training.batch_size / 1000, self.rank, self.rank_all)
 
 
-def expected(values: dict[str, object], *, share: float = 1.0, rank: float = 0.0) -> Trials | None:
+def expected(
+    values: dict[str, object], *, share: float = 1.0, rank: float = 0.0, rank_all: float = 0.0
+) -> Trials | None:
     """Return what trials take that train an epoch in 1, 2 and 6 s, two at a time."""
     config = replace_values(Config(), {"training.max_epochs": 8, **values})
     drawn = [replace_values(config, {"training.batch_size": size}) for size in (1000, 2000, 6000)]
-    return expect_trials(config, drawn, Predicted(rank), n_slots=2, n_segments=1, mean_share=share)
+    return expect_trials(
+        config, drawn, Predicted(rank, rank_all), n_slots=2, n_segments=1, mean_share=share
+    )
 
 
 def test_trials_without_a_budget() -> None:
     # Of 8 epochs a pruner leaves 2; every second epoch is ranked for 3 s.
     trials = expected({"evaluation.every": 2}, share=0.25, rank=3.0)
     assert trials == Trials(2 * (3 + 1.5), 8, rank_ratio=0.5, left_out=0.0)
+    # A quarter of them rank all users once, for 6 s.
+    trials = expected({"evaluation.every": 2}, share=0.25, rank=3.0, rank_all=6.0)
+    assert trials == Trials(2 * (3 + 1.5) + 1.5, 8, rank_ratio=0.75, left_out=0.0)
     # No trial trains less than an epoch.
     assert expected({}, share=0.01) == Trials(3.0, 8, rank_ratio=0.0, left_out=0.0)
 

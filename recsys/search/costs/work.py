@@ -67,9 +67,14 @@ class EpochSeconds:
         return config.training.max_epochs * self.mean(config) + self.rank_all
 
     def until_report(self, config: Config, n_segments: int) -> float:
-        """Return the time until a trial reports: in its first ranked epoch, after a segment."""
+        """Return the time until a trial reports: in its first ranked epoch, after a segment.
+
+        The report of the last epoch has the value on all users.
+        """
         n_unranked = min(config.evaluation.period, config.training.max_epochs) - 1
-        return n_unranked * self.train + (self.train + self.rank) / n_segments
+        is_last = n_segments == 1 and n_unranked + 1 == config.training.max_epochs
+        seconds = n_unranked * self.train + (self.train + self.rank) / n_segments
+        return seconds + (self.rank_all if is_last else 0.0)
 
 
 def expected_seconds(config: Config, data: Manifest) -> EpochSeconds:
@@ -117,10 +122,9 @@ class _Sizes:
 
 
 def _of_least_squares(config: Config, data: Manifest) -> dict[str, float]:
-    """Return the work of a short row by its interactions, and of the others by their columns.
+    """Return the work: that of short rows by interactions, that of the others by columns.
 
-    Interactions are counted as if their numbers in the rows of a side had an exponential
-    distribution.
+    The numbers of interactions of a side's rows are taken to be exponentially distributed.
     """
     dim, n_pairs = config.model.embedding_dim, data.n_train + data.n_low
     columns, n_rows_of_both = min(dim, COLUMNS), data.n_users + data.n_items

@@ -189,7 +189,7 @@ class StudyRecord:
         self._run_ids[number] = run_id
 
     def store_on_all_users(self, number: int, found: OnAllUsers) -> None:
-        """Store the value on all users of a trial, ended or not."""
+        """Store the value on all users of a trial, before it is finished."""
         set_attribute(self._study, ON_ALL_USERS, number, asdict(found))
         self._on_all_users[number] = found
 
@@ -222,14 +222,13 @@ class StudyRecord:
     def _summarise(self, trial: FrozenTrial) -> TrialSummary:
         run_id, ended = self._run_ids.get(trial.number), self._ended.get(trial.number)
         found = self._on_all_users.get(trial.number)
-        # An ended trial changes in these two alone.
-        if ended is not None and ended.run_id == run_id and ended.on_all_users == found:
+        if ended is not None and ended.run_id == run_id:  # which alone may change
             return ended
         summary = summarise(trial, self.n_segments, self.base.error_name, run_id)
-        if found is not None and found.epoch == summary.epoch:
-            metrics = summary.metrics | found.metrics(self.base.metric_name)
-            summary = replace(summary, on_all_users=found, metrics=metrics)
         if trial.state.is_finished():
+            if found is not None:  # a trial that was retried may have another best epoch now
+                metrics = summary.metrics | found.metrics(self.base.metric_name)
+                summary = replace(summary, epoch=found.epoch, on_all_users=found, metrics=metrics)
             self._ended[trial.number] = summary
         return summary
 

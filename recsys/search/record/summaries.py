@@ -47,7 +47,7 @@ class TrialSummary:
     `value`: the best validation value, reached at `epoch` (1-based). `standard_error`: of `value`
     over users, None of a single user or from a version that did not compute it. `nodes`: node
     addresses by the first epoch (as text) that ran there; a trial that stayed on its node has one.
-    `on_all_users`: of the same epoch, None if the trial has not trained to its end, or if each
+    `on_all_users`: of the same epoch, None if the trial has not trained to its end, or if every
     ranking is of all users.
     """
 
@@ -70,7 +70,7 @@ class TrialSummary:
 
     @property
     def best_known(self) -> tuple[float | None, float | None]:
-        """The value on all users, or else the best one, and its standard error."""
+        """The value on all users if there is one, otherwise `value`, and its standard error."""
         found = self.on_all_users
         return (
             (self.value, self.standard_error)
@@ -143,17 +143,18 @@ def ranked(summaries: list[TrialSummary]) -> list[TrialSummary]:
     """Return the trials from the best to the worst, then those that may not be chosen.
 
     Trials with a value on all users come before those with one on a sample, whose best value is
-    partly the luck of that sample. Of equal values the earlier trial comes first.
+    partly the luck of that sample. In a study of an earlier version some complete trials have none;
+    there, all trials are compared on the sample. Of equal values the earlier trial comes first.
     """
-    return sorted(
-        summaries,
-        key=lambda s: (
-            not s.choosable,
-            s.on_all_users is None,
-            -(s.best_known[0] or 0.0),
-            s.number,
-        ),
-    )
+    complete = [s for s in summaries if s.choosable and s.state == "complete"]
+    compares_all = all(s.on_all_users is not None for s in complete)
+
+    def order(s: TrialSummary) -> tuple[bool, bool, float, int]:
+        value = s.best_known[0] if compares_all else s.value
+        is_on_sample = compares_all and s.on_all_users is None
+        return not s.choosable, is_on_sample, -(value or 0.0), s.number
+
+    return sorted(summaries, key=order)
 
 
 def best_trial(summaries: list[TrialSummary]) -> TrialSummary | None:

@@ -40,7 +40,8 @@ _GROWTH = 1.15
 _WORST = -3.0
 """Lowest value that counts, in distances from the best value down to the median."""
 _SAME = 0.01
-"""Distance, in ranges, within which a point counts as tried; the noise would make it promising."""
+"""Distance from a tried point, as a share of a range, below which a candidate is not proposed; the
+noise alone would make it promising."""
 _COST_POWER = 0.5
 """Power of the seconds that the improvement is divided by: with 1, cheap points of which nothing is
 known come before those near a good but dear one."""
@@ -146,7 +147,7 @@ def standardised(values: npt.NDArray[np.float64]) -> Tensor:
 
     A search is about the best values; how bad the worst are must not set the scale. The process
     takes 0 for the value of a point of which nothing is known: most trials were chosen because they
-    promised much, so that the mean of them would be too much.
+    promised much, so their mean would be too high.
     """
     best, median = values.max(), float(np.median(values))
     raised = np.maximum(values, best + _WORST * (best - median))

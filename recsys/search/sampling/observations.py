@@ -2,8 +2,8 @@
 
 A trial that was pruned or still runs has trained a share of its epochs. It counts with what it
 would have if it gained from there what the complete trials gained from the same share on. Where
-trials rank a sample of the users, complete ones have a value on all users too, which counts. The
-others count with what they would have if all users differed from the sample as they do there.
+trials rank a sample of the users, a complete trial counts with its value on all users. The other
+values are moved by the median difference between all users and the sample.
 """
 
 import functools

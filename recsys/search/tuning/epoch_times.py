@@ -36,7 +36,7 @@ class EpochTimes:
         """Note a step of a trial; after a whole epoch the next one starts."""
         # A segment reports the time of its epoch so far.
         seconds = report.metrics["train_seconds"] + report.metrics.get("rank_seconds", 0.0)
-        self._busy.setdefault(number, {})[report.epoch] = seconds
+        self._busy.setdefault(number, {})[report.epoch] = seconds + report.rank_all_seconds
         self.steps[number] = report.step
         if report.is_whole_epoch:
             self._began[number] = time.monotonic()

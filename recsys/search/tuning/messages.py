@@ -26,6 +26,7 @@ class Report:
         started: Unix seconds of the first batch in this process.
         on_all_users: value of the best weights on all users, once a trial that ranked samples has
             finished.
+        rank_all_seconds: time in which they were ranked.
         checkpoint: name of a file that becomes the trial's checkpoint once the record has this
             step; None if no file was written, or if it already is the checkpoint.
     """
@@ -37,6 +38,7 @@ class Report:
     is_last: bool
     started: float
     on_all_users: OnAllUsers | None = None
+    rank_all_seconds: float = 0.0
     checkpoint: str | None = None
 
 

@@ -139,7 +139,7 @@ class SearchProgress(Callback):
     def _describe(self, summary: TrialSummary) -> str:
         value, _ = summary.best_known
         shown = "no value" if value is None else f"{metric_title(self._config)} {value:.4f}"
-        users = "" if summary.on_all_users is None else " of all users"
+        users = "" if summary.on_all_users is None else " on all users"
         return f"{self._name(summary)} {shown}{users}"
 
     def _name(self, summary: TrialSummary) -> str:

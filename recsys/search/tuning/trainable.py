@@ -87,8 +87,9 @@ class TrialRunner(tune.Trainable):
 
     def _train_segment(self) -> Message:
         try:
-            epoch = next(self._epochs)
+            epoch, start = next(self._epochs), time.monotonic()
             on_all_users = self._rank_all_users(epoch.state) if epoch.is_last else None
+            rank_all_seconds = time.monotonic() - start
         except FloatingPointError as error:
             return Diverged(str(error))
         checkpoint = None
@@ -109,6 +110,7 @@ class TrialRunner(tune.Trainable):
             is_last=epoch.is_last,
             started=self._started,
             on_all_users=on_all_users,
+            rank_all_seconds=rank_all_seconds,
             checkpoint=checkpoint,
         )
 
@@ -132,7 +134,7 @@ class TrialRunner(tune.Trainable):
         self._saved_epoch: int | None = None
 
     def _rank_all_users(self, state: TrainingState) -> OnAllUsers | None:
-        """Return the value of the best weights on all users, None if all rankings are of all.
+        """Return the value of the best weights on all users, None if every ranking is of all.
 
         The best of many values on one sample of the users is partly luck.
         """

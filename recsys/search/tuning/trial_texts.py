@@ -39,7 +39,7 @@ def add_trial(table: Table, trial: TrialSummary, state: str, *cells: str) -> Non
     if error is not None:
         best += f" ± {error:.4f}"
     if trial.on_all_users is not None:
-        best += ", all users"
+        best += " on all users"
     parameters = Text(show_params(trial.params), overflow="ellipsis", no_wrap=True)
     shown = cells or (str(trial.epochs), best)
     blanks = [""] * (len(table.columns) - len(shown) - 3)

@@ -82,6 +82,11 @@ def test_all_users_are_ranked_once_more_where_a_sample_is_ranked() -> None:
         20 * (of_sample.train + of_sample.rank) + 3 * of_sample.rank
     )
     assert expected_seconds(NEUMF, DATA).rank_all == 0
+    short = replace_values(SAMPLED, {"training.max_epochs": 1})
+    until_first = of_sample.train + of_sample.rank
+    assert of_sample.until_report(SAMPLED, 1) == pytest.approx(until_first)
+    # Its only report is its last.
+    assert of_sample.until_report(short, 1) == pytest.approx(until_first + 3 * of_sample.rank)
 
 
 def test_wide_embeddings_with_many_rows_are_updated_by_the_rows_of_a_batch(

@@ -91,27 +91,33 @@ def test_trials_with_values_on_all_users_come_first() -> None:
     assert [trial.best_known for trial in trials[1:3]] == [(0.28, 0.01), (0.28, None)]
 
 
-def test_a_value_on_all_users_is_of_one_epoch(tmp_path: Path) -> None:
+def test_where_a_complete_trial_has_no_value_on_all_users_the_sample_decides() -> None:
+    trials = [
+        summary(0, "complete", 0.30),
+        summary(1, "complete", 0.29, on_all_users=0.35),
+        summary(2, "unfinished", 0.31),
+    ]
+    assert [trial.number for trial in ranked(trials)] == [2, 0, 1]
+
+
+def test_a_value_on_all_users_counts_once_its_trial_has_ended(tmp_path: Path) -> None:
     study = create_optuna_study(tmp_path, Config(), StudyOrigin())
     record = StudyRecord(study, Config(), SPACE)
-    ended, running = record.ask()[0], record.ask()[0]
-    record.report(ended, 1, 0.5, {"val_ndcg_at_10": 0.5})
-    record.report(running, 1, 0.4, {})
-    record.finish(ended, "pruned")
-    assert record.summary(ended).on_all_users is None
-    record.store_on_all_users(ended, OnAllUsers(0.45, 0.02, epoch=1))
-    record.store_on_all_users(running, OnAllUsers(0.35, None, epoch=1))
-    again = StudyRecord(study, Config(), SPACE)
-    for reader in (record, again):
-        assert reader.summary(ended).on_all_users == OnAllUsers(0.45, 0.02, 1)
-        assert reader.summary(ended).metrics == {
+    number, _ = record.ask()
+    record.report(number, 1, 0.5, {"val_ndcg_at_10": 0.5})
+    record.report(number, 2, 0.4, {"val_ndcg_at_10": 0.4})
+    # It was retried, and the second epoch was the best of this attempt.
+    record.store_on_all_users(number, OnAllUsers(0.45, 0.02, epoch=2))
+    assert record.summary(number).on_all_users is None
+    record.finish(number, "complete")
+    for reader in (record, StudyRecord(study, Config(), SPACE)):
+        found = reader.summary(number)
+        assert (found.on_all_users, found.epoch) == (OnAllUsers(0.45, 0.02, 2), 2)
+        assert found.metrics == {
             "val_ndcg_at_10": 0.5,
             "val_ndcg_at_10_all_users": 0.45,
             "val_ndcg_at_10_all_users_se": 0.02,
         }
-        assert reader.summary(running).on_all_users == OnAllUsers(0.35, None, 1)
-    record.report(running, 2, 0.6, {})
-    assert record.summary(running).on_all_users is None
 
 
 def test_the_nodes_of_a_trial(record: StudyRecord, tmp_path: Path) -> None:

@@ -313,6 +313,7 @@ def test_of_equal_promises_the_cheap_one_is_proposed() -> None:
 
 def test_a_dear_variant_that_wins_by_far_is_searched() -> None:
     assert set(proposed_variants(3.0, 2.0)) == {"mlp"}
+    assert set(proposed_variants(6.0, 0.7)) == {"mlp"}  # per second, gmf would promise more
 
 
 def test_nothing_is_proposed_next_to_a_trial_that_diverged() -> None:

@@ -86,10 +86,13 @@ class TrialRunner(tune.Trainable):
         """Do nothing: Tune has no checkpoint."""
 
     def _train_segment(self) -> Message:
+        on_all_users, rank_all_seconds = None, 0.0
         try:
-            epoch, start = next(self._epochs), time.monotonic()
-            on_all_users = self._rank_all_users(epoch.state) if epoch.is_last else None
-            rank_all_seconds = time.monotonic() - start
+            epoch = next(self._epochs)
+            if epoch.is_last:
+                start = time.monotonic()
+                on_all_users = self._rank_all_users(epoch.state)
+                rank_all_seconds = time.monotonic() - start
         except FloatingPointError as error:
             return Diverged(str(error))
         checkpoint = None

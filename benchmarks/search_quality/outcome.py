@@ -47,7 +47,8 @@ class Record:
             not stopped; None if all were.
         best: trial and epoch that the command calls the best; None if it has none.
         n_trials: trials that were started.
-        trials: seed and config, as JSON, of each trial in `to_score`.
+        trials: seed and config, as JSON, of each trial in `to_score`. The config names the file of
+            the data without its folder.
     """
 
     ranks_all: bool

@@ -17,7 +17,7 @@ import torch
 from benchmarks.search_quality.outcome import Record, Scores
 from benchmarks.shapes import write_shape
 from recsys.config.files import load_config
-from recsys.config.schema import Config
+from recsys.config.schema import Config, replace_values
 from recsys.data.interactions import Interactions
 from recsys.data.preprocessing import pipeline
 from recsys.data.processed import load, resolve
@@ -53,7 +53,7 @@ def popular_value(config_file: Path, folder: Path) -> float:
 
 
 def score(record: Record, folder: Path) -> Scored:
-    """Return the values of all that `to_score` names; `folder` holds the data set, processed."""
+    """Return the values of all that `to_score` names; `folder` holds the data set."""
     wanted = record.to_score()
     recorded = {(report.trial, report.epoch): report.value for report in record.reports}
     if record.ranks_all:
@@ -87,7 +87,9 @@ def _train_again(
 ) -> dict[int, tuple[float, float]]:
     """Return by epoch the value that a trial reported and its value on all users."""
     torch.set_num_threads(1)
-    config, data = _load(Config.model_validate_json(config_json), folder)
+    config = Config.model_validate_json(config_json)
+    config = replace_values(config, {"data.source": str(folder / config.data.source)})
+    config, data = _load(config, folder)
     found = {}
     for step in fit(config, data, seed, n_epochs=max(epochs)):
         if step.whole and step.epoch in epochs:

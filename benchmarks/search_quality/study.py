@@ -9,6 +9,7 @@ from typing import Any
 from optuna.trial import TrialState
 
 from benchmarks.search_quality.outcome import Record, Report
+from recsys.config.schema import Config, replace_values
 from recsys.search.record.running_trial import trial_seed
 from recsys.search.record.study_folder import StudyFolder
 
@@ -51,11 +52,16 @@ def read_study(folder: Path, name: str, began: float, answer: Mapping[str, Any])
     configs = {
         number: (
             trial_seed(config.study.seed, number),
-            stored.config_of(number).model_dump_json(),
+            _without_folder(stored.config_of(number)).model_dump_json(),
         )
         for number in sorted({trial for trial, _ in record.to_score()})
     }
     return replace(record, trials=configs)
+
+
+def _without_folder(config: Config) -> Config:
+    """Return a config that names its data by the file alone: results are read on other machines."""
+    return replace_values(config, {"data.source": Path(config.data.source).name})
 
 
 def _reports(database: Path, metric: str, began: float) -> list[Report]:

@@ -1,5 +1,6 @@
 """The record of a real search, and its values on all users, trained again from the seeds."""
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -38,6 +39,8 @@ def test_values_on_all_users_are_those_of_the_same_search_that_ranked_all(
     assert record.first_complete is not None
     assert 0 < record.reports[0].seconds < record.first_complete
 
+    assert all(str(ratings.parent) not in config for _, config in record.trials.values())
+    shutil.copy(ratings, tmp_path / "sampled")
     scored = score(record, tmp_path / "sampled")
     assert scored.difference == 0.0
     assert {r.trial for r in record.on_all_users} == {0, 1}

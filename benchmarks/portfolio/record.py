@@ -27,10 +27,12 @@ from recsys.config.files import load_config
 from recsys.config.schema import Config, replace_values
 from recsys.data.interactions import HeldOut, Interactions
 from recsys.data.preprocessing import pipeline
-from recsys.data.processed import load, resolve
+from recsys.data.processed import load
+from recsys.data.resolve import resolve
 from recsys.errors import DivergenceError
 from recsys.evaluation.evaluate import evaluate, sample_users
 from recsys.evaluation.scorers import scorer_of
+from recsys.search.choose_space import NEED_TIMES
 from recsys.search.space.search_space import SearchSpace
 from recsys.search.space.space_file import read_space
 from recsys.training.fit import fit
@@ -115,7 +117,7 @@ def main() -> None:
     parser.add_argument("--configs", type=int, default=100)
     parser.add_argument("--processes", type=int, default=1)
     options = parser.parse_args()
-    space = read_space(SPACE)
+    space = read_space(SPACE).fixed(NEED_TIMES, Config())
     for name in SHAPES:
         prepared(name, options.public, options.folder)
     tables = Tables.read()

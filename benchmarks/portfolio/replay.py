@@ -26,6 +26,7 @@ from benchmarks.portfolio.tables import Tables
 from benchmarks.portfolio.worlds import World
 from recsys.config.components import SAMPLERS
 from recsys.config.schema import Config, get_value, replace_values
+from recsys.search.choose_space import NEED_TIMES
 from recsys.search.costs.work import EpochSeconds
 from recsys.search.record.study_record import StudyRecord
 from recsys.search.sampling.samplers import make_sampler
@@ -156,7 +157,7 @@ def main() -> None:
     torch.set_num_threads(1)
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-    tables, space = Tables.read(), read_space(SPACE)
+    tables, space = Tables.read(), read_space(SPACE).fixed(NEED_TIMES, Config())
     data = scores(tables.runs)
     spaces = {name: replace(space, warm_start=tuple(starts_without(name, tables))) for name in data}
     bests: dict[str, _Array] = {}

@@ -20,8 +20,9 @@ from recsys.config.files import load_config
 from recsys.config.schema import Config, replace_values
 from recsys.data.interactions import Interactions
 from recsys.data.preprocessing import pipeline
-from recsys.data.processed import load, resolve
-from recsys.evaluation.baselines import Popularity
+from recsys.data.processed import load
+from recsys.data.resolve import resolve
+from recsys.evaluation.baselines import popularity_of
 from recsys.evaluation.evaluate import evaluate
 from recsys.evaluation.scorers import scorer_of
 from recsys.training.fit import fit
@@ -102,7 +103,7 @@ def _train_again(
 
 def _popular_value(config_file: Path, folder: Path) -> float:
     config, data = _load(load_config(config_file), folder)
-    return _value(evaluate(Popularity(data), data, config), config)
+    return _value(evaluate(popularity_of(data), data, config), config)
 
 
 def _load(config: Config, folder: Path) -> tuple[Config, Interactions]:

@@ -10,15 +10,17 @@ from typing import Any, Self, cast
 from pydantic import model_validator
 
 from recsys.config.components import LOSSES, MODELS
-from recsys.config.sections import (
+from recsys.config.run_sections import (
     ClusterConfig,
+    ResourcesConfig,
+    StudyConfig,
+    TrackingConfig,
+)
+from recsys.config.sections import (
     DataConfig,
     EvaluationConfig,
     ModelConfig,
-    ResourcesConfig,
     Section,
-    StudyConfig,
-    TrackingConfig,
     TrainingConfig,
 )
 from recsys.errors import InputError

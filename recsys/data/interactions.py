@@ -52,6 +52,10 @@ class Interactions:
             ranking leaves them out.
         held_out: the split that is ranked, validation in a search and test at the end; None if
             nothing is ranked.
+        n_later: for each training positive, the number of later ones of its user, (n,) int32; None
+            for data without times.
+        n_recent: for each item, the number of training positives among the latest tenth of all,
+            (n_items,) int64; None for data without times.
     """
 
     n_users: int
@@ -63,3 +67,5 @@ class Interactions:
     low_item: IntArray
     seen: UserItemIndex
     held_out: HeldOut | None
+    n_later: IntArray | None = None
+    n_recent: IntArray | None = None

@@ -5,7 +5,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 """Version of the content and the layout of the folder. Part of the fingerprint: with a new
 version, all data are prepared again."""
 
@@ -47,6 +47,8 @@ class Manifest(BaseModel):
     """Users with a positive in validation but none in train, whom the search cannot rank."""
     n_cold_users: int
     """Users with a positive in test but none in train or validation, whom nothing scores."""
+    has_times: bool
+    """Whether times order the interactions of train and validation."""
     n_candidates_given: int | None
     """Largest number of candidates of a test positive that the data give, None without any."""
     notes: list[str]

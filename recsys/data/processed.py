@@ -8,6 +8,8 @@ users and each of these kinds; empty files are left out:
 - `train_low`, `validation_low`, `test_low`: its low ratings;
 - `validation_cold`, `test_cold`: its positives of users without one in an earlier split.
 
+If the data have times, the files of `train`, `validation` and `validation_cold` have them too.
+
 Nothing here imports ray.
 """
 
@@ -20,17 +22,17 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from recsys.config.schema import Config, replace_values
+from recsys.data.history import count_later, count_recent
 from recsys.data.interactions import HeldOut, Interactions
 from recsys.data.manifest import Manifest
 from recsys.data.negatives import UserItemIndex, index_pairs
 from recsys.data.plain_types import require_plain
-from recsys.data.ranked_users import choose_every, choose_max_users
 from recsys.data.splits import HELD_OUT_SPLITS, HeldOutSplit
 from recsys.errors import InputError
 from recsys.kernels.arrays import IntArray
 
-_PAIR = pa.schema({"user": pa.int32(), "item": pa.int32()})
+_COLUMNS = pa.schema({"user": pa.int32(), "item": pa.int32(), "time": pa.int64()})
+_PAIR = ["user", "item"]
 
 
 @dataclass(frozen=True)
@@ -40,64 +42,6 @@ class Processed:
     path: Path
     fingerprint: str
     manifest: Manifest
-
-
-def uses_candidates(config: Config, given: bool) -> bool:
-    """Return whether held-out items are ranked among candidates.
-
-    `given`: whether the data have their own candidates.
-    """
-    return (
-        given if config.evaluation.protocol == "auto" else config.evaluation.protocol == "sampled"
-    )
-
-
-def resolve(config: Config, manifest: Manifest) -> Config:
-    """Return the config with each `auto` of `evaluation` replaced by what the data ask for.
-
-    Raises:
-        InputError: if a value of `evaluation.k` exceeds the number of ranked items.
-    """
-    given = manifest.n_candidates_given
-    longest = max(config.evaluation.k)
-    if longest > manifest.n_items:
-        raise InputError(
-            "evaluation.k",
-            f"must be at most the number of items, {manifest.n_items}",
-            longest,
-            "Lower it.",
-        )
-    if not uses_candidates(config, given is not None):
-        return _resolve_ranking(config, manifest, "full", None)
-    n_candidates = config.evaluation.n_candidates
-    n_candidates = n_candidates if given is None else min(given, n_candidates)
-    if longest > n_candidates + 1:
-        raise InputError(
-            "evaluation.k",
-            f"must be at most the ranked candidates, {n_candidates + 1}",
-            longest,
-            "Lower it.",
-        )
-    return _resolve_ranking(config, manifest, "sampled", n_candidates)
-
-
-def _resolve_ranking(
-    config: Config, manifest: Manifest, protocol: str, n_candidates: int | None
-) -> Config:
-    """Return the config with its protocol, and with the users and the epochs that are ranked."""
-    max_users, every = config.evaluation.max_users, config.evaluation.every
-    if max_users == "auto":
-        max_users = choose_max_users(manifest, n_candidates)
-    if every == "auto":
-        every = choose_every(manifest, n_candidates, max_users)
-    return replace_values(
-        config,
-        {
-            "evaluation.protocol": protocol,
-            "evaluation.max_users": max_users,
-            "evaluation.every": every,
-        },
-    )
 
 
 def load(processed: Processed, split: HeldOutSplit, negatives: bool) -> Interactions:
@@ -115,15 +59,19 @@ def load(processed: Processed, split: HeldOutSplit, negatives: bool) -> Interact
         InputError: if a file is damaged.
     """
     n_users, n_items = processed.manifest.n_users, processed.manifest.n_items
-    with_negatives = negatives and split == "validation"
-    train = _read(processed, ["train"], with_negatives)
-    user, item = _pairs(train)
-    low_user, low_item = _pairs(_read(processed, ["train_low"]))
+    with_negatives, has_times = negatives and split == "validation", processed.manifest.has_times
+    kinds, low_kinds = ["train"], ["train_low"]
     if split == "test":
-        more = _pairs(_read(processed, ["validation", "validation_cold"]))
-        user, item = _sorted_pairs(np.r_[user, more[0]], np.r_[item, more[1]])
-        more = _pairs(_read(processed, ["validation_low"]))
-        low_user, low_item = _sorted_pairs(np.r_[low_user, more[0]], np.r_[low_item, more[1]])
+        kinds += ["validation", "validation_cold"]
+        low_kinds += ["validation_low"]
+    columns = [*_PAIR, *["time"] * has_times, *["negatives"] * with_negatives]
+    train = _read(processed, kinds, columns)
+    low = _read(processed, low_kinds)
+    if split == "test":
+        by_pair = [(name, "ascending") for name in _PAIR]
+        train, low = train.sort_by(by_pair), low.sort_by(by_pair)
+    (user, item), (low_user, low_item) = _pairs(train), _pairs(low)
+    time = train["time"].to_numpy() if has_times else None
     is_trained = np.bincount(user, minlength=n_users) > 0
     return Interactions(
         n_users=n_users,
@@ -135,6 +83,8 @@ def load(processed: Processed, split: HeldOutSplit, negatives: bool) -> Interact
         low_item=low_item,
         seen=index_pairs(np.r_[user, low_user], np.r_[item, low_item], n_users, n_items),
         held_out=_load_held_out(processed, split, is_trained),
+        n_later=None if time is None else count_later(user, time),
+        n_recent=None if time is None else count_recent(item, time, n_items),
     )
 
 
@@ -142,7 +92,7 @@ def _load_held_out(
     processed: Processed, split: HeldOutSplit, is_trained: npt.NDArray[np.bool_]
 ) -> HeldOut:
     """Read a held-out split. `is_trained` (n_users,): users with a training positive."""
-    positives = _read(processed, [split], all_columns=True)
+    positives = _read(processed, [split], None)
     user, item = _pairs(positives)
     low_user, low_item = _pairs(_read(processed, [f"{split}_low"]))
     is_kept = is_trained[low_user]
@@ -186,12 +136,13 @@ def _column(processed: Processed, name: str, column: str) -> pa.Array:
     return _read_file(processed.path / f"{name}.parquet", [column])[column].combine_chunks()
 
 
-def _read(processed: Processed, kinds: Sequence[str], all_columns: bool = False) -> pa.Table:
+def _read(
+    processed: Processed, kinds: Sequence[str], columns: list[str] | None = _PAIR
+) -> pa.Table:
     """Return the rows of some kinds of files, one bucket after another for each kind.
 
-    Columns are users and items, or all.
+    `columns`: those to read, all if None.
     """
-    columns = None if all_columns else list(_PAIR.names)
     names = [
         name
         for kind in kinds
@@ -199,7 +150,7 @@ def _read(processed: Processed, kinds: Sequence[str], all_columns: bool = False)
         if name.startswith(f"{kind}-")
     ]
     return pa.concat_tables(
-        [_read_file(processed.path / name, columns) for name in names] or [_PAIR.empty_table()]
+        [_read_file(processed.path / name, columns) for name in names] or [_COLUMNS.empty_table()]
     )
 
 
@@ -231,8 +182,3 @@ def _matrix(table: pa.Table, name: str) -> IntArray | None:
     lists = table[name].combine_chunks()
     values: IntArray = lists.flatten().to_numpy()
     return values.reshape(len(lists), lists.type.list_size)
-
-
-def _sorted_pairs(user: IntArray, item: IntArray) -> tuple[IntArray, IntArray]:
-    order = np.lexsort((item, user))
-    return user[order], item[order]

@@ -1,6 +1,6 @@
 """How many users a search ranks, and how often: from the data alone, so that all trials compare.
 
-`processed.resolve` replaces `evaluation.max_users` and `evaluation.every` by it, so that ranking
+`resolve.resolve` replaces `evaluation.max_users` and `evaluation.every` by it, so that ranking
 takes about a quarter of the time of training, unless the fewest users cost more. Costs are in
 training samples, pairs of a user and an item, of the default model (`docs/decisions/0036-ranked-
 users.md`).

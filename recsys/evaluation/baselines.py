@@ -14,6 +14,7 @@ from recsys.config.schema import Config
 from recsys.data.interactions import Interactions
 from recsys.errors import InputError
 from recsys.evaluation.evaluate import evaluate
+from recsys.kernels.arrays import IntArray
 from recsys.kernels.ragged import expand
 from recsys.kernels.tensors import as_tensor
 
@@ -28,11 +29,11 @@ PAIR_ROWS = 256
 
 
 class Popularity:
-    """Scorer of an item by its number of training positives, equal for all users."""
+    """Scorer of an item by a count of its positives, (n_items,), equal for all users."""
 
-    def __init__(self, data: Interactions) -> None:
+    def __init__(self, counts: IntArray) -> None:
         self.device = torch.device("cpu")
-        self.counts = torch.from_numpy(np.bincount(data.item, minlength=data.n_items)).float()
+        self.counts = as_tensor(counts, "cpu").float()
 
     def score_all(self, user: Tensor) -> Tensor:
         """Return the scores (B, n_items) of all items for users (B,)."""
@@ -41,6 +42,11 @@ class Popularity:
     def score_pairs(self, user: Tensor, item: Tensor) -> Tensor:
         """Return the scores (B, n) of items (B, n)."""
         return self.counts[item]
+
+
+def popularity_of(data: Interactions) -> Popularity:
+    """Return the scorer of items by their training positives."""
+    return Popularity(np.bincount(data.item, minlength=data.n_items))
 
 
 class EASE:
@@ -106,8 +112,11 @@ class EASE:
 def score_baselines(data: Interactions, config: Config) -> dict[str, dict[str, float | str]]:
     """Return each baseline's metrics on the held-out split, or {"skipped": reason}."""
     scores: dict[str, dict[str, float | str]] = {
-        "popularity": {**evaluate(Popularity(data), data, config)}
+        "popularity": {**evaluate(popularity_of(data), data, config)}
     }
+    if data.n_recent is not None:
+        recent = Popularity(data.n_recent)
+        scores["popularity_recent"] = {**evaluate(recent, data, config)}
     try:
         scores["ease"] = {**evaluate(EASE(data, EASE_L2), data, config)}
     except InputError as error:

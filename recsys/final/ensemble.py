@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from recsys.console.verbosity import note, progress
-from recsys.data.processed import resolve
+from recsys.data.resolve import resolve
 from recsys.data.splits import HeldOutSplit
 from recsys.evaluation.baselines import score_baselines
 from recsys.evaluation.evaluate import protocol_name

@@ -17,9 +17,9 @@ from recsys.data.processed import (
     all_pairs,
     item_ids,
     item_titles,
-    resolve,
     user_ids,
 )
+from recsys.data.resolve import resolve
 from recsys.evaluation.evaluate import protocol_name
 from recsys.final import placement
 from recsys.final.choose import Choice

@@ -6,7 +6,9 @@ It imports neither Ray nor torch, so that a mistake in the space is reported at 
 from collections.abc import Iterable
 from pathlib import Path
 
-from recsys.config.schema import Config
+from recsys.config.schema import Config, get_value
+from recsys.console.verbosity import note
+from recsys.data.manifest import Manifest
 from recsys.errors import Argument, InputError
 from recsys.search.record.study_folder import StudyFolder
 from recsys.search.record.summaries import ranked
@@ -14,6 +16,8 @@ from recsys.search.space.search_space import SearchSpace
 from recsys.search.space.space_file import read_effective_space
 
 _N_WARM_STARTS = 5
+NEED_TIMES = ("training.recency_half_life", "training.recency_floor")
+"""Config paths that have no effect without times."""
 
 
 def choose_space(
@@ -49,6 +53,38 @@ def choose_space(
             Argument("space_file"), "must be given", "nothing", "Give a search-space file."
         )
     return read_effective_space(space_file, config, fixed), fixed
+
+
+def for_data(space: SearchSpace, config: Config, data: Manifest) -> SearchSpace:
+    """Return the space without the parameters that have no effect on a training with these data.
+
+    They are the half-life and the floor of weights by recency if the data have no times, and the
+    floor if there is no half-life. A note on standard error names each of them.
+
+    Raises:
+        InputError: if no parameter remains.
+    """
+    half_life, floor = NEED_TIMES
+    if not data.has_times:
+        reason, removed = "the data have no times", [half_life, floor]
+    elif half_life not in space.paths and get_value(config, half_life) is None:
+        reason, removed = f"{half_life} is none", [floor]
+    else:
+        return space
+    removed = [path for path in removed if path in space.paths]
+    if not removed:
+        return space
+    for path in removed:
+        note(f"note: {path} is not searched: {reason}.")
+    space = space.fixed(removed, config)
+    if not space.domains:
+        raise InputError(
+            "search space",
+            "must have a parameter for data without times",
+            "none",
+            "Name the column of the times in data.columns.timestamp, or choose another space.",
+        )
+    return space
 
 
 def add_warm_starts(space: SearchSpace, source: StudyFolder, storage: str | None) -> SearchSpace:

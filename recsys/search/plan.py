@@ -16,8 +16,10 @@ from recsys.cluster.resources import Slots
 from recsys.cluster.shared_paths import require_on_all_nodes
 from recsys.config.schema import Config, get_value, replace_values
 from recsys.console.verbosity import progress
-from recsys.data.processed import Processed, load, resolve
+from recsys.data.processed import Processed, load
+from recsys.data.resolve import resolve
 from recsys.errors import Argument
+from recsys.search.choose_space import for_data
 from recsys.search.ends import find_ends, sample_configs
 from recsys.search.estimate import Prediction, estimate, expect_trials
 from recsys.search.record.origin import StudyOrigin
@@ -64,12 +66,14 @@ def make_plan(
     A study that is resumed is compared with the config, the space and the data.
 
     Raises:
-        InputError: if no node can meet the request; if a node does not see the folder; if the
+        InputError: if the config needs times and the data have none; if no parameter is left to
+            search; if no node can meet the request; if a node does not see the folder; if the
             resumed study was created with another config, space or data.
     """
     if resume:
         config = _keep_ranking(config, study.config())
     config = resolve(config, processed.manifest)
+    space = for_data(space, config, processed.manifest)
     require_on_all_nodes(Argument("folder"), folder.absolute())
     n_segments = count_segments(processed.manifest.n_train)
     origin = StudyOrigin(processed.fingerprint, n_segments, tuple(sorted(fixed_paths)))

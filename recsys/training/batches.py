@@ -21,6 +21,7 @@ from recsys.errors import InputError
 from recsys.kernels.tensors import as_tensor
 from recsys.models import SideName
 from recsys.training.negatives import TorchNegativeSampler
+from recsys.training.recency import recency_weights
 from recsys.training.row_batch import RowBatch
 
 STRETCH = 1 << 16
@@ -38,14 +39,15 @@ Order = tuple[Tensor, Tensor]
 class TrainingRows:
     """Rows of all epochs, on the training's device. On the CPU they are int32 views of the data.
 
-    `user`, `item` (P,): positives by user. `low_user`, `low_item` (L,): explicit negatives, none if
-    the loss does not take them. `negatives` (P, n): fixed ones; None if `sampler` draws them.
-    `log_weights` (n_items,): the logarithm of the weights of the draws, if the loss subtracts it
-    from the logits.
+    `user`, `item` (P,): positives by user. `weight` (P,): of their losses, all 1 if None.
+    `low_user`, `low_item` (L,): explicit negatives, none if the loss does not take them.
+    `negatives` (P, n): fixed ones; None if `sampler` draws them. `log_weights` (n_items,): the
+    logarithm of the weights of the draws, if the loss subtracts it from the logits.
     """
 
     user: Tensor
     item: Tensor
+    weight: Tensor | None
     low_user: Tensor
     low_item: Tensor
     negatives: Tensor | None
@@ -109,7 +111,9 @@ class TrainingRows:
             [batch * len(rows) // self.n_batches for batch in range(first, last + 1)]
             for rows in order
         )
-        user, item, shuffle = self._draw(order[0][bounds[0] : bounds[-1]], generator)
+        positions = order[0][bounds[0] : bounds[-1]].sort().values
+        user, item, shuffle = self._draw(positions, generator)
+        weight = None if self.weight is None else self.weight.index_select(0, positions)
         low = order[1][low_bounds[0] : low_bounds[-1]]
         low_user, low_item = self.low_user[low].long(), self.low_item[low].long()
         for batch in range(last - first):
@@ -124,15 +128,15 @@ class TrainingRows:
                 low_user[low_rows],
                 low_item[low_rows],
                 None if self.log_weights is None else self.log_weights[items],
+                None if weight is None else weight.index_select(0, shuffle[rows]),
             )
 
     def _draw(self, positions: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
-        """Draw negatives for the positives at `positions` (S,), which are sorted first.
+        """Draw negatives for the positives at `positions` (S,), which are sorted.
 
         Returns:
             Users (S,) int64, items (S, 1 + n) int32 and a new random order (S,).
         """
-        positions = positions.sort().values
         n, device = len(positions), positions.device
         user = self.user.index_select(0, positions).long()
         item = torch.empty(n, 1 + self.n_negatives, dtype=torch.int32, device=device)
@@ -179,9 +183,11 @@ def training_rows(
     low = slice(None) if with_low else slice(0)
     arrays = (data.user, data.item, data.low_user[low], data.low_item[low])
     user, item, low_user, low_item = (as_tensor(array, device) for array in arrays)
+    recency = recency_weights(training, data)
     return TrainingRows(
         user=user,
         item=item,
+        weight=None if recency is None else as_tensor(recency, device),
         low_user=low_user,
         low_item=low_item,
         negatives=negatives,

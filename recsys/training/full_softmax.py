@@ -23,6 +23,7 @@ from recsys.kernels.tensors import as_tensor
 from recsys.models import Model, Side, SideName
 from recsys.training.contract import Relabel
 from recsys.training.losses import full_loss_of
+from recsys.training.recency import recency_weights
 
 MAX_ITEMS = 1 << 13
 """Most items that a batch of users is scored against, besides its positives."""
@@ -32,18 +33,20 @@ MAX_SCORES = 1 << 22
 
 @dataclass(frozen=True)
 class UserBatch:
-    """Users of one step with a score for each of W items, all int64 but `shift`.
+    """Users of one step with a score for each of W items; ids and indices are int64.
 
     `user` (R,). `item` (W,): None for the whole catalogue in order. `row`, `column` (P,): the
-    indices of the positives in the scores (R, W). `excluded` (K,): the indices in the flat scores
-    of the pairs that are no negatives. `shift` (R,): log(n_negatives / unseen items), which turns a
-    sum over the unseen items into a sum over `n_negatives` draws.
+    indices of the positives in the scores (R, W). `weight` (P,): of their losses, all 1 if None.
+    `excluded` (K,): the indices in the flat scores of the pairs that are no negatives. `shift`
+    (R,): log(n_negatives / unseen items), which turns a sum over the unseen items into a sum over
+    `n_negatives` draws.
     """
 
     user: Tensor
     item: Tensor | None
     row: Tensor
     column: Tensor
+    weight: Tensor | None
     excluded: Tensor
     shift: Tensor
 
@@ -67,7 +70,7 @@ class UserBatch:
             of_user, of_item = _square_norms(user), _square_norms(item)
             norms = of_user.index_select(0, self.row) + of_item.index_select(0, self.column)
             losses = losses + training.l2 * norms
-        return losses.mean()
+        return (losses if self.weight is None else losses * self.weight).mean()
 
 
 def _square_norms(side: Side) -> Tensor:
@@ -79,10 +82,12 @@ class UserRows:
     """Users of all epochs, on the training's device.
 
     `active` (A,) int64: users with a positive. `positives`, `seen`: the items of each user.
+    `weight` (P,): of the positives' losses, all 1 if None.
     """
 
     active: Tensor
     positives: "_ItemLists"
+    weight: Tensor | None
     seen: "_ItemLists"
     n_items: int
     n_negatives: int
@@ -150,12 +155,15 @@ class UserRows:
 
     def _batch(self, user: Tensor, column_of: Tensor, generator: torch.Generator) -> UserBatch:
         """Return the batch of users (R,); `column_of` (n_items,) is overwritten."""
-        row, item = self.positives.of(user)
-        seen_row, seen = self.seen.of(user)
+        row, index = self.positives.index(user)
+        item = self.positives.items[index].long()
+        weight = None if self.weight is None else self.weight[index]
+        seen_row, seen_index = self.seen.index(user)
+        seen = self.seen.items[seen_index].long()
         n_drawn = self.n_drawn
         if n_drawn == self.n_items:
             shift = self._shift(seen_row, len(user))
-            return UserBatch(user, None, row, item, seen_row * n_drawn + seen, shift)
+            return UserBatch(user, None, row, item, weight, seen_row * n_drawn + seen, shift)
         drawn = torch.randperm(self.n_items, generator=generator, device=user.device)[:n_drawn]
         column_of.fill_(-1)[drawn] = torch.arange(n_drawn, device=user.device)
         is_drawn = column_of[seen] >= 0
@@ -169,7 +177,8 @@ class UserRows:
             [starts[seen_row] + seen_column, (starts[:, None] + column_of[others]).reshape(-1)]
         )
         shift = self._shift(seen_row, len(user))
-        return UserBatch(user, torch.cat([drawn, others]), row, column_of[item], excluded, shift)
+        column, items = column_of[item], torch.cat([drawn, others])
+        return UserBatch(user, items, row, column, weight, excluded, shift)
 
     def _shift(self, seen_row: Tensor, n_users: int) -> Tensor:
         """Return log(n_negatives / drawn unseen items) of each user (R,).
@@ -191,10 +200,9 @@ class _ItemLists:
     counts: Tensor
     items: Tensor
 
-    def of(self, user: Tensor) -> tuple[Tensor, Tensor]:
-        """Return all items of users (R,): the user's index (n,) and the item (n,), both int64."""
-        row, index = expand(self.starts[user], self.counts[user])
-        return row, self.items[index].long()
+    def index(self, user: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the items of users (R,): the user's and the item's index (n,), both int64."""
+        return expand(self.starts[user], self.counts[user])
 
 
 def user_rows(
@@ -205,10 +213,12 @@ def user_rows(
         as_tensor(array, device) for array in (data.user, data.item, data.seen.items)
     )
     counts = torch.bincount(user, minlength=data.n_users)
+    recency = recency_weights(config.training, data)
     offsets = as_tensor(data.seen.offsets, device).long()
     return UserRows(
         active=counts.nonzero().squeeze(1),
         positives=_ItemLists(counts.cumsum(0) - counts, counts, item),
+        weight=None if recency is None else as_tensor(recency, device),
         seen=_ItemLists(offsets[:-1], offsets.diff(), seen),
         n_items=data.n_items,
         n_negatives=config.training.n_negatives,

@@ -2,9 +2,11 @@
 
 from bisect import bisect_right
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Self
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -16,7 +18,7 @@ from recsys.kernels.tensors import as_tensor
 class GroupedPairs:
     """Interactions of each row, users or items, in one flat list.
 
-    `starts`, `counts` (n,) int64. `others` (N,) int32. `shares` (N,) float32: 1 for a
+    `starts`, `counts` (n,) int64. `others` (N,) int32. `shares` (N,) float32: the weight of a
     positive, -1 for a low rating. `n_positives` (n,) int64. `n_others`: rows of the other side.
     """
 
@@ -49,6 +51,10 @@ class GroupedPairs:
             first = last
         return blocks
 
+    def unweighted(self) -> Self:
+        """Return the interactions with the weight 1 for each positive."""
+        return replace(self, shares=self.shares.sign())
+
     def padded(self, block: Tensor) -> tuple[Tensor, Tensor]:
         """Return all interactions of a block (R,), as `of` yields them."""
         return next(self.of(block, self._longest(block) * len(block)))
@@ -74,17 +80,17 @@ def group_pairs(
     rows: IntArray,
     others: IntArray,
     sizes: tuple[int, int],
-    n_positives: int,
+    weights: npt.NDArray[np.float32],
     device: str | torch.device,
 ) -> GroupedPairs:
-    """Group interactions (N,), of which the first `n_positives` are positives, by row.
+    """Group interactions (N,) by row: positives with their `weights`, and then low ratings.
 
     `sizes`: the number of rows and of others in the data.
     """
     order, (n_rows, n_others) = np.argsort(rows, kind="stable"), sizes
     counts = np.bincount(rows, minlength=n_rows)
-    n_positive = np.bincount(rows[:n_positives], minlength=n_rows)
-    arrays = (np.cumsum(counts) - counts, counts, others[order], n_positive)
-    starts, count, other, positive = (as_tensor(array, device) for array in arrays)
-    shares = torch.from_numpy(np.where(order < n_positives, 1, -1).astype(np.float32)).to(device)
-    return GroupedPairs(starts, count, other, shares, positive, n_others)
+    n_positive = np.bincount(rows[: len(weights)], minlength=n_rows)
+    shares = np.concatenate([weights, np.full(len(rows) - len(weights), -1, dtype=np.float32)])
+    arrays = (np.cumsum(counts) - counts, counts, others[order], shares[order], n_positive)
+    starts, count, other, share, positive = (as_tensor(array, device) for array in arrays)
+    return GroupedPairs(starts, count, other, share, positive, n_others)

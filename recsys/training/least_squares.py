@@ -13,13 +13,15 @@ loss. Given the items, a user's vector is the solution of d linear equations, an
 size to tune. A row with few interactions needs only as many equations as it has interactions. The
 other rows, if wide, are solved `COLUMNS` columns at a time, each given the others. Biases stay 0.
 
+With `training.recency_half_life` there are two vectors for each user. The first has equal weights:
+the items are solved given these, and so are as without a half-life. The second, which the model
+has, is solved given the items, with the weights of the user's positives (`recency`) in the loss.
+
 Source: Hu et al. 2008, ICDM, eq. 3 to 5; Rendle et al. 2022, arXiv:2110.14037, sec. 3 (the weights
 and the regularisation); Rendle et al. 2021, arXiv:2110.14044, sec. 4 (blocks of columns).
 """
 
 import math
-from dataclasses import dataclass
-from functools import cached_property
 
 import numpy as np
 import torch
@@ -27,10 +29,11 @@ from torch import Tensor
 
 from recsys.config.schema import Config
 from recsys.data.interactions import Interactions
-from recsys.errors import DivergenceError
 from recsys.kernels.tensors import as_tensor
 from recsys.training.checkpoint import TrainingState
+from recsys.training.given_side import GivenSide, give, without_single_solution
 from recsys.training.grouped_pairs import GroupedPairs, group_pairs
+from recsys.training.recency import recency_weights
 
 _ROUNDING = 1e-6
 """Ratio of the least to the greatest coefficient below which equations count as singular."""
@@ -69,10 +72,20 @@ class LeastSquares:
         self._l2 = config.training.l2 / (1 + n_negatives)
         user = np.concatenate([data.user, data.low_user])
         item = np.concatenate([data.item, data.low_item])
-        self._by_user = group_pairs(user, item, (n_users, n_items), len(data.user), device)
-        self._by_item = group_pairs(item, user, (n_items, n_users), len(data.user), device)
-        self._of_items = _steps(self._items, self._users, self._by_item)
+        equal = np.ones(len(data.user), dtype=np.float32)
+        recency = recency_weights(config.training, data)
+        weights = equal if recency is None else recency
+        self._by_user = group_pairs(user, item, (n_users, n_items), weights, device)
+        self._by_item = group_pairs(item, user, (n_items, n_users), equal, device)
+        self._equal_users = self._users
         self._of_users = _steps(self._users, self._items, self._by_user)
+        if recency is not None:
+            # The first moment, which no gradient needs here, is a part of the saved state.
+            users = state.model.get_parameter("users.weight")
+            self._equal_users = state.adam.moments[users]["exp_avg"]
+            by_user = self._by_user.unweighted()
+            self._of_users = [*_steps(self._equal_users, self._items, by_user), *self._of_users]
+        self._of_items = _steps(self._items, self._equal_users, self._by_item)
         self._positive_user, self._positive_item = (
             as_tensor(ids, device) for ids in (data.user, data.item)
         )
@@ -86,13 +99,15 @@ class LeastSquares:
         Raises:
             DivergenceError: if the equations have no single solution.
         """
+        if (epoch, segment) == (1, 1):
+            self._equal_users.copy_(self._users)
         steps = (self._of_users if epoch == 1 else []) + self._of_items + self._of_users
         begin, end = (number * len(steps) // self.n_segments for number in (segment - 1, segment))
-        given: _GivenSide | None = None
+        given: GivenSide | None = None
         for number in range(begin, end):
             rows, others, pairs, block = steps[number]
             if given is None or steps[number - 1][0] is not rows:
-                given = _given_side(others)
+                given = give(others, COLUMNS)
             is_short = int(pairs.counts[block].max()) <= longest_short(rows.shape[1])
             solve = self._solve_short if is_short else self._solve
             solve(rows, given, pairs, block)
@@ -106,7 +121,7 @@ class LeastSquares:
         """Return the number of pairs that the first `n_segments` segments count for."""
         return n_segments * self._n_pairs // self.n_segments
 
-    def _solve(self, rows: Tensor, given: "_GivenSide", pairs: GroupedPairs, block: Tensor) -> None:
+    def _solve(self, rows: Tensor, given: GivenSide, pairs: GroupedPairs, block: Tensor) -> None:
         """Solve the `block` (R,) of `rows` (n, d) given the other side, some columns at a time.
 
         Raises:
@@ -133,7 +148,7 @@ class LeastSquares:
             left.diagonal(dim1=1, dim2=2).add_(l2)
             factor, info = torch.linalg.cholesky_ex(left)
             if bool(info.any()):
-                raise _without_single_solution()
+                raise without_single_solution()
             change = torch.cholesky_solve(right.unsqueeze(2), factor).squeeze(2)
             own[:, columns] += change
             if columns.stop < own.shape[1]:
@@ -141,13 +156,14 @@ class LeastSquares:
         rows[block] = own
 
     def _solve_short(
-        self, rows: Tensor, given: "_GivenSide", pairs: GroupedPairs, block: Tensor
+        self, rows: Tensor, given: GivenSide, pairs: GroupedPairs, block: Tensor
     ) -> None:
         """Solve the `block` (R,) of `rows` (n, d), which have few interactions.
 
         The equations of a row are (D + V' C V) x = V' p, with D diagonal in the basis of the
         eigenvectors of the gram matrix, V (w, d) the vectors of its interactions in that basis, C
-        their weights, and p 1 for a positive. So x = D^-1 V' z with (1 + C V D^-1 V') z = p.
+        their weights, and p the weight of a positive and 0 for a low rating. So x = D^-1 V' z with
+        (1 + C V D^-1 V') z = p.
 
         Raises:
             DivergenceError: if the equations have no single solution.
@@ -156,7 +172,7 @@ class LeastSquares:
         eigenvalues, basis, rotated = given.spectrum
         diagonal = self._weight * eigenvalues + l2  # (R, d)
         if not bool((diagonal.amin(1) > _ROUNDING * diagonal.amax(1)).all()):  # or it is NaN
-            raise _without_single_solution()
+            raise without_single_solution()
         other, share = pairs.padded(block)  # (R, w)
         vectors = rotated[other]  # (R, w, d)
         scaled = vectors / diagonal.unsqueeze(1)
@@ -165,12 +181,15 @@ class LeastSquares:
         left.diagonal(dim1=1, dim2=2).add_(1)
         solution, info = torch.linalg.solve_ex(left, share.clamp(min=0).unsqueeze(2))
         if bool(info.any()):
-            raise _without_single_solution()
+            raise without_single_solution()
         rows[block] = torch.bmm(scaled.transpose(1, 2), solution).squeeze(2) @ basis.T
 
     def _loss(self) -> float:
-        """Return the mean loss of a positive, with low ratings counted as other pairs."""
-        users, items = self._users, self._items
+        """Return the mean loss of a positive, with low ratings counted as other pairs.
+
+        With weights by recency, it is that of the users without weights.
+        """
+        users, items = self._equal_users, self._items
         of_positives = torch.zeros((), dtype=torch.float64, device=users.device)
         for first in range(0, self._n_positives, max(1, MAX_VALUES // users.shape[1])):
             some = slice(first, first + max(1, MAX_VALUES // users.shape[1]))
@@ -182,28 +201,6 @@ class LeastSquares:
             for rows, pairs in ((users, self._by_user), (items, self._by_item))
         )
         return float(of_positives + of_all + penalty) / self._n_positives
-
-
-@dataclass(frozen=True)
-class _GivenSide:
-    """The given side: vectors (m, d).
-
-    `gram` (d, d): the products of its columns. `slices`: its columns in slices of `width`, each
-    (m, c).
-    """
-
-    gram: Tensor
-    slices: list[tuple[slice, Tensor]]
-    width: int
-
-    @cached_property
-    def spectrum(self) -> tuple[Tensor, Tensor, Tensor]:
-        """Eigenvalues (d,) of the gram matrix, its eigenvectors (d, d), and the vectors by them."""
-        if not bool(self.gram.isfinite().all()):
-            raise _without_single_solution()
-        eigenvalues, basis = torch.linalg.eigh(self.gram)
-        first, *further = (vectors @ basis[columns] for columns, vectors in self.slices)
-        return eigenvalues.clamp(min=0), basis, sum(further, start=first)
 
 
 def _steps(
@@ -220,22 +217,6 @@ def _steps(
 def longest_short(dim: int) -> int:
     """Return the largest number of interactions of a short row."""
     return int(SHORT_SHARE * dim)
-
-
-def _without_single_solution() -> DivergenceError:
-    return DivergenceError(
-        "loss squared", "must have a single solution", "none", "Raise training.l2."
-    )
-
-
-def _given_side(others: Tensor) -> _GivenSide:
-    dim = others.shape[1]
-    slices = [slice(first, min(first + COLUMNS, dim)) for first in range(0, dim, COLUMNS)]
-    return _GivenSide(
-        others.T @ others,
-        [(columns, others[:, columns].contiguous()) for columns in slices],
-        min(COLUMNS, dim),
-    )
 
 
 def _add_scores(

@@ -22,7 +22,8 @@ class RowBatch:
 
     `user` (B,), `item` (B, 1 + n): positives at position 0, then negatives. `low_user`, `low_item`
     (L,): explicit negatives. `log_weights` (B, 1 + n): the logarithm of the items' weights in the
-    draws, if the loss subtracts it from the logits.
+    draws, if the loss subtracts it from the logits. `weight` (B,): of the positives' losses, all 1
+    if None; explicit negatives have the weight 1.
     """
 
     user: Tensor
@@ -30,6 +31,7 @@ class RowBatch:
     low_user: Tensor
     low_item: Tensor
     log_weights: Tensor | None
+    weight: Tensor | None = None
 
     @property
     def n_rows(self) -> int:
@@ -50,7 +52,7 @@ class RowBatch:
         losses = self._row_losses(model.score(user, item), training)
         if training.l2:
             losses = losses + training.l2 * l2_penalty(user, item)
-        return losses.mean()
+        return (losses if self.weight is None else losses * self.weight).mean()
 
     def _loss_with_low_ratings(self, model: Model, training: TrainingConfig) -> Tensor:
         # Both kinds of rows are looked up at once, so that each embedding gets one gradient.
@@ -69,6 +71,8 @@ class RowBatch:
         if training.l2:
             penalties = [l2_penalty(user, item), l2_penalty(low_user, low_item)]
             losses = losses + training.l2 * torch.cat(penalties)
+        if self.weight is not None:
+            losses = losses * torch.cat([self.weight, self.weight.new_ones(len(self.low_user))])
         return losses.mean()
 
     def _row_losses(self, logits: Tensor, training: TrainingConfig) -> Tensor:

@@ -73,7 +73,7 @@ def test_the_answer(joined: dict[str, Any], home: Path) -> None:
         *("baselines", "mlflow_run_id"),
     ]
     assert joined["model"] == str(home / "models" / "by-hand-ensemble")
-    assert set(joined["baselines"]) == {"popularity", "ease"}
+    assert set(joined["baselines"]) == {"popularity", "popularity_recent", "ease"}
     chosen = [step["trial"] for step in joined["selection"]]
     assert [member["trial"] for member in joined["members"]] == list(dict.fromkeys(chosen))
     assert len(joined["members"]) > 1

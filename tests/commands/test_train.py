@@ -51,7 +51,7 @@ def test_the_answer(trained: dict[str, Any], home: Path, tuned: Tuned) -> None:
         )
     assert set(trained["test"]) == METRICS
     assert trained["seeds"][0]["test"] != trained["seeds"][1]["test"]
-    assert set(trained["baselines"]) == {"popularity", "ease"}
+    assert set(trained["baselines"]) == {"popularity", "popularity_recent", "ease"}
     assert set(trained["baselines"]["popularity"]) == METRICS
     # The data have four tastes, which a model can learn and popularity cannot.
     assert trained["test"]["ndcg_at_10"] > trained["baselines"]["popularity"]["ndcg_at_10"]

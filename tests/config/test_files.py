@@ -18,7 +18,7 @@ from recsys.config.files import (
 from recsys.config.mistakes import suggestion, unknown_path
 from recsys.config.schema import Config, replace_values
 from recsys.config.yaml_text import parse_yaml
-from recsys.data.processed import uses_candidates
+from recsys.data.resolve import uses_candidates
 from recsys.errors import InputError
 from recsys.evaluation.evaluate import protocol_name
 from recsys.storage.credentials import with_password

@@ -44,6 +44,8 @@ DEFAULTS: dict[str, object] = {
     "training.balance": False,
     "training.max_epochs": 20,
     "training.patience": None,
+    "training.recency_half_life": None,
+    "training.recency_floor": 0.1,
     "evaluation.k": (10,),
     "evaluation.protocol": "auto",
     "evaluation.n_candidates": 99,

@@ -20,7 +20,7 @@ from recsys.data.preprocessing.processed_files import write_bucket
 from recsys.data.preprocessing.split_strategies import random_split
 from recsys.data.processed import Processed, load
 from recsys.data.splits import TEST, TRAIN, VALIDATION, HeldOutSplit
-from recsys.evaluation.baselines import Popularity
+from recsys.evaluation.baselines import popularity_of
 from recsys.evaluation.evaluate import evaluate, score_labelled
 from recsys.evaluation.metrics import auc
 from recsys.evaluation.scorers import ModelScorer
@@ -30,9 +30,9 @@ from tests.data.conftest import Prepare
 
 N_USERS, N_ITEMS, N_PAIRS = 5, 24, 5 * 24
 PLAN = Plan(
-    n_users=N_USERS, n_items=N_ITEMS, strategy="given", seed=0, n_negatives=3, has_times=False,
+    n_users=N_USERS, n_items=N_ITEMS, strategy="given", seed=0, n_negatives=3, has_times=True,
     test_fraction=0.3, validation_fraction=0.3, n_candidates=4, n_candidates_given=None,
-    validation_start=VALIDATION, test_start=TEST,
+    validation_start=100 * VALIDATION, test_start=100 * TEST,
 )  # fmt: skip
 USER, ITEM = (ids.ravel().astype(np.int32) for ids in np.indices((N_USERS, N_ITEMS)))
 HASHED = random_split(USER, ITEM, 3, PLAN.test_fraction, PLAN.validation_fraction)
@@ -71,7 +71,7 @@ def processed_of(
         USER[present],
         ITEM[present],
         table.positive[present],
-        split.astype(np.int64),
+        100 * split.astype(np.int64) + (7 * USER + 13 * ITEM)[present] % 100,
         np.arange(len(split)),
         split.astype(np.int8),
     )
@@ -84,6 +84,7 @@ def processed_of(
         "checksum": "c",
         "settings": {},
         "notes": [],
+        "has_times": True,
     }
     files = {path.name: path.stat().st_size for path in folder.glob("*.parquet")}
     numbers = {**result.counts, "n_users": N_USERS, "n_items": N_ITEMS, "n_candidates_given": None}
@@ -93,7 +94,8 @@ def processed_of(
 
 def arrays_of(data: Interactions, with_held_out: bool) -> dict[str, list[object]]:
     arrays = {
-        name: getattr(data, name) for name in ("user", "item", "negatives", "low_user", "low_item")
+        name: getattr(data, name)
+        for name in ("user", "item", "n_later", "n_recent", "negatives", "low_user", "low_item")
     }
     arrays |= {"offsets": data.seen.offsets, "seen": data.seen.items}
     if with_held_out:
@@ -193,6 +195,8 @@ TRAINED: dict[str, dict[str, object]] = {
     "softmax": {"training.loss": "softmax"},
     "softmax of all": {"training.loss": "softmax", "training.negative_sampling": "all"},
     "squared": {"training.loss": "squared", "training.l2": 0.1},
+    "softmax by recency": {"training.loss": "softmax", "training.recency_half_life": 2.0},
+    "squared by recency": {"training.loss": "squared", "training.recency_half_life": 2.0},
 }
 
 
@@ -260,7 +264,9 @@ def test_low_ratings_of_test_are_items_like_any_other_in_validation(
         found.append(
             (
                 arrays_of(data, True),
-                evaluate(Popularity(data), data, Config.model_validate({"evaluation": {"k": 3}})),
+                evaluate(
+                    popularity_of(data), data, Config.model_validate({"evaluation": {"k": 3}})
+                ),
             )
         )
     assert found[0] == found[1]

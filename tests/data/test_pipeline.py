@@ -25,9 +25,9 @@ from recsys.data.processed import (
     item_ids,
     item_titles,
     load,
-    resolve,
     user_ids,
 )
+from recsys.data.resolve import resolve
 from recsys.data.splits import HELD_OUT_SPLITS, TEST
 from recsys.errors import InputError
 from tests.data.conftest import Prepare

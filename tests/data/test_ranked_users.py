@@ -4,7 +4,7 @@ import pytest
 
 from recsys.config.schema import Config, replace_values
 from recsys.data.manifest import FORMAT_VERSION, Manifest
-from recsys.data.processed import resolve
+from recsys.data.resolve import resolve
 
 
 def manifest(
@@ -21,6 +21,7 @@ def manifest(
             "checksum": "",
             "settings": {},
             "n_candidates_given": given,
+            "has_times": False,
             "notes": [],
             "seconds": 0.0,
             "files": {},

@@ -1,3 +1,4 @@
+import dataclasses
 import os
 from pathlib import Path
 
@@ -21,9 +22,8 @@ def dense(data: Interactions) -> np.ndarray:
     return matrix
 
 
-def test_popularity_counts_training_positives() -> None:
-    data = make_interactions(3, 4, [(0, 1), (1, 1), (2, 3)], [], low=[(0, 0), (1, 0), (2, 0)])
-    scorer = Popularity(data)
+def test_popularity_scores_an_item_by_its_count() -> None:
+    scorer = Popularity(np.array([0, 2, 0, 1]))
     assert scorer.score_all(torch.tensor([0, 2])).tolist() == [[0, 2, 0, 1]] * 2
     assert scorer.score_pairs(torch.tensor([0]), torch.tensor([[3, 1]])).tolist() == [[1, 2]]
 
@@ -50,6 +50,20 @@ def test_ease_learns_two_tastes_and_popularity_does_not() -> None:
     scores = score_baselines(two_tastes(), Config.model_validate({"evaluation": {"k": [12]}}))
     assert float(scores["ease"]["hit_rate_at_12"]) > 0.9
     assert float(scores["popularity"]["hit_rate_at_12"]) < 0.6
+
+
+def test_popularity_counts_training_positives_and_with_times_the_recent_ones() -> None:
+    train = [(0, 1), (1, 1), (2, 3)]
+    low = [(0, 0), (1, 0), (2, 0)]  # which do not count
+    data = make_interactions(3, 4, train, [(0, 3), (1, 3), (2, 1)], low=low)
+    config = Config.model_validate({"evaluation": {"k": [1]}})
+    # Among the unseen items, user 0 and user 1 get item 3 and user 2 item 1.
+    assert score_baselines(data, config)["popularity"]["hit_rate_at_1"] == 1
+    assert "popularity_recent" not in score_baselines(data, config)
+    # Of late, item 2 is first.
+    recent = dataclasses.replace(data, n_recent=np.array([0, 0, 2, 1]))
+    assert score_baselines(recent, config)["popularity_recent"]["hit_rate_at_1"] == 0
+    assert score_baselines(recent, config)["popularity"]["hit_rate_at_1"] == 1
 
 
 def test_ease_beyond_its_limit_is_skipped_with_the_reason(monkeypatch: pytest.MonkeyPatch) -> None:

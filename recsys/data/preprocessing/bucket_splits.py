@@ -15,7 +15,7 @@ from recsys.data.preprocessing.split_strategies import (
     random_split,
     temporal_split,
 )
-from recsys.data.processed import uses_candidates
+from recsys.data.resolve import uses_candidates
 from recsys.data.sources.layouts import Source
 from recsys.data.splits import SPLITS, TEST, TRAIN, VALIDATION
 from recsys.kernels.arrays import IntArray
@@ -32,7 +32,7 @@ class Plan:
             train split.
         seed: seed of the split, the negatives and the candidates.
         n_negatives: fixed negatives of each positive.
-        has_times: whether the times of the training rows differ.
+        has_times: whether times order the rows of train and of validation.
         test_fraction: share of test in a random split.
         validation_fraction: share of validation in the rest of it.
         n_candidates: candidates to draw for each held-out item, None for none.
@@ -68,7 +68,7 @@ def make_plan(config: Config, source: Source, summary: Summary) -> Plan:
         strategy=given if source.split_given else data.split,  # type: ignore[arg-type]
         seed=data.split_seed,
         n_negatives=data.n_negatives,
-        has_times=has_times(summary, TRAIN),
+        has_times=has_times(summary, TRAIN) and VALIDATION not in summary.timeless,
         test_fraction=data.test_fraction,
         validation_fraction=data.validation_fraction,
         n_candidates=config.evaluation.n_candidates if with_candidates else None,

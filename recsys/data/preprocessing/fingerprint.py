@@ -9,7 +9,7 @@ from typing import Any, cast
 
 from recsys.config.schema import Config
 from recsys.data.manifest import FORMAT_VERSION
-from recsys.data.processed import uses_candidates
+from recsys.data.resolve import uses_candidates
 from recsys.data.sources.files import open_raw
 from recsys.data.sources.layouts import Source
 from recsys.storage.files import write_atomically

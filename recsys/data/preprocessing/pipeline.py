@@ -30,12 +30,13 @@ from recsys.data.preprocessing.second_pass import encode
 from recsys.data.preprocessing.split_strategies import temporal_cuts
 from recsys.data.preprocessing.tasks import limit_cpus, run_tasks, stream_tasks
 from recsys.data.preprocessing.time_encoding import choose_encoding, describe_times
-from recsys.data.processed import Processed, resolve
+from recsys.data.processed import Processed
 from recsys.data.readers.columns import wants_titles
 from recsys.data.readers.formats import list_fragments
 from recsys.data.readers.fragments import Fragment
 from recsys.data.readers.ids import describe_blanks
 from recsys.data.readers.titles import read_titles
+from recsys.data.resolve import resolve
 from recsys.data.sources.layouts import Source, find_source
 from recsys.errors import Argument
 from recsys.storage.files import replace_folder, temporary_sibling, write_atomically
@@ -173,6 +174,7 @@ def _make(
     return {
         "n_users": len(ids.users),
         "n_items": len(ids.items),
+        "has_times": plan.has_times,
         "n_candidates_given": plan.n_candidates_given,
         **{name: result.counts[name] for name in _COUNTS},
         "notes": [*times, *describe_blanks(fragments, ids.users, ids.items), *notes],

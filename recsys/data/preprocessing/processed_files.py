@@ -102,17 +102,20 @@ def _make_tables(
     sampler = _sampler(rows, splits, TRAIN, plan)
     negatives = sampler.sample(splits.local[train], plan.n_negatives, random)
     tables = {
-        SPLITS[TRAIN]: _pairs(rows, train, negatives=_lists(negatives, plan.n_negatives)),
+        SPLITS[TRAIN]: _pairs(
+            rows, train, plan.has_times, negatives=_lists(negatives, plan.n_negatives)
+        ),
         f"{SPLITS[TRAIN]}_low": _pairs(rows, ~rows.positive & (split == TRAIN)),
     }
     for code in (VALIDATION, TEST):
         name, held_out = SPLITS[code], rows.positive & (split == code) & ~splits.cold
+        with_time = plan.has_times and code == VALIDATION  # final training trains on validation
         lists = _draw_lists(
             bucket, splits, plan, held_out=held_out, code=code, random=random, result=result
         )
-        tables[name] = _pairs(rows, held_out, **lists)
+        tables[name] = _pairs(rows, held_out, with_time, **lists)
         tables[f"{name}_low"] = _pairs(rows, ~rows.positive & (split == code))
-        tables[f"{name}_cold"] = _pairs(rows, splits.cold & (split == code))
+        tables[f"{name}_cold"] = _pairs(rows, splits.cold & (split == code), with_time)
     return tables
 
 
@@ -157,8 +160,9 @@ def _sampler(rows: Rows, splits: SplitRows, code: int, plan: Plan) -> NegativeSa
     return NegativeSampler(index_pairs(user, item, splits.n_local, plan.n_items))
 
 
-def _pairs(rows: Rows, mask: Mask, **lists: pa.Array) -> pa.Table:
-    return pa.table({"user": pa.array(rows.user[mask]), "item": pa.array(rows.item[mask]), **lists})
+def _pairs(rows: Rows, mask: Mask, with_time: bool = False, **lists: pa.Array) -> pa.Table:
+    names = ["user", "item", *(["time"] if with_time else [])]
+    return pa.table({name: pa.array(getattr(rows, name)[mask]) for name in names} | lists)
 
 
 def _lists(items: IntArray, length: int) -> pa.FixedSizeListArray:

@@ -127,17 +127,19 @@ def _of_least_squares(config: Config, data: Manifest) -> dict[str, float]:
     The numbers of interactions of a side's rows are taken to be exponentially distributed.
     """
     dim, n_pairs = config.model.embedding_dim, data.n_train + data.n_low
-    columns, n_rows_of_both = min(dim, COLUMNS), data.n_users + data.n_items
+    columns, solved = min(dim, COLUMNS), [data.n_users, data.n_items]
+    if config.training.recency_half_life is not None:
+        solved.append(data.n_users)  # with equal weights and with those by recency
     n_short_pairs = n_long_rows = 0.0
-    for n_rows in (data.n_users, data.n_items):
+    for n_rows in solved:
         longest = longest_short(dim) * n_rows / n_pairs  # in mean numbers of interactions
         n_long_rows += n_rows * math.exp(-longest)
         n_short_pairs += n_pairs * (1 - (1 + longest) * math.exp(-longest))
     return {
-        "product of an equation": (2 * n_pairs - n_short_pairs) * dim * columns,
+        "product of an equation": (len(solved) * n_pairs - n_short_pairs) * dim * columns,
         "product of a solution": n_long_rows * dim * columns**2,
         "value of a short row's interaction": n_short_pairs * dim,
-        "product of a rotation": n_rows_of_both * dim**2,
+        "product of a rotation": sum(solved) * dim**2,
     }
 
 

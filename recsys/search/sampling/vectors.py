@@ -53,11 +53,14 @@ class Vectors:
 class _Range:
     absent: tuple[float, ...] = (0.5,)
 
-    def __init__(self, low: float, high: float, *, log: bool) -> None:
+    def __init__(self, low: float, high: float, *, log: bool, has_none: bool) -> None:
         self._low, self._high = low, high
+        self._has_none = has_none
         self._scale = math.log if log else float
 
     def values(self, value: Scalar) -> tuple[float, ...]:
+        if value is None and not self._has_none:
+            value = self._high  # as `Domain.nearest` has it
         if value is None or isinstance(value, (bool, str)):
             return self.absent  # one of the choices of another domain of the path
         low, high = self._scale(self._low), self._scale(self._high)
@@ -82,4 +85,9 @@ def _axis_of(domains: list[Domain]) -> _Axis:
     if not ranges:
         return _Choices(choice for domain in domains for choice in domain.choices or ())
     numbers = [edge for domain in ranges for edge in domain.edges if isinstance(edge, (int, float))]
-    return _Range(min(numbers), max(numbers), log=all(domain.log for domain in ranges))
+    return _Range(
+        min(numbers),
+        max(numbers),
+        log=all(domain.log for domain in ranges),
+        has_none=any(None in (domain.choices or ()) for domain in domains),
+    )

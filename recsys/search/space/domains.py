@@ -68,14 +68,18 @@ class Domain:
         )
 
     def nearest(self, value: Any) -> Scalar:
-        """Return a value of the domain: `value` itself, the nearest of a range, or the first."""
+        """Return a value of the domain: `value` itself, the nearest of a range, or the first.
+
+        None counts as the upper end of a range: for the settings of numbers it means no limit.
+        """
         if self.contains(value):
             found: Scalar = value
         elif self.choices is not None:
             found = self.choices[0]
         else:
             assert self.high is not None
-            found = self.high if isinstance(value, (int, float)) and value > self.high else self.low
+            is_number = isinstance(value, (int, float))
+            found = self.high if value is None or (is_number and value > self.high) else self.low
         return found
 
     def applies(self, values: Mapping[str, Scalar]) -> bool:

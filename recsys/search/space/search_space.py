@@ -97,7 +97,8 @@ class SearchSpace:
     def fixed(self, paths: Iterable[str], base: Config) -> "SearchSpace":
         """Return the space with the values of `base` at these paths.
 
-        It has the domains that can still be sampled, under the conditions that can still vary.
+        It has the domains that can still be sampled, under the conditions that can still vary, and
+        each distinct warm start once.
         """
         fixed_paths = set(paths)
         kept: list[Domain] = []
@@ -115,10 +116,11 @@ class SearchSpace:
             is_reached = all(d.path != domain.path or d.when for d in kept)
             if domain.path not in fixed_paths and holds and is_reached and all(when.values()):
                 kept.append(replace(domain, when=when))
-        points = (
-            {path: value for path, value in point.items() if _has(kept, path, value)}
-            for point in self.warm_start
-        )
+        points: list[Mapping[str, Scalar]] = []
+        for point in self.warm_start:
+            left = {path: value for path, value in point.items() if _has(kept, path, value)}
+            if left not in points:
+                points.append(left)
         return SearchSpace(tuple(kept), tuple(points))
 
     def tree(self) -> dict[str, Any]:

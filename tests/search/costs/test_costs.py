@@ -33,6 +33,7 @@ SOFTMAX = config_of(
     model__embedding_dim=8,
 )
 SQUARES = config_of(model__name="inner_product", training__loss="squared", model__embedding_dim=100)
+RECENT = replace_values(SQUARES, {"training.recency_half_life": 5.0})
 X = 50 / 5.5
 SAMPLED = config_of(evaluation__protocol="sampled", evaluation__max_users=5, model__bias=False)
 
@@ -62,6 +63,14 @@ SAMPLED = config_of(evaluation__protocol="sampled", evaluation__max_users=5, mod
         ("product of a solution", SQUARES, 20 * math.exp(-X) * 100 * 64 * 64),
         ("value of a short row's interaction", SQUARES, 110 * (2 - (1 + X) * math.exp(-X)) * 100),
         ("product of a rotation", SQUARES, 620 * 100 * 100),
+        # The users once more.
+        ("product of an equation", RECENT, 2 * 110 * (1 + X) * math.exp(-X) * 100 * 64),
+        (
+            "value of a short row's interaction",
+            RECENT,
+            110 * (3 - 2 * (1 + X) * math.exp(-X)) * 100,
+        ),
+        ("product of a rotation", RECENT, 640 * 100 * 100),
         # 15 users, each with the 256 most popular items and 30% of all 600.
         ("ranked pair", PRODUCT, 15 * (256 + 180)),
         # A third of the users, each with 99 candidates and the held-out item.

@@ -120,6 +120,19 @@ def test_a_path_has_one_axis_over_all_of_its_domains() -> None:
     np.testing.assert_allclose(found[:, 3], [0, 0.5, 1])
 
 
+def test_none_is_the_upper_end_of_a_range_unless_it_is_a_choice() -> None:
+    patience: list[dict[str, Any]] = [{"low": 2, "high": 6}]
+    (of_range,) = Vectors(space_of({"training.patience": patience})).of(
+        [{"training.patience": None}]
+    )
+    assert of_range.tolist() == [1.0]
+    name = {"choices": ["gmf", "mlp"]}
+    patience.insert(0, {"choices": [None], "when": {"model.name": "mlp"}})
+    vectors = Vectors(space_of({"model.name": name, "training.patience": patience}))
+    (of_choice,) = vectors.of([{"model.name": "mlp", "training.patience": None}])
+    assert of_choice[-1] == 0.5
+
+
 def test_expected_improvement_is_the_mean_of_what_is_above_the_best() -> None:
     mean, deviation = torch.tensor([0.0, 1.0, -2.0]), torch.tensor([1.0, 0.5, 2.0])
     steps = torch.linspace(-12, 12, 200_001, dtype=torch.float64)

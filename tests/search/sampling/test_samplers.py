@@ -79,7 +79,7 @@ def test_the_default_config_is_run_as_it_is(tmp_path: Path, sampler: str) -> Non
     assert record.summary(number).params == expected
     # The sampler sees the nearest point, and still samples all parameters together.
     (found,) = open_optuna(tmp_path).trials
-    assert found.params == {**expected, "training.l2": 1e-6, "training.patience": 2}
+    assert found.params == {**expected, "training.l2": 1e-6, "training.patience": 5}
     record.report(number, 1, 0.5, {})
     again = resume(tmp_path, config, WITH_OUTSIDE_VALUES)
     assert again.ask() == (number, first)

@@ -191,7 +191,7 @@ def test_the_point_that_is_nearest_to_a_config_and_the_values_outside_of_it(
         (Domain("x", None, 2, 5, False, {}), 3, 3),
         (Domain("x", None, 2, 5, False, {}), 1, 2),
         (Domain("x", None, 2, 5, False, {}), 9, 5),
-        (Domain("x", None, 2, 5, False, {}), None, 2),
+        (Domain("x", None, 2, 5, False, {}), None, 5),
         (Domain("x", (None, "linear"), None, None, False, {}), "linear", "linear"),
         (Domain("x", ("cosine", "linear"), None, None, False, {}), None, "cosine"),
     ],

@@ -1,4 +1,7 @@
-"""`python -m recsys.recommend`, which recommends unseen items to some users, or to all."""
+"""`python -m recsys.recommend`, which recommends unseen items to users.
+
+They are some or all of the model's, or those of a file of histories.
+"""
 
 import sys
 from collections.abc import Mapping, Sequence
@@ -19,16 +22,24 @@ from recsys.storage.path_errors import require_writable
 if TYPE_CHECKING:
     import pyarrow as pa
 
-_FLAGS = {"k": "-k", "user_id": "--user"}
+    from recsys.serving.saved_model import SavedModel
+
+_FLAGS = {"k": "-k", "user_id": "--user", "history": "--history", "model": "--model"}
 """Flag of each argument that an error may name."""
 
 
-@click.command(help="Recommend the best unseen items to some users, or to all.")
+@click.command(help="Recommend the best unseen items to users.")
 @model_option("--model", required=True, help="Folder or name of a saved model.")
 @click.option(
     "--user", "users", multiple=True, metavar="ID", help="User id, as in the data. May be repeated."
 )
 @click.option("--all-users", is_flag=True, help="Recommend to all users.")
+@click.option(
+    "--history",
+    type=Path,
+    metavar="FILE",
+    help="Recommend to the users of a file, new or known, from their interactions in it.",
+)
 @click.option(
     "-k",
     type=click.IntRange(min=1),
@@ -46,24 +57,28 @@ def recommend(
     model: Path,
     users: tuple[str, ...],
     all_users: bool,
+    history: Path | None,
     k: int,
     output: Path | None,
     folder: Path,
     as_json: bool,
 ) -> int:
     """Recommend, print or write, and return the exit code."""
-    _check_options(users, output, all_users=all_users)
+    _check_options(users, output, history, all_users=all_users)
     import numpy as np
 
     from recsys.serving import model_folder, saved_model
     from recsys.serving.recommend import find_users, recommend_to
 
     saved = saved_model.load(model_folder.find_model(model, folder))
+    if history is not None:
+        saved = _with_histories(saved, history)
     with progress("Recommending"):
-        chosen = np.flatnonzero(saved.is_trained) if all_users else find_users(saved, users)
+        chosen = find_users(saved, users) if users else np.flatnonzero(saved.is_trained)
         table = recommend_to(saved, chosen, k)
-    if all_users and (n_untrained := int(np.count_nonzero(~saved.is_trained))):
-        note(f"{n_untrained:,} users without a positive in the training data are left out.")
+    if not users and (n_left_out := int(np.count_nonzero(~saved.is_trained))):
+        place = "training data" if history is None else "history"
+        note(f"{n_left_out:,} users without a positive in the {place} are left out.")
     if output is not None:
         print_result(_write(table, output), as_json, _written_text)
     else:
@@ -71,11 +86,28 @@ def recommend(
     return 0
 
 
-def _check_options(users: Sequence[str], output: Path | None, *, all_users: bool) -> None:
-    if bool(users) == all_users:
-        got = "both" if users else "neither"
+def _with_histories(saved: "SavedModel", history: Path) -> "SavedModel":
+    """Return the model with the users of the history in place of its own."""
+    from recsys.data.preprocessing.histories import read_histories
+    from recsys.serving.fold_in import with_users
+
+    found = read_histories(history, saved.config.data, saved.item_ids)
+    if found.n_unknown:
+        note(f"Ignored interactions with items that training has not seen: {found.n_unknown:,}.")
+    return with_users(saved, found.user_ids, found.interactions)
+
+
+def _check_options(
+    users: Sequence[str], output: Path | None, history: Path | None, *, all_users: bool
+) -> None:
+    given = {"--user": bool(users), "--all-users": all_users, "--history": history is not None}
+    chosen = [flag for flag, is_given in given.items() if is_given]
+    if len(chosen) != 1:
         raise InputError(
-            "command line", "must have --user or --all-users", got, "Give exactly one."
+            "command line",
+            "must have one of --user, --all-users and --history",
+            " and ".join(chosen) or "none",
+            "Give exactly one.",
         )
     if output is None:
         return

@@ -100,7 +100,11 @@ def describe_model(
         titles=item_titles(processed),
         seen=all_pairs(processed) if "test" in metrics else _pairs_of(data),
         is_trained=np.bincount(data.user, minlength=data.n_users) > 0,
-        metrics={"fingerprint": processed.fingerprint, **metrics},
+        metrics={
+            "fingerprint": processed.fingerprint,
+            "n_positives": len(data.user),
+            **metrics,
+        },
     )
 
 

@@ -414,7 +414,8 @@ EARLY = {
     ),
     "recommending to no user": Case(
         "recommend --model m --dir exp",
-        "command line: must have --user or --all-users, but got neither. Give exactly one.",
+        "command line: must have one of --user, --all-users and --history, but got none. Give "
+        "exactly one.",
     ),
     "no list": Case(
         "recommend --model m --dir exp --user 1 -k 0",

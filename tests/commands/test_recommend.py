@@ -1,5 +1,6 @@
 """Recommendations from a model that the train command saved, by the command and by MLflow."""
 
+import json
 import re
 from pathlib import Path
 from typing import Any
@@ -67,6 +68,38 @@ def test_unknown_users_are_named(trained: dict[str, Any]) -> None:
         err == "error: --user: must be a user of the training data, but got 600, x. "
         "The model knows 60 users.\n"
     )
+
+
+def test_recommendations_from_histories(
+    ratings: Path, ray_here: None, store: list[str], tmp_path: Path
+) -> None:
+    (tmp_path / "als.yaml").write_text(
+        f"data: {{source: {ratings}}}\n"
+        "model: {name: inner_product, embedding_dim: 8}\n"
+        "training: {loss: squared, l2: 0.1, max_epochs: 5}\n"
+    )
+    answer(train.main, "--config", tmp_path / "als.yaml", "--dir", tmp_path, *store)
+    file = tmp_path / "new.csv"
+    file.write_text("user_id,item_id\nnew,3\nnew,7\nnew,11\nnobody,unheard-of\n")
+    argv = ["--model", "als", "--dir", tmp_path, "--history", file, "-k", 4]
+    code, out, err = run(recommend.main, *argv, "--json")
+    assert code == 0
+    found = json.loads(out)
+    assert list(found) == ["new"]
+    items = [item["item_id"] for item in found["new"]]
+    # A taste is a user's number modulo 4, as an item's kind is.
+    assert {item % 4 for item in items} == {3}
+    assert not {3, 7, 11} & set(items)
+    assert "Ignored interactions with items that training has not seen: 1." in err
+    assert "1 users without a positive in the history are left out" in err
+
+
+def test_a_model_trained_by_gradient_descent_takes_no_history(
+    trained: dict[str, Any], ratings: Path
+) -> None:
+    code, _, err = run(recommend.main, "--model", trained["model"], "--history", ratings)
+    assert code == 2
+    assert err.startswith("error: --model: must be trained by least squares to fold in users")
 
 
 def test_mlflow_serves_the_same(

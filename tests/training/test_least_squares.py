@@ -8,7 +8,7 @@ import torch
 
 from recsys.config.schema import Config
 from recsys.data.interactions import Interactions
-from recsys.training import least_squares
+from recsys.training import least_squares, row_solver
 from recsys.training.checkpoint import TrainingState, start_training
 from recsys.training.fit import fit
 from recsys.training.least_squares import LeastSquares
@@ -70,7 +70,7 @@ def test_one_column_after_the_other_by_hand(monkeypatch: pytest.MonkeyPatch) -> 
     # d = 2, one pair, 1 negative, item (0.5, 1): each column of the user is solved given the last
     # value of the other.
     monkeypatch.setattr(least_squares, "COLUMNS", 1)
-    monkeypatch.setattr(least_squares, "SHORT_SHARE", 0)
+    monkeypatch.setattr(row_solver, "SHORT_SHARE", 0)
     config = Config.model_validate(
         {
             "model": {"name": "inner_product", "embedding_dim": 2},
@@ -103,7 +103,7 @@ def test_columns_solved_in_turn_reach_the_minimum_of_all(
     columns: int, short_share: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(least_squares, "COLUMNS", columns)
-    monkeypatch.setattr(least_squares, "SHORT_SHARE", short_share)
+    monkeypatch.setattr(row_solver, "SHORT_SHARE", short_share)
     monkeypatch.setattr(
         least_squares, "MAX_VALUES", 600
     )  # some of a user's items after the others, too
@@ -123,8 +123,8 @@ def test_columns_solved_in_turn_reach_the_minimum_of_all(
 def test_each_side_is_at_the_minimum_given_the_other(
     max_values: int, short_share: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(least_squares, "MAX_VALUES", max_values)
-    monkeypatch.setattr(least_squares, "SHORT_SHARE", short_share)
+    monkeypatch.setattr(row_solver, "MAX_VALUES", max_values)
+    monkeypatch.setattr(row_solver, "SHORT_SHARE", short_share)
     config, data = make_config(), two_tastes()
     *_, last = fit(config, data, 0)
     users, items = (
@@ -150,7 +150,7 @@ def test_the_loss_falls_and_the_held_out_items_are_found() -> None:
 def test_users_and_items_without_a_positive_get_zeros(
     short_share: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(least_squares, "SHORT_SHARE", short_share)
+    monkeypatch.setattr(row_solver, "SHORT_SHARE", short_share)
     data = make_interactions(3, 4, [(0, 0), (0, 1), (1, 1)], [], low=[(2, 3)])
     *_, last = fit(make_config(), data, 0, rank=False)
     assert last.state.model.get_parameter("users.weight")[2].tolist() == [0] * 4
@@ -162,7 +162,7 @@ def test_users_and_items_without_a_positive_get_zeros(
 def test_a_singular_system_raises_and_is_not_scored(
     short_share: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(least_squares, "SHORT_SHARE", short_share)
+    monkeypatch.setattr(row_solver, "SHORT_SHARE", short_share)
     data = make_interactions(2, 3, [(0, 0), (1, 1)], [(0, 1)])
     with pytest.raises(
         FloatingPointError, match=r"loss squared: must have a single solution, but got none\. Raise"
@@ -174,10 +174,10 @@ def test_a_singular_system_raises_and_is_not_scored(
 def test_it_resumes_bit_for_bit_and_in_segments(
     short_share: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(least_squares, "SHORT_SHARE", short_share)
+    monkeypatch.setattr(row_solver, "SHORT_SHARE", short_share)
     config, data = make_config(max_epochs=3), two_tastes()
     whole = [epoch.metrics for epoch in fit(config, data, 0)]
-    monkeypatch.setattr("recsys.training.least_squares.MAX_VALUES", 400)
+    monkeypatch.setattr("recsys.training.row_solver.MAX_VALUES", 400)
     monkeypatch.setattr("recsys.training.segments.SEGMENT", 160)  # of 480 positives
     unbroken = []
     for epoch in fit(config, data, 0):

@@ -12,7 +12,7 @@ import torch
 from recsys.config.schema import Config, replace_values
 from recsys.data.interactions import Interactions
 from recsys.models import build_model
-from recsys.training import batches, full_softmax, least_squares, segments
+from recsys.training import batches, full_softmax, least_squares, row_solver, segments
 from recsys.training.batches import training_rows
 from recsys.training.checkpoint import TrainingState
 from recsys.training.contract import Batch, Rows
@@ -66,7 +66,7 @@ def test_least_squares_weighs_the_users_and_leaves_the_items_as_they_are(
     columns: int, short_share: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(least_squares, "COLUMNS", columns)
-    monkeypatch.setattr(least_squares, "SHORT_SHARE", short_share)
+    monkeypatch.setattr(row_solver, "SHORT_SHARE", short_share)
     data, epochs = ordered(two_tastes()), 150 if columns == 2 else 3
     config = make_config(loss="squared", l2=0.1, max_epochs=epochs)
     equal = replace_values(config, {"training.recency_half_life": None})
@@ -95,8 +95,8 @@ def test_least_squares_with_weights_resumes_bit_for_bit_and_in_segments(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(least_squares, "COLUMNS", 2)
-    monkeypatch.setattr(least_squares, "SHORT_SHARE", 0)
-    monkeypatch.setattr(least_squares, "MAX_VALUES", 400)
+    monkeypatch.setattr(row_solver, "SHORT_SHARE", 0)
+    monkeypatch.setattr(row_solver, "MAX_VALUES", 400)
     monkeypatch.setattr(segments, "SEGMENT", 160)  # of 480 positives
     config, data = make_config(loss="squared", l2=0.1, max_epochs=3), ordered(two_tastes())
     unbroken = []

@@ -146,11 +146,11 @@ def read_bucket(folder: Path, number: int, n_items: int) -> Bucket:
     candidates = rows.take(is_candidate)
     if len(candidates):
         rows = rows.take(~is_candidate)
-    rows, n_duplicates, n_overlaps = _drop_duplicates(rows, n_items)
+    rows, n_duplicates, n_overlaps = drop_duplicates(rows, n_items)
     return Bucket(rows, candidates, n_duplicates, n_overlaps)
 
 
-def _drop_duplicates(rows: Rows, n_items: int) -> tuple[Rows, int, int]:
+def drop_duplicates(rows: Rows, n_items: int) -> tuple[Rows, int, int]:
     """Return the rows sorted by pair, each pair once, and how many were duplicates and overlaps."""
     key = rows.user * np.int64(n_items) + rows.item  # one number per pair
     order = np.argsort(key)

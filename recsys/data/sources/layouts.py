@@ -58,7 +58,16 @@ def find_source(data: DataConfig) -> Source:
         return _recognise(find_embedded(), EMBEDDED)
     if data.source in CATALOG:
         return _recognise(find_download(data.source), data.source)
-    return _recognise(_existing(data.source, "data.source"), data.source)
+    return source_at(data.source, "data.source")
+
+
+def source_at(text: str, place: str) -> Source:
+    """Return the files at a path. `place`: what an error names.
+
+    Raises:
+        InputError: if the path does not exist; if the files have no known layout.
+    """
+    return _recognise(_existing(text, place), text)
 
 
 def _given_splits(given: FilesConfig) -> Source:

@@ -16,8 +16,8 @@ from recsys.data.manifest import Manifest
 from recsys.evaluation.scorers import HEAD_SHARE, MIN_HEAD
 from recsys.models import SideName, build_model
 from recsys.training.full_softmax import MAX_ITEMS, MAX_SCORES
-from recsys.training.least_squares import COLUMNS, longest_short
 from recsys.training.optimiser import MIN_ROWS_PER_LOOKUP, MIN_VALUES
+from recsys.training.row_solver import COLUMNS, longest_short
 
 _UNIT_SECONDS = {
     # Gradient descent on samples: positives and drawn negatives.

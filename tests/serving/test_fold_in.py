@@ -1,0 +1,113 @@
+"""Users folded in from their histories."""
+
+import dataclasses
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import torch
+
+from recsys.config.schema import Config
+from recsys.data.interactions import Interactions
+from recsys.data.negatives import index_pairs
+from recsys.errors import InputError
+from recsys.serving.fold_in import with_users
+from recsys.serving.recommend import recommend
+from recsys.serving.saved_model import SavedModel
+from recsys.training import row_solver
+from recsys.training.fit import fit
+from tests.training.small_data import make_interactions, two_tastes
+
+SQUARED = {"loss": "squared", "n_negatives": 3, "l2": 0.1, "max_epochs": 3}
+
+
+def train(data: Interactions, **training: object) -> SavedModel:
+    config = Config.model_validate(
+        {
+            "model": {"name": "inner_product", "embedding_dim": 6},
+            "training": {**SQUARED, **training},
+        }
+    )
+    *_, last = fit(config, data, 0, rank=False)
+    return SavedModel(
+        config=config,
+        model=last.state.model,
+        user_ids=pa.array(np.arange(data.n_users)),
+        item_ids=pa.array(100 + np.arange(data.n_items)),
+        titles=pa.nulls(data.n_items, pa.string()),
+        seen=data.seen,
+        is_trained=np.ones(data.n_users, dtype=bool),
+        metrics={"n_positives": len(data.user)},
+    )
+
+
+def history_of(data: Interactions, users: list[int]) -> Interactions:
+    """Return the interactions of some users, who get numbers from 0 in this order."""
+    new = np.full(data.n_users, -1, dtype=np.int32)
+    new[users] = np.arange(len(users))
+    order = np.argsort(new[data.user], kind="stable")
+    order = order[new[data.user][order] >= 0]
+    low = np.argsort(new[data.low_user], kind="stable")
+    low = low[new[data.low_user][low] >= 0]
+    user, low_user = new[data.user][order], new[data.low_user][low]
+    item, low_item = data.item[order], data.low_item[low]
+    both = np.r_[user, low_user], np.r_[item, low_item]
+    return Interactions(
+        len(users),
+        data.n_items,
+        user,
+        item,
+        None,
+        low_user,
+        low_item,
+        index_pairs(*both, len(users), data.n_items),
+        None,
+        None if data.n_later is None else data.n_later[order],
+    )
+
+
+@pytest.mark.parametrize("short_share", [0, 100])
+@pytest.mark.parametrize("half_life", [None, 2.0])
+def test_a_training_user_gets_its_own_vector(
+    half_life: float | None, short_share: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(row_solver, "SHORT_SHARE", short_share)
+    data = two_tastes()
+    n_later = np.tile(np.random.default_rng(0).permutation(8), 60).astype(np.int32)
+    data = dataclasses.replace(data, n_later=n_later)
+    saved = train(data, recency_half_life=half_life)
+    folded = with_users(saved, pa.array(["c", "a", "b"]), history_of(data, [30, 7, 59]))
+    found, trained = (
+        model.get_parameter("users.weight").detach() for model in (folded.model, saved.model)
+    )
+    torch.testing.assert_close(found, trained[[30, 7, 59]], atol=1e-5, rtol=1e-5)
+    table, own = recommend(folded, ["b"], 5), recommend(saved, [59], 5)
+    assert table["item_id"].to_pylist() == own["item_id"].to_pylist()
+    assert table["score"].to_pylist() == pytest.approx(own["score"].to_pylist(), abs=1e-4)
+
+
+def test_a_new_user_is_recommended_its_taste_and_nothing_of_its_history() -> None:
+    saved = train(two_tastes())
+    history = make_interactions(2, 40, [(0, 1), (0, 3), (0, 5)], [], low=[(0, 0), (1, 2)])
+    folded = with_users(saved, pa.array(["new", "sad"]), history)
+    items = recommend(folded, ["new"], 5)["item_id"].to_pylist()
+    assert {item % 2 for item in items} == {1}
+    assert not {101, 103, 105} & set(items)
+    assert folded.is_trained.tolist() == [True, False]  # one disliked item says nothing
+    assert len(saved.user_ids) == 60  # the model itself is as it was
+
+
+def test_models_that_cannot_fold_in() -> None:
+    data = two_tastes()
+    saved, history = train(data), history_of(data, [0])
+    ids = pa.array([0])
+    gradient = dataclasses.replace(saved, config=Config())
+    with pytest.raises(InputError, match="least squares to fold in users, but got neumf with"):
+        with_users(gradient, ids, history)
+    joined = dataclasses.replace(saved, members=[saved.config])
+    with pytest.raises(InputError, match="but got an ensemble"):
+        with_users(joined, ids, history)
+    with pytest.raises(InputError, match="but got a model of an earlier version"):
+        with_users(dataclasses.replace(saved, metrics={}), ids, history)
+    with pytest.raises(InputError, match="history: must have a positive"):
+        with_users(saved, ids, make_interactions(1, 40, [], [], low=[(0, 2)]))

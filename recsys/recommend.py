@@ -1,6 +1,6 @@
 """`python -m recsys.recommend`, which recommends unseen items to users.
 
-They are some or all of the model's, or those of a file of histories.
+The users are the model's own, some or all, or those of a file of histories.
 """
 
 import sys
@@ -71,14 +71,14 @@ def recommend(
     from recsys.serving.recommend import find_users, recommend_to
 
     saved = saved_model.load(model_folder.find_model(model, folder))
-    if history is not None:
-        saved = _with_histories(saved, history)
     with progress("Recommending"):
+        if history is not None:
+            saved = _with_histories(saved, history)
         chosen = find_users(saved, users) if users else np.flatnonzero(saved.is_trained)
         table = recommend_to(saved, chosen, k)
     if not users and (n_left_out := int(np.count_nonzero(~saved.is_trained))):
-        place = "training data" if history is None else "history"
-        note(f"{n_left_out:,} users without a positive in the {place} are left out.")
+        where = "in the training data" if history is None else "on an item of the training data"
+        note(f"{n_left_out:,} users without a positive {where} are left out.")
     if output is not None:
         print_result(_write(table, output), as_json, _written_text)
     else:
@@ -89,9 +89,10 @@ def recommend(
 def _with_histories(saved: "SavedModel", history: Path) -> "SavedModel":
     """Return the model with the users of the history in place of its own."""
     from recsys.data.preprocessing.histories import read_histories
-    from recsys.serving.fold_in import with_users
+    from recsys.serving.fold_in import require_fold_in, with_users
 
-    found = read_histories(history, saved.config.data, saved.item_ids)
+    _, threshold = require_fold_in(saved)
+    found = read_histories(history, saved.config.data.columns, threshold, saved.item_ids)
     if found.n_unknown:
         note(f"Ignored interactions with items that training has not seen: {found.n_unknown:,}.")
     return with_users(saved, found.user_ids, found.interactions)
@@ -109,6 +110,8 @@ def _check_options(
             " and ".join(chosen) or "none",
             "Give exactly one.",
         )
+    if history is not None and history.parts[0] == "s3:":
+        raise InputError("--history", "must be on a disk", history, "Download it first.")
     if output is None:
         return
     if output.suffix != ".parquet":

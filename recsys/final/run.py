@@ -103,6 +103,7 @@ def describe_model(
         metrics={
             "fingerprint": processed.fingerprint,
             "n_positives": len(data.user),
+            "positive_threshold": processed.manifest.settings["data.positive_threshold"],
             **metrics,
         },
     )

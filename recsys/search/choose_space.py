@@ -80,9 +80,9 @@ def for_data(space: SearchSpace, config: Config, data: Manifest) -> SearchSpace:
     if not space.domains:
         raise InputError(
             "search space",
-            "must have a parameter for data without times",
+            f"must have a parameter that has an effect if {reason}",
             "none",
-            "Name the column of the times in data.columns.timestamp, or choose another space.",
+            "Choose another space, or name the column of the times in data.columns.timestamp.",
         )
     return space
 

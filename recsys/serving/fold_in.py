@@ -1,7 +1,7 @@
 """Folding in of users by their histories, whether or not training has seen them.
 
 Least squares solves a user's vector from the history alone, given the items. A model trained by
-gradient descent has a table of users and no way to add one.
+gradient descent has vectors of its own users, and no equations for those of others.
 """
 
 import dataclasses
@@ -12,7 +12,7 @@ import torch
 
 from recsys.config.components import LOSSES
 from recsys.data.interactions import Interactions
-from recsys.errors import Argument, InputError
+from recsys.errors import Argument, DivergenceError, InputError
 from recsys.models import build_model
 from recsys.serving.saved_model import SavedModel
 from recsys.training.least_squares import fold_in
@@ -28,23 +28,34 @@ def with_users(saved: SavedModel, user_ids: pa.Array, histories: Interactions) -
         histories: their interactions with the model's items.
 
     Raises:
-        InputError: if the model cannot fold in users; if no user has a positive.
+        InputError: if the model cannot fold in users; if no user has a positive that says anything.
     """
-    _require_fold_in(saved)
-    is_solved = np.bincount(histories.user, minlength=histories.n_users) > 0
+    n_positives, _ = require_fold_in(saved)
+    items = saved.model.get_parameter("items.weight").detach()
+    # An item without a positive in training has the vector 0.
+    says_something = items.any(1).numpy()[histories.item]
+    is_solved = np.bincount(histories.user[says_something], minlength=histories.n_users) > 0
     if not is_solved.any():
         raise InputError(
             Argument("history"),
             "must have a positive with an item of the training data",
             "none",
-            "Check the item ids and data.positive_threshold.",
+            "Check the item ids and the ratings.",
         )
-    items = saved.model.get_parameter("items.weight").detach()
     n_pairs = len(saved.user_ids) * len(saved.item_ids)
-    solver = RowSolver.of(saved.config, saved.metrics["n_positives"], n_pairs)
+    solver = RowSolver.of(saved.config, n_positives, n_pairs)
     model = build_model(saved.config.model, len(user_ids), len(items), torch.Generator())
     model.get_parameter("items.weight").data = items
-    model.get_parameter("users.weight").data = fold_in(saved.config, items, histories, solver)
+    try:
+        users = fold_in(saved.config, items, histories, solver)
+    except DivergenceError as error:
+        raise InputError(
+            Argument("model"),
+            "must have equations with a single solution for each history",
+            "others",
+            "Train it with a greater training.l2.",
+        ) from error
+    model.get_parameter("users.weight").data = users
     return dataclasses.replace(
         saved,
         model=model.eval(),
@@ -54,11 +65,11 @@ def with_users(saved: SavedModel, user_ids: pa.Array, histories: Interactions) -
     )
 
 
-def _require_fold_in(saved: SavedModel) -> None:
-    """Check that the model can fold in users.
+def require_fold_in(saved: SavedModel) -> tuple[int, float | None]:
+    """Return the number of training positives of a model, and the least rating of a positive.
 
     Raises:
-        InputError: if it cannot.
+        InputError: if the model cannot fold in users.
     """
     loss = saved.config.training.loss
     if saved.members or LOSSES[loss].solver != "least_squares":
@@ -66,12 +77,14 @@ def _require_fold_in(saved: SavedModel) -> None:
             Argument("model"),
             "must be trained by least squares to fold in users",
             "an ensemble" if saved.members else f"{saved.config.model.name} with the loss {loss}",
-            "Train a config with training.loss: squared.",
+            "Train a config with model.name: inner_product and training.loss: squared.",
         )
-    if "n_positives" not in saved.metrics:
+    n_positives = saved.metrics.get("n_positives")
+    if not isinstance(n_positives, int):
         raise InputError(
             Argument("model"),
             "must state its number of training positives",
             "a model of an earlier version",
             "Train it again.",
         )
+    return n_positives, saved.metrics.get("positive_threshold")

@@ -4,7 +4,7 @@
     config.yaml         the complete config, and the models and trainings of an ensemble's members
     users.parquet       user, user_id, seen (all its items), trained (false: no training positive)
     items.parquet       item, item_id, title (null for none)
-    metrics.json        scores of final training
+    metrics.json        scores of final training, and facts about its data
 
 No file is unpickled or executed.
 """

@@ -53,7 +53,7 @@ class SavedModel:
         seen: all items that each user has interacted with, test included.
         is_trained: whether training had a positive of the user, (n_users,) bool. Without one, the
             user's weights are random.
-        metrics: the scores of final training.
+        metrics: the scores of final training, and facts about its data.
     """
 
     config: Config

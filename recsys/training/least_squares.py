@@ -133,7 +133,8 @@ def _steps(
 def fold_in(config: Config, items: Tensor, data: Interactions, solver: RowSolver) -> Tensor:
     """Return the vectors (n_users, d) of the users of `data`, given the items' (n_items, d).
 
-    `solver`: that of the training of the items. The users need not be those of that training.
+    They are 0 for a user without a positive. `solver`: that of the training of the items. The users
+    need not be those of that training.
 
     Raises:
         DivergenceError: if the equations have no single solution.
@@ -142,7 +143,9 @@ def fold_in(config: Config, items: Tensor, data: Interactions, solver: RowSolver
     users, given = items.new_zeros(data.n_users, dim), give(items, dim)
     pairs = _by_user(data, recency_weights(config.training, data), items.device)
     for block in blocks_of(pairs, dim, dim):
-        solver.solve(users, given, pairs, block)
+        liking = block[pairs.n_positives[block] > 0]
+        if len(liking):
+            solver.solve(users, given, pairs, liking)
     return users
 
 

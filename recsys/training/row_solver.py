@@ -72,7 +72,7 @@ class RowSolver:
 
     @classmethod
     def of(cls, config: Config, n_positives: int, n_pairs: int) -> Self:
-        """Return the solver for a training on `n_positives` of the `n_pairs` of user and item."""
+        """Return the solver for training data with `n_positives` among its `n_pairs` pairs."""
         n_negatives = config.training.n_negatives
         return cls(n_negatives * n_positives / n_pairs, config.training.l2 / (1 + n_negatives))
 
@@ -155,7 +155,7 @@ class RowSolver:
 def blocks_of(pairs: GroupedPairs, dim: int, columns: int) -> list[Tensor]:
     """Return all rows in blocks (R,) that are solved at a time: short rows, and then the others.
 
-    `dim`: the width of the rows, of which the others are solved `columns` columns at a time.
+    `dim`: the width of the rows. `columns`: how many columns of the others are solved at a time.
     """
     longest = longest_short(dim)
     short = pairs.blocks(-1, longest, per_interaction=dim, per_row=dim, n_values=MAX_VALUES)

@@ -79,6 +79,23 @@ def test_recommendations_from_histories(
         "training: {loss: squared, l2: 0.1, max_epochs: 5}\n"
     )
     answer(train.main, "--config", tmp_path / "als.yaml", "--dir", tmp_path, *store)
+    # Final training had all of user 5 but the last positive, which is test.
+    rows = pd.read_csv(ratings)
+    own = rows[rows["user_id"] == 5]
+    last = own[own["rating"] >= 4].index[-1]
+    own.drop(last).to_csv(tmp_path / "own.csv", index=False)
+    argv = ["--model", "als", "--dir", tmp_path, "-k", 30]
+    (known,) = answer(recommend.main, *argv, "--user", 5).values()
+    (folded,) = answer(recommend.main, *argv, "--history", tmp_path / "own.csv").values()
+    scores = {item["item_id"]: item["score"] for item in folded}
+    expected = {item["item_id"]: item["score"] for item in known}
+    held_out = rows["item_id"][last]
+    assert held_out not in expected
+    both = expected.keys() & scores.keys()
+    assert len(both) >= 29
+    assert {item: scores[item] for item in both} == pytest.approx(
+        {item: expected[item] for item in both}, abs=1e-4
+    )
     file = tmp_path / "new.csv"
     file.write_text("user_id,item_id\nnew,3\nnew,7\nnew,11\nnobody,unheard-of\n")
     argv = ["--model", "als", "--dir", tmp_path, "--history", file, "-k", 4]

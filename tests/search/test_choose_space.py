@@ -47,7 +47,7 @@ def test_a_floor_is_searched_with_a_half_life(half_life: float | None, is_search
 def test_a_space_of_recency_alone_is_refused_for_data_without_times() -> None:
     parameters = {"training.recency_half_life": {"low": 1.0, "high": 1000.0}}
     space = parse_space({"parameters": parameters}, "")
-    with pytest.raises(InputError, match="must have a parameter for data without times"):
+    with pytest.raises(InputError, match="an effect if the data have no times"):
         for_data(space, Config(), TIMELESS)
 
 

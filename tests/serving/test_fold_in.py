@@ -14,7 +14,7 @@ from recsys.errors import InputError
 from recsys.serving.fold_in import with_users
 from recsys.serving.recommend import recommend
 from recsys.serving.saved_model import SavedModel
-from recsys.training import row_solver
+from recsys.training import least_squares, row_solver
 from recsys.training.fit import fit
 from tests.training.small_data import make_interactions, two_tastes
 
@@ -84,6 +84,26 @@ def test_a_training_user_gets_its_own_vector(
     table, own = recommend(folded, ["b"], 5), recommend(saved, [59], 5)
     assert table["item_id"].to_pylist() == own["item_id"].to_pylist()
     assert table["score"].to_pylist() == pytest.approx(own["score"].to_pylist(), abs=1e-4)
+
+
+def test_wide_rows_are_solved_exactly(monkeypatch: pytest.MonkeyPatch) -> None:
+    data = two_tastes()
+    saved = train(data)
+    for module in (least_squares, row_solver):  # training would solve 2 columns at a time
+        monkeypatch.setattr(module, "COLUMNS", 2)
+    monkeypatch.setattr(row_solver, "SHORT_SHARE", 0)
+    folded = with_users(saved, pa.array(["new"]), history_of(data, [4]))
+    found = folded.model.get_parameter("users.weight").detach()
+    expected = saved.model.get_parameter("users.weight").detach()[[4]]
+    torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
+
+
+def test_items_that_training_has_not_seen_say_nothing() -> None:
+    train_pairs = [(user, item) for user in range(6) for item in range(5)]
+    saved = train(make_interactions(6, 8, train_pairs, []))
+    history = make_interactions(2, 8, [(0, 2), (1, 7)], [])
+    folded = with_users(saved, pa.array(["seen", "unseen"]), history)
+    assert folded.is_trained.tolist() == [True, False]
 
 
 def test_a_new_user_is_recommended_its_taste_and_nothing_of_its_history() -> None:

@@ -15,6 +15,11 @@ from recsys.training.least_squares import LeastSquares
 from tests.training.small_data import make_interactions, two_tastes
 
 
+def _set_max_values(monkeypatch: pytest.MonkeyPatch, n_values: int) -> None:
+    for module in (least_squares, row_solver):
+        monkeypatch.setattr(module, "MAX_VALUES", n_values)
+
+
 def make_config(**training: Any) -> Config:
     model = {"name": "inner_product", "embedding_dim": 4}
     settings = {"loss": "squared", "n_negatives": 3, "l2": 0.1, "max_epochs": 8, **training}
@@ -104,9 +109,7 @@ def test_columns_solved_in_turn_reach_the_minimum_of_all(
 ) -> None:
     monkeypatch.setattr(least_squares, "COLUMNS", columns)
     monkeypatch.setattr(row_solver, "SHORT_SHARE", short_share)
-    monkeypatch.setattr(
-        least_squares, "MAX_VALUES", 600
-    )  # some of a user's items after the others, too
+    _set_max_values(monkeypatch, 600)  # some of a user's items after the others, too
     data = two_tastes(n_users=20)
     config = make_config(max_epochs=200)
     *_, last = fit(config, data, 0, rank=False)
@@ -123,7 +126,7 @@ def test_columns_solved_in_turn_reach_the_minimum_of_all(
 def test_each_side_is_at_the_minimum_given_the_other(
     max_values: int, short_share: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(row_solver, "MAX_VALUES", max_values)
+    _set_max_values(monkeypatch, max_values)
     monkeypatch.setattr(row_solver, "SHORT_SHARE", short_share)
     config, data = make_config(), two_tastes()
     *_, last = fit(config, data, 0)
@@ -177,7 +180,7 @@ def test_it_resumes_bit_for_bit_and_in_segments(
     monkeypatch.setattr(row_solver, "SHORT_SHARE", short_share)
     config, data = make_config(max_epochs=3), two_tastes()
     whole = [epoch.metrics for epoch in fit(config, data, 0)]
-    monkeypatch.setattr("recsys.training.row_solver.MAX_VALUES", 400)
+    _set_max_values(monkeypatch, 400)
     monkeypatch.setattr("recsys.training.segments.SEGMENT", 160)  # of 480 positives
     unbroken = []
     for epoch in fit(config, data, 0):

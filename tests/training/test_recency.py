@@ -96,7 +96,8 @@ def test_least_squares_with_weights_resumes_bit_for_bit_and_in_segments(
 ) -> None:
     monkeypatch.setattr(least_squares, "COLUMNS", 2)
     monkeypatch.setattr(row_solver, "SHORT_SHARE", 0)
-    monkeypatch.setattr(row_solver, "MAX_VALUES", 400)
+    for module in (least_squares, row_solver):
+        monkeypatch.setattr(module, "MAX_VALUES", 400)
     monkeypatch.setattr(segments, "SEGMENT", 160)  # of 480 positives
     config, data = make_config(loss="squared", l2=0.1, max_epochs=3), ordered(two_tastes())
     unbroken = []

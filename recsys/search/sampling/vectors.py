@@ -2,7 +2,8 @@
 
 A number becomes its position in the range of its path, from 0 to 1, in logarithms if the range is
 sampled so. A choice becomes one value for each choice, so that two different ones are 1 apart. A
-number that a point lacks is in the middle; a choice that it lacks is 0 everywhere.
+number that a point lacks is in the middle; a choice that it lacks is 0 everywhere. None is at the
+upper end of a range.
 """
 
 import math

@@ -69,9 +69,9 @@ def test_training_has_the_order_of_its_own_positives(prepared: Prepare, tmp_path
 
 
 def test_data_without_times_have_no_order(prepared: Prepare, tmp_path: Path) -> None:
-    rows = [line.rsplit(",", 1)[0] for line in RATINGS.splitlines()]
+    pairs = [(user, item) for user in range(20) for item in range(30) if (user + item) % 3]
     file = tmp_path / "ratings.csv"
-    file.write_text("\n".join(rows))
+    file.write_text("userId,itemId\n" + "\n".join(f"{user},{item}" for user, item in pairs))
     processed = prepared(file, {"data.split": "random"})
     assert not processed.manifest.has_times
     assert load(processed, "validation", False).n_later is None

@@ -196,7 +196,11 @@ TRAINED: dict[str, dict[str, object]] = {
     "softmax of all": {"training.loss": "softmax", "training.negative_sampling": "all"},
     "squared": {"training.loss": "squared", "training.l2": 0.1},
     "softmax by recency": {"training.loss": "softmax", "training.recency_half_life": 2.0},
-    "squared by recency": {"training.loss": "squared", "training.recency_half_life": 2.0},
+    "squared by recency": {
+        "training.loss": "squared",
+        "training.l2": 0.1,
+        "training.recency_half_life": 2.0,
+    },
 }
 
 

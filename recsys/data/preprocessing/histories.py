@@ -68,20 +68,20 @@ def read_histories(
         found = f"{file} holds {' and '.join(source.splits)}"
         raise InputError(_PLACE, "must hold one split", found=found, remedy="Name one file.")
     without_titles = (columns or ColumnsConfig()).model_copy(update={"title": "none"})
-    parts = [
+    file_batches = [
         (fragment.file, batch)
         for fragment in list_fragments(source, without_titles)
         for batch in read(fragment, threshold)
         if len(batch.order)
     ]
-    if not parts:
+    if not file_batches:
         raise InputError(
             _PLACE, "must hold interactions", found=f"{file} has no row", remedy="Add some."
         )
-    batches = [batch for _, batch in parts]
+    batches = [batch for _, batch in file_batches]
     user_ids = merge_ids([_ids_of(batch.user) for batch in batches])
     order = np.concatenate([batch.order for batch in batches])
-    times = _times(parts)
+    times = _times(file_batches)
     rows = Rows(
         user=np.concatenate([_codes(batch.user, user_ids) for batch in batches]),
         item=np.concatenate([_codes(batch.item, item_ids) for batch in batches]),
@@ -110,7 +110,7 @@ def _codes(column: pa.DictionaryArray, ids: pa.Array) -> IntArray:
     return found
 
 
-def _times(parts: Sequence[tuple[DataFile, Batch]]) -> IntArray | None:
+def _times(file_batches: Sequence[tuple[DataFile, Batch]]) -> IntArray | None:
     """Return times (n,) int64 that order as those of the rows, None if there are none.
 
     Raises:
@@ -118,7 +118,7 @@ def _times(parts: Sequence[tuple[DataFile, Batch]]) -> IntArray | None:
     """
     ranges: dict[tuple[DataFile, bool], TimeRange] = {}
     times, timeless = [], None
-    for file, batch in parts:
+    for file, batch in file_batches:
         if batch.time is None:
             timeless = file
             continue

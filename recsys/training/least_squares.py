@@ -90,7 +90,7 @@ class LeastSquares:
         given: GivenSide | None = None
         for number in range(begin, end):
             rows, others, pairs, block = steps[number]
-            if given is None or steps[number - 1][0] is not rows:
+            if given is None or steps[number - 1][1] is not others:
                 given = give(others, COLUMNS)
             self._solver.solve(rows, given, pairs, block)
         return self._loss() * (self.n_rows(segment) - self.n_rows(segment - 1))

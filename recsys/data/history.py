@@ -33,6 +33,8 @@ def count_recent(item: IntArray, time: IntArray, n_items: int) -> IntArray:
     They are the latest `RECENT_SHARE` of all interactions (n,), and any others at the time of the
     earliest of them.
     """
-    n = math.ceil(RECENT_SHARE * len(item))
-    is_recent = time >= np.partition(time, len(time) - n)[len(time) - n] if n else time > 0
+    if len(item) == 0:
+        return np.zeros(n_items, dtype=np.int64)
+    first = len(item) - math.ceil(RECENT_SHARE * len(item))
+    is_recent = time >= np.partition(time, first)[first]
     return np.bincount(item[is_recent], minlength=n_items)

@@ -67,8 +67,10 @@ def for_data(space: SearchSpace, config: Config, data: Manifest) -> SearchSpace:
     half_life, floor = NEED_TIMES
     if not data.has_times:
         reason, removed = "the data have no times", [half_life, floor]
+        remedy = "Name the column of the times in data.columns.timestamp"
     elif half_life not in space.paths and get_value(config, half_life) is None:
         reason, removed = f"{half_life} is none", [floor]
+        remedy = "Set or search it"
     else:
         return space
     removed = [path for path in removed if path in space.paths]
@@ -82,7 +84,7 @@ def for_data(space: SearchSpace, config: Config, data: Manifest) -> SearchSpace:
             "search space",
             f"must have a parameter that has an effect if {reason}",
             "none",
-            "Choose another space, or name the column of the times in data.columns.timestamp.",
+            f"{remedy}, or choose another space.",
         )
     return space
 

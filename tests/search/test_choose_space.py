@@ -44,6 +44,12 @@ def test_a_floor_is_searched_with_a_half_life(half_life: float | None, is_search
     assert ("training.recency_floor" in space.paths) == is_searched
 
 
+def test_a_space_of_a_floor_alone_is_refused_without_a_half_life() -> None:
+    parameters = {"training.recency_floor": {"low": 0.01, "high": 1.0}}
+    with pytest.raises(InputError, match=r"half_life is none, but got none\. Set or search it"):
+        for_data(parse_space({"parameters": parameters}, ""), Config(), TIMED)
+
+
 def test_a_space_of_recency_alone_is_refused_for_data_without_times() -> None:
     parameters = {"training.recency_half_life": {"low": 1.0, "high": 1000.0}}
     space = parse_space({"parameters": parameters}, "")

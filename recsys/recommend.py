@@ -91,7 +91,8 @@ def _with_histories(saved: "SavedModel", history: Path) -> "SavedModel":
     from recsys.data.preprocessing.histories import read_histories
     from recsys.serving.fold_in import require_fold_in, with_users
 
-    _, threshold = require_fold_in(saved)
+    require_fold_in(saved)
+    threshold = saved.metrics.get("positive_threshold")
     found = read_histories(history, saved.config.data.columns, threshold, saved.item_ids)
     if found.n_unknown:
         note(f"Ignored interactions with items that training has not seen: {found.n_unknown:,}.")

@@ -6,6 +6,7 @@ from recsys.config.files import load_config
 from recsys.config.schema import Config
 from recsys.data.sources.catalog import CATALOG, EMBEDDED
 from recsys.search.space.domains import Domain
+from recsys.search.space.search_space import SearchSpace
 from recsys.search.space.space_file import read_space
 from recsys.search.space.validity import require_valid
 
@@ -49,20 +50,27 @@ def test_a_variants_space_is_the_whole_one_restricted_to_it(variant: str) -> Non
         applying = [
             domain.choices
             for domain in whole.domains
-            if domain.path == parent and _applies(domain, variant)
+            if domain.path == parent and _applies(domain, variant, whole)
         ][:1]
         expected = [(variant,)] if parent == "model.name" else applying
         assert [domain.choices for domain in space.domains if domain.path == parent] == expected
     others = {"model.name", "training.loss", "training.negative_sampling"}
     edges = {(d.path, d.edges, d.log) for d in space.domains if d.path not in others}
-    assert edges <= {(d.path, d.edges, d.log) for d in whole.domains if _applies(d, variant)}
+    assert edges <= {(d.path, d.edges, d.log) for d in whole.domains if _applies(d, variant, whole)}
     assert {d.path for d in space.domains} == {
-        d.path for d in whole.domains if _applies(d, variant)
+        d.path for d in whole.domains if _applies(d, variant, whole)
     }
     assert space.warm_start == tuple(
         point for point in whole.warm_start if point.get("model.name") == variant
     )
 
 
-def _applies(domain: Domain, variant: str) -> bool:
-    return variant in domain.when.get("model.name", (variant,))
+def _applies(domain: Domain, variant: str, space: SearchSpace) -> bool:
+    """Whether a domain, and one of each path that its condition names, applies to the variant."""
+    if variant not in domain.when.get("model.name", (variant,)):
+        return False
+    return all(
+        any(_applies(d, variant, space) for d in space.domains if d.path == parent)
+        for parent in domain.when
+        if parent != "model.name"
+    )

@@ -19,10 +19,14 @@ class ModelEntry:
 
     `code`: the class, a subclass of `recsys.models.contract.Model`. `scores_by_product`: the score
     is an inner product of the two sides, so that one matrix product scores users against all items.
+    `has_tower`: it has at least one hidden layer on pairs of user and item. `reads_histories`: the
+    user's side is computed from the user's positives (`recsys.models.histories.HistoryModel`).
     """
 
     code: str
     scores_by_product: bool = False
+    has_tower: bool = False
+    reads_histories: bool = False
 
 
 @dataclass(frozen=True)
@@ -33,7 +37,8 @@ class LossEntry:
     none. `solver`: the algorithm that trains with it. `models`: the models that it trains, None for
     all. `takes_low_ratings`: low ratings are trained on as explicit negatives, each with the binary
     cross-entropy of label 0. `corrects_sampling`: the logarithm of the sampling probability is
-    subtracted from the logits. `can_balance`: `code` takes `positive_weight`, for
+    subtracted from the logits. `has_temperature`: it trains on cosines, divided by
+    `training.temperature`. `can_balance`: `code` takes `positive_weight`, for
     `training.balance`. `full_code`: the function of users' logits for all items, for
     `training.negative_sampling: all`, with the arguments of `recsys.kernels.softmax`; None if the
     loss refuses it.
@@ -44,6 +49,7 @@ class LossEntry:
     models: tuple[str, ...] | None = None
     takes_low_ratings: bool = False
     corrects_sampling: bool = False
+    has_temperature: bool = False
     can_balance: bool = False
     full_code: str | None = None
 
@@ -59,8 +65,11 @@ class MetricEntry:
 MODELS = {
     "inner_product": ModelEntry("recsys.models.inner_product:InnerProduct", scores_by_product=True),
     "gmf": ModelEntry("recsys.models.gmf:GMF", scores_by_product=True),
-    "mlp": ModelEntry("recsys.models.mlp:MLP"),
-    "neumf": ModelEntry("recsys.models.neumf:NeuMF"),
+    "mlp": ModelEntry("recsys.models.mlp:MLP", has_tower=True),
+    "neumf": ModelEntry("recsys.models.neumf:NeuMF", has_tower=True),
+    "autoencoder": ModelEntry(
+        "recsys.models.autoencoder:Autoencoder", scores_by_product=True, reads_histories=True
+    ),
 }
 LOSSES = {
     "bce": LossEntry("recsys.training.losses:bce", takes_low_ratings=True, can_balance=True),
@@ -68,6 +77,7 @@ LOSSES = {
     "softmax": LossEntry(
         "recsys.training.losses:softmax",
         corrects_sampling=True,
+        has_temperature=True,
         full_code="recsys.kernels.softmax:full_softmax_loss",
     ),
     "squared": LossEntry(None, solver="least_squares", models=("inner_product",)),

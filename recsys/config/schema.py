@@ -93,6 +93,59 @@ class Config(Section):
         return self
 
     @model_validator(mode="after")
+    def _check_model(self) -> Self:
+        training, model = self.training, self.model
+        entry = MODELS[model.name]
+        if entry.has_tower and model.n_layers < 1:
+            raise InputError(
+                "model.n_layers",
+                f"must be at least 1 for the model {model.name}",
+                model.n_layers,
+                "Raise it.",
+            )
+        if entry.reads_histories and training.negative_sampling != "all":
+            raise InputError(
+                "training.negative_sampling",
+                f"must be all for a model that reads users' histories, {model.name}",
+                training.negative_sampling,
+                "Set it to all, and training.loss to softmax.",
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _check_similarity(self) -> Self:
+        training, model = self.training, self.model
+        if model.similarity == "cosine" and not MODELS[model.name].scores_by_product:
+            models = [name for name, entry in MODELS.items() if entry.scores_by_product]
+            raise InputError(
+                "model.similarity",
+                f"must be dot for a model whose score is no inner product, {model.name}",
+                "cosine",
+                f"Set model.name to {' or '.join(models)}.",
+            )
+        if model.similarity == "cosine" and not LOSSES[training.loss].has_temperature:
+            losses = [name for name, entry in LOSSES.items() if entry.has_temperature]
+            raise InputError(
+                "model.similarity",
+                f"must be dot with the loss {training.loss}",
+                "cosine",
+                f"Set training.loss to {' or '.join(losses)}.",
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _check_top_k_weight(self) -> Self:
+        training = self.training
+        if training.top_k_weight is not None and training.negative_sampling != "all":
+            raise InputError(
+                "training.top_k_weight",
+                f"must be none with training.negative_sampling: {training.negative_sampling}",
+                training.top_k_weight,
+                "Set training.negative_sampling to all.",
+            )
+        return self
+
+    @model_validator(mode="after")
     def _check_protocol(self) -> Self:
         limit, longest = self.evaluation.n_candidates + 1, max(self.evaluation.k)
         if self.evaluation.protocol == "sampled" and longest > limit:

@@ -87,16 +87,26 @@ class ModelConfig(Section):
     name: Annotated[str, OneOf(MODELS)] = "neumf"
     """Variant of neural collaborative filtering."""
     embedding_dim: int = Field(default=16, ge=1)
-    """Width of the embedding of a user or an item. NeuMF has two of each."""
-    n_layers: int = Field(default=3, ge=1)
-    """Hidden layers of the tower in mlp and neumf, with widths 2d, d, d/2 and so on, where d is
-    `model.embedding_dim`."""
+    """Width d of the embedding of a user or an item; neumf has two of each. In autoencoder: of a
+    user's latent."""
+    n_layers: int = Field(default=3, ge=0)
+    """Hidden layers. In mlp and neumf: of the tower, at least 1, with widths 2d, d, d/2 and so on.
+    In autoencoder: on each side of the latent, of width `model.hidden_dim`."""
+    hidden_dim: int = Field(default=256, ge=1)
+    """Width of the hidden layers of autoencoder."""
+    bottleneck: Literal["none", "gaussian"] = "none"
+    """Latent of autoencoder: a vector, or in training a draw from a normal distribution
+    (variational autoencoder)."""
     dropout: float = Field(default=0.0, ge=0, lt=1)
-    """Dropout after each hidden layer of the tower."""
+    """Dropout after each hidden layer of the tower. In autoencoder: of a user's positives, before
+    the model reads them."""
     bias: bool = True
     """Add biases: a global one, one per user and one per item."""
     init_std: float = Field(default=0.01, gt=0)
     """Standard deviation of the normal distribution that initialises the embeddings."""
+    similarity: Literal["dot", "cosine"] = "dot"
+    """Product of the embeddings in inner_product, gmf and autoencoder: the dot product, or the
+    cosine, which softmax divides by `training.temperature`."""
 
 
 class TrainingConfig(Section):
@@ -113,6 +123,16 @@ class TrainingConfig(Section):
     """Weight of L2 regularisation. It adds to the loss of a row the squared embedding of the user
     plus the mean over its items; with `training.negative_sampling: all`, plus the positive item's.
     """
+    temperature: float = Field(default=0.1, gt=0)
+    """Softmax divides the scores of a model with `model.similarity: cosine` by it. Otherwise it has
+    no effect."""
+    kl_weight: float = Field(default=0.2, ge=0)
+    """With `model.bottleneck: gaussian`: weight of the divergence of the latent from the standard
+    normal distribution. It grows from 0 over the first half of `training.max_epochs`."""
+    top_k_weight: float | None = Field(default=None, gt=0)
+    """Weigh a positive by sigmoid((s - b) / w), where s is its score, b is its user's score at rank
+    `evaluation.k`, and w is this value. none for equal weights. Needs
+    `training.negative_sampling: all`."""
     batch_size: int = Field(default=2048, ge=1)
     """Positives per gradient step, each with its negatives."""
     n_negatives: int = Field(default=4, ge=1)

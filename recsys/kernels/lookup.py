@@ -50,6 +50,13 @@ def plain_square_norms(rows: Tensor | Lookup) -> Tensor:
     return rows_of(rows).square().sum(-1)
 
 
+def unit_rows(rows: Tensor | Lookup) -> Tensor | Lookup:
+    """Return the rows (..., d) at length 1, a row of zeros as it is."""
+    if isinstance(rows, Lookup) and len(rows.embedding) < rows.ids.numel():
+        return Lookup(functional.normalize(rows.embedding, dim=-1), rows.ids)
+    return functional.normalize(rows_of(rows), dim=-1)
+
+
 MIN_VALUES = 1 << 18
 """Least number of values of a copy that is avoided. A smaller copy stays in a core's cache, and
 needs fewer operations."""

@@ -9,7 +9,7 @@ from typing import Any, Literal, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from recsys.kernels.lookup import Lookup, rows_of
+from recsys.kernels.lookup import Lookup, rows_of, unit_rows
 
 SideName = Literal["user", "item"]
 
@@ -100,7 +100,11 @@ class Model(nn.Module, ABC):
     Its constructor takes `(config: ModelConfig, n_users: int, n_items: int, generator:
     torch.Generator)` and draws its initial weights on the CPU from the generator alone.
     `state_dict` has the names that files use.
+
+    `has_cosine_scores`: the scores are cosines, which the loss divides by `training.temperature`.
     """
+
+    has_cosine_scores = False
 
     def __init__(self) -> None:
         super().__init__()
@@ -122,6 +126,10 @@ class Model(nn.Module, ABC):
     def forward(self, user: Tensor, item: Tensor) -> Tensor:
         """Return the logits (B, n) of users (B,) and items (B, n) or (n,)."""
         return self.score(self.user_side(user), self.item_side(item))
+
+    def factor_of(self, rows: Tensor | Lookup) -> Tensor | Lookup:
+        """Return the factor of an inner product, given rows (..., d): of length 1 for a cosine."""
+        return unit_rows(rows) if self.has_cosine_scores else rows
 
     def row_parameters(self, side: SideName) -> list[str]:
         """Return the names of the parameters with a row per user, or a row per item."""

@@ -10,7 +10,7 @@ from recsys.models.layers import Biases, Embedding, add_biases
 
 
 class GMF(Model):
-    """Model with logit = <w, u * i> + biases.
+    """Model with logit = <w, u * i> + biases, or the cosine of w * u and i in place of the product.
 
     It is computed as <w * u, i>, which multiplies by the weights once per user and not once per
     pair. The weights start at 1, so that the model starts as the inner product; with random signs
@@ -27,16 +27,17 @@ class GMF(Model):
         self.items = Embedding("item", n_items, config.embedding_dim, config.init_std, generator)
         self.weight = nn.Parameter(torch.ones(config.embedding_dim))
         self.biases = Biases(config.bias, n_users, n_items)
+        self.has_cosine_scores = config.similarity == "cosine"
 
     def user_side(self, user: Tensor) -> Side:
         """Return w * u of users (B,)."""
-        factor = self.users(user) * self.weight
-        return Side((factor,), (factor,), self.biases.of_user(user))
+        product = self.users(user) * self.weight
+        return Side((product,), (self.factor_of(product),), self.biases.of_user(user))
 
     def item_side(self, item: Tensor | None) -> Side:
         """Return lookups of items (B, n) or (n,), of all for None."""
         embedding = self.items.lookup(item)
-        return Side((embedding,), (embedding,), self.biases.of_item(item))
+        return Side((embedding,), (self.factor_of(embedding),), self.biases.of_item(item))
 
     def score(self, user_side: Side, item_side: Side) -> Tensor:
         """Return the logits (B, n) of the sides of (B,) users and (B, n) or (n,) items."""

@@ -47,11 +47,29 @@ class Biases(RowParameters):
 
     def of_item(self, item: Tensor | None) -> Tensor | None:
         """Return the biases (...,) of items (...,), of all for None; None if there are none."""
-        if not self.enabled:
-            return None
-        if item is None:
-            return self.item
-        return self.item.index_select(0, item.reshape(-1)).view(item.shape)
+        return _biases_at(self.item, item) if self.enabled else None
+
+
+class ItemBiases(RowParameters):
+    """A bias per item, all 0 at first; none if not `enabled`."""
+
+    def __init__(self, enabled: bool, n_items: int) -> None:
+        super().__init__()
+        self.enabled = enabled
+        self.sides = {}
+        if enabled:
+            self.sides = {"item": "item"}
+            self.item = nn.Parameter(torch.zeros(n_items))
+
+    def of_item(self, item: Tensor | None) -> Tensor | None:
+        """Return the biases (...,) of items (...,), of all for None; None if there are none."""
+        return _biases_at(self.item, item) if self.enabled else None
+
+
+def _biases_at(biases: Tensor, ids: Tensor | None) -> Tensor:
+    if ids is None:
+        return biases
+    return biases.index_select(0, ids.reshape(-1)).view(ids.shape)
 
 
 class Tower(nn.Module):

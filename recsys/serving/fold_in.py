@@ -1,7 +1,7 @@
 """Folding in of users by their histories, whether or not training has seen them.
 
-Least squares solves a user's vector from the history alone, given the items. A model trained by
-gradient descent has vectors of its own users, and no equations for those of others.
+Least squares solves a user's vector from the history alone, given the items, and a model that reads
+histories encodes it. Any other model has embeddings of its own users alone.
 """
 
 import dataclasses
@@ -10,17 +10,19 @@ import numpy as np
 import pyarrow as pa
 import torch
 
-from recsys.config.components import LOSSES
+from recsys.config.components import LOSSES, MODELS
 from recsys.data.interactions import Interactions
 from recsys.errors import Argument, DivergenceError, InputError
-from recsys.models import build_model
+from recsys.models import Model, build_model
+from recsys.models.histories import HistoryModel
 from recsys.serving.saved_model import SavedModel
+from recsys.training.latents import store_latents
 from recsys.training.least_squares import fold_in
 from recsys.training.row_solver import RowSolver
 
 
 def with_users(saved: SavedModel, user_ids: pa.Array, histories: Interactions) -> SavedModel:
-    """Return the model with other users, solved from their histories, in place of its own.
+    """Return the model with other users, computed from their histories, in place of its own.
 
     Args:
         saved: the model.
@@ -30,21 +32,43 @@ def with_users(saved: SavedModel, user_ids: pa.Array, histories: Interactions) -
     Raises:
         InputError: if the model cannot fold in users; if no user has a positive that says anything.
     """
-    n_positives, _ = require_fold_in(saved)
-    items = saved.model.get_parameter("items.weight").detach()
+    require_fold_in(saved)
+    reads_histories = isinstance(saved.model, HistoryModel)
+    items = saved.model.get_parameter("inputs.weight" if reads_histories else "items.weight")
     # An item without a positive in training has the vector 0.
-    says_something = items.any(1).numpy()[histories.item]
-    is_solved = np.bincount(histories.user[says_something], minlength=histories.n_users) > 0
-    if not is_solved.any():
+    says_something = items.detach().any(1).numpy()[histories.item]
+    is_known = np.bincount(histories.user[says_something], minlength=histories.n_users) > 0
+    if not is_known.any():
         raise InputError(
             Argument("history"),
             "must have a positive with an item of the training data",
             "none",
             "Check the item ids and the ratings.",
         )
+    build = _encoded if reads_histories else _solved
+    return dataclasses.replace(
+        saved,
+        model=build(saved, histories).eval(),
+        user_ids=user_ids,
+        seen=histories.seen,
+        is_trained=is_known,
+    )
+
+
+def _encoded(saved: SavedModel, histories: Interactions) -> Model:
+    n_users, n_items = histories.n_users, histories.n_items
+    model = build_model(saved.config.model, n_users, n_items, torch.Generator())
+    assert isinstance(model, HistoryModel)
+    model.load_state_dict({**saved.model.state_dict(), "latents": model.latents})
+    store_latents(model, saved.config.training, histories)
+    return model
+
+
+def _solved(saved: SavedModel, histories: Interactions) -> Model:
+    items = saved.model.get_parameter("items.weight").detach()
     n_pairs = len(saved.user_ids) * len(saved.item_ids)
-    solver = RowSolver.of(saved.config, n_positives, n_pairs)
-    model = build_model(saved.config.model, len(user_ids), len(items), torch.Generator())
+    solver = RowSolver.of(saved.config, saved.metrics["n_positives"], n_pairs)
+    model = build_model(saved.config.model, histories.n_users, len(items), torch.Generator())
     model.get_parameter("items.weight").data = items
     try:
         users = fold_in(saved.config, items, histories, solver)
@@ -56,35 +80,30 @@ def with_users(saved: SavedModel, user_ids: pa.Array, histories: Interactions) -
             "Train it with a greater training.l2.",
         ) from error
     model.get_parameter("users.weight").data = users
-    return dataclasses.replace(
-        saved,
-        model=model.eval(),
-        user_ids=user_ids,
-        seen=histories.seen,
-        is_trained=is_solved,
-    )
+    return model
 
 
-def require_fold_in(saved: SavedModel) -> tuple[int, float | None]:
-    """Return the number of training positives of a model, and the least rating of a positive.
+def require_fold_in(saved: SavedModel) -> None:
+    """Check that a model can fold in users.
 
     Raises:
-        InputError: if the model cannot fold in users.
+        InputError: if it cannot.
     """
-    loss = saved.config.training.loss
-    if saved.members or LOSSES[loss].solver != "least_squares":
+    loss, name = saved.config.training.loss, saved.config.model.name
+    is_solved = LOSSES[loss].solver == "least_squares"
+    if saved.members or not (is_solved or MODELS[name].reads_histories):
+        readers = ", ".join(name for name, entry in MODELS.items() if entry.reads_histories)
         raise InputError(
             Argument("model"),
-            "must be trained by least squares to fold in users",
-            "an ensemble" if saved.members else f"{saved.config.model.name} with the loss {loss}",
-            "Train a config with model.name: inner_product and training.loss: squared.",
+            "must read histories, or be trained by least squares, to fold in users",
+            "an ensemble" if saved.members else f"{name} with the loss {loss}",
+            f"Train a config with model.name: {readers}, or with model.name: inner_product and"
+            " training.loss: squared.",
         )
-    n_positives = saved.metrics.get("n_positives")
-    if not isinstance(n_positives, int):
+    if not isinstance(saved.metrics.get("n_positives"), int):
         raise InputError(
             Argument("model"),
             "must state its number of training positives",
             "a model of an earlier version",
             "Train it again.",
         )
-    return n_positives, saved.metrics.get("positive_threshold")

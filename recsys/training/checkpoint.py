@@ -8,6 +8,7 @@ nothing is unpickled. It needs no state of generators, because every draw has a 
 
 import json
 import stat
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
@@ -82,9 +83,9 @@ class TrainingState:
     def save(self, path: Path) -> None:
         """Write the state to a file, complete or not at all."""
         tensors = {f"best.{name}": weight for name, weight in (self.best_weights or {}).items()}
-        for name, parameter in self.model.state_dict(keep_vars=True).items():
-            tensors[f"model.{name}"] = parameter.data
-            moments = self.adam.moments[parameter]
+        for name, weight in self.model.state_dict(keep_vars=True).items():
+            tensors[f"model.{name}"] = weight.data
+            moments = self.adam.moments.get(weight, {})  # none for what is not trained
             tensors |= {f"{moment}.{name}": tensor for moment, tensor in moments.items()}
         numbers = {key: getattr(self, name) for key, name in _FIELDS.items()}
         with write_atomically(path) as partial:
@@ -121,25 +122,31 @@ class TrainingState:
         except (SafetensorError, KeyError, ValueError) as error:
             raise _not_saved(path, error) from None
         model, adam = _build(config, n_users, n_items, 0, device)
-        parameters = model.state_dict(keep_vars=True)
+        weights = model.state_dict(keep_vars=True)
         has_best = values["best_epoch"] is not None
-        _require_tensors(path, tensors, parameters, has_best)
-        model.load_state_dict({name: tensors[f"model.{name}"] for name in parameters})
-        for name, parameter in parameters.items():
-            adam.moments[parameter] = {moment: tensors[f"{moment}.{name}"] for moment in _MOMENTS}
+        trained = [name for name, weight in weights.items() if weight in adam.moments]
+        _require_tensors(path, tensors, weights, trained, has_best)
+        model.load_state_dict({name: tensors[f"model.{name}"] for name in weights})
+        for name in trained:
+            moments = {moment: tensors[f"{moment}.{name}"] for moment in _MOMENTS}
+            adam.moments[weights[name]] = moments
         if has_best:
-            values["best_weights"] = {name: tensors[f"best.{name}"].cpu() for name in parameters}
+            values["best_weights"] = {name: tensors[f"best.{name}"].cpu() for name in weights}
         return cls(model, adam, **values)
 
 
 def _require_tensors(
-    path: Path, tensors: dict[str, Tensor], parameters: dict[str, Any], has_best: bool
+    path: Path,
+    tensors: dict[str, Tensor],
+    weights: dict[str, Any],
+    trained: Sequence[str],
+    has_best: bool,
 ) -> None:
-    """Check that a checkpoint has the weights and moments of all parameters, in their shapes."""
-    shapes = {name: parameter.shape for name, parameter in parameters.items()}
+    """Check that a checkpoint has all weights, and the moments of the trained, in their shapes."""
     kinds = ("model", "best") if has_best else ("model",)
-    wanted = {f"{kind}.{name}": shapes[name] for kind in (*kinds, *_MOMENTS[1:]) for name in shapes}
-    wanted |= {f"step.{name}": torch.Size() for name in shapes}
+    wanted = {f"{kind}.{name}": weights[name].shape for kind in kinds for name in weights}
+    wanted |= {f"{kind}.{name}": weights[name].shape for kind in _MOMENTS[1:] for name in trained}
+    wanted |= {f"step.{name}": torch.Size() for name in trained}
     for name, shape in wanted.items():
         if name not in tensors or tensors[name].shape != shape:
             raise InputError(

@@ -8,22 +8,19 @@ their noise. Of a large catalogue each batch takes a random sample of the items.
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
-from typing import Self
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from recsys.config.components import MODELS
 from recsys.config.schema import Config
-from recsys.config.sections import TrainingConfig
 from recsys.data.interactions import Interactions
-from recsys.kernels.lookup import square_norms
 from recsys.kernels.ragged import expand
 from recsys.kernels.tensors import as_tensor
-from recsys.models import Model, Side, SideName
-from recsys.training.contract import Relabel
-from recsys.training.losses import full_loss_of
+from recsys.models import SideName
 from recsys.training.recency import recency_weights
+from recsys.training.user_batch import UserBatch
 
 MAX_ITEMS = 1 << 13
 """Most items that a batch of users is scored against, besides its positives."""
@@ -32,57 +29,11 @@ MAX_SCORES = 1 << 22
 
 
 @dataclass(frozen=True)
-class UserBatch:
-    """Users of one step with a score for each of W items; ids and indices are int64.
-
-    `user` (R,). `item` (W,): None for the whole catalogue in order. `row`, `column` (P,): the
-    indices of the positives in the scores (R, W). `weight` (P,): of their losses, all 1 if None.
-    `excluded` (K,): the indices in the flat scores of the pairs that are no negatives. `shift`
-    (R,): log(n_negatives / unseen items), which turns a sum over the unseen items into a sum over
-    `n_negatives` draws.
-    """
-
-    user: Tensor
-    item: Tensor | None
-    row: Tensor
-    column: Tensor
-    weight: Tensor | None
-    excluded: Tensor
-    shift: Tensor
-
-    @property
-    def n_rows(self) -> int:
-        """Positives."""
-        return len(self.row)
-
-    def relabel(self, user: Relabel, item: Relabel) -> Self:
-        """Return the batch with other ids for the users and the items."""
-        (users,) = user(self.user)
-        return replace(self, user=users, item=None if self.item is None else item(self.item)[0])
-
-    def loss(self, model: Model, training: TrainingConfig) -> Tensor:
-        """Return the mean over the positives of their loss and penalty, ||u||^2 + ||i||^2."""
-        user, item = model.user_side(self.user), model.item_side(self.item)
-        logits = model.score(user, item)  # (R, W)
-        loss = full_loss_of(training)
-        losses = loss(logits, self.row, self.column, self.excluded, self.shift)
-        if training.l2:
-            of_user, of_item = _square_norms(user), _square_norms(item)
-            norms = of_user.index_select(0, self.row) + of_item.index_select(0, self.column)
-            losses = losses + training.l2 * norms
-        return (losses if self.weight is None else losses * self.weight).mean()
-
-
-def _square_norms(side: Side) -> Tensor:
-    return torch.stack([square_norms(rows) for rows in side.embeddings]).sum(0)
-
-
-@dataclass(frozen=True)
 class UserRows:
     """Users of all epochs, on the training's device.
 
     `active` (A,) int64: users with a positive. `positives`, `seen`: the items of each user.
-    `weight` (P,): of the positives' losses, all 1 if None.
+    `weight` (P,): of the positives' losses, all 1 if None. `cutoff`: `evaluation.k`.
     """
 
     active: Tensor
@@ -93,6 +44,12 @@ class UserRows:
     n_negatives: int
     batch_size: int
     n_segments: int
+    cutoff: int
+
+    @property
+    def top(self) -> int:
+        """Rank among the drawn items that stands for rank `cutoff` in the catalogue."""
+        return max(1, round(self.cutoff * self.n_drawn / self.n_items))
 
     @property
     def n_batches(self) -> int:
@@ -163,7 +120,8 @@ class UserRows:
         n_drawn = self.n_drawn
         if n_drawn == self.n_items:
             shift = self._shift(seen_row, len(user))
-            return UserBatch(user, None, row, item, weight, seen_row * n_drawn + seen, shift)
+            excluded = seen_row * n_drawn + seen
+            return UserBatch(user, None, row, item, weight, excluded, shift, n_drawn, self.top)
         drawn = torch.randperm(self.n_items, generator=generator, device=user.device)[:n_drawn]
         column_of.fill_(-1)[drawn] = torch.arange(n_drawn, device=user.device)
         is_drawn = column_of[seen] >= 0
@@ -178,7 +136,7 @@ class UserRows:
         )
         shift = self._shift(seen_row, len(user))
         column, items = column_of[item], torch.cat([drawn, others])
-        return UserBatch(user, items, row, column, weight, excluded, shift)
+        return UserBatch(user, items, row, column, weight, excluded, shift, n_drawn, self.top)
 
     def _shift(self, seen_row: Tensor, n_users: int) -> Tensor:
         """Return log(n_negatives / drawn unseen items) of each user (R,).
@@ -208,12 +166,17 @@ class _ItemLists:
 def user_rows(
     config: Config, data: Interactions, device: str | torch.device, n_segments: int
 ) -> UserRows:
-    """Put the data on `device`; it must have a positive. `n_segments`: segments of an epoch."""
+    """Put the data on `device`; it must have a positive. `n_segments`: segments of an epoch.
+
+    A model that reads histories is trained with equal weights: those by recency count when the
+    users are encoded (`training.latents`).
+    """
     user, item, seen = (
         as_tensor(array, device) for array in (data.user, data.item, data.seen.items)
     )
     counts = torch.bincount(user, minlength=data.n_users)
-    recency = recency_weights(config.training, data)
+    reads_histories = MODELS[config.model.name].reads_histories
+    recency = None if reads_histories else recency_weights(config.training, data)
     offsets = as_tensor(data.seen.offsets, device).long()
     return UserRows(
         active=counts.nonzero().squeeze(1),
@@ -224,4 +187,5 @@ def user_rows(
         n_negatives=config.training.n_negatives,
         batch_size=config.training.batch_size,
         n_segments=n_segments,
+        cutoff=min(config.evaluation.k[0], data.n_items),
     )

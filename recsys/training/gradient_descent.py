@@ -10,11 +10,14 @@ from typing import Any
 import torch
 
 from recsys.config.schema import Config
+from recsys.config.sections import TrainingConfig
 from recsys.data.interactions import Interactions
+from recsys.models.histories import HistoryModel
 from recsys.training.batches import training_rows
 from recsys.training.checkpoint import TrainingState
 from recsys.training.contract import Rows
 from recsys.training.full_softmax import user_rows
+from recsys.training.latents import store_latents
 from recsys.training.optimiser import Optimiser
 from recsys.training.segments import generator_of, segment_seed
 
@@ -45,6 +48,7 @@ class Descent:
         n_segments: int,
     ) -> None:
         self._training, self._state, self._seed, self._device = config.training, state, seed, device
+        self._data = data
         self._rows = _ROWS[config.training.negative_sampling](config, data, device, n_segments)
         self._optimiser = Optimiser(config.model, state.model, state.adam, self._rows.n_lookups)
         self._epoch = 0
@@ -59,6 +63,7 @@ class Descent:
             self._epoch = epoch
         decay = _DECAYS[training.learning_rate_decay]((epoch - 1) / training.max_epochs)
         self._state.adam.learning_rate = training.learning_rate * decay
+        training = _annealed(training, epoch)
         model = self._optimiser.model.train()
         generator = generator_of(seed, epoch, segment, device)
         total = torch.zeros((), device=device)
@@ -72,6 +77,8 @@ class Descent:
                 self._optimiser.step()
                 total.add_(loss.detach(), alpha=batch.n_rows)
         self._optimiser.catch_up()
+        if isinstance(self._state.model, HistoryModel):
+            store_latents(self._state.model, training, self._data)
         return float(total)
 
     def n_rows(self, n_segments: int) -> int:
@@ -81,3 +88,9 @@ class Descent:
     def n_samples(self, n_segments: int) -> int:
         """Return the number of user-item pairs in the first `n_segments` of the last epoch."""
         return self._rows.n_samples_of(self._order, n_segments)
+
+
+def _annealed(training: TrainingConfig, epoch: int) -> TrainingConfig:
+    """Return the settings of an epoch, whose `kl_weight` grows over the first half of them."""
+    share = min(1.0, 2 * (epoch - 1) / training.max_epochs)
+    return training.model_copy(update={"kl_weight": training.kl_weight * share})

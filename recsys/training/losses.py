@@ -14,7 +14,7 @@ from torch.nn import functional
 from recsys.config.components import LOSSES, code_of
 from recsys.config.sections import TrainingConfig
 from recsys.kernels.lookup import square_norms
-from recsys.models import Side
+from recsys.models import Model, Side
 
 
 def bce(logits: Tensor, positive_weight: float = 1.0) -> Tensor:
@@ -66,6 +66,11 @@ def full_loss_of(config: TrainingConfig) -> Callable[..., Tensor]:
     assert entry.full_code is not None
     loss: Callable[..., Tensor] = code_of(entry.full_code)
     return loss
+
+
+def logits_of(model: Model, scores: Tensor, config: TrainingConfig) -> Tensor:
+    """Return the logits of a model's scores: cosines are divided by `training.temperature`."""
+    return scores / config.temperature if model.has_cosine_scores else scores
 
 
 def explicit_negative_bce(logits: Tensor) -> Tensor:

@@ -112,6 +112,8 @@ def _unchanged(*ids: Tensor) -> tuple[Tensor, ...]:
 
 
 def _pays_by_rows(parameters: list[nn.Parameter], n_lookups: int) -> bool:
+    if not parameters:
+        return False
     width = sum(parameter[0].numel() for parameter in parameters)
     return (len(parameters[0]) - MIN_ROWS_PER_LOOKUP * n_lookups) * width >= MIN_VALUES
 

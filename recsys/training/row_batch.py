@@ -13,7 +13,7 @@ from torch import Tensor
 from recsys.config.sections import TrainingConfig
 from recsys.models import Model
 from recsys.training.contract import Relabel
-from recsys.training.losses import explicit_negative_bce, l2_penalty, row_loss_of
+from recsys.training.losses import explicit_negative_bce, l2_penalty, logits_of, row_loss_of
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ class RowBatch:
         if len(self.low_user):
             return self._loss_with_low_ratings(model, training)
         user, item = model.user_side(self.user), model.item_side(self.item)
-        losses = self._row_losses(model.score(user, item), training)
+        losses = self._row_losses(logits_of(model, model.score(user, item), training), training)
         if training.l2:
             losses = losses + training.l2 * l2_penalty(user, item)
         return (losses if self.weight is None else losses * self.weight).mean()

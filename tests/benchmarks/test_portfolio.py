@@ -114,7 +114,8 @@ def test_a_proposal_is_a_point_of_the_space_near_what_did_well() -> None:
     values = [1.0 if config["training.loss"] == "squared" else 0.0 for config in tried]
     found = [propose(space, tried[:n], values[:n]) for n in range(30, 43)]
     assert all(space.point(replace_values(Config(), point)) == point for point in found)
-    assert sum(point["training.loss"] == "squared" for point in found) > len(found) / 2
+    # By chance one in sixteen: a model of four, and its loss of four.
+    assert sum(point["training.loss"] == "squared" for point in found) > len(found) / 4
 
 
 def test_a_recorded_run_is_interpolated_and_a_cut_one_stays_at_its_last_value() -> None:

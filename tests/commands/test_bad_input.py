@@ -125,7 +125,8 @@ EARLY = {
     ),
     "choice that the field refuses": Case(
         TUNE,
-        "space.yaml: model.name: must be one of inner_product, gmf, mlp, neumf, but got "
+        "space.yaml: model.name: must be one of inner_product, gmf, mlp, neumf, "
+        "autoencoder, but got "
         "'transformer'. The default is neumf.",
         space("model.name: {choices: [gmf, transformer]}"),
     ),
@@ -160,7 +161,8 @@ EARLY = {
         "space.yaml: 2 mistakes\n"
         "  model.embeding_dim: must be a config path, but got an unknown name. Did you mean "
         "model.embedding_dim?\n"
-        "  model.name: must be one of inner_product, gmf, mlp, neumf, but got 'transformer'. "
+        "  model.name: must be one of inner_product, gmf, mlp, neumf, "
+        "autoencoder, but got 'transformer'. "
         "The default is neumf.",
         space("model.embeding_dim: {low: 4, high: 16}, model.name: {choices: [gmf, transformer]}"),
     ),
@@ -253,7 +255,8 @@ EARLY = {
     ),
     "unknown model": Case(
         f"{TUNE} --set model.name=transformer",
-        "--set: model.name: must be one of inner_product, gmf, mlp, neumf, but got 'transformer'. "
+        "--set: model.name: must be one of inner_product, gmf, mlp, neumf, "
+        "autoencoder, but got 'transformer'. "
         "The default is neumf.",
     ),
     "unknown data set": Case(

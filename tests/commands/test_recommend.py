@@ -116,7 +116,7 @@ def test_a_model_trained_by_gradient_descent_takes_no_history(
 ) -> None:
     code, _, err = run(recommend.main, "--model", trained["model"], "--history", ratings)
     assert code == 2
-    assert err.startswith("error: --model: must be trained by least squares to fold in users")
+    assert err.startswith("error: --model: must read histories, or be trained by least squares")
 
 
 def test_mlflow_serves_the_same(

@@ -29,13 +29,19 @@ DEFAULTS: dict[str, object] = {
     "model.name": "neumf",
     "model.embedding_dim": 16,
     "model.n_layers": 3,
+    "model.hidden_dim": 256,
+    "model.bottleneck": "none",
     "model.dropout": 0.0,
     "model.bias": True,
     "model.init_std": 0.01,
+    "model.similarity": "dot",
     "training.loss": "bce",
     "training.learning_rate": 1e-3,
     "training.learning_rate_decay": None,
     "training.l2": 0.0,
+    "training.temperature": 0.1,
+    "training.kl_weight": 0.2,
+    "training.top_k_weight": None,
     "training.batch_size": 2048,
     "training.n_negatives": 4,
     "training.negative_sampling": "uniform",
@@ -213,6 +219,30 @@ def test_a_config_does_not_change() -> None:
             {"evaluation.protocol": "sampled", "evaluation.k": [10, 101]},
             "evaluation.k: must be at most evaluation.n_candidates + 1, 100, but got 101.",
         ),
+        (
+            {"model.name": "mlp", "model.n_layers": 0},
+            "model.n_layers: must be at least 1 for the model mlp, but got 0.",
+        ),
+        (
+            {"model.name": "autoencoder", "training.loss": "softmax"},
+            "training.negative_sampling: must be all for a model that reads users' histories, "
+            "autoencoder, but got uniform.",
+        ),
+        (
+            {"model.similarity": "cosine", "training.loss": "softmax"},
+            "model.similarity: must be dot for a model whose score is no inner product, neumf, but "
+            "got cosine. Set model.name to inner_product or gmf or autoencoder.",
+        ),
+        (
+            {"model.similarity": "cosine", "model.name": "gmf"},
+            "model.similarity: must be dot with the loss bce, but got cosine. Set training.loss to "
+            "softmax.",
+        ),
+        (
+            {"training.top_k_weight": 1.0},
+            "training.top_k_weight: must be none with training.negative_sampling: uniform, but got "
+            "1.0. Set training.negative_sampling to all.",
+        ),
     ],
 )
 def test_settings_that_exclude_each_other(values: dict[str, object], message: str) -> None:
@@ -229,6 +259,14 @@ def test_settings_that_exclude_each_other(values: dict[str, object], message: st
         {"training.n_negatives": 5, "training.negative_sampling": "popularity"},
         {"evaluation.protocol": "sampled", "evaluation.k": [10, 100]},
         {"evaluation.k": [101]},
+        {
+            "model.name": "autoencoder",
+            "model.n_layers": 0,
+            "model.similarity": "cosine",
+            "training.loss": "softmax",
+            "training.negative_sampling": "all",
+            "training.top_k_weight": 1.0,
+        },
     ],
 )
 def test_settings_that_agree(values: dict[str, object]) -> None:

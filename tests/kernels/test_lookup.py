@@ -11,6 +11,7 @@ from recsys.kernels.lookup import (
     plain_inner_product,
     plain_square_norms,
     square_norms,
+    unit_rows,
 )
 
 EMBEDDING = [[1.0, 2.0], [3.0, -1.0], [0.5, 0.0], [7.0, 7.0]]
@@ -77,3 +78,14 @@ def test_square_norms_of_rows_and_of_lookups(ids: list[list[int]]) -> None:
     for function in (square_norms, plain_square_norms):
         assert function(looked_up).tolist() == [[norms[item] for item in row] for row in ids]
         assert function(torch.tensor(EMBEDDING)).tolist() == norms
+
+
+@pytest.mark.parametrize("ids", [[[1, 0, 1], [2, 1, 4]], [1, 0, 4]])
+def test_unit_rows_keep_their_direction_and_a_row_of_zeros(
+    ids: list[list[int]] | list[int],
+) -> None:
+    embedding = torch.tensor([[3.0, 4.0], [0.0, -2.0], [5.0, 0.0], [9.0, 9.0], [0.0, 0.0]])
+    unit = torch.tensor([[0.6, 0.8], [0.0, -1.0], [1.0, 0.0], [9.0, 9.0], [0.0, 0.0]])
+    found = lookup.rows_of(unit_rows(Lookup(embedding, torch.tensor(ids))))
+    torch.testing.assert_close(found, unit[torch.tensor(ids)])
+    torch.testing.assert_close(unit_rows(embedding[:2]), unit[:2])

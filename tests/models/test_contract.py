@@ -1,5 +1,6 @@
 """Contract of a model: tests that run over every entry of `MODELS`, a newly added one included."""
 
+import itertools
 import math
 from pathlib import Path
 
@@ -10,19 +11,21 @@ from torch import Tensor, nn
 
 from recsys.config.components import MODELS, ModelEntry
 from recsys.config.schema import Config
-from recsys.config.sections import ModelConfig
+from recsys.config.sections import ModelConfig, TrainingConfig
 from recsys.data.interactions import HeldOut
 from recsys.data.negatives import index_pairs
 from recsys.evaluation.ranking import rank_all
 from recsys.evaluation.scorers import ModelScorer
 from recsys.kernels import lookup
 from recsys.kernels.adam import Adam
-from recsys.models import Model, SideName, build_model
+from recsys.models import Model, Side, SideName, build_model
+from recsys.models.histories import HistoryModel, history_of
 from recsys.models.inner_product import InnerProduct
 from recsys.training import optimiser
 from recsys.training.checkpoint import TrainingState
 from recsys.training.optimiser import Optimiser
 from recsys.training.row_batch import RowBatch
+from recsys.training.user_batch import UserBatch
 
 N_USERS, N_ITEMS = 9, 13
 USER = torch.tensor([3, 0, 3, 8])
@@ -32,36 +35,81 @@ SETTINGS: list[dict[str, object]] = [
     {"bias": True},
     {"bias": False},
     {"n_layers": 1, "embedding_dim": 1},
+    {"similarity": "cosine"},
+]
+CASES = [
+    (name, settings)
+    for name, settings in itertools.product(MODELS, SETTINGS)
+    if MODELS[name].scores_by_product or "similarity" not in settings
 ]
 
 cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="torch sees no GPU")
-every_model = pytest.mark.parametrize("name", MODELS)
-every_setting = pytest.mark.parametrize("settings", SETTINGS, ids=str)
+every_case = pytest.mark.parametrize(("name", "settings"), CASES, ids=str)
 devices = pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=cuda)])
 
 
 def config_of(name: str, settings: dict[str, object]) -> ModelConfig:
-    values = {"name": name, "init_std": 0.5, "embedding_dim": 6, **settings}
+    values = {"name": name, "init_std": 0.5, "embedding_dim": 6, "hidden_dim": 8, **settings}
     return ModelConfig.model_validate(values)
 
 
 def build(name: str, settings: dict[str, object], device: str = "cpu") -> Model:
     generator = torch.Generator().manual_seed(0)
-    return build_model(config_of(name, settings), N_USERS, N_ITEMS, generator).to(device)
+    model = build_model(config_of(name, settings), N_USERS, N_ITEMS, generator)
+    if isinstance(model, HistoryModel):
+        for values in (model.latents, model.get_parameter("inputs.weight").data):  # 0 at first
+            values.normal_(generator=generator)
+    return model.to(device)
 
 
-def batches(n: int, device: str) -> list[RowBatch]:
+def user_side(model: Model, user: Tensor) -> Side:
+    """Side of users as training has it: from two positives of each, if the model reads them."""
+    if not isinstance(model, HistoryModel):
+        return model.user_side(user)
+    row = torch.arange(len(user), device=user.device).repeat_interleave(2)
+    item = torch.stack([user, user + 3], 1).view(-1)
+    weight = model.latents.new_ones(len(item))
+    return model.side_of(model.encode(history_of(item, row, len(user), weight)))
+
+
+def training_of(name: str) -> TrainingConfig:
+    if MODELS[name].reads_histories:
+        return TrainingConfig(loss="softmax", negative_sampling="all")
+    return TrainingConfig()
+
+
+def batches(name: str, n: int, device: str) -> list[RowBatch | UserBatch]:
     """Batches of a few rows with repeated ids; most lack some users and items."""
     ids = (USER, N_USERS), (ITEM, N_ITEMS), (LOW_USER, N_USERS), (LOW_ITEM, N_ITEMS)
-    found = []
+    found: list[RowBatch | UserBatch] = []
     for k in range(n):
         user, item, low_user, low_item = (((some + k * k) % size).to(device) for some, size in ids)
-        found.append(RowBatch(user, item, low_user, low_item, log_weights=None))
+        if MODELS[name].reads_histories:
+            found.append(user_batch(user, item))
+        else:
+            found.append(RowBatch(user, item, low_user, low_item, log_weights=None))
     return found
 
 
-@every_model
-@every_setting
+def user_batch(user: Tensor, item: Tensor) -> UserBatch:
+    """Batch of the users, each with the first of its items as a positive."""
+    items, column = torch.unique(item, return_inverse=True)
+    row = torch.arange(len(user), device=user.device)
+    positive = column[:, 0]
+    return UserBatch(
+        user,
+        items,
+        row,
+        positive,
+        weight=None,
+        excluded=row * len(items) + positive,
+        shift=torch.zeros(len(user), device=user.device),
+        n_drawn=len(items),
+        top=1,
+    )
+
+
+@every_case
 @devices
 def test_logits_have_the_shape_of_the_items(
     name: str, settings: dict[str, object], device: str
@@ -75,8 +123,7 @@ def test_logits_have_the_shape_of_the_items(
     assert model.user_side(user).embeddings[0].shape[0] == 4  # type: ignore[union-attr]
 
 
-@every_model
-@every_setting
+@every_case
 @devices
 @pytest.mark.parametrize("copied", [True, False], ids=["rows copied", "rows in place"])
 def test_gradients_are_those_of_the_logits(
@@ -98,8 +145,8 @@ def test_gradients_are_those_of_the_logits(
     weights = torch.linspace(-1, 2, 12, dtype=torch.float64, device=device).view(4, 3)
 
     def value() -> Tensor:
-        total: Tensor = (model(user, item) * weights).sum()
-        return total
+        logits = model.score(user_side(model, user), model.item_side(item))
+        return (logits * weights).sum()
 
     torch.autograd.backward(value())
     step = 1e-6
@@ -117,21 +164,20 @@ def test_gradients_are_those_of_the_logits(
             assert gradient[index].item() == pytest.approx(slope, abs=1e-6, rel=1e-5)
 
 
-@every_model
-@every_setting
+@every_case
 @devices
 def test_training_by_rows_equals_training_by_plain_adam(
     name: str, settings: dict[str, object], device: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(optimiser, "MIN_VALUES", -math.inf)
-    training = Config().training
+    training = training_of(name)
     model, plain = build(name, settings, device), build(name, settings, device)
     subject = Optimiser(
         config_of(name, settings), model, Adam.start(model, 0.02), {"user": 6, "item": 14}
     )
     assert (subject.model is not model) == (device == "cpu")
     reference = torch.optim.Adam(plain.parameters(), lr=0.02)
-    for batch in batches(30, device):
+    for batch in batches(name, 30, device):
         reference.zero_grad()
         torch.autograd.backward(batch.loss(plain, training))
         reference.step()
@@ -142,8 +188,7 @@ def test_training_by_rows_equals_training_by_plain_adam(
         torch.testing.assert_close(weight, expected, rtol=1e-3, atol=1e-4)
 
 
-@every_model
-@every_setting
+@every_case
 @devices
 def test_ranks_are_those_of_the_logits(name: str, settings: dict[str, object], device: str) -> None:
     model = build(name, settings, device).eval()
@@ -159,16 +204,16 @@ def test_ranks_are_those_of_the_logits(name: str, settings: dict[str, object], d
     assert ranks.tolist() == [int((logits[u] > logits[u, i]).sum()) for u, i in pairs]
 
 
-@every_model
-@every_setting
+@every_case
 @devices
 def test_a_saved_training_is_loaded(
     name: str, settings: dict[str, object], device: str, tmp_path: Path
 ) -> None:
-    config = Config(model=config_of(name, settings))
+    training = training_of(name).model_copy(update={"loss": "softmax"})
+    config = Config(model=config_of(name, settings), training=training)
     model = build(name, settings, device)
     state = TrainingState(model, Adam.start(model, config.training.learning_rate), epoch=1)
-    for batch in batches(2, device):
+    for batch in batches(name, 2, device):
         state.adam.zero_grad()
         torch.autograd.backward(batch.loss(model, config.training))
         state.adam.step()
@@ -178,6 +223,7 @@ def test_a_saved_training_is_loaded(
     user, item = USER.to(device), ITEM.to(device)
     assert torch.equal(loaded.model(user, item), model(user, item))
     for weight, expected in zip(loaded.model.parameters(), model.parameters(), strict=True):
+        assert torch.equal(weight, expected)
         for moment, values in state.adam.moments[expected].items():
             assert torch.equal(loaded.adam.moments[weight][moment], values)
     other = build(name, settings)
@@ -186,8 +232,7 @@ def test_a_saved_training_is_loaded(
     assert torch.equal(other(USER, ITEM), model.cpu()(USER, ITEM))
 
 
-@every_model
-@every_setting
+@every_case
 def test_parameters_with_a_row_per_user_or_item_are_declared(
     name: str, settings: dict[str, object]
 ) -> None:

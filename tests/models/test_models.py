@@ -6,6 +6,7 @@ from recsys.config.sections import ModelConfig
 from recsys.kernels.lookup import Lookup, rows_of
 from recsys.models import Model, Side, build_model
 from recsys.models.gmf import GMF
+from recsys.models.histories import HistoryModel
 from recsys.models.inner_product import InnerProduct
 from recsys.models.layers import Tower
 from recsys.models.mlp import MLP
@@ -16,7 +17,11 @@ N_USERS, N_ITEMS = 7, 11
 
 def build(name: str, seed: int = 0, **settings: object) -> Model:
     config = ModelConfig.model_validate({"name": name, "init_std": 1.0, **settings})
-    return build_model(config, N_USERS, N_ITEMS, torch.Generator().manual_seed(seed))
+    generator = torch.Generator().manual_seed(seed)
+    model = build_model(config, N_USERS, N_ITEMS, generator)
+    if isinstance(model, HistoryModel):
+        model.latents.normal_(generator=generator)
+    return model
 
 
 def fill(model: Model, values: dict[str, list[float] | list[list[float]] | float]) -> None:
@@ -78,6 +83,26 @@ def test_gmf_by_hand() -> None:
         model.items.weight[4] = torch.tensor([3.0, -5.0])
         model.weight.copy_(torch.tensor([7.0, 0.1]))
     assert model(torch.tensor([1]), torch.tensor([[4]])).item() == pytest.approx(7 * 3 - 0.1 * 10)
+
+
+def test_cosines_by_hand() -> None:
+    for name, weight in (("inner_product", None), ("gmf", torch.tensor([2.0, 0.5]))):
+        model = build(name, embedding_dim=2, similarity="cosine")
+        assert isinstance(model, InnerProduct | GMF)
+        with torch.no_grad():
+            model.users.weight[1] = torch.tensor([3.0, 4.0])
+            model.items.weight[4] = torch.tensor([0.0, -5.0])
+            model.items.weight[5] = 0.0
+            model.biases.item[4] = 100
+            if weight is not None:
+                model.get_parameter("weight").copy_(weight)  # w * u = (6, 2)
+        cosine = -4 / 5 if weight is None else -2 / 40**0.5
+        logits = model(torch.tensor([1]), torch.tensor([[4, 5]]))
+        assert logits.tolist()[0] == pytest.approx([cosine + 100, 0])
+        side = model.user_side(torch.tensor([1]))
+        # L2 penalises the embedding itself, not its direction.
+        norm = 25 if weight is None else 40
+        assert rows_of(side.embeddings[0]).square().sum().item() == pytest.approx(norm)
 
 
 def test_mlp_equals_a_tower_on_the_concatenation() -> None:

@@ -21,10 +21,12 @@ from tests.training.small_data import make_interactions, two_tastes
 SQUARED = {"loss": "squared", "n_negatives": 3, "l2": 0.1, "max_epochs": 3}
 
 
-def train(data: Interactions, **training: object) -> SavedModel:
+def train(
+    data: Interactions, model: dict[str, object] | None = None, **training: object
+) -> SavedModel:
     config = Config.model_validate(
         {
-            "model": {"name": "inner_product", "embedding_dim": 6},
+            "model": {"name": "inner_product", "embedding_dim": 6, **(model or {})},
             "training": {**SQUARED, **training},
         }
     )
@@ -86,6 +88,31 @@ def test_a_training_user_gets_its_own_vector(
     assert table["score"].to_pylist() == pytest.approx(own["score"].to_pylist(), abs=1e-4)
 
 
+@pytest.mark.parametrize("half_life", [None, 2.0])
+def test_an_autoencoder_encodes_a_training_user_to_its_own_latent(half_life: float | None) -> None:
+    data = two_tastes()
+    n_later = np.tile(np.random.default_rng(0).permutation(8), 60).astype(np.int32)
+    data = dataclasses.replace(data, n_later=n_later)
+    saved = train(
+        data,
+        model={"name": "autoencoder", "n_layers": 1, "dropout": 0.5},
+        loss="softmax",
+        negative_sampling="all",
+        l2=0.0,
+        max_epochs=20,
+        learning_rate=0.01,
+        recency_half_life=half_life,
+    )
+    folded = with_users(saved, pa.array(["c", "a", "b"]), history_of(data, [30, 7, 59]))
+    found, trained = (model.get_buffer("latents") for model in (folded.model, saved.model))
+    torch.testing.assert_close(found, trained[[30, 7, 59]], atol=1e-5, rtol=1e-5)
+    history = make_interactions(2, 40, [(0, 1), (0, 3), (0, 5)], [], low=[(1, 2)])
+    history = dataclasses.replace(history, n_later=np.array([2, 1, 0], dtype=np.int32))
+    new = with_users(saved, pa.array(["new", "sad"]), history)
+    assert {item % 2 for item in recommend(new, ["new"], 5)["item_id"].to_pylist()} == {1}
+    assert new.is_trained.tolist() == [True, False]
+
+
 def test_wide_rows_are_solved_exactly(monkeypatch: pytest.MonkeyPatch) -> None:
     data = two_tastes()
     saved = train(data)
@@ -122,7 +149,7 @@ def test_models_that_cannot_fold_in() -> None:
     saved, history = train(data), history_of(data, [0])
     ids = pa.array([0])
     gradient = dataclasses.replace(saved, config=Config())
-    with pytest.raises(InputError, match="least squares to fold in users, but got neumf with"):
+    with pytest.raises(InputError, match="to fold in users, but got neumf with the loss bce"):
         with_users(gradient, ids, history)
     joined = dataclasses.replace(saved, members=[saved.config])
     with pytest.raises(InputError, match="but got an ensemble"):

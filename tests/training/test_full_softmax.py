@@ -8,16 +8,16 @@ import pytest
 import torch
 
 from recsys.config.components import LOSSES, LossEntry
-from recsys.config.schema import Config
+from recsys.config.schema import Config, replace_values
 from recsys.data.interactions import Interactions
 from recsys.training import full_softmax, optimiser
 from recsys.training.checkpoint import TrainingState, start_training
 from recsys.training.fit import fit
-from recsys.training.full_softmax import UserBatch
+from recsys.training.user_batch import UserBatch
 from tests.training.small_data import make_interactions, two_tastes
 
 
-def make_config(name: str = "inner_product", **training: Any) -> Config:
+def make_config(name: str = "inner_product", k: int = 10, **training: Any) -> Config:
     settings = {
         "loss": "softmax",
         "negative_sampling": "all",
@@ -27,7 +27,11 @@ def make_config(name: str = "inner_product", **training: Any) -> Config:
     }
     model = {"name": name, "embedding_dim": 4}
     return Config.model_validate(
-        {"model": model, "training": {**settings, "max_epochs": 8, **training}}
+        {
+            "model": model,
+            "training": {**settings, "max_epochs": 8, **training},
+            "evaluation": {"k": k},
+        }
     )
 
 
@@ -147,6 +151,24 @@ def test_loss_and_penalty_by_hand(max_items: int, monkeypatch: pytest.MonkeyPatc
         possible = [expected(2, 3), expected(2), expected(3), 20.0]
         assert all(min(abs(loss - value) for value in possible) < 1e-3 for loss in losses)
         assert len({round(loss, 3) for loss in losses}) > 1
+
+
+@pytest.mark.parametrize(
+    ("k", "lowest"), [(1, 5.0), (2, 3.0), (4, 1.0), (9, 1.0)], ids="rank {}".format
+)
+def test_weights_of_the_top_by_hand(k: int, lowest: float) -> None:
+    # One user with scores 1, 2, 3 and 5 of its items; item 1 is its positive, item 3 a low rating.
+    config = make_config(k=k, top_k_weight=2.0, learning_rate=1e-12)
+    config = replace_values(config, {"model.embedding_dim": 1, "model.bias": False})
+    data = make_interactions(1, 4, [(0, 1)], [], low=[(0, 3)])
+    state = start_training(config, 1, 4, 0, "cpu")
+    state.model.load_state_dict(
+        {"users.weight": torch.ones(1, 1), "items.weight": torch.tensor([[1.0], [2], [3], [5]])}
+    )
+    (epoch,) = fit(config, data, 0, n_epochs=1, state=state, rank=False)
+    loss = math.log1p(3 * (math.exp(1) + math.exp(3)) / 2 / math.exp(2))
+    weight = 1 / (1 + math.exp(-(2 - lowest) / 2))
+    assert epoch.metrics["train_loss"] == pytest.approx(weight * loss, rel=1e-5)
 
 
 def constant_loss(logits: torch.Tensor, row: torch.Tensor, *_: torch.Tensor) -> torch.Tensor:

@@ -3,9 +3,17 @@ import math
 import pytest
 import torch
 
-from recsys.config.sections import TrainingConfig
-from recsys.models import Side
-from recsys.training.losses import bce, bpr, explicit_negative_bce, l2_penalty, row_loss_of, softmax
+from recsys.config.sections import ModelConfig, TrainingConfig
+from recsys.models import Side, build_model
+from recsys.training.losses import (
+    bce,
+    bpr,
+    explicit_negative_bce,
+    l2_penalty,
+    logits_of,
+    row_loss_of,
+    softmax,
+)
 
 LOGITS = torch.tensor([[2.0, -1.0, 0.5], [0.0, 0.0, 0.0]])
 
@@ -40,6 +48,14 @@ def test_softmax_is_the_cross_entropy_of_the_positive() -> None:
     assert softmax(LOGITS).tolist() == pytest.approx(
         [-math.log(math.exp(2) / total), math.log(3)], rel=1e-6
     )
+
+
+@pytest.mark.parametrize(("similarity", "divisor"), [("dot", 1.0), ("cosine", 0.25)])
+def test_cosines_alone_are_divided_by_the_temperature(similarity: str, divisor: float) -> None:
+    config = ModelConfig.model_validate({"name": "inner_product", "similarity": similarity})
+    model = build_model(config, 1, 1, torch.Generator())
+    training = TrainingConfig(loss="softmax", temperature=0.25)
+    assert torch.equal(logits_of(model, LOGITS, training), LOGITS / divisor)
 
 
 def test_an_explicit_negative_has_label_zero() -> None:

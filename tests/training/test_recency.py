@@ -17,9 +17,10 @@ from recsys.training.batches import training_rows
 from recsys.training.checkpoint import TrainingState
 from recsys.training.contract import Batch, Rows
 from recsys.training.fit import fit
-from recsys.training.full_softmax import UserBatch, user_rows
+from recsys.training.full_softmax import user_rows
 from recsys.training.recency import recency_weights
 from recsys.training.row_batch import RowBatch
+from recsys.training.user_batch import UserBatch
 from tests.training.small_data import make_interactions, two_tastes
 
 

@@ -15,6 +15,7 @@ from recsys.config.schema import Config
 from recsys.data.manifest import Manifest
 from recsys.evaluation.scorers import HEAD_SHARE, MIN_HEAD
 from recsys.models import SideName, build_model
+from recsys.models.histories import HistoryModel
 from recsys.training.full_softmax import MAX_ITEMS, MAX_SCORES
 from recsys.training.optimiser import MIN_ROWS_PER_LOOKUP, MIN_VALUES
 from recsys.training.row_solver import COLUMNS, longest_short
@@ -99,12 +100,17 @@ class _Sizes:
     """Sizes of a model.
 
     `row_widths`: values of a row of all embeddings and biases of each side. `n_shared`: parameters
-    that all pairs share, as tensors. `n_products`: their values, each one product for each pair.
+    that all pairs share, as tensors. `n_products`: their values, each one product for each pair, or
+    `n_user_products`, each one for each user. `score_width`, `input_width`: values of an item's row
+    that its score reads, and that a user's side reads of a positive.
     """
 
     row_widths: Mapping[SideName, int]
     n_shared: int
     n_products: int
+    n_user_products: int
+    score_width: int
+    input_width: int
 
     @classmethod
     def of(cls, config: Config) -> "_Sizes":
@@ -118,7 +124,10 @@ class _Sizes:
             side: sum(model.get_parameter(name).numel() for name in names)
             for side, names in rows.items()
         }
-        return cls(widths, len(shared), sum(shared))
+        n_products, width = sum(shared), widths["item"]
+        if isinstance(model, HistoryModel):
+            return cls(widths, len(shared), 0, n_products, width - width // 2, width // 2)
+        return cls(widths, len(shared), n_products, 0, width, 0)
 
 
 def _of_least_squares(config: Config, data: Manifest) -> dict[str, float]:
@@ -149,7 +158,9 @@ def _of_full_softmax(config: Config, data: Manifest, sizes: _Sizes) -> dict[str,
     n_batches = math.ceil(max(data.n_train / batch_size, n_scores / MAX_SCORES))
     n_items = data.n_items if n_drawn == data.n_items else n_drawn + batch_size
     return {
-        "product of a score": n_scores * config.model.embedding_dim,
+        "product of a score": n_scores * sizes.score_width
+        + data.n_train * sizes.input_width
+        + data.n_users * sizes.n_user_products,
         "batch": n_batches,
         "item that a batch chooses from": n_batches * data.n_items if n_items > n_drawn else 0,
         **_of_adam(data, sizes, n_batches, {"user": data.n_users / n_batches, "item": n_items}),
@@ -210,9 +221,9 @@ def _of_ranking(config: Config, data: Manifest, sizes: _Sizes) -> dict[str, floa
     else:
         n_head = max(MIN_HEAD, data.n_items // HEAD_SHARE)
         n_pairs = n_users * min(data.n_items, n_head + _OPEN_SHARE * data.n_items)
-    n_products = sizes.row_widths["item"] + sizes.n_products
+    n_products = sizes.score_width + sizes.n_products
     return {
         "ranked user": share * n_users,
         "ranked pair": share * n_pairs,
-        "product of a ranked pair": share * n_pairs * n_products,
+        "product of a ranked pair": share * n_pairs * n_products + n_users * sizes.n_user_products,
     }

@@ -22,13 +22,24 @@ def require_valid(space: SearchSpace, base: Config) -> None:
         InputError: listing every mistake.
     """
     mistakes: dict[str, None] = {}
+    always = _values_of_every_trial(space)
     for first, second in combinations_with_replacement(space.domains, 2):
-        for values in _values_of_pair(space, first, second):
+        for pair in _values_of_pair(space, first, second):
+            values = {**always, **pair}
             found = refusals(base, values)
             if found and not _is_valid_with_a_third(space, values, base):
                 mistakes |= dict.fromkeys(found)
     if mistakes:
         raise InputError.listing("search space", list(mistakes))
+
+
+def _values_of_every_trial(space: SearchSpace) -> dict[str, Scalar]:
+    """Return the values that all trials have: of domains with one choice and no condition."""
+    return {
+        domain.path: domain.choices[0]
+        for domain in space.domains
+        if domain.choices is not None and len(domain.choices) == 1 and not domain.when
+    }
 
 
 def _values_of_pair(

@@ -32,6 +32,15 @@ SOFTMAX = config_of(
     training__batch_size=50,
     model__embedding_dim=8,
 )
+AUTOENCODER = replace_values(
+    SOFTMAX,
+    {
+        "model.name": "autoencoder",
+        "model.n_layers": 1,
+        "model.hidden_dim": 12,
+        "model.embedding_dim": 4,
+    },
+)
 SQUARES = config_of(model__name="inner_product", training__loss="squared", model__embedding_dim=100)
 RECENT = replace_values(SQUARES, {"training.recency_half_life": 5.0})
 X = 50 / 5.5
@@ -53,10 +62,16 @@ SAMPLED = config_of(evaluation__protocol="sampled", evaluation__max_users=5, mod
         # 20 users and 600 items, each with two embeddings of 8 and a bias.
         ("value of Adam on all rows", NEUMF, 4 * 620 * 17),
         ("value of Adam on a batch's rows", NEUMF, 0),
-        # Every user against every item; two batches of 50 positives.
-        ("product of a score", SOFTMAX, 20 * 600 * 8),
+        # Every user against every item, whose row has a bias; two batches of 50 positives.
+        ("product of a score", SOFTMAX, 20 * 600 * (8 + 1)),
         ("batch", SOFTMAX, 2),
         ("item that a batch chooses from", SOFTMAX, 0),
+        # A row of 12 for each positive; dense layers from 12 to 4 and back, with 12 biases before.
+        (
+            "product of a score",
+            AUTOENCODER,
+            20 * 600 * (12 + 1) + 100 * 12 + 20 * (12 + 12 * 4 + 4 + 4 * 12 + 12),
+        ),
         # Rows of at most 50 interactions are short: all items, whose mean is .18, and all users but
         # exp(-X), whose mean is 5.5 and who have (1 + X) exp(-X) of the interactions.
         ("product of an equation", SQUARES, 110 * (1 + X) * math.exp(-X) * 100 * 64),

@@ -138,9 +138,9 @@ def test_reading_a_file(tmp_path: Path) -> None:
         ),
         # what the field refuses
         (
-            "model.n_layers",
+            "model.embedding_dim",
             {"low": 0, "high": 4},
-            "must be at least 1, but got 0. The default is 3.",
+            "must be at least 1, but got 0. The default is 16.",
         ),
         (
             "model.n_layers",
@@ -160,7 +160,8 @@ def test_reading_a_file(tmp_path: Path) -> None:
         (
             "model.name",
             {"choices": ["gmf", "nmf"]},
-            "must be one of inner_product, gmf, mlp, neumf, but got 'nmf'. The default is neumf.",
+            "must be one of inner_product, gmf, mlp, neumf, "
+            "autoencoder, but got 'nmf'. The default is neumf.",
         ),
         (
             "model.bias",

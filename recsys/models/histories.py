@@ -1,0 +1,69 @@
+"""Models that compute a user's side from the user's positives, the history.
+
+Training gives the histories of a batch. Between epochs the latents of all users are computed once
+and stored, so that ranking, ensembles and saved models look users up as in any other model.
+"""
+
+from abc import abstractmethod
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from recsys.models.contract import Model, Side
+
+
+class History(NamedTuple):
+    """Positives of B users in one flat list, by user.
+
+    `item` (K,) int64. `start` (B,) int64: the index of each user's first. `weight` (K,): those of a
+    user have a sum of squares of 1.
+    """
+
+    item: Tensor
+    start: Tensor
+    weight: Tensor
+
+
+def history_of(item: Tensor, row: Tensor, n_rows: int, weight: Tensor | None) -> History:
+    """Return the history of `n_rows` users.
+
+    Args:
+        item: their positives, (K,) int64.
+        row: the user of each, from 0 to n_rows - 1 in ascending order, (K,) int64.
+        n_rows: the number of users.
+        weight: weights of the positives, (K,); None for equal ones.
+    """
+    counts = torch.bincount(row, minlength=n_rows)
+    weight = torch.ones(len(item), device=item.device) if weight is None else weight
+    squares = weight.new_zeros(n_rows).index_add_(0, row, weight.square())
+    return History(item, counts.cumsum(0) - counts, weight * squares.rsqrt().index_select(0, row))
+
+
+class HistoryModel(Model):
+    """Model that knows users by their positives.
+
+    `latents` (n_users, d): of all users, as `training.latents` stored them last.
+    """
+
+    latents: Tensor
+
+    def __init__(self, n_users: int, dim: int) -> None:
+        super().__init__()
+        self.register_buffer("latents", torch.zeros(n_users, dim))
+
+    @abstractmethod
+    def encode(self, history: History) -> Tensor:
+        """Return the latents (B, d) of users; 0 positives give the latent of an unknown user."""
+
+    @abstractmethod
+    def side_of(self, latent: Tensor) -> Side:
+        """Return the side of users with these latents (B, d)."""
+
+    def train_side(self, history: History) -> tuple[Side, Tensor | None]:
+        """Return the side of B users in training, and the penalty (B,) of their latents, if any."""
+        return self.side_of(self.encode(history)), None
+
+    def user_side(self, user: Tensor) -> Side:
+        """Return the side of users (B,), from their stored latents."""
+        return self.side_of(self.latents.index_select(0, user))

@@ -130,8 +130,8 @@ class TrainingConfig(Section):
     """With `model.bottleneck: gaussian`: weight of the divergence of the latent from the standard
     normal distribution. It grows from 0 over the first half of `training.max_epochs`."""
     top_k_weight: float | None = Field(default=None, gt=0)
-    """Weigh a positive by sigmoid((s - b) / w), where s is its score, b is its user's score at rank
-    `evaluation.k`, and w is this value. none for equal weights. Needs
+    """Weigh a positive by sigmoid((s - b) / w), where s is its logit, b is its user's logit at the
+    first rank of `evaluation.k`, and w is this value. none for equal weights. Needs
     `training.negative_sampling: all`."""
     batch_size: int = Field(default=2048, ge=1)
     """Positives per gradient step, each with its negatives."""

@@ -24,7 +24,8 @@ class Autoencoder(HistoryModel):
 
     With `model.bottleneck: gaussian` the encoder gives a mean and the logarithm of a variance.
     Training draws the latent from this normal distribution, and penalises its divergence from the
-    standard one; the mean is the latent elsewhere.
+    standard one; the mean is the latent elsewhere. Unlike in Mult-VAE, the decoder reads the tanh
+    of the latent here too.
 
     Source: Liang et al. 2018, arXiv:1802.05814, sec. 2 (Mult-DAE, Mult-VAE).
     """
@@ -39,7 +40,9 @@ class Autoencoder(HistoryModel):
         decoder = [dim, *hidden]
         self.inputs = Embedding("item", n_items, encoder[0], 0.0, generator)
         self.outputs = Embedding("item", n_items, decoder[-1], config.init_std, generator)
-        self.first_bias = nn.Parameter(torch.zeros(encoder[0]))
+        # Not 0 as the input rows: the cosine of a zero vector has no direction to learn from.
+        first_bias = torch.empty(encoder[0]).normal_(0.0, config.init_std, generator=generator)
+        self.first_bias = nn.Parameter(first_bias)
         self.encoder = _Dense(encoder, generator)
         self.decoder = _Dense(decoder, generator)
         self.biases = ItemBiases(config.bias, n_items)

@@ -94,11 +94,23 @@ def test_the_first_loss_by_hand() -> None:
     state = start_training(config, 1, 3, 0, "cpu")
     with torch.no_grad():
         state.model.get_parameter("inputs.weight").fill_(1.0)
+        state.model.get_parameter("first_bias").zero_()
         outputs = state.model.get_parameter("outputs.weight")
         outputs.copy_(torch.tensor([[1.0], [2.0], [3.0]]))
     (epoch,) = fit(config, data, 0, n_epochs=1, state=state, rank=False)
     loss = math.log1p(4 * (math.exp(2) + math.exp(3)) / 2 / math.exp(1))
     assert epoch.metrics["train_loss"] == pytest.approx(loss + 10 * (1 + 1), rel=1e-5)
+
+
+@pytest.mark.parametrize("n_layers", [0, 1])
+def test_the_first_gradients_of_a_cosine_are_of_ordinary_size(n_layers: int) -> None:
+    # A direction of length 0 has gradients of 1e12, from which Adam's moments would not recover.
+    config = config_of(
+        model={"n_layers": n_layers, "similarity": "cosine"}, training={"max_epochs": 1}
+    )
+    *_, last = fit(config, two_tastes(), 0, rank=False)
+    for moments in last.state.adam.moments.values():
+        assert moments["exp_avg_sq"].max() < 1e6
 
 
 def latents_of(model: Autoencoder, data: Interactions, **training: object) -> Tensor:

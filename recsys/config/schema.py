@@ -4,8 +4,8 @@ A trial, a final training and a study are each described by one complete `Config
 replaces values at config paths such as `model.embedding_dim`; the result is an ordinary config.
 """
 
-from collections.abc import Mapping
-from typing import Any, Self, cast
+from collections.abc import Callable, Mapping
+from typing import Any, Self, TypeVar, cast
 
 from pydantic import model_validator
 
@@ -25,6 +25,7 @@ from recsys.config.sections import (
 )
 from recsys.errors import InputError
 
+_E = TypeVar("_E")
 GRACE_SHARE = 0.2
 """Share of its epochs that a trial trains before it may be pruned (docs/decisions/0042)."""
 
@@ -75,20 +76,18 @@ class Config(Section):
                 f"Set model.name to {' or '.join(loss.models)}.",
             )
         if training.negative_sampling == "all" and loss.full_code is None:
-            losses = [name for name, entry in LOSSES.items() if entry.full_code is not None]
             raise InputError(
                 "training.negative_sampling",
                 f"must not be all with the loss {training.loss}",
                 "all",
-                f"Set training.loss to {' or '.join(losses)}.",
+                f"Set training.loss to {_names(LOSSES, lambda e: e.full_code is not None)}.",
             )
         if training.negative_sampling == "all" and not MODELS[model].scores_by_product:
-            models = [name for name, entry in MODELS.items() if entry.scores_by_product]
             raise InputError(
                 "training.negative_sampling",
                 f"must not be all for a model whose score is no inner product, {model}",
                 "all",
-                f"Set model.name to {' or '.join(models)}.",
+                f"Set model.name to {_names(MODELS, lambda e: e.scores_by_product)}.",
             )
         return self
 
@@ -108,7 +107,8 @@ class Config(Section):
                 "training.negative_sampling",
                 f"must be all for a model that reads users' histories, {model.name}",
                 training.negative_sampling,
-                "Set it to all, and training.loss to softmax.",
+                "Set it to all, and training.loss to"
+                f" {_names(LOSSES, lambda e: e.full_code is not None)}.",
             )
         return self
 
@@ -116,20 +116,18 @@ class Config(Section):
     def _check_similarity(self) -> Self:
         training, model = self.training, self.model
         if model.similarity == "cosine" and not MODELS[model.name].scores_by_product:
-            models = [name for name, entry in MODELS.items() if entry.scores_by_product]
             raise InputError(
                 "model.similarity",
                 f"must be dot for a model whose score is no inner product, {model.name}",
                 "cosine",
-                f"Set model.name to {' or '.join(models)}.",
+                f"Set model.name to {_names(MODELS, lambda e: e.scores_by_product)}.",
             )
         if model.similarity == "cosine" and not LOSSES[training.loss].has_temperature:
-            losses = [name for name, entry in LOSSES.items() if entry.has_temperature]
             raise InputError(
                 "model.similarity",
                 f"must be dot with the loss {training.loss}",
                 "cosine",
-                f"Set training.loss to {' or '.join(losses)}.",
+                f"Set training.loss to {_names(LOSSES, lambda e: e.has_temperature)}.",
             )
         return self
 
@@ -173,6 +171,11 @@ class Config(Section):
     def error_name(self) -> str:
         """Name of that metric's standard error, such as `val_ndcg_at_10_se`."""
         return f"{self.metric_name}_se"
+
+
+def _names(table: Mapping[str, _E], has: Callable[[_E], bool]) -> str:
+    """Return the names of a table whose entries have a property, as a remedy lists them."""
+    return " or ".join(name for name, entry in table.items() if has(entry))
 
 
 def replace_values(config: Config, values: Mapping[str, object]) -> Config:

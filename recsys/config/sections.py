@@ -101,7 +101,7 @@ class ModelConfig(Section):
     """Dropout after each hidden layer of the tower. In autoencoder: of a user's positives, before
     the model reads them."""
     bias: bool = True
-    """Add biases: a global one, one per user and one per item."""
+    """Add biases: a global one, one per user and one per item; in autoencoder one per item."""
     init_std: float = Field(default=0.01, gt=0)
     """Standard deviation of the normal distribution that initialises the embeddings."""
     similarity: Literal["dot", "cosine"] = "dot"

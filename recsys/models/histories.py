@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from recsys.models.contract import Model, Side
+from recsys.models.layers import Embedding
 
 
 class History(NamedTuple):
@@ -43,9 +44,11 @@ def history_of(item: Tensor, row: Tensor, n_rows: int, weight: Tensor | None) ->
 class HistoryModel(Model):
     """Model that knows users by their positives.
 
+    `inputs`: the rows of items that `encode` reads, 0 for an item that says nothing about a user.
     `latents` (n_users, d): of all users, as `training.latents` stored them last.
     """
 
+    inputs: Embedding
     latents: Tensor
 
     def __init__(self, n_users: int, dim: int) -> None:

@@ -33,8 +33,10 @@ def with_users(saved: SavedModel, user_ids: pa.Array, histories: Interactions) -
         InputError: if the model cannot fold in users; if no user has a positive that says anything.
     """
     require_fold_in(saved)
-    reads_histories = isinstance(saved.model, HistoryModel)
-    items = saved.model.get_parameter("inputs.weight" if reads_histories else "items.weight")
+    if isinstance(saved.model, HistoryModel):
+        items, build = saved.model.inputs.weight, _encoded
+    else:
+        items, build = saved.model.get_parameter("items.weight"), _solved
     # An item without a positive in training has the vector 0.
     says_something = items.detach().any(1).numpy()[histories.item]
     is_known = np.bincount(histories.user[says_something], minlength=histories.n_users) > 0
@@ -45,7 +47,6 @@ def with_users(saved: SavedModel, user_ids: pa.Array, histories: Interactions) -
             "none",
             "Check the item ids and the ratings.",
         )
-    build = _encoded if reads_histories else _solved
     return dataclasses.replace(
         saved,
         model=build(saved, histories).eval(),

@@ -52,7 +52,7 @@ class SavedModel:
         titles: the items' titles, Arrow strings (n_items,), null for none.
         seen: all items that each user has interacted with, test included.
         is_trained: whether training had a positive of the user, (n_users,) bool. Without one, the
-            user's weights are random.
+            model says nothing about the user.
         metrics: the scores of final training, and facts about its data.
     """
 

@@ -33,7 +33,8 @@ class UserRows:
     """Users of all epochs, on the training's device.
 
     `active` (A,) int64: users with a positive. `positives`, `seen`: the items of each user.
-    `weight` (P,): of the positives' losses, all 1 if None. `cutoff`: `evaluation.k`.
+    `weight` (P,): of the positives' losses, all 1 if None. `cutoff`: the first
+    of `evaluation.k`, at most `n_items`.
     """
 
     active: Tensor

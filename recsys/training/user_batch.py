@@ -26,7 +26,7 @@ class UserBatch:
     `excluded` (K,): the indices in the flat scores of the pairs that are no negatives. `shift`
     (R,): log(n_negatives / unseen items), which turns a sum over the unseen items into a sum over
     `n_negatives` draws. `n_drawn`: the first items of the W, which stand for the catalogue. `top`:
-    the rank among them that stands for rank `evaluation.k` in the catalogue.
+    the rank among them that stands for the first of `evaluation.k` in the catalogue.
     """
 
     user: Tensor
@@ -68,7 +68,7 @@ class UserBatch:
         if not isinstance(model, HistoryModel):
             return model.user_side(self.user), None
         items = self.column if self.item is None else self.item[self.column]
-        return model.train_side(history_of(items, self.row, len(self.user), self.weight))
+        return model.train_side(history_of(items, self.row, len(self.user), weight=None))
 
     def _top_k_weights(self, logits: Tensor, width: float) -> Tensor:
         """Return the weights (P,) of the positives, given the logits (R, W) of the batch."""

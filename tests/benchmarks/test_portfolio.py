@@ -110,12 +110,11 @@ def test_sampled_configs_are_balanced_over_the_families() -> None:
 
 def test_a_proposal_is_a_point_of_the_space_near_what_did_well() -> None:
     space = read_space(SPACE)
-    tried = list(islice(sampled_configs(space), 43))
+    tried = list(islice(sampled_configs(space), 56))
     values = [1.0 if config["training.loss"] == "squared" else 0.0 for config in tried]
-    found = [propose(space, tried[:n], values[:n]) for n in range(30, 43)]
+    found = [propose(space, tried[:n], values[:n]) for n in range(43, 56)]
     assert all(space.point(replace_values(Config(), point)) == point for point in found)
-    # By chance one in sixteen: a model of four, and its loss of four.
-    assert sum(point["training.loss"] == "squared" for point in found) > len(found) / 4
+    assert sum(point["training.loss"] == "squared" for point in found) > len(found) / 2
 
 
 def test_a_recorded_run_is_interpolated_and_a_cut_one_stays_at_its_last_value() -> None:

@@ -263,3 +263,8 @@ def test_a_parameter_with_undeclared_rows_is_refused(monkeypatch: pytest.MonkeyP
     message = r"^Undeclared\.prices: has a row per user or per item, but no RowParameters declares"
     with pytest.raises(TypeError, match=message):
         Optimiser(config, model, Adam.start(model, 0.1), {"user": 2, "item": 2})
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_an_entry_says_whether_its_model_reads_histories(name: str) -> None:
+    assert isinstance(build(name, {}), HistoryModel) == MODELS[name].reads_histories

@@ -69,6 +69,7 @@ def test_an_epoch_has_every_user_once_with_all_its_positives() -> None:
     assert [len(batch.user) for batch in epoch] == [12] * 5
     assert epoch[0].item is None
     assert epoch[0].shift.tolist() == pytest.approx([math.log(3 / 30)] * 12)
+    assert (epoch[0].n_drawn, epoch[0].top) == (40, 10)
 
 
 def test_a_large_catalogue_is_drawn_from_and_positives_keep_a_column(
@@ -83,6 +84,7 @@ def test_a_large_catalogue_is_drawn_from_and_positives_keep_a_column(
         assert batch.item is not None
         item, width = batch.item.tolist(), len(batch.item)
         assert len(set(item)) == width > 16
+        assert (batch.n_drawn, batch.top) == (16, 4)  # rank 10 of 40
         indices = zip(batch.row.tolist(), batch.column.tolist(), strict=True)
         pairs = {(int(batch.user[row]), item[column]) for row, column in indices}
         assert pairs == {pair for pair in liked if pair[0] in batch.user.tolist()}
@@ -169,6 +171,31 @@ def test_weights_of_the_top_by_hand(k: int, lowest: float) -> None:
     loss = math.log1p(3 * (math.exp(1) + math.exp(3)) / 2 / math.exp(2))
     weight = 1 / (1 + math.exp(-(2 - lowest) / 2))
     assert epoch.metrics["train_loss"] == pytest.approx(weight * loss, rel=1e-5)
+
+
+def test_the_top_is_that_of_the_drawn_items() -> None:
+    # Logits 1 and 3 of the drawn items, and 5 of the positive, which was not drawn.
+    config = make_config(top_k_weight=2.0)
+    config = replace_values(config, {"model.embedding_dim": 1, "model.bias": False})
+    model = start_training(config, 1, 3, 0, "cpu").model
+    model.load_state_dict(
+        {"users.weight": torch.ones(1, 1), "items.weight": torch.tensor([[1.0], [3], [5]])}
+    )
+    zero, item = torch.tensor([0]), torch.arange(3)
+    batch = UserBatch(
+        user=zero,
+        item=item,
+        row=zero,
+        column=item[2:],
+        weight=None,
+        excluded=item[2:],
+        shift=torch.zeros(1),
+        n_drawn=2,
+        top=1,
+    )
+    loss = math.log1p((math.exp(1) + math.exp(3)) / math.exp(5))
+    weight = 1 / (1 + math.exp(-(5 - 3) / 2))
+    assert batch.loss(model, config.training).item() == pytest.approx(weight * loss, rel=1e-5)
 
 
 def constant_loss(logits: torch.Tensor, row: torch.Tensor, *_: torch.Tensor) -> torch.Tensor:

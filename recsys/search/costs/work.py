@@ -14,6 +14,7 @@ from recsys.config.components import LOSSES
 from recsys.config.schema import Config
 from recsys.data.manifest import Manifest
 from recsys.evaluation.scorers import HEAD_SHARE, MIN_HEAD
+from recsys.kernels.lookup import rows_of
 from recsys.models import SideName, build_model
 from recsys.models.histories import HistoryModel
 from recsys.training.full_softmax import MAX_ITEMS, MAX_SCORES
@@ -101,8 +102,8 @@ class _Sizes:
 
     `row_widths`: values of a row of all embeddings and biases of each side. `n_shared`: parameters
     that all pairs share, as tensors. `n_products`: their values, each one product for each pair, or
-    `n_user_products`, each one for each user. `score_width`, `input_width`: values of an item's row
-    that its score reads, and that a user's side reads of a positive.
+    `n_user_products`, each one for each user. `score_width`: values of an item's first factor.
+    `input_width`: values of an item's row that a user's side reads of a positive.
     """
 
     row_widths: Mapping[SideName, int]
@@ -124,10 +125,11 @@ class _Sizes:
             side: sum(model.get_parameter(name).numel() for name in names)
             for side, names in rows.items()
         }
-        n_products, width = sum(shared), widths["item"]
+        n_products, score_width = sum(shared), rows_of(model.item_side(None).factors[0]).shape[-1]
         if isinstance(model, HistoryModel):
-            return cls(widths, len(shared), 0, n_products, width - width // 2, width // 2)
-        return cls(widths, len(shared), n_products, 0, width, 0)
+            input_width = model.inputs.weight.shape[1]
+            return cls(widths, len(shared), 0, n_products, score_width, input_width)
+        return cls(widths, len(shared), n_products, 0, score_width, 0)
 
 
 def _of_least_squares(config: Config, data: Manifest) -> dict[str, float]:
@@ -221,9 +223,10 @@ def _of_ranking(config: Config, data: Manifest, sizes: _Sizes) -> dict[str, floa
     else:
         n_head = max(MIN_HEAD, data.n_items // HEAD_SHARE)
         n_pairs = n_users * min(data.n_items, n_head + _OPEN_SHARE * data.n_items)
-    n_products = sizes.score_width + sizes.n_products
+    n_products = sizes.row_widths["item"] - sizes.input_width + sizes.n_products
     return {
         "ranked user": share * n_users,
         "ranked pair": share * n_pairs,
-        "product of a ranked pair": share * n_pairs * n_products + n_users * sizes.n_user_products,
+        "product of a ranked pair": share
+        * (n_pairs * n_products + n_users * sizes.n_user_products),
     }

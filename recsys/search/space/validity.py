@@ -3,6 +3,7 @@
 The config itself decides; its rules across fields are about two fields, so pairs are checked.
 """
 
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from itertools import combinations_with_replacement, product
 
@@ -34,11 +35,13 @@ def require_valid(space: SearchSpace, base: Config) -> None:
 
 
 def _values_of_every_trial(space: SearchSpace) -> dict[str, Scalar]:
-    """Return the values that all trials have: of domains with one choice and no condition."""
+    """Return the values that all trials have: of paths with a single domain of one choice."""
+    n_domains = Counter(domain.path for domain in space.domains)
     return {
         domain.path: domain.choices[0]
         for domain in space.domains
-        if domain.choices is not None and len(domain.choices) == 1 and not domain.when
+        if domain.choices is not None and len(domain.choices) == 1
+        if not domain.when and n_domains[domain.path] == 1
     }
 
 

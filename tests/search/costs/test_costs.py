@@ -38,9 +38,12 @@ AUTOENCODER = replace_values(
         "model.name": "autoencoder",
         "model.n_layers": 1,
         "model.hidden_dim": 12,
+        "evaluation.max_users": 5,
         "model.embedding_dim": 4,
     },
 )
+AUTOENCODER_DENSE = 12 + 12 * 4 + 4 + 4 * 12 + 12
+GAUSSIAN = replace_values(AUTOENCODER, {"model.n_layers": 0, "model.bottleneck": "gaussian"})
 SQUARES = config_of(model__name="inner_product", training__loss="squared", model__embedding_dim=100)
 RECENT = replace_values(SQUARES, {"training.recency_half_life": 5.0})
 X = 50 / 5.5
@@ -62,15 +65,19 @@ SAMPLED = config_of(evaluation__protocol="sampled", evaluation__max_users=5, mod
         # 20 users and 600 items, each with two embeddings of 8 and a bias.
         ("value of Adam on all rows", NEUMF, 4 * 620 * 17),
         ("value of Adam on a batch's rows", NEUMF, 0),
-        # Every user against every item, whose row has a bias; two batches of 50 positives.
-        ("product of a score", SOFTMAX, 20 * 600 * (8 + 1)),
+        # Every user against every item; two batches of 50 positives.
+        ("product of a score", SOFTMAX, 20 * 600 * 8),
         ("batch", SOFTMAX, 2),
         ("item that a batch chooses from", SOFTMAX, 0),
         # A row of 12 for each positive; dense layers from 12 to 4 and back, with 12 biases before.
+        ("product of a score", AUTOENCODER, 20 * 600 * 12 + 100 * 12 + 20 * AUTOENCODER_DENSE),
+        # A mean and a variance of 4 each are read of a positive, and 4 values score.
+        ("product of a score", GAUSSIAN, 20 * 600 * 4 + 100 * 8 + 20 * 8),
+        # 5 of 15 users, each with the head, 30% of all 600 items, and the dense layers.
         (
-            "product of a score",
+            "product of a ranked pair",
             AUTOENCODER,
-            20 * 600 * (12 + 1) + 100 * 12 + 20 * (12 + 12 * 4 + 4 + 4 * 12 + 12),
+            5 * (256 + 180) * (12 + 1) + 5 * AUTOENCODER_DENSE,
         ),
         # Rows of at most 50 interactions are short: all items, whose mean is .18, and all users but
         # exp(-X), whose mean is 5.5 and who have (1 + X) exp(-X) of the interactions.

@@ -39,7 +39,8 @@ def connect(config: Config) -> None:
         _ping(address)
         with _keeping_sigterm():
             ray.init(
-                address=address,
+                # Without an address, Ray would join any cluster that runs on this machine.
+                address=address or "local",
                 include_dashboard=False,
                 log_to_driver=True,
                 logging_level=logging.ERROR,

@@ -47,12 +47,20 @@ class SearchProcess:
 
 @contextmanager
 def started(
-    folder: Path, *flags: object, errors_in: Path | None = None, killed_at: str | None = None
+    folder: Path,
+    *flags: object,
+    cluster: str | None = None,
+    errors_in: Path | None = None,
+    killed_at: str | None = None,
 ) -> Iterator[SearchProcess]:
     """Start a search of the study `s` in `folder`, and kill it at the end if it still runs.
 
-    Its standard error goes to a file in `errors_in`, by default in `folder`. `killed_at` is a point
-    for `tests.faults.killed_at`.
+    Args:
+        folder: the results' folder.
+        flags: of `python -m recsys.tune`.
+        cluster: the address of a cluster to join; by default the search starts Ray.
+        errors_in: the folder of a file with the standard error, by default `folder`.
+        killed_at: a point for `tests.faults.killed_at`.
     """
     errors = (errors_in or folder) / f"errors-{time.monotonic_ns()}.txt"
     program = ["recsys.tune"] if killed_at is None else ["tests.faults.killed_at", killed_at]
@@ -72,6 +80,8 @@ def started(
         for name, value in os.environ.items()
         if name not in ("RAY_ADDRESS", "MLFLOW_TRACKING_URI")
     }
+    if cluster is not None:
+        environment["RAY_ADDRESS"] = cluster
     with errors.open("w") as stream:
         process = subprocess.Popen(
             command,

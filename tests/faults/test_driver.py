@@ -55,10 +55,9 @@ def orphans(folder: Path) -> list[str]:
     return [line for line in found if str(folder) in line or "TrialRunner" in line]
 
 
-@pytest.mark.parametrize("reports", [1, 13])
-def test_a_killed_driver_loses_nothing(folder: Path, reports: int) -> None:
+def test_a_killed_driver_loses_nothing(folder: Path) -> None:
     with started(folder, *flags(folder)) as search:
-        search.wait_until(lambda: n_reports(folder) >= reports)
+        search.wait_until(lambda: n_reports(folder) >= 13)
         search.process.send_signal(signal.SIGKILL)
         search.process.wait()
     before = read_trials(folder)
@@ -79,17 +78,20 @@ def test_a_killed_driver_loses_nothing(folder: Path, reports: int) -> None:
     check_complete(folder, answer["mlflow"]["tracking_uri"], N_TRIALS)
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_an_interrupted_search_prints_the_command_that_resumes(
-    folder: Path, number: signal.Signals
-) -> None:
-    with started(folder, *flags(folder)) as search:
-        search.wait_until(lambda: n_reports(folder) >= 3)
-        search.process.send_signal(number)
-        code, answer, errors = search.end()
-    assert code == 130
-    assert answer["counts"]["unfinished"] > 0
-    assert "Traceback" not in errors
+def test_an_interrupted_search_prints_the_command_that_resumes(folder: Path) -> None:
+    arguments = flags(folder)
+    for number, has_more in (
+        (signal.SIGINT, lambda: n_reports(folder) >= 3),
+        (signal.SIGTERM, lambda: n_reports(folder) >= 9),
+    ):
+        with started(folder, *arguments) as search:
+            search.wait_until(has_more)
+            search.process.send_signal(number)
+            code, answer, errors = search.end()
+        assert code == 130
+        assert answer["counts"]["unfinished"] > 0
+        assert "Traceback" not in errors
+        arguments = ["--resume"]
     command = shlex.split(errors.splitlines()[-1].partition("resume it with: python ")[2])
     resumed = subprocess.run(
         [sys.executable, *command], capture_output=True, text=True, check=False, env={**os.environ}
@@ -130,10 +132,13 @@ def test_sigterm_before_the_first_trial(folder: Path, moment: str) -> None:
         assert last == f"Interrupted. The study is stored; {RESUME} --dir {folder}"
 
 
-def test_a_finished_study_is_extended_and_started_by_the_same_command(folder: Path) -> None:
+def test_a_finished_study_is_extended_and_started_by_the_same_command(
+    cluster: str, folder: Path
+) -> None:
     answers = []
     for n_trials in (2, 2, 3):
-        with started(folder, *flags(folder), "--resume-auto", "--trials", n_trials) as search:
+        more = ["--resume-auto", "--trials", n_trials]
+        with started(folder, *flags(folder), *more, cluster=cluster) as search:
             code, answer, errors = search.end()
         assert code == 0, errors
         answers.append(answer)
@@ -142,12 +147,11 @@ def test_a_finished_study_is_extended_and_started_by_the_same_command(folder: Pa
     assert answers[1]["busy_seconds"] == 0
 
 
-def test_a_second_driver_is_refused(folder: Path) -> None:
-    with started(
-        folder, *flags(folder), "--max-epochs", "100000", "--set", "study.grace_period=90000"
-    ) as search:
+def test_a_second_driver_is_refused(cluster: str, folder: Path) -> None:
+    endless = ["--max-epochs", "100000", "--set", "study.grace_period=90000"]
+    with started(folder, *flags(folder), *endless, cluster=cluster) as search:
         search.wait_until(lambda: n_reports(folder) >= 1)
-        with started(folder, "--resume") as second:
+        with started(folder, "--resume", cluster=cluster) as second:
             code, _, errors = second.end()
         assert code == 2
         rule = "must be searched by one process at a time"

@@ -83,10 +83,10 @@ def fill(file: Path, left: int) -> None:
     ids=["driver", "worker"],
 )
 def test_a_search_ends_and_resumes_once_the_disk_has_space(
-    disk: Path, left: int, space: dict[str, Any]
+    cluster: str, disk: Path, left: int, space: dict[str, Any]
 ) -> None:
     study, uri = disk / "studies" / "s", f"sqlite:///{disk.parent / 'mlflow.db'}"
-    with started(disk, *flags(disk, space, uri), errors_in=disk.parent) as search:
+    with started(disk, *flags(disk, space, uri), errors_in=disk.parent, cluster=cluster) as search:
         search.wait_until(lambda: n_reports(disk) >= 5)
         fill(disk / "filler", left)
         code, _, errors = search.end()
@@ -99,7 +99,7 @@ def test_a_search_ends_and_resumes_once_the_disk_has_space(
     if left == 0:
         # The disk is still full when the search is resumed.
         fill(disk / "more", 0)
-        with started(disk, "--resume", errors_in=disk.parent) as search:
+        with started(disk, "--resume", errors_in=disk.parent, cluster=cluster) as search:
             code, _, errors = search.end()
         check_error(full, code, errors)
         assert n_reports(disk) == reports
@@ -115,9 +115,9 @@ def test_a_search_ends_and_resumes_once_the_disk_has_space(
     assert len(list((study / "trials").iterdir())) == 3
 
 
-def test_the_disk_of_mlflow_is_full(disk: Path) -> None:
+def test_the_disk_of_mlflow_is_full(cluster: str, disk: Path) -> None:
     folder, uri = disk.parent, f"sqlite:///{disk / 'mlflow.db'}"
-    with started(folder, *flags(folder, SPACE, uri)) as search:
+    with started(folder, *flags(folder, SPACE, uri), cluster=cluster) as search:
         search.wait_until(lambda: n_reports(folder) >= 5)
         fill(disk / "filler", 0)
         code, answer, errors = search.end()
@@ -126,12 +126,12 @@ def test_the_disk_of_mlflow_is_full(disk: Path) -> None:
     warnings = re.findall(f"MLflow at {re.escape(uri)} has no room left on its disk.*", errors)
     assert [bool(re.search(NO_ROOM, warning)) for warning in warnings] == [True, False]
     assert warnings[1].endswith("; resuming the study sends them.")
-    with started(folder, "--resume") as search:
+    with started(folder, "--resume", cluster=cluster) as search:
         code, _, errors = search.end()
     unreachable = "error: tracking.uri: must be a reachable MLflow store, but got "
     check_error(f"{unreachable}{re.escape(uri)}.*{NO_ROOM}.*", code, errors)
     (disk / "filler").unlink()
-    with started(folder, "--resume") as search:
+    with started(folder, "--resume", cluster=cluster) as search:
         code, again, errors = search.end()
     assert code == 0, errors
     assert again["trials"] == answer["trials"]

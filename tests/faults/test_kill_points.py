@@ -30,7 +30,9 @@ POINTS = [
 ]
 
 
-def test_a_driver_killed_at_each_point_loses_and_doubles_nothing(tmp_path: Path) -> None:
+def test_a_driver_killed_at_each_point_loses_and_doubles_nothing(
+    cluster: str, tmp_path: Path
+) -> None:
     (tmp_path / "ratings.csv").write_text(ratings_csv())
     (tmp_path / "space.yaml").write_text(dump_yaml(SPACE))
     flags = [
@@ -44,7 +46,7 @@ def test_a_driver_killed_at_each_point_loses_and_doubles_nothing(tmp_path: Path)
     flags += ["--max-epochs", N_EPOCHS, "--resume-auto", "--concurrent", 1]
     for point in POINTS:
         before = read_trials(tmp_path)
-        with started(tmp_path, *flags, killed_at=point) as search:
+        with started(tmp_path, *flags, cluster=cluster, killed_at=point) as search:
             code, _, errors = search.end()
         assert code == -signal.SIGKILL, f"{point}: {errors}"
         after = read_trials(tmp_path)
@@ -53,7 +55,7 @@ def test_a_driver_killed_at_each_point_loses_and_doubles_nothing(tmp_path: Path)
                 trial.intermediate_values.items() <= after[trial.number].intermediate_values.items()
             ), point
             assert not trial.state.is_finished() or after[trial.number] == trial, point
-    with started(tmp_path, *flags) as search:
+    with started(tmp_path, *flags, cluster=cluster) as search:
         code, answer, errors = search.end()
     assert code == 0, errors
     assert (

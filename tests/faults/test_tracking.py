@@ -89,12 +89,13 @@ def resume(server: Server) -> None:
     ("leave", "come_back"), [(Server.kill, Server.start), (stop, resume)], ids=["killed", "hangs"]
 )
 def test_a_server_that_is_down_until_the_end(
+    cluster: str,
     folder: Path,
     server: Server,
     leave: Callable[[Server], None],
     come_back: Callable[[Server], None],
 ) -> None:
-    with started(folder, *flags(folder, server.uri)) as search:
+    with started(folder, *flags(folder, server.uri), cluster=cluster) as search:
         search.wait_until(lambda: n_reports(folder) >= 2)
         leave(server)
         code, answer, errors = search.end()
@@ -105,7 +106,7 @@ def test_a_server_that_is_down_until_the_end(
     assert errors.count(KEPT) == 1
     assert errors.count(AWAY) <= 1
     come_back(server)
-    with started(folder, "--resume") as search:
+    with started(folder, "--resume", cluster=cluster) as search:
         code, again, errors = search.end()
     assert code == 0, errors
     assert (again["trials"], again["busy_seconds"]) == (answer["trials"], 0)
@@ -113,10 +114,10 @@ def test_a_server_that_is_down_until_the_end(
     check_sent(folder, server.uri)
 
 
-def test_a_server_that_answers_500_for_a_while(folder: Path, server: Server) -> None:
+def test_a_server_that_answers_500_for_a_while(cluster: str, folder: Path, server: Server) -> None:
     between = FaultyServer(server.uri)
     try:
-        with started(folder, *flags(folder, between.uri)) as search:
+        with started(folder, *flags(folder, between.uri), cluster=cluster) as search:
             search.wait_until(lambda: n_reports(folder) >= 2)
             between.fault = "error"
             wait_for_warning(search)
@@ -130,17 +131,19 @@ def test_a_server_that_answers_500_for_a_while(folder: Path, server: Server) -> 
     check_sent(folder, server.uri)
 
 
-def test_a_search_that_starts_without_a_server(folder: Path, server: Server) -> None:
+def test_a_search_that_starts_without_a_server(cluster: str, folder: Path, server: Server) -> None:
     port = FaultyServer(server.uri)
     port.close()  # no process listens on the port now
-    with started(folder, *flags(folder, port.uri), "--set", "tracking.required=false") as search:
+    with started(
+        folder, *flags(folder, port.uri), "--set", "tracking.required=false", cluster=cluster
+    ) as search:
         code, answer, errors = search.end()
     assert code == 0, errors
     assert answer["mlflow"] is None
     assert f"MLflow at {port.uri} cannot be reached (" in errors
     late = FaultyServer(server.uri, int(port.uri.rpartition(":")[2]))
     try:
-        with started(folder, "--resume") as search:
+        with started(folder, "--resume", cluster=cluster) as search:
             code, answer, errors = search.end()
         assert code == 0, errors
         assert answer["mlflow"]["tracking_uri"] == port.uri

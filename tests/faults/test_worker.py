@@ -176,7 +176,7 @@ from recsys.search.tuning import run
 from tests.faults.test_worker import FullGpuRunner
 from tests.small_search import search
 
-ray.init(num_cpus=2, num_gpus=1, include_dashboard=False)
+ray.init("local", num_cpus=2, num_gpus=1, include_dashboard=False)
 run.TrialRunner = FullGpuRunner
 values = {"resources.cpu": 0.5, "resources.gpu": 0.25}
 values |= {"study.n_trials": 4, "training.max_epochs": 2, "study.grace_period": 2}

@@ -11,7 +11,7 @@ from tests.search.on_s3 import started, stored_trials
 from tests.small_search import SPACE, logged_steps, logged_trials
 
 PLACE = f"s3://{BUCKET}/team/ncf"
-N_TRIALS, N_EPOCHS = 4, 10
+N_TRIALS, N_EPOCHS = 4, 6
 
 
 def test_a_study_is_resumed_on_another_head(
@@ -35,13 +35,13 @@ def test_a_study_is_resumed_on_another_head(
         "--set",
         "training.batch_size=2",
         "--set",
-        "study.grace_period=10",
+        "study.grace_period=6",
         "--set",
         f"tracking.uri={tracking}",
     ]
     with started("tune", tmp_path / "first", s3_environment, *search) as head:
         head.wait_until(
-            lambda: sum(len(trial.intermediate_values) for trial in stored_trials(PLACE, "s")) >= 6
+            lambda: sum(len(trial.intermediate_values) for trial in stored_trials(PLACE, "s")) >= 4
         )
         head.process.kill()
         head.process.wait()

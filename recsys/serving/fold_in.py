@@ -5,13 +5,17 @@ histories encodes it. Any other model has embeddings of its own users alone.
 """
 
 import dataclasses
+from collections.abc import Sequence
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import torch
 
 from recsys.config.components import LOSSES, MODELS
+from recsys.data.history import count_later
 from recsys.data.interactions import Interactions
+from recsys.data.negatives import index_pairs
 from recsys.errors import Argument, DivergenceError, InputError
 from recsys.models import Model, build_model
 from recsys.models.histories import HistoryModel
@@ -19,6 +23,24 @@ from recsys.serving.saved_model import SavedModel
 from recsys.training.latents import store_latents
 from recsys.training.least_squares import fold_in
 from recsys.training.row_solver import RowSolver
+
+
+def with_histories(
+    saved: SavedModel, histories: Sequence[Sequence[object]], user_ids: pa.Array
+) -> SavedModel:
+    """Return the model with other users, known by the items that they like, in place of its own.
+
+    Args:
+        saved: the model.
+        histories: each user's items by their own ids, the earliest first. Of an item's several
+            places the last counts. Items that training has not seen are ignored.
+        user_ids: the users' ids, (n_users,).
+
+    Raises:
+        InputError: as `with_users`.
+    """
+    require_fold_in(saved)
+    return with_users(saved, user_ids, _likes(histories, saved.item_ids))
 
 
 def with_users(saved: SavedModel, user_ids: pa.Array, histories: Interactions) -> SavedModel:
@@ -56,6 +78,35 @@ def with_users(saved: SavedModel, user_ids: pa.Array, histories: Interactions) -
     )
 
 
+def _likes(histories: Sequence[Sequence[object]], item_ids: pa.Array) -> Interactions:
+    """Return histories as interactions, all of them positive."""
+    n_users, n_items = len(histories), len(item_ids)
+    given = pa.array([str(item_id) for items in histories for item_id in items], pa.string())
+    found = pc.index_in(given, value_set=pc.cast(item_ids, pa.string()))
+    item = pc.fill_null(found, -1).to_numpy()
+    user = np.repeat(np.arange(n_users, dtype=np.int32), [len(items) for items in histories])
+    order = np.arange(len(item))
+    known = item >= 0
+    user, item, order = user[known], item[known], order[known]
+    by_pair = np.lexsort((order, item, user))
+    user, item, order = user[by_pair], item[by_pair], order[by_pair]
+    is_last = np.r_[(np.diff(user) != 0) | (np.diff(item) != 0), True][: len(item)]
+    user, item, order = user[is_last], item[is_last], order[is_last]
+    nothing = np.empty(0, dtype=np.int32)
+    return Interactions(
+        n_users=n_users,
+        n_items=n_items,
+        user=user,
+        item=item,
+        negatives=None,
+        low_user=nothing,
+        low_item=nothing,
+        seen=index_pairs(user, item, n_users, n_items),
+        held_out=None,
+        n_later=count_later(user, order),
+    )
+
+
 def _encoded(saved: SavedModel, histories: Interactions) -> Model:
     n_users, n_items = histories.n_users, histories.n_items
     model = build_model(saved.config.model, n_users, n_items, torch.Generator())
@@ -90,11 +141,22 @@ def require_fold_in(saved: SavedModel) -> None:
     Raises:
         InputError: if it cannot.
     """
+    if (obstacle := _obstacle(saved)) is not None:
+        raise obstacle
+
+
+def can_fold_in(saved: SavedModel) -> bool:
+    """Whether a model can fold in users."""
+    return _obstacle(saved) is None
+
+
+def _obstacle(saved: SavedModel) -> InputError | None:
+    """Return why a model cannot fold in users, None if it can."""
     loss, name = saved.config.training.loss, saved.config.model.name
     is_solved = LOSSES[loss].solver == "least_squares"
     if saved.members or not (is_solved or MODELS[name].reads_histories):
         readers = ", ".join(name for name, entry in MODELS.items() if entry.reads_histories)
-        raise InputError(
+        return InputError(
             Argument("model"),
             "must read histories, or be trained by least squares, to fold in users",
             "an ensemble" if saved.members else f"{name} with the loss {loss}",
@@ -102,9 +164,10 @@ def require_fold_in(saved: SavedModel) -> None:
             " training.loss: squared.",
         )
     if not isinstance(saved.metrics.get("n_positives"), int):
-        raise InputError(
+        return InputError(
             Argument("model"),
             "must state its number of training positives",
             "a model of an earlier version",
             "Train it again.",
         )
+    return None

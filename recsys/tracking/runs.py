@@ -25,8 +25,7 @@ from mlflow.utils.validation import MAX_TAG_VAL_LENGTH
 from recsys.config.environment import mlflow_uri
 from recsys.config.schema import Config, config_paths, get_value
 from recsys.serving import saved_model
-from recsys.serving.recommend import recommend
-from recsys.tracking.served_code import copied_code, requirements
+from recsys.tracking.served_code import copied_code, requirements, signature_of
 
 _log = logging.getLogger(__name__)
 
@@ -190,9 +189,7 @@ class Tracking:
 
         The model includes the code that it runs; nothing is pickled.
         """
-        saved = saved_model.load(model)
-        users = pd.DataFrame({"user_id": saved.user_ids.slice(0, 1).to_pandas()})
-        items = recommend(saved, users["user_id"].tolist(), 1).to_pandas()
+        signature = signature_of(saved_model.load(model))
         with (
             copied_code() as code,
             _store_of_process(self.uri),
@@ -205,7 +202,7 @@ class Tracking:
                 name="model",
                 python_model=str(Path(__file__).with_name("served_model.py")),
                 artifacts={"model": str(model)},
-                signature=mlflow.models.infer_signature(users, items, params={"k": 10}),
+                signature=signature,
                 code_paths=[str(code)],
                 pip_requirements=requirements(),
             )

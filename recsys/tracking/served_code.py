@@ -1,4 +1,4 @@
-"""The code and the requirements in an MLflow model, which is served where recsys is not installed.
+"""Signature, code and requirements of an MLflow model, served where recsys is not installed.
 
 MLflow runs `served_model` with that code. The requirements cannot include recsys: the package index
 has another author's package of that name.
@@ -10,6 +10,13 @@ from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
 from tempfile import TemporaryDirectory
+
+import pyarrow as pa
+from mlflow.models import ModelSignature
+from mlflow.types.schema import Array, ColSpec, DataType, ParamSchema, ParamSpec, Schema, TensorSpec
+
+from recsys.serving.fold_in import can_fold_in
+from recsys.serving.saved_model import SavedModel
 
 _PACKAGE = Path(__file__).parents[1]
 _NEEDED = (
@@ -23,6 +30,31 @@ _NEEDED = (
     "torch",
 )
 """Packages that `served_model` imports, itself or through recsys."""
+
+
+def signature_of(saved: SavedModel) -> ModelSignature:
+    """Return the columns that `predict` takes and returns, and its parameter `k`.
+
+    A model that folds in users takes `user_id`, `history` or both; any other takes `user_id`.
+    """
+    user, item = _type_of(saved.user_ids), _type_of(saved.item_ids)
+    takes_histories = can_fold_in(saved)
+    inputs: list[ColSpec | TensorSpec] = [ColSpec(user, "user_id", required=not takes_histories)]
+    if takes_histories:
+        inputs.append(ColSpec(Array(item), "history", required=False))
+    outputs: list[ColSpec | TensorSpec] = [
+        ColSpec(user, "user_id"),
+        ColSpec(DataType.long, "rank"),
+        ColSpec(item, "item_id"),
+        ColSpec(DataType.float, "score"),
+        ColSpec(DataType.string, "title", required=False),
+    ]
+    params = ParamSchema([ParamSpec("k", DataType.long, 10)])
+    return ModelSignature(Schema(inputs), Schema(outputs), params)
+
+
+def _type_of(ids: pa.Array) -> DataType:
+    return DataType.long if pa.types.is_integer(ids.type) else DataType.string
 
 
 def requirements() -> list[str]:

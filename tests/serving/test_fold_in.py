@@ -11,7 +11,7 @@ from recsys.config.schema import Config
 from recsys.data.interactions import Interactions
 from recsys.data.negatives import index_pairs
 from recsys.errors import InputError
-from recsys.serving.fold_in import with_users
+from recsys.serving.fold_in import with_histories, with_users
 from recsys.serving.recommend import recommend
 from recsys.serving.saved_model import SavedModel
 from recsys.training import least_squares, row_solver
@@ -111,6 +111,31 @@ def test_an_autoencoder_encodes_a_training_user_to_its_own_latent(half_life: flo
     new = with_users(saved, pa.array(["new", "sad"]), history)
     assert {item % 2 for item in recommend(new, ["new"], 5)["item_id"].to_pylist()} == {1}
     assert new.is_trained.tolist() == [True, False]
+
+
+def test_a_history_is_a_list_of_items_from_the_earliest_to_the_latest() -> None:
+    data = two_tastes()
+    n_later = np.tile(np.random.default_rng(0).permutation(8), 60).astype(np.int32)
+    saved = train(dataclasses.replace(data, n_later=n_later), recency_half_life=1.0)
+    # 107 counts at its last place, and item 999 is not known.
+    listed: list[list[object]] = [[107, 103, "999", "101", 107], [], [102]]
+    found = with_histories(saved, listed, pa.array(["a", "b", "c"]))
+    pairs = [(0, 1), (0, 3), (0, 7), (2, 2)]
+    plain = dataclasses.replace(
+        make_interactions(3, 40, pairs, []), n_later=np.array([1, 2, 0, 0], dtype=np.int32)
+    )
+    expected = with_users(saved, pa.array(["a", "b", "c"]), plain)
+    assert found.is_trained.tolist() == [True, False, True]
+    assert recommend(found, ["c", "a"], 40).equals(recommend(expected, ["c", "a"], 40))
+    assert not {101, 103, 107} & set(recommend(found, ["a"], 40)["item_id"].to_pylist())
+
+
+def test_histories_without_a_known_item_are_refused() -> None:
+    saved = train(two_tastes())
+    unknown: list[object] = [999, None]
+    for items in ([], unknown):
+        with pytest.raises(InputError, match="must have a positive with an item of the training"):
+            with_histories(saved, [items], pa.array([0]))
 
 
 def test_wide_rows_are_solved_exactly(monkeypatch: pytest.MonkeyPatch) -> None:

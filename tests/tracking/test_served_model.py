@@ -10,29 +10,49 @@ import time
 import urllib.request
 import venv
 from collections.abc import Iterator
+from dataclasses import replace
 from importlib.metadata import Distribution, distribution
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pytest
 from packaging.requirements import Requirement
 
 import recsys
 from recsys.config.schema import Config
+from recsys.errors import InputError
 from recsys.serving import saved_model
+from recsys.serving.fold_in import with_histories
 from recsys.serving.recommend import recommend
+from recsys.serving.saved_model import SavedModel
 from recsys.tracking.connection import open_tracking
+from recsys.tracking.served_code import signature_of
+from recsys.tracking.served_model import ServedModel
 from tests.serving.test_saved_model import make_model
 from tests.tracking.server import GIVE_UP_SECONDS
 
 SITE = Path(sysconfig.get_path("purelib"))
 
 
+def make_folding_model() -> SavedModel:
+    """A model of users 10, 11 and 12, of whom the first has no training positive."""
+    training = {"loss": "squared", "l2": 0.1}
+    config = {"model": {"name": "inner_product", "embedding_dim": 4}, "training": training}
+    return replace(
+        make_model("inner_product"),
+        config=Config.model_validate(config),
+        is_trained=np.array([False, True, True]),
+        metrics={"n_positives": 3},
+    )
+
+
 @pytest.fixture(scope="module")
 def logged(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of an MLflow model, as it was logged."""
     folder = tmp_path_factory.mktemp("logged")
-    saved_model.save(folder / "model", make_model())
+    saved_model.save(folder / "model", make_folding_model())
     tracking = open_tracking(Config(), folder)
     assert tracking is not None
     run_id = tracking.start_run("m", {}, {})
@@ -113,7 +133,7 @@ from importlib.util import find_spec
 assert find_spec("recsys") is None
 import mlflow, pandas
 model = mlflow.pyfunc.load_model(sys.argv[1])
-answer = model.predict(pandas.DataFrame({"user_id": [12, 10]}), params={"k": 3})
+answer = model.predict(pandas.DataFrame({"user_id": [12, 11]}), params={"k": 3})
 answer = answer.astype(object).where(answer.notna(), None)
 print(json.dumps({"answer": answer.to_dict("list"), "from": sys.modules["recsys"].__file__}))
 """
@@ -134,7 +154,7 @@ def test_it_loads_where_recsys_is_not_installed(
     )
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout.splitlines()[-1])
-    expected = recommend(make_model(), [12, 10], 3).to_pydict()
+    expected = recommend(make_folding_model(), [12, 11], 3).to_pydict()
     assert found["answer"] == expected | {"score": pytest.approx(expected["score"], abs=1e-6)}
     assert found["from"] == str(logged / "code" / "recsys" / "__init__.py")
 
@@ -185,17 +205,58 @@ def served(logged: Path, environment: Path, tmp_path: Path) -> Iterator[str]:
         process.wait(30)
 
 
-def test_it_is_served_where_recsys_is_not_installed(served: str) -> None:
-    asked = {"dataframe_split": {"columns": ["user_id"], "data": [[12], [10]]}, "params": {"k": 3}}
+def ask(served: str, frame: dict[str, list[object]]) -> pd.DataFrame:
     request = urllib.request.Request(
         f"{served}/invocations",
-        json.dumps(asked).encode(),
+        json.dumps({"dataframe_split": frame, "params": {"k": 3}}).encode(),
         headers={"Content-Type": "application/json"},
     )
     with urllib.request.urlopen(request, timeout=60) as answer:
-        found = pd.DataFrame(json.load(answer)["predictions"])
-    expected = recommend(make_model(), [12, 10], 3).to_pandas()
+        return pd.DataFrame(json.load(answer)["predictions"])
+
+
+def test_it_is_served_where_recsys_is_not_installed(served: str) -> None:
+    model = make_folding_model()
+    users = ask(served, {"columns": ["user_id"], "data": [[12], [11]]})
+    check_equal(users, recommend(model, [12, 11], 3))
+    # The second one has no item of the data.
+    histories = [[8, 3, 5555], [5555], [99]]
+    new = ask(served, {"columns": ["history"], "data": [[items] for items in histories]})
+    check_equal(new, recommend(with_histories(model, histories, pa.array([0, 1, 2])), [0, 2], 3))
+    named = ask(served, {"columns": ["history", "user_id"], "data": [[[8, 3], 11], [[99], 77]]})
+    assert named["user_id"].tolist() == [11, 11, 11, 77, 77, 77]
+    assert named["item_id"].tolist() == new["item_id"].tolist()
+
+
+def check_equal(found: pd.DataFrame, table: pa.Table) -> None:
+    expected = table.to_pandas()
     assert list(found.columns) == ["user_id", "rank", "item_id", "score", "title"]
     for column in ("user_id", "rank", "item_id"):
         assert found[column].tolist() == expected[column].tolist()
     assert found["score"].tolist() == pytest.approx(expected["score"].tolist(), abs=1e-6)
+
+
+def test_a_model_with_embeddings_of_its_users_alone_takes_no_histories() -> None:
+    of_users, of_histories = (signature_of(make()) for make in (make_model, make_folding_model))
+    assert [(column.name, column.required) for column in of_users.inputs] == [("user_id", True)]
+    assert [(column.name, column.required) for column in of_histories.inputs] == [
+        ("user_id", False),
+        ("history", False),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("columns", "message"),
+    [
+        (
+            {"user_id": [11, 12], "history": [[3], None]},
+            "history: must be a list in each row, but got none for user_id 12.",
+        ),
+        ({"user": [11]}, "input: must have a column user_id or history, but got user."),
+    ],
+)
+def test_input_that_names_no_user(columns: dict[str, list[object]], message: str) -> None:
+    served = ServedModel()
+    served.saved = make_folding_model()
+    with pytest.raises(InputError, match=message):
+        served.predict(None, pd.DataFrame(columns))

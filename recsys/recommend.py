@@ -78,7 +78,7 @@ def recommend(
         table = recommend_to(saved, chosen, k)
     if not users and (n_left_out := int(np.count_nonzero(~saved.is_trained))):
         where = "in the training data" if history is None else "on an item of the training data"
-        note(f"{n_left_out:,} users without a positive {where} are left out.")
+        note(f"Left out users without a positive {where}: {n_left_out:,}.")
     if output is not None:
         print_result(_write(table, output), as_json, _written_text)
     else:

@@ -108,7 +108,7 @@ def test_recommendations_from_histories(
     assert {item % 4 for item in items} == {3}
     assert not {3, 7, 11} & set(items)
     assert "Ignored interactions with items that training has not seen: 1." in err
-    assert "1 users without a positive on an item of the training data are left out" in err
+    assert "Left out users without a positive on an item of the training data: 1." in err
 
 
 def test_a_model_trained_by_gradient_descent_takes_no_history(

@@ -88,6 +88,7 @@ def test_the_mlflow_server_answers_requests_to_its_own_names_alone(tmp_path: Pat
     flags = command[2:]
     assert command[:2] == ["mlflow", "server"]
     mlflow_server.make_context("server", flags.copy())  # raises if a flag is unknown
+    assert container["env"] == [{"name": "MLFLOW_SERVER_ENABLE_JOB_EXECUTION", "value": "false"}]
     (allowed,) = (flag for flag in flags if flag.startswith("--allowed-hosts="))
     with running_server(tmp_path, allowed) as server:
         runs = f"{server.uri}/api/2.0/mlflow/experiments/search?max_results=1"

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -78,14 +79,16 @@ def test_a_killed_driver_loses_nothing(folder: Path) -> None:
     check_complete(folder, answer["mlflow"]["tracking_uri"], N_TRIALS)
 
 
+def has_reports(folder: Path, least: int) -> bool:
+    return n_reports(folder) >= least
+
+
 def test_an_interrupted_search_prints_the_command_that_resumes(folder: Path) -> None:
     arguments = flags(folder)
-    for number, has_more in (
-        (signal.SIGINT, lambda: n_reports(folder) >= 3),
-        (signal.SIGTERM, lambda: n_reports(folder) >= 9),
-    ):
+    for number in (signal.SIGINT, signal.SIGTERM):
+        before = n_reports(folder)
         with started(folder, *arguments) as search:
-            search.wait_until(has_more)
+            search.wait_until(partial(has_reports, folder, before + 3))
             search.process.send_signal(number)
             code, answer, errors = search.end()
         assert code == 130

@@ -54,6 +54,8 @@ def flags(folder: Path, space: dict[str, Any], uri: str) -> list[object]:
         *(
             "--set",
             "training.batch_size=32",
+            "--concurrent",
+            1,
             "--set",
             "study.grace_period=20",
             "--set",

@@ -44,6 +44,8 @@ def flags(folder: Path, uri: str) -> list[object]:
         *(
             "--set",
             "training.batch_size=16",
+            "--concurrent",
+            1,
             "--set",
             f"tracking.uri={uri}",
             "--set",

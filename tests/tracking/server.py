@@ -42,7 +42,11 @@ class Server:
         ]
         command += ["--backend-store-uri", f"sqlite:///{self.folder / 'mlflow.db'}"]
         command += ["--artifacts-destination", str(self.folder / "artifacts"), *self._flags]
-        environment = {**os.environ, "MLFLOW_DISABLE_TELEMETRY": "true"}
+        # Without its processes for jobs, the server starts with a fifth of the CPU time.
+        settings = {
+            "MLFLOW_DISABLE_TELEMETRY": "true",
+            "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+        }
         with (self.folder / "log").open("ab") as log:
             self.process = subprocess.Popen(
                 command,
@@ -50,7 +54,7 @@ class Server:
                 stdout=log,
                 stderr=log,
                 start_new_session=True,
-                env=environment,
+                env={**os.environ, **settings},
             )
         end = time.monotonic() + GIVE_UP_SECONDS
         while True:

@@ -162,7 +162,11 @@ def store_bytes(n_users: int, n_items: int, n_interactions: int) -> tuple[int, i
     index = draw_index(n_users, n_items, n_interactions)
     data = make_interactions(index, len(index.items), 1)
     ray.init(
-        num_cpus=1, include_dashboard=False, log_to_driver=False, object_store_memory=2_000_000_000
+        "local",
+        num_cpus=1,
+        include_dashboard=False,
+        log_to_driver=False,
+        object_store_memory=2_000_000_000,
     )
     reference = ray.put(data)
     return len(data.user), ray.experimental.get_object_locations([reference])[reference][

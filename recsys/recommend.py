@@ -16,7 +16,7 @@ from recsys.command_line.options import common_options, model_option
 from recsys.command_line.results import escaped, print_result
 from recsys.command_line.run import run_command
 from recsys.console.verbosity import note, progress
-from recsys.errors import InputError, naming
+from recsys.errors import Argument, InputError, naming
 from recsys.storage.path_errors import require_writable
 
 if TYPE_CHECKING:
@@ -96,7 +96,15 @@ def _with_histories(saved: "SavedModel", history: Path) -> "SavedModel":
     found = read_histories(history, saved.config.data.columns, threshold, saved.item_ids)
     if found.n_unknown:
         note(f"Ignored interactions with items that training has not seen: {found.n_unknown:,}.")
-    return with_users(saved, found.user_ids, found.interactions)
+    folded = with_users(saved, found.user_ids, found.interactions)
+    if not folded.is_trained.any():
+        raise InputError(
+            Argument("history"),
+            "must have a positive with an item of the training data",
+            "none",
+            "Check the item ids and the ratings.",
+        )
+    return folded
 
 
 def _check_options(

@@ -24,6 +24,9 @@ from recsys.training.latents import store_latents
 from recsys.training.least_squares import fold_in
 from recsys.training.row_solver import RowSolver
 
+_N_PAIRS = "n_pairs"
+"""Metric of a model whose users are not those of training."""
+
 
 def with_histories(
     saved: SavedModel, histories: Sequence[Sequence[object]], user_ids: pa.Array
@@ -39,7 +42,6 @@ def with_histories(
     Raises:
         InputError: as `with_users`.
     """
-    require_fold_in(saved)
     return with_users(saved, user_ids, _likes(histories, saved.item_ids))
 
 
@@ -52,7 +54,7 @@ def with_users(saved: SavedModel, user_ids: pa.Array, histories: Interactions) -
         histories: their interactions with the model's items.
 
     Raises:
-        InputError: if the model cannot fold in users; if no user has a positive that says anything.
+        InputError: if the model cannot fold in users.
     """
     require_fold_in(saved)
     if isinstance(saved.model, HistoryModel):
@@ -62,26 +64,21 @@ def with_users(saved: SavedModel, user_ids: pa.Array, histories: Interactions) -
     # An item without a positive in training has the vector 0.
     says_something = items.detach().any(1).numpy()[histories.item]
     is_known = np.bincount(histories.user[says_something], minlength=histories.n_users) > 0
-    if not is_known.any():
-        raise InputError(
-            Argument("history"),
-            "must have a positive with an item of the training data",
-            "none",
-            "Check the item ids and the ratings.",
-        )
     return dataclasses.replace(
         saved,
         model=build(saved, histories).eval(),
         user_ids=user_ids,
         seen=histories.seen,
         is_trained=is_known,
+        metrics={**saved.metrics, _N_PAIRS: _n_pairs(saved)},
     )
 
 
 def _likes(histories: Sequence[Sequence[object]], item_ids: pa.Array) -> Interactions:
     """Return histories as interactions, all of them positive."""
     n_users, n_items = len(histories), len(item_ids)
-    given = pa.array([str(item_id) for items in histories for item_id in items], pa.string())
+    ids = (item_id for items in histories for item_id in items)
+    given = pa.array([None if item_id is None else str(item_id) for item_id in ids], pa.string())
     found = pc.index_in(given, value_set=pc.cast(item_ids, pa.string()))
     item = pc.fill_null(found, -1).to_numpy()
     user = np.repeat(np.arange(n_users, dtype=np.int32), [len(items) for items in histories])
@@ -118,8 +115,7 @@ def _encoded(saved: SavedModel, histories: Interactions) -> Model:
 
 def _solved(saved: SavedModel, histories: Interactions) -> Model:
     items = saved.model.get_parameter("items.weight").detach()
-    n_pairs = len(saved.user_ids) * len(saved.item_ids)
-    solver = RowSolver.of(saved.config, saved.metrics["n_positives"], n_pairs)
+    solver = RowSolver.of(saved.config, saved.metrics["n_positives"], _n_pairs(saved))
     model = build_model(saved.config.model, histories.n_users, len(items), torch.Generator())
     model.get_parameter("items.weight").data = items
     try:
@@ -135,28 +131,23 @@ def _solved(saved: SavedModel, histories: Interactions) -> Model:
     return model
 
 
+def _n_pairs(saved: SavedModel) -> int:
+    """Return the number of pairs of a user and an item in training."""
+    n_pairs: int = saved.metrics.get(_N_PAIRS, len(saved.user_ids) * len(saved.item_ids))
+    return n_pairs
+
+
 def require_fold_in(saved: SavedModel) -> None:
     """Check that a model can fold in users.
 
     Raises:
         InputError: if it cannot.
     """
-    if (obstacle := _obstacle(saved)) is not None:
-        raise obstacle
-
-
-def can_fold_in(saved: SavedModel) -> bool:
-    """Whether a model can fold in users."""
-    return _obstacle(saved) is None
-
-
-def _obstacle(saved: SavedModel) -> InputError | None:
-    """Return why a model cannot fold in users, None if it can."""
     loss, name = saved.config.training.loss, saved.config.model.name
     is_solved = LOSSES[loss].solver == "least_squares"
     if saved.members or not (is_solved or MODELS[name].reads_histories):
         readers = ", ".join(name for name, entry in MODELS.items() if entry.reads_histories)
-        return InputError(
+        raise InputError(
             Argument("model"),
             "must read histories, or be trained by least squares, to fold in users",
             "an ensemble" if saved.members else f"{name} with the loss {loss}",
@@ -164,10 +155,9 @@ def _obstacle(saved: SavedModel) -> InputError | None:
             " training.loss: squared.",
         )
     if not isinstance(saved.metrics.get("n_positives"), int):
-        return InputError(
+        raise InputError(
             Argument("model"),
             "must state its number of training positives",
             "a model of an earlier version",
             "Train it again.",
         )
-    return None

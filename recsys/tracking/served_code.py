@@ -15,7 +15,6 @@ import pyarrow as pa
 from mlflow.models import ModelSignature
 from mlflow.types.schema import Array, ColSpec, DataType, ParamSchema, ParamSpec, Schema, TensorSpec
 
-from recsys.serving.fold_in import can_fold_in
 from recsys.serving.saved_model import SavedModel
 
 _PACKAGE = Path(__file__).parents[1]
@@ -35,13 +34,14 @@ _NEEDED = (
 def signature_of(saved: SavedModel) -> ModelSignature:
     """Return the columns that `predict` takes and returns, and its parameter `k`.
 
-    A model that folds in users takes `user_id`, `history` or both; any other takes `user_id`.
+    It takes `user_id`, `history` or both. A model that cannot fold in users refuses histories
+    itself: MLflow would drop a column that the signature lacks, and answer without it.
     """
     user, item = _type_of(saved.user_ids), _type_of(saved.item_ids)
-    takes_histories = can_fold_in(saved)
-    inputs: list[ColSpec | TensorSpec] = [ColSpec(user, "user_id", required=not takes_histories)]
-    if takes_histories:
-        inputs.append(ColSpec(Array(item), "history", required=False))
+    inputs: list[ColSpec | TensorSpec] = [
+        ColSpec(user, "user_id", required=False),
+        ColSpec(Array(item), "history", required=False),
+    ]
     outputs: list[ColSpec | TensorSpec] = [
         ColSpec(user, "user_id"),
         ColSpec(DataType.long, "rank"),

@@ -109,6 +109,10 @@ def test_recommendations_from_histories(
     assert not {3, 7, 11} & set(items)
     assert "Ignored interactions with items that training has not seen: 1." in err
     assert "Left out users without a positive on an item of the training data: 1." in err
+    file.write_text("user_id,item_id\nnobody,unheard-of\n")
+    code, out, err = run(recommend.main, *argv)
+    assert (code, out) == (2, "")
+    assert "error: --history: must have a positive with an item of the training data" in err
 
 
 def test_a_model_trained_by_gradient_descent_takes_no_history(

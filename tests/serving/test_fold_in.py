@@ -1,6 +1,7 @@
 """Users folded in from their histories."""
 
 import dataclasses
+from collections.abc import Callable
 
 import numpy as np
 import pyarrow as pa
@@ -41,6 +42,12 @@ def train(
         is_trained=np.ones(data.n_users, dtype=bool),
         metrics={"n_positives": len(data.user)},
     )
+
+
+def train_autoencoder(data: Interactions, **training: object) -> SavedModel:
+    model = {"name": "autoencoder", "n_layers": 1, "dropout": 0.5}
+    values = {"loss": "softmax", "negative_sampling": "all", "l2": 0.0, "max_epochs": 20}
+    return train(data, model, learning_rate=0.01, **values, **training)
 
 
 def history_of(data: Interactions, users: list[int]) -> Interactions:
@@ -93,16 +100,7 @@ def test_an_autoencoder_encodes_a_training_user_to_its_own_latent(half_life: flo
     data = two_tastes()
     n_later = np.tile(np.random.default_rng(0).permutation(8), 60).astype(np.int32)
     data = dataclasses.replace(data, n_later=n_later)
-    saved = train(
-        data,
-        model={"name": "autoencoder", "n_layers": 1, "dropout": 0.5},
-        loss="softmax",
-        negative_sampling="all",
-        l2=0.0,
-        max_epochs=20,
-        learning_rate=0.01,
-        recency_half_life=half_life,
-    )
+    saved = train_autoencoder(data, recency_half_life=half_life)
     folded = with_users(saved, pa.array(["c", "a", "b"]), history_of(data, [30, 7, 59]))
     found, trained = (model.get_buffer("latents") for model in (folded.model, saved.model))
     torch.testing.assert_close(found, trained[[30, 7, 59]], atol=1e-5, rtol=1e-5)
@@ -130,12 +128,21 @@ def test_a_history_is_a_list_of_items_from_the_earliest_to_the_latest() -> None:
     assert not {101, 103, 107} & set(recommend(found, ["a"], 40)["item_id"].to_pylist())
 
 
-def test_histories_without_a_known_item_are_refused() -> None:
-    saved = train(two_tastes())
-    unknown: list[object] = [999, None]
-    for items in ([], unknown):
-        with pytest.raises(InputError, match="must have a positive with an item of the training"):
-            with_histories(saved, [items], pa.array([0]))
+@pytest.mark.parametrize("trained", [train, train_autoencoder])
+def test_a_history_without_a_known_positive_folds_in_nobody(
+    trained: Callable[[Interactions], SavedModel],
+) -> None:
+    saved, unknown = trained(two_tastes()), [999, None]
+    found = with_histories(saved, [[], unknown], pa.array([0, 1]))
+    assert found.is_trained.tolist() == [False, False]
+    disliking = with_users(saved, pa.array([0]), make_interactions(1, 40, [], [], low=[(0, 2)]))
+    assert disliking.is_trained.tolist() == [False]
+
+
+def test_users_may_be_folded_in_again() -> None:
+    once = with_histories(train(two_tastes()), [[103, 107]], pa.array([0]))
+    twice = with_histories(once, [[103, 107]], pa.array([0]))
+    assert recommend(twice, [0], 40).equals(recommend(once, [0], 40))
 
 
 def test_wide_rows_are_solved_exactly(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -181,5 +188,3 @@ def test_models_that_cannot_fold_in() -> None:
         with_users(joined, ids, history)
     with pytest.raises(InputError, match="but got a model of an earlier version"):
         with_users(dataclasses.replace(saved, metrics={}), ids, history)
-    with pytest.raises(InputError, match="history: must have a positive"):
-        with_users(saved, ids, make_interactions(1, 40, [], [], low=[(0, 2)]))

@@ -236,13 +236,25 @@ def check_equal(found: pd.DataFrame, table: pa.Table) -> None:
     assert found["score"].tolist() == pytest.approx(expected["score"].tolist(), abs=1e-6)
 
 
-def test_a_model_with_embeddings_of_its_users_alone_takes_no_histories() -> None:
-    of_users, of_histories = (signature_of(make()) for make in (make_model, make_folding_model))
-    assert [(column.name, column.required) for column in of_users.inputs] == [("user_id", True)]
-    assert [(column.name, column.required) for column in of_histories.inputs] == [
-        ("user_id", False),
-        ("history", False),
+def test_the_signature_has_the_types_of_the_ids() -> None:
+    signature = signature_of(replace(make_folding_model(), item_ids=pa.array(list("abcde"))))
+    assert signature.inputs.to_dict() == [
+        {"type": "long", "name": "user_id", "required": False},
+        {
+            "type": "array",
+            "items": {"type": "string"},
+            "name": "history",
+            "required": False,
+        },
     ]
+    types = {column["name"]: column["type"] for column in signature.outputs.to_dict()}
+    assert types == {
+        "user_id": "long",
+        "rank": "long",
+        "item_id": "string",
+        "score": "float",
+        "title": "string",
+    }
 
 
 @pytest.mark.parametrize(
@@ -256,7 +268,24 @@ def test_a_model_with_embeddings_of_its_users_alone_takes_no_histories() -> None
     ],
 )
 def test_input_that_names_no_user(columns: dict[str, list[object]], message: str) -> None:
-    served = ServedModel()
-    served.saved = make_folding_model()
     with pytest.raises(InputError, match=message):
-        served.predict(None, pd.DataFrame(columns))
+        served_here(make_folding_model()).predict(None, pd.DataFrame(columns))
+
+
+def test_a_model_with_embeddings_of_its_users_alone_refuses_histories() -> None:
+    with pytest.raises(InputError, match="must read histories, or be trained by least squares"):
+        served_here(make_model()).predict(None, pd.DataFrame({"user_id": [12], "history": [[3]]}))
+
+
+@pytest.mark.parametrize("histories", [[[5555]], [[]], []])
+def test_users_without_an_item_of_the_data_get_no_recommendations(histories: list[object]) -> None:
+    served = served_here(make_folding_model())
+    found = served.predict(None, pd.DataFrame({"history": histories}), {"k": 3})
+    assert list(found.columns) == ["user_id", "rank", "item_id", "score", "title"]
+    assert found.empty
+
+
+def served_here(model: SavedModel) -> ServedModel:
+    served = ServedModel()
+    served.saved = model
+    return served

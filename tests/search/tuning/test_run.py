@@ -273,7 +273,7 @@ class MeetingRunner(run.TrialRunner):
         return super().step()
 
 run.TrialRunner = MeetingRunner
-ray.init(num_cpus=2, num_gpus=2, include_dashboard=False)
+ray.init("local", num_cpus=2, num_gpus=2, include_dashboard=False)
 results = Results()
 values = {"resources.cpu": 0.5, "resources.gpu": 0.5}
 values |= {"study.n_trials": 8, "study.max_concurrent": None, "study.grace_period": 3}

@@ -13,21 +13,23 @@ CLUSTERS = [ROOT / "cluster.yaml", ROOT / "configs/clusters/on_premise.yaml"]
 GUIDES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md"]
 
 # A Python whose virtual environment has a pip that succeeds and a uv that succeeds or fails. Both
-# record their arguments.
+# record the arguments of their installs; pip has the settings in the file `settings`.
 PYTHON = """#!/bin/sh
 mkdir -p .venv/bin
-printf '#!/bin/sh\\necho "$@" >> installs\\n' > .venv/bin/python
+printf '#!/bin/sh\\ntest "$3" = config && exec cat settings\\necho "$@" >> installs\\n' \
+  > .venv/bin/python
 printf '#!/bin/sh\\necho uv "$@" >> installs\\nexit {uv_exit_code}\\n' > .venv/bin/uv
 chmod +x .venv/bin/python .venv/bin/uv
 """
 
 
 def make(
-    folder: Path, *, uv_exit_code: int, torch_backend: str | None = None
+    folder: Path, *, uv_exit_code: int, torch_backend: str | None = None, settings: str = ""
 ) -> tuple[int, list[str], str]:
     """Run `make .venv/installed`; return its exit code, its installs and its standard error."""
     for name in ("Makefile", "pyproject.toml", "constraints.txt"):
         shutil.copy(ROOT / name, folder)
+    (folder / "settings").write_text(settings, encoding="utf-8")
     python = folder / "python"
     python.write_text(PYTHON.format(uv_exit_code=uv_exit_code), encoding="utf-8")
     python.chmod(0o755)
@@ -58,11 +60,10 @@ def make(
 
 
 UV = "-m pip install --quiet --constraint constraints.txt uv"
-TORCH_BY_UV = (
-    "uv pip install --python .venv/bin/python --constraint constraints.txt --torch-backend {} torch"
-)
-TORCH_BY_PIP = "-m pip install --quiet --constraint constraints.txt torch"
-PROJECT = "-m pip install --quiet --constraint constraints.txt --editable .[dev]"
+BY_UV = "uv pip install --quiet --python .venv/bin/python --constraint constraints.txt"
+BY_PIP = "-m pip install --quiet --constraint constraints.txt"
+TORCH_BY_UV, TORCH_BY_PIP = f"{BY_UV} --torch-backend {{}} torch", f"{BY_PIP} torch"
+PROJECT_BY_UV, PROJECT_BY_PIP = f"{BY_UV} --editable .[dev]", f"{BY_PIP} --editable .[dev]"
 
 
 @pytest.mark.parametrize(
@@ -72,16 +73,34 @@ def test_make_installs_the_build_of_torch_before_the_project(
     tmp_path: Path, asked: str | None, backend: str
 ) -> None:
     code, installs, errors = make(tmp_path, uv_exit_code=0, torch_backend=asked)
-    assert (code, installs) == (0, [UV, TORCH_BY_UV.format(backend), PROJECT])
+    assert (code, installs) == (0, [UV, TORCH_BY_UV.format(backend), PROJECT_BY_UV])
     assert "CUDA" not in errors
 
 
 def test_make_warns_if_pip_installs_torch(tmp_path: Path) -> None:
     code, installs, errors = make(tmp_path, uv_exit_code=2)
-    assert (code, installs) == (0, [UV, TORCH_BY_UV.format("cpu"), TORCH_BY_PIP, PROJECT])
+    assert (code, installs) == (
+        0,
+        [UV, TORCH_BY_UV.format("cpu"), TORCH_BY_PIP, PROJECT_BY_UV, PROJECT_BY_PIP],
+    )
     assert (
         "pip installs the build of the package index, on Linux several gigabytes for CUDA" in errors
     )
+
+
+@pytest.mark.parametrize(
+    ("settings", "project"),
+    [
+        ("global.index-url='https://mirror.example.com/simple'\n", PROJECT_BY_PIP),
+        (":env:.index-url='https://mirror.example.com/simple'\n", PROJECT_BY_PIP),
+        ("global.timeout='60'\n", PROJECT_BY_UV),
+    ],
+)
+def test_pip_installs_from_an_index_that_its_settings_name(
+    tmp_path: Path, settings: str, project: str
+) -> None:
+    _, installs, _ = make(tmp_path, uv_exit_code=0, settings=settings)
+    assert installs[2:] == [project]
 
 
 def test_make_fails_without_the_requested_build(tmp_path: Path) -> None:

@@ -25,7 +25,7 @@ from recsys.training.least_squares import fold_in
 from recsys.training.row_solver import RowSolver
 
 _N_PAIRS = "n_pairs"
-"""Metric of a model whose users are not those of training."""
+"""Key among the metrics of a model with other users: training's pairs of a user and an item."""
 
 
 def with_histories(
@@ -77,18 +77,15 @@ def with_users(saved: SavedModel, user_ids: pa.Array, histories: Interactions) -
 def _likes(histories: Sequence[Sequence[object]], item_ids: pa.Array) -> Interactions:
     """Return histories as interactions, all of them positive."""
     n_users, n_items = len(histories), len(item_ids)
-    ids = (item_id for items in histories for item_id in items)
-    given = pa.array([None if item_id is None else str(item_id) for item_id in ids], pa.string())
-    found = pc.index_in(given, value_set=pc.cast(item_ids, pa.string()))
+    own_ids = (item_id for items in histories for item_id in items)
+    texts = [None if item_id is None else str(item_id) for item_id in own_ids]
+    found = pc.index_in(pa.array(texts, pa.string()), value_set=pc.cast(item_ids, pa.string()))
     item = pc.fill_null(found, -1).to_numpy()
     user = np.repeat(np.arange(n_users, dtype=np.int32), [len(items) for items in histories])
-    order = np.arange(len(item))
-    known = item >= 0
-    user, item, order = user[known], item[known], order[known]
-    by_pair = np.lexsort((order, item, user))
-    user, item, order = user[by_pair], item[by_pair], order[by_pair]
-    is_last = np.r_[(np.diff(user) != 0) | (np.diff(item) != 0), True][: len(item)]
-    user, item, order = user[is_last], item[is_last], order[is_last]
+    pair = (user * np.int64(n_items) + item)[item >= 0]
+    # The first of a pair from the end is its last; `np.unique` sorts the pairs.
+    pair, from_end = np.unique(pair[::-1], return_index=True)
+    user, item = (ids.astype(np.int32) for ids in np.divmod(pair, n_items))
     nothing = np.empty(0, dtype=np.int32)
     return Interactions(
         n_users=n_users,
@@ -100,7 +97,7 @@ def _likes(histories: Sequence[Sequence[object]], item_ids: pa.Array) -> Interac
         low_item=nothing,
         seen=index_pairs(user, item, n_users, n_items),
         held_out=None,
-        n_later=count_later(user, order),
+        n_later=count_later(user, -from_end),
     )
 
 

@@ -90,7 +90,7 @@ def search(
     Args:
         ratings: the file with the ratings.
         folder: the results' folder.
-        values: config paths and values; the defaults are 2 trials at a time, of at most 3 epochs.
+        values: config paths and values; the defaults are one trial at a time, of at most 3 epochs.
         space: the search space.
         callbacks: further callbacks of Tune.
         tracked: log the trials to the folder's MLflow database, in the experiment `recsys`.
@@ -99,7 +99,7 @@ def search(
         "data.source": str(ratings),
         "training.max_epochs": 3,
         "training.batch_size": 128,
-        "study.max_concurrent": 2,
+        "study.max_concurrent": 1,
     }
     config = replace_values(Config(), {**base, **values})
     study = StudyFolder.find(folder, "s")

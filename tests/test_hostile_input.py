@@ -136,6 +136,8 @@ def home(ray_here: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
         2,
         "--max-epochs",
         1,
+        "--concurrent",
+        1,
     )
     answer(train.main, "--config", folder / "c.yaml", *places)
     return folder

@@ -35,7 +35,7 @@ def new_study(tuned: Tuned, ratings: Path, folder: Path) -> list[str]:
     """Return the flags of a new study `s` in `folder`, over the space of `tuned`."""
     space = str(tuned.folder / "space.yaml")
     study = ["--dir", str(folder), "--name", "s"]
-    return ["--space", space, "--data", str(ratings), *study, "--json"]
+    return ["--space", space, "--data", str(ratings), *study, "--concurrent", "1", "--json"]
 
 
 def test_the_answer(tuned: Tuned) -> None:

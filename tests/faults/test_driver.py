@@ -56,7 +56,7 @@ def orphans(folder: Path) -> list[str]:
     return [line for line in found if str(folder) in line or "TrialRunner" in line]
 
 
-def test_a_killed_driver_loses_nothing(folder: Path) -> None:
+def test_a_killed_driver_loses_nothing(cluster: str, folder: Path) -> None:
     with started(folder, *flags(folder)) as search:
         search.wait_until(lambda: n_reports(folder) >= 13)
         search.process.send_signal(signal.SIGKILL)
@@ -66,7 +66,7 @@ def test_a_killed_driver_loses_nothing(folder: Path) -> None:
     while left := orphans(folder):
         assert time.monotonic() < deadline, left
         time.sleep(0.2)
-    with started(folder, *flags(folder), "--resume") as search:
+    with started(folder, *flags(folder), "--resume", cluster=cluster) as search:
         code, answer, errors = search.end()
     assert code == 0, errors
     after = read_trials(folder)
@@ -83,11 +83,11 @@ def has_reports(folder: Path, least: int) -> bool:
     return n_reports(folder) >= least
 
 
-def test_an_interrupted_search_prints_the_command_that_resumes(folder: Path) -> None:
+def test_an_interrupted_search_prints_the_command_that_resumes(cluster: str, folder: Path) -> None:
     arguments = flags(folder)
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number, joined in ((signal.SIGINT, None), (signal.SIGTERM, cluster)):
         before = n_reports(folder)
-        with started(folder, *arguments) as search:
+        with started(folder, *arguments, cluster=joined) as search:
             search.wait_until(partial(has_reports, folder, before + 3))
             search.process.send_signal(number)
             code, answer, errors = search.end()
@@ -97,7 +97,11 @@ def test_an_interrupted_search_prints_the_command_that_resumes(folder: Path) -> 
         arguments = ["--resume"]
     command = shlex.split(errors.splitlines()[-1].partition("resume it with: python ")[2])
     resumed = subprocess.run(
-        [sys.executable, *command], capture_output=True, text=True, check=False, env={**os.environ}
+        [sys.executable, *command],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "RAY_ADDRESS": cluster},
     )
     assert resumed.returncode == 0, resumed.stderr
     check_complete(folder, answer["mlflow"]["tracking_uri"], N_TRIALS)

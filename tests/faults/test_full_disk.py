@@ -1,5 +1,6 @@
 """The disk of a study, or of MLflow, is full: a small file system in memory."""
 
+import os
 import re
 import shlex
 import subprocess
@@ -18,7 +19,7 @@ from tests.mounts import mounted
 from tests.search.record.test_lease import wait_for_renewals
 from tests.small_search import SPACE, ratings_csv
 
-N_TRIALS, N_EPOCHS = 8, 60
+N_TRIALS, N_EPOCHS = 4, 30
 NO_ROOM = "(No space left on device|database or disk is full)"
 WIDE = {
     "parameters": {
@@ -57,7 +58,7 @@ def flags(folder: Path, space: dict[str, Any], uri: str) -> list[object]:
             "--concurrent",
             1,
             "--set",
-            "study.grace_period=20",
+            "study.grace_period=10",
             "--set",
             f"tracking.uri={uri}",
         ),
@@ -111,7 +112,13 @@ def test_a_search_ends_and_resumes_once_the_disk_has_space(
     with (study / "mlflow-outbox.jsonl").open("ab") as outbox:
         outbox.write(b'{"do": "metr')
     command = shlex.split(errors.splitlines()[-1].partition("resume it with: python ")[2])
-    done = subprocess.run([sys.executable, *command], capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, *command],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "RAY_ADDRESS": cluster},
+    )
     assert done.returncode == 0, done.stderr
     check_complete(disk, uri, N_TRIALS)
     assert len(list((study / "trials").iterdir())) == 3

@@ -12,7 +12,7 @@ from tests.small_search import SPACE, logged_steps, logged_trials, ratings_csv
 from tests.tracking.faulty import FaultyServer
 from tests.tracking.server import Server, running_server
 
-N_TRIALS = 6
+N_TRIALS = 4
 AWAY, KEPT = " does not answer (", " operations are kept in "
 
 

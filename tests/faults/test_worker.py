@@ -103,7 +103,7 @@ def test_a_worker_that_is_killed_between_two_trials(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(run, "TrialRunner", DyingBetweenRunner)
-    values = {"study.n_trials": 4, "study.max_concurrent": 1, "study.grace_period": 3}
+    values = {"study.n_trials": 4, "study.grace_period": 3}
     searched = search(ratings, tmp_path, values, tracked=True)
     assert (searched.folder / "killed").exists()
     assert {number: summary.state for number, summary in searched.trials.items()} == dict.fromkeys(
@@ -145,7 +145,7 @@ def test_a_trial_without_enough_memory_fails_alone(
         "study.sampler": "qmc",
         "resources.max_failures": 1,
     }
-    searched = search(ratings, tmp_path, {**values, "study.n_trials": 6}, space)
+    searched = search(ratings, tmp_path, {**values, "study.n_trials": 3}, space)
     by_size: dict[int, set[str]] = {8: set(), 4_000_000: set()}
     for summary in searched.outcome.summaries:
         by_size[summary.params["model.embedding_dim"]].add(summary.state)

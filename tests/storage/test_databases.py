@@ -13,8 +13,10 @@ import optuna
 import pytest
 import sqlalchemy
 
+from recsys import evaluate, tune
 from recsys.config.files import dump_yaml, read_yaml
 from recsys.storage.credentials import strip_password
+from tests.commands import in_process
 from tests.postgres import PASSWORD, UNESCAPED, needs_postgres, running_postgres
 from tests.small_search import SPACE, logged_steps, logged_trials
 
@@ -58,7 +60,11 @@ def rows_of(url: str) -> Iterator[str]:
 
 
 def test_a_study_in_postgresql(
-    databases: dict[str, str], ratings: Path, tmp_path: Path, temporary: Path
+    databases: dict[str, str],
+    ratings: Path,
+    tmp_path: Path,
+    temporary: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     (tmp_path / "space.yaml").write_text(dump_yaml(SPACE))
     places = [
@@ -73,6 +79,7 @@ def test_a_study_in_postgresql(
     }
     folder = ["--dir", tmp_path / "exp"]
     search = [*folder, "--name", "s", "--set", "training.batch_size=128", "--max-epochs", 2]
+    search += ["--concurrent", 1]
     begun = run(
         temporary,
         "recsys.tune",
@@ -91,6 +98,7 @@ def test_a_study_in_postgresql(
     assert started["study"]["storage"] == strip_password(databases["studies"])
     assert started["tracking"]["uri"] == strip_password(databases["runs"])
 
+    # This process knows the password by now.
     forgotten = run(temporary, "recsys.tune", *search, "--resume", "--trials", 4)
     assert forgotten.returncode == 2
     shown = strip_password(databases["studies"])
@@ -101,8 +109,10 @@ def test_a_study_in_postgresql(
     trained = run(temporary, "recsys.train", "--best-of", "s", *folder, **variables)
     assert trained.returncode == 0, trained.stderr
     model = tmp_path / "exp" / "models" / "s"
-    evaluated = run(temporary, "recsys.evaluate", "--model", model, *folder, **variables)
-    assert evaluated.returncode == 0, evaluated.stderr
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    evaluated = in_process.run(evaluate.main, "--model", model, *folder)
+    assert evaluated.code == 0, evaluated.err
 
     name = read_yaml(study / "optuna.yaml")["study_name"]
     record = optuna.load_study(study_name=name, storage=databases["studies"])
@@ -117,9 +127,8 @@ def test_a_study_in_postgresql(
     assert not (study / "optuna.db").exists()
     assert not (tmp_path / "exp" / "mlflow.db").exists()
 
-    output = "".join(
-        done.stdout + done.stderr for done in (begun, forgotten, resumed, trained, evaluated)
-    )
+    output = evaluated.out + evaluated.err
+    output += "".join(done.stdout + done.stderr for done in (begun, forgotten, resumed, trained))
     files = {
         path: path.read_bytes()
         for top in (tmp_path, temporary)
@@ -134,19 +143,19 @@ def test_a_study_in_postgresql(
 
 
 def test_a_database_that_does_not_let_us_in(
-    databases: dict[str, str], ratings: Path, tmp_path: Path, temporary: Path
+    databases: dict[str, str], ratings: Path, tmp_path: Path
 ) -> None:
     (tmp_path / "space.yaml").write_text(dump_yaml(SPACE))
     search = ["--dir", tmp_path / "exp", "--space", tmp_path / "space.yaml", "--data", ratings]
     wrong = databases["runs"].replace("s3cret", "guessed")
-    refused = run(temporary, "recsys.tune", *search, "--set", f"tracking.uri={wrong}")
-    assert refused.returncode == 2
-    assert "password authentication failed" in refused.stderr
-    assert "guessed" not in refused.stderr
+    refused = in_process.run(tune.main, *search, "--set", f"tracking.uri={wrong}")
+    assert refused.code == 2
+    assert "password authentication failed" in refused.err
+    assert "guessed" not in refused.err
     both = [f"{name}={databases['runs']}" for name in ("study.storage", "tracking.uri")]
-    refused = run(temporary, "recsys.tune", *search, "--set", both[0], "--set", both[1])
-    assert refused.returncode == 2
-    assert refused.stderr.startswith(
+    refused = in_process.run(tune.main, *search, "--set", both[0], "--set", both[1])
+    assert refused.code == 2
+    assert refused.err.startswith(
         "error: tracking.uri: must be another database than study.storage, but got postgresql://"
     )
-    assert PASSWORD not in refused.stderr
+    assert PASSWORD not in refused.err

@@ -4,8 +4,10 @@ from pathlib import Path
 
 import pytest
 
+from recsys import evaluate, tune
 from recsys.config.files import dump_yaml
 from recsys.storage.s3 import list_folder, open_folder
+from tests.commands import in_process
 from tests.s3_server import BUCKET
 from tests.search.on_s3 import started, stored_trials
 from tests.small_search import SPACE, logged_steps, logged_trials
@@ -33,7 +35,7 @@ def test_a_study_is_resumed_on_another_head(
     ]
     search += [
         "--set",
-        "training.batch_size=2",
+        "training.batch_size=4",
         "--set",
         "study.grace_period=6",
         "--set",
@@ -48,7 +50,7 @@ def test_a_study_is_resumed_on_another_head(
     before = stored_trials(PLACE, "s")
 
     with started("tune", tmp_path / "second", s3_environment, *flags, "--resume") as head:
-        code, answer, errors = head.end()
+        code, found, errors = head.end()
     assert code == 0, errors
     after = stored_trials(PLACE, "s")
     assert [trial.number for trial in after] == list(range(N_TRIALS))
@@ -76,9 +78,9 @@ def test_a_study_is_resumed_on_another_head(
         for name in list_folder(study / "trials")
         if list_folder(study / "trials" / name) == ["weights.safetensors"]
     }
-    ranked = sorted(answer["trials"], key=lambda trial: -trial["value"])
+    ranked = sorted(found["trials"], key=lambda trial: -trial["value"])
     assert kept == {trial["id"] for trial in ranked[:3]}
-    assert answer["best"]["config"] == f"{PLACE}/studies/s/best.yaml"
+    assert found["best"]["config"] == f"{PLACE}/studies/s/best.yaml"
 
     with started(
         "train", tmp_path / "third", s3_environment, "--dir", PLACE, "--best-of", "s"
@@ -86,19 +88,13 @@ def test_a_study_is_resumed_on_another_head(
         code, trained, errors = head.end()
     assert code == 0, errors
     assert trained["model"] == f"{PLACE}/models/s"
-    with started(
-        "evaluate", tmp_path / "fourth", s3_environment, "--dir", PLACE, "--model", trained["model"]
-    ) as head:
-        code, evaluated, errors = head.end()
-    assert code == 0, errors
+    evaluated = in_process.answer(evaluate.main, "--dir", PLACE, "--model", trained["model"])
     assert evaluated["test"] == pytest.approx(trained["test"])
     scores = open_folder(PLACE) / "test_scores.jsonl"
     assert "test_scores.jsonl" in list_folder(scores.parent)
-    # One of the four commands was killed; the others left no local copy.
+    # The first command was killed; the others left no local copy.
     left = [
-        path.name
-        for head in ("second", "third", "fourth")
-        for path in (tmp_path / head).glob("recsys-*")
+        path.name for head in ("second", "third") for path in (tmp_path / head).glob("recsys-*")
     ]
     assert left == []
 
@@ -108,8 +104,7 @@ def test_a_folder_in_s3_takes_no_sqlite_of_mlflows(
 ) -> None:
     (tmp_path / "space.yaml").write_text(dump_yaml(SPACE))
     flags = ["--dir", PLACE, "--space", tmp_path / "space.yaml", "--data", ratings]
-    with started("tune", tmp_path / "head", s3_environment, *flags) as head:
-        code, _, errors = head.end()
+    code, _, errors = in_process.run(tune.main, *flags)
     assert code == 2
     assert errors == (
         f"error: tracking.uri: must be a server or a database where {PLACE} is in S3, since SQLite "

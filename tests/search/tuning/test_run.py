@@ -72,7 +72,12 @@ def broken(
 ) -> tuple[Searched, Results, KillOnce]:
     """A search in which trial 1 loses its worker once and trial 2 always raises; one retry each."""
     results, kill = Results(), KillOnce()
-    values = {"study.n_trials": 5, "resources.max_failures": 1, "study.grace_period": N_EPOCHS}
+    values = {
+        "study.n_trials": 5,
+        "study.max_concurrent": 2,
+        "study.grace_period": N_EPOCHS,
+        "resources.max_failures": 1,
+    }
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(run, "TrialRunner", FailingRunner)
         patch.delenv("MLFLOW_TRACKING_URI", raising=False)
@@ -145,7 +150,7 @@ def test_busy_seconds_are_within_the_wall_seconds(
 def test_one_at_a_time_repeats_itself_in_one_process(
     ray_here: None, ratings: Path, tmp_path: Path
 ) -> None:
-    values = {"study.max_concurrent": 1, "study.seed": 3, "study.n_trials": 5}
+    values = {"study.seed": 3, "study.n_trials": 5}
     results = Results()
     first, second = (
         search(ratings, tmp_path / "a", values, callbacks=[results]),

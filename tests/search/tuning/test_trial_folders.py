@@ -214,7 +214,7 @@ def test_a_search(
     }
     space = {"parameters": {"training.learning_rate": {"low": 1e-4, "high": 3e-1, "log": True}}}
     with watched(tmp_path) as seen:
-        searched = search(ratings, tmp_path, {**values, "study.max_concurrent": 1}, space)
+        searched = search(ratings, tmp_path, values, space)
     ended = sorted(searched.outcome.summaries, key=lambda summary: summary.value or 0.0)
     assert "pruned" in [summary.state for summary in ended[-8:]]
     assert names(searched.folder / "trials") == {

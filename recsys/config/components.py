@@ -19,12 +19,14 @@ class ModelEntry:
 
     `code`: the class, a subclass of `recsys.models.contract.Model`. `scores_by_product`: the score
     is an inner product of the two sides, so that one matrix product scores users against all items.
-    `has_tower`: it has at least one hidden layer on pairs of user and item. `reads_histories`: the
-    user's side is computed from the user's positives (`recsys.models.histories.HistoryModel`).
+    `takes_cosine`: `model.similarity` may be cosine. `has_tower`: it has at least one hidden layer
+    on pairs of user and item. `reads_histories`: the user's side is computed from the user's
+    positives (`recsys.models.histories.HistoryModel`).
     """
 
     code: str
     scores_by_product: bool = False
+    takes_cosine: bool = False
     has_tower: bool = False
     reads_histories: bool = False
 
@@ -63,12 +65,20 @@ class MetricEntry:
 
 
 MODELS = {
-    "inner_product": ModelEntry("recsys.models.inner_product:InnerProduct", scores_by_product=True),
-    "gmf": ModelEntry("recsys.models.gmf:GMF", scores_by_product=True),
+    "inner_product": ModelEntry(
+        "recsys.models.inner_product:InnerProduct", scores_by_product=True, takes_cosine=True
+    ),
+    "gmf": ModelEntry("recsys.models.gmf:GMF", scores_by_product=True, takes_cosine=True),
     "mlp": ModelEntry("recsys.models.mlp:MLP", has_tower=True),
     "neumf": ModelEntry("recsys.models.neumf:NeuMF", has_tower=True),
     "autoencoder": ModelEntry(
-        "recsys.models.autoencoder:Autoencoder", scores_by_product=True, reads_histories=True
+        "recsys.models.autoencoder:Autoencoder",
+        scores_by_product=True,
+        takes_cosine=True,
+        reads_histories=True,
+    ),
+    "diffusion": ModelEntry(
+        "recsys.models.diffusion:Diffusion", scores_by_product=True, reads_histories=True
     ),
 }
 LOSSES = {

@@ -115,12 +115,12 @@ class Config(Section):
     @model_validator(mode="after")
     def _check_similarity(self) -> Self:
         training, model = self.training, self.model
-        if model.similarity == "cosine" and not MODELS[model.name].scores_by_product:
+        if model.similarity == "cosine" and not MODELS[model.name].takes_cosine:
             raise InputError(
                 "model.similarity",
-                f"must be dot for a model whose score is no inner product, {model.name}",
+                f"must be dot for the model {model.name}",
                 "cosine",
-                f"Set model.name to {_names(MODELS, lambda e: e.scores_by_product)}.",
+                f"Set model.name to {_names(MODELS, lambda e: e.takes_cosine)}.",
             )
         if model.similarity == "cosine" and not LOSSES[training.loss].has_temperature:
             raise InputError(

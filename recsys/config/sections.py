@@ -87,21 +87,27 @@ class ModelConfig(Section):
     name: Annotated[str, OneOf(MODELS)] = "neumf"
     """Variant of neural collaborative filtering."""
     embedding_dim: int = Field(default=16, ge=1)
-    """Width d of the embedding of a user or an item; neumf has two of each. In autoencoder: of a
-    user's latent."""
+    """Width d of the embedding of a user or an item; neumf has two of each. In autoencoder and
+    diffusion: of a user's latent."""
     n_layers: int = Field(default=3, ge=0)
     """Hidden layers. In mlp and neumf: of the tower, at least 1, with widths 2d, d, d/2 and so on.
-    In autoencoder: on each side of the latent, of width `model.hidden_dim`."""
+    In autoencoder and diffusion: on each side of the latent, of width `model.hidden_dim`."""
     hidden_dim: int = Field(default=256, ge=1)
-    """Width of the hidden layers of autoencoder."""
+    """Width of the hidden layers of autoencoder and diffusion."""
     bottleneck: Literal["none", "gaussian"] = "none"
     """Latent of autoencoder: a vector, or in training a draw from a normal distribution
     (variational autoencoder)."""
     dropout: float = Field(default=0.0, ge=0, lt=1)
-    """Dropout after each hidden layer of the tower. In autoencoder: of a user's positives, before
-    the model reads them."""
+    """Dropout after each hidden layer of the tower. In autoencoder and diffusion: of a user's
+    positives, before the model reads them."""
+    noise_steps: int = Field(default=5, ge=1)
+    """Steps of diffusion, from the noisiest row of a user to the row itself."""
+    noise_scale: float = Field(default=0.01, ge=0, le=1)
+    """Scale of the noise of diffusion, whose variance is 0.0001 of it in the first step and 0.02 of
+    it in the last. 0 for none."""
     bias: bool = True
-    """Add biases: a global one, one per user and one per item; in autoencoder one per item."""
+    """Add biases: a global one, one per user and one per item; in autoencoder and diffusion one per
+    item."""
     init_std: float = Field(default=0.01, gt=0)
     """Standard deviation of the normal distribution that initialises the embeddings."""
     similarity: Literal["dot", "cosine"] = "dot"

@@ -10,7 +10,7 @@ from torch.nn import functional
 from recsys.config.sections import ModelConfig
 from recsys.kernels.lookup import inner_product
 from recsys.models.contract import Side
-from recsys.models.histories import History, HistoryModel
+from recsys.models.histories import History, HistoryModel, TrainSide
 from recsys.models.layers import Embedding, ItemBiases
 
 
@@ -49,30 +49,40 @@ class Autoencoder(HistoryModel):
         self.dropout = config.dropout
         self.has_cosine_scores = config.similarity == "cosine"
 
+    def input_rows(self) -> Embedding:
+        """Return the rows of the first layer."""
+        return self.inputs
+
     def encode(self, history: History) -> Tensor:
         """Return the latents (B, d) of users."""
-        return self._encoded(history)[:, : self.latents.shape[1]]
+        return self.encode_sum(self.sum_inputs(history))[:, : self.latents.shape[1]]
 
-    def train_side(self, history: History) -> tuple[Side, Tensor | None]:
+    def train_side(self, history: History) -> TrainSide:
         """Return the side of B users in training, and the divergence (B,) of a gaussian latent."""
-        encoded = self._encoded(history)
+        encoded = self.encode_sum(self.sum_inputs(history))
         if not self.is_gaussian:
-            return self.side_of(encoded), None
+            return TrainSide(self.side_of(encoded))
         mean, log_variance = encoded.chunk(2, dim=1)
         latent = mean + torch.randn_like(mean) * (log_variance / 2).exp()
         divergence = (mean.square() + log_variance.exp() - log_variance - 1).sum(1) / 2
-        return self.side_of(latent), divergence
+        return TrainSide(self.side_of(latent), divergence)
 
-    def _encoded(self, history: History) -> Tensor:
-        """Return the last layer of the encoder: (B, d), or for a gaussian latent (B, 2 d)."""
+    def sum_inputs(self, history: History) -> Tensor:
+        """Return the sum (B, width) of the users' input rows, of which training drops some."""
         weight = functional.dropout(history.weight, self.dropout, self.training)
-        total = functional.embedding_bag(
+        return functional.embedding_bag(
             history.item,
             self.inputs.weight,
             history.start,
             mode="sum",
             per_sample_weights=weight,
         )
+
+    def encode_sum(self, total: Tensor) -> Tensor:
+        """Return the last layer of the encoder, given the first without its bias (B, width).
+
+        It is (B, d), or for a gaussian latent (B, 2 d).
+        """
         encoded: Tensor = self.encoder(total + self.first_bias)
         return encoded
 

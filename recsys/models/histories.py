@@ -5,6 +5,7 @@ and stored, so that ranking, ensembles and saved models look users up as in any 
 """
 
 from abc import abstractmethod
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -26,6 +27,18 @@ class History(NamedTuple):
     weight: Tensor
 
 
+class TrainSide(NamedTuple):
+    """Side of B users in training, and what their losses get besides.
+
+    `penalty` (B,): of their latents. `weigh`: a function of the mean losses of the users (B,) that
+    returns the weights of the losses (B,); None for equal weights.
+    """
+
+    side: Side
+    penalty: Tensor | None = None
+    weigh: Callable[[Tensor], Tensor] | None = None
+
+
 def history_of(item: Tensor, row: Tensor, n_rows: int, weight: Tensor | None) -> History:
     """Return the history of `n_rows` users.
 
@@ -44,16 +57,20 @@ def history_of(item: Tensor, row: Tensor, n_rows: int, weight: Tensor | None) ->
 class HistoryModel(Model):
     """Model that knows users by their positives.
 
-    `inputs`: the rows of items that `encode` reads, 0 for an item that says nothing about a user.
-    `latents` (n_users, d): of all users, as `training.latents` stored them last.
+    `latents` (n_users, d): of all users, as `training.latents` stored them last. `pair_width`: the
+    products that an epoch computes for each pair of a user and an item, besides the score.
     """
 
-    inputs: Embedding
     latents: Tensor
+    pair_width = 0
 
     def __init__(self, n_users: int, dim: int) -> None:
         super().__init__()
         self.register_buffer("latents", torch.zeros(n_users, dim))
+
+    @abstractmethod
+    def input_rows(self) -> Embedding:
+        """Return the rows of items that `encode` reads, 0 for an item that says nothing."""
 
     @abstractmethod
     def encode(self, history: History) -> Tensor:
@@ -63,9 +80,9 @@ class HistoryModel(Model):
     def side_of(self, latent: Tensor) -> Side:
         """Return the side of users with these latents (B, d)."""
 
-    def train_side(self, history: History) -> tuple[Side, Tensor | None]:
-        """Return the side of B users in training, and the penalty (B,) of their latents, if any."""
-        return self.side_of(self.encode(history)), None
+    def train_side(self, history: History) -> TrainSide:
+        """Return the side of B users in training."""
+        return TrainSide(self.side_of(self.encode(history)))
 
     def user_side(self, user: Tensor) -> Side:
         """Return the side of users (B,), from their stored latents."""

@@ -143,7 +143,7 @@ def require_fold_in(saved: SavedModel) -> None:
     loss, name = saved.config.training.loss, saved.config.model.name
     is_solved = LOSSES[loss].solver == "least_squares"
     if saved.members or not (is_solved or MODELS[name].reads_histories):
-        readers = ", ".join(name for name, entry in MODELS.items() if entry.reads_histories)
+        readers = " or ".join(name for name, entry in MODELS.items() if entry.reads_histories)
         raise InputError(
             Argument("model"),
             "must read histories, or be trained by least squares, to fold in users",

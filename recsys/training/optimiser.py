@@ -68,6 +68,8 @@ class Optimiser:
         if self._sides:
             for name in shared:
                 _replace(small, name, model.get_parameter(name))
+            for name, buffer in model.named_buffers():
+                _replace(small, name, buffer)
             self.model = small
 
     def prepare(self, batch: _B) -> _B:
@@ -118,9 +120,9 @@ def _pays_by_rows(parameters: list[nn.Parameter], n_lookups: int) -> bool:
     return (len(parameters[0]) - MIN_ROWS_PER_LOOKUP * n_lookups) * width >= MIN_VALUES
 
 
-def _replace(model: Model, name: str, weight: nn.Parameter) -> None:
+def _replace(model: Model, name: str, values: Tensor) -> None:
     owner, _, attribute = name.rpartition(".")
-    setattr(model.get_submodule(owner), attribute, weight)
+    setattr(model.get_submodule(owner), attribute, values)
 
 
 class _RowParameter:

@@ -12,7 +12,7 @@ from torch import Tensor
 from recsys.config.sections import TrainingConfig
 from recsys.kernels.lookup import square_norms
 from recsys.models import Model, Side
-from recsys.models.histories import HistoryModel, history_of
+from recsys.models.histories import HistoryModel, TrainSide, history_of
 from recsys.training.contract import Relabel
 from recsys.training.losses import full_loss_of, logits_of
 
@@ -51,12 +51,14 @@ class UserBatch:
 
     def loss(self, model: Model, training: TrainingConfig) -> Tensor:
         """Return the mean over the positives of their loss and penalty, ||u||^2 + ||i||^2."""
-        (user, penalty), item = self._user_side(model), model.item_side(self.item)
+        (user, penalty, weigh), item = self._user_side(model), model.item_side(self.item)
         logits = logits_of(model, model.score(user, item), training)  # (R, W)
         loss = full_loss_of(training)
         losses = loss(logits, self.row, self.column, self.excluded, self.shift)
         if training.top_k_weight is not None:
             losses = losses * self._top_k_weights(logits.detach(), training.top_k_weight)
+        if weigh is not None:
+            losses = losses * weigh(self._means(losses.detach())).index_select(0, self.row)
         if training.l2:
             of_user, of_item = _square_norms(user), _square_norms(item)
             norms = of_user.index_select(0, self.row) + of_item.index_select(0, self.column)
@@ -64,11 +66,16 @@ class UserBatch:
         mean = (losses if self.weight is None else losses * self.weight).mean()
         return mean if penalty is None else mean + training.kl_weight * penalty.sum() / self.n_rows
 
-    def _user_side(self, model: Model) -> tuple[Side, Tensor | None]:
+    def _user_side(self, model: Model) -> TrainSide:
         if not isinstance(model, HistoryModel):
-            return model.user_side(self.user), None
+            return TrainSide(model.user_side(self.user))
         items = self.column if self.item is None else self.item[self.column]
         return model.train_side(history_of(items, self.row, len(self.user), weight=None))
+
+    def _means(self, losses: Tensor) -> Tensor:
+        """Return the mean (R,) of each user's losses (P,)."""
+        totals = losses.new_zeros(len(self.user)).index_add_(0, self.row, losses)
+        return totals / torch.bincount(self.row, minlength=len(self.user))
 
     def _top_k_weights(self, logits: Tensor, width: float) -> Tensor:
         """Return the weights (P,) of the positives, given the logits (R, W) of the batch."""

@@ -230,8 +230,8 @@ def test_a_config_does_not_change() -> None:
         ),
         (
             {"model.similarity": "cosine", "training.loss": "softmax"},
-            "model.similarity: must be dot for a model whose score is no inner product, neumf, but "
-            "got cosine. Set model.name to inner_product or gmf or autoencoder.",
+            "model.similarity: must be dot for the model neumf, but got cosine. "
+            "Set model.name to inner_product or gmf or autoencoder.",
         ),
         (
             {"model.similarity": "cosine", "model.name": "gmf"},

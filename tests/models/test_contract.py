@@ -40,7 +40,7 @@ SETTINGS: list[dict[str, object]] = [
 CASES = [
     (name, settings)
     for name, settings in itertools.product(MODELS, SETTINGS)
-    if MODELS[name].scores_by_product or "similarity" not in settings
+    if MODELS[name].takes_cosine or "similarity" not in settings
 ]
 
 cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="torch sees no GPU")
@@ -57,7 +57,7 @@ def build(name: str, settings: dict[str, object], device: str = "cpu") -> Model:
     generator = torch.Generator().manual_seed(0)
     model = build_model(config_of(name, settings), N_USERS, N_ITEMS, generator)
     if isinstance(model, HistoryModel):
-        for values in (model.latents, model.get_parameter("inputs.weight").data):  # 0 at first
+        for values in (model.latents, model.input_rows().weight.data):  # 0 at first
             values.normal_(generator=generator)
     return model.to(device)
 

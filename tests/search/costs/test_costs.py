@@ -44,6 +44,7 @@ AUTOENCODER = replace_values(
 )
 AUTOENCODER_DENSE = 12 + 12 * 4 + 4 + 4 * 12 + 12
 GAUSSIAN = replace_values(AUTOENCODER, {"model.n_layers": 0, "model.bottleneck": "gaussian"})
+DIFFUSION = replace_values(GAUSSIAN, {"model.name": "diffusion", "model.noise_steps": 3})
 SQUARES = config_of(model__name="inner_product", training__loss="squared", model__embedding_dim=100)
 RECENT = replace_values(SQUARES, {"training.recency_half_life": 5.0})
 X = 50 / 5.5
@@ -73,6 +74,9 @@ SAMPLED = config_of(evaluation__protocol="sampled", evaluation__max_users=5, mod
         ("product of a score", AUTOENCODER, 20 * 600 * 12 + 100 * 12 + 20 * AUTOENCODER_DENSE),
         # A mean and a variance of 4 each are read of a positive, and 4 values score.
         ("product of a score", GAUSSIAN, 20 * 600 * 4 + 100 * 8 + 20 * 8),
+        # The bottleneck stays plain. 4 values of the noise and, at two steps, 8 of denoising; the
+        # biases of the first layer and of two steps.
+        ("product of a score", DIFFUSION, 20 * 600 * (4 + 4 + 16) + 100 * 4 + 20 * 12),
         # 5 of 15 users, each with the head, 30% of all 600 items, and the dense layers.
         (
             "product of a ranked pair",

@@ -211,7 +211,8 @@ def test_seeds_of_trials() -> None:
     ]
 
 
-NEEDED = {"autoencoder": {"training.loss": "softmax", "training.negative_sampling": "all"}}
+OF_HISTORIES = {"training.loss": "softmax", "training.negative_sampling": "all"}
+NEEDED = {"autoencoder": OF_HISTORIES, "diffusion": OF_HISTORIES}
 """Values that a variant needs in place of the defaults, by the name of its space file."""
 
 

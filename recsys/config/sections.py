@@ -103,8 +103,8 @@ class ModelConfig(Section):
     noise_steps: int = Field(default=5, ge=1)
     """Steps of diffusion, from the noisiest row of a user to the row itself."""
     noise_scale: float = Field(default=0.01, ge=0, le=1)
-    """Scale of the noise of diffusion, whose variance is 0.0001 of it in the first step and 0.02 of
-    it in the last. 0 for none."""
+    """Scale s of diffusion's noise. Its variance grows from 0.0001 s at the first step to 0.02 s at
+    the last; 0 adds none."""
     bias: bool = True
     """Add biases: a global one, one per user and one per item; in autoencoder and diffusion one per
     item."""

@@ -57,7 +57,7 @@ class Autoencoder(HistoryModel):
         """Return the latents (B, d) of users."""
         return self.encode_sum(self.sum_inputs(history))[:, : self.latents.shape[1]]
 
-    def train_side(self, history: History) -> TrainSide:
+    def train_side(self, history: History, item: Tensor | None) -> TrainSide:
         """Return the side of B users in training, and the divergence (B,) of a gaussian latent."""
         encoded = self.encode_sum(self.sum_inputs(history))
         if not self.is_gaussian:

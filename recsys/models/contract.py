@@ -1,6 +1,7 @@
 """Contract of a model: a side for users, a side for items, and the score that joins them.
 
-Training computes the user's side once per row, and ranking computes all items' sides once.
+Training computes a user's side once per row or per user of a batch, and ranking computes all
+items' sides once.
 """
 
 from abc import ABC, abstractmethod

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from recsys.config.sections import ModelConfig
+from recsys.kernels.lookup import rows_of
 from recsys.models.autoencoder import Autoencoder
 from recsys.models.contract import Side
 from recsys.models.histories import History, HistoryModel, TrainSide
@@ -75,15 +76,15 @@ class Diffusion(HistoryModel):
 
     The row x_0 of a user has a 1 at each of the n positives. Training draws a step t, adds the
     noise of `Schedule` to the row, and learns to reconstruct x_0: an autoencoder reads
-    x_t / sqrt(n), plus a bias of each step but the first in its first layer, and its logits meet
-    the loss of the config. A step is drawn in proportion to the root mean square of its last
-    `N_LOSSES` losses, or uniformly until every step has as many; a loss is divided by the
-    probability of its step.
+    x_t / sqrt(n), plus a learned vector times (t - 1) / (T - 1) in its first layer. The config's
+    loss of the logits is multiplied by the weight of the step, and divided by T times its
+    probability. A step is drawn in proportion to the root mean square of its last `N_LOSSES` losses
+    with their weights, or uniformly until every step has as many.
 
     Elsewhere a user starts at x_T = x_0, without noise. Each step replaces x_t by the mean of
     x_(t-1) given x_t and the reconstruction n softmax(logits); the latent is that of step 1. With
     one step and without noise, this is the autoencoder. Where a batch takes a sample of the items,
-    the noise is on those items alone.
+    the noise is on these items alone.
 
     Source: Wang et al. 2023, arXiv:2304.04971 (DiffRec), sec. 3, whose loss is the squared error.
     """
@@ -101,14 +102,14 @@ class Diffusion(HistoryModel):
         self.network = Autoencoder(plain, 0, n_items, generator)
         width = self.network.inputs.weight.shape[1]
         self.schedule = Schedule(config.noise_steps, config.noise_scale)
-        self.step_biases = nn.Parameter(torch.zeros(config.noise_steps - 1, width))
+        self.step_vector = nn.Parameter(torch.zeros(width))
         variances, weights = self.schedule.variances, self.schedule.loss_weights
         self.register_buffer("losses", torch.full((config.noise_steps, N_LOSSES), torch.inf))
         self.register_buffer("variances", torch.tensor(variances), persistent=False)
         self.register_buffer("loss_weights", torch.tensor(weights), persistent=False)
+        self.train_width = width if config.noise_scale else 0
         score_width = self.network.outputs.weight.shape[1]
-        of_noise = width if config.noise_scale else 0
-        self.pair_width = of_noise + (config.noise_steps - 1) * (width + score_width)
+        self.encode_width = (config.noise_steps - 1) * (width + score_width)
 
     def input_rows(self) -> Embedding:
         """Return the rows of the first layer."""
@@ -117,9 +118,11 @@ class Diffusion(HistoryModel):
     def encode(self, history: History) -> Tensor:
         """Return the latents (B, d) of users."""
         total, length = self.network.sum_inputs(history), _counts(history).sqrt()
+        if self.schedule.n_steps == 1:
+            return self._encode_sum(total, 0)
         n_rows = max(1, MAX_VALUES // len(self.network.inputs.weight))
-        parts = zip(total.split(n_rows), length.split(n_rows), strict=True)
-        return torch.cat([self._denoise(*part) for part in parts])
+        pairs = zip(torch.split(total, n_rows), torch.split(length, n_rows), strict=True)
+        return torch.cat([self._denoise(*pair) for pair in pairs])
 
     def _denoise(self, total: Tensor, length: Tensor) -> Tensor:
         """Return the latents (B, d) of step 1.
@@ -136,9 +139,12 @@ class Diffusion(HistoryModel):
             total = of_start * (start @ inputs) + of_row * total
         return self._encode_sum(total, 0)
 
-    def train_side(self, history: History) -> TrainSide:
-        """Return the side of B users in training, each at a random step with its noise."""
-        total, inputs = self.network.sum_inputs(history), self.network.inputs.weight
+    def train_side(self, history: History, item: Tensor | None) -> TrainSide:
+        """Return the side of B users in training, each at a random step with its noise.
+
+        The noise is on the items (W,) of their batch, None for all.
+        """
+        total = self.network.sum_inputs(history)
         chances = self.chances()
         if self.schedule.n_steps == 1:
             step = torch.zeros(len(total), dtype=torch.int64, device=total.device)
@@ -146,24 +152,27 @@ class Diffusion(HistoryModel):
             step = torch.multinomial(chances, len(total), replacement=True)
         if self.schedule.scale:
             variance = self.variances[step].unsqueeze(1)
-            noise = torch.randn(len(total), len(inputs), device=inputs.device) @ inputs
-            spread = (variance / _counts(history).clamp(min=1)).sqrt()
+            rows = rows_of(self.network.inputs.lookup(item))  # (W, width)
+            noise = torch.randn(len(total), len(rows), device=rows.device) @ rows
+            spread = (variance / _counts(history)).sqrt()
             total = (1 - variance).sqrt() * total + spread * noise
         side = self.network.side_of(self._encode_sum(total, step))
         return TrainSide(side, weigh=partial(self._weigh, step, chances))
 
     def _encode_sum(self, total: Tensor, step: int | Tensor) -> Tensor:
         """Return the latents (B, d) at steps from 0, given the first layer (B, width)."""
-        biases = torch.cat([total.new_zeros(1, total.shape[1]), self.step_biases])
-        return self.network.encode_sum(total + biases[step])
+        share = step / max(1, self.schedule.n_steps - 1)
+        if isinstance(share, Tensor):
+            share = share.unsqueeze(1)
+        return self.network.encode_sum(total + share * self.step_vector)
 
     def chances(self) -> Tensor:
         """Return the probability (T,) of each step."""
-        n_steps = self.schedule.n_steps
-        if n_steps == 1 or self.losses.isinf().any():
+        n_steps, root = self.schedule.n_steps, self.losses.square().mean(1).sqrt()
+        total = root.sum()
+        if n_steps == 1 or not 0 < total < torch.inf:  # also after a loss that is no number
             return torch.full_like(self.variances, 1 / n_steps)
-        root = self.losses.square().mean(1).sqrt()
-        return (1 - UNIFORM_SHARE) * root / root.sum() + UNIFORM_SHARE / n_steps
+        return (1 - UNIFORM_SHARE) * root / total + UNIFORM_SHARE / n_steps
 
     def _weigh(self, step: Tensor, chances: Tensor, losses: Tensor) -> Tensor:
         """Return the weights (B,) of the losses (B,) of users at these steps; note the losses."""

@@ -57,12 +57,13 @@ def history_of(item: Tensor, row: Tensor, n_rows: int, weight: Tensor | None) ->
 class HistoryModel(Model):
     """Model that knows users by their positives.
 
-    `latents` (n_users, d): of all users, as `training.latents` stored them last. `pair_width`: the
-    products that an epoch computes for each pair of a user and an item, besides the score.
+    `latents` (n_users, d): of all users, as `training.latents` stored them last. `train_width`,
+    `encode_width`: products for each pair of a user and an item, besides the score, that a batch
+    computes and that `encode` does.
     """
 
     latents: Tensor
-    pair_width = 0
+    train_width = encode_width = 0
 
     def __init__(self, n_users: int, dim: int) -> None:
         super().__init__()
@@ -80,8 +81,8 @@ class HistoryModel(Model):
     def side_of(self, latent: Tensor) -> Side:
         """Return the side of users with these latents (B, d)."""
 
-    def train_side(self, history: History) -> TrainSide:
-        """Return the side of B users in training."""
+    def train_side(self, history: History, item: Tensor | None) -> TrainSide:
+        """Return the side of B users in training, whose batch has the items (W,), None for all."""
         return TrainSide(self.side_of(self.encode(history)))
 
     def user_side(self, user: Tensor) -> Side:

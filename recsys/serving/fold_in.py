@@ -58,7 +58,7 @@ def with_users(saved: SavedModel, user_ids: pa.Array, histories: Interactions) -
     """
     require_fold_in(saved)
     if isinstance(saved.model, HistoryModel):
-        items, build = saved.model.inputs.weight, _encoded
+        items, build = saved.model.input_rows().weight, _encoded
     else:
         items, build = saved.model.get_parameter("items.weight"), _solved
     # An item without a positive in training has the vector 0.

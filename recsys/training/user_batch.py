@@ -70,7 +70,8 @@ class UserBatch:
         if not isinstance(model, HistoryModel):
             return TrainSide(model.user_side(self.user))
         items = self.column if self.item is None else self.item[self.column]
-        return model.train_side(history_of(items, self.row, len(self.user), weight=None))
+        history = history_of(items, self.row, len(self.user), weight=None)
+        return model.train_side(history, self.item)
 
     def _means(self, losses: Tensor) -> Tensor:
         """Return the mean (R,) of each user's losses (P,)."""

@@ -32,6 +32,8 @@ DEFAULTS: dict[str, object] = {
     "model.hidden_dim": 256,
     "model.bottleneck": "none",
     "model.dropout": 0.0,
+    "model.noise_steps": 5,
+    "model.noise_scale": 0.01,
     "model.bias": True,
     "model.init_std": 0.01,
     "model.similarity": "dot",

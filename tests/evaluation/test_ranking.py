@@ -179,7 +179,8 @@ def test_ranks_below_the_cutoff_are_exact(
     config = ModelConfig.model_validate({"name": name, "init_std": max(std, 1e-9)})
     model = build_model(config, n_users, n_items, torch.Generator().manual_seed(0))
     # Popular items score higher, as in a trained model.
-    model.get_parameter("biases.item").data.copy_(torch.from_numpy(3 / (1 + np.arange(n_items))))
+    (biases,) = (name for name in model.row_parameters("item") if name.endswith("biases.item"))
+    model.get_parameter(biases).data.copy_(torch.from_numpy(3 / (1 + np.arange(n_items))))
     if std == 0:
         for parameter in model.parameters():
             parameter.data.zero_()

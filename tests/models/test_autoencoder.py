@@ -170,7 +170,7 @@ def test_a_gaussian_latent_is_drawn_in_training_and_its_mean_elsewhere() -> None
     torch.manual_seed(0)
     draws = []
     for _ in range(2000):
-        side, divergence, _ = model.train_side(history)
+        side, divergence, _ = model.train_side(history, None)
         assert divergence is not None
         assert divergence.item() == pytest.approx((1 + 4 - math.log(4) - 1) / 2)
         assert isinstance(side.factors[0], Tensor)

@@ -179,8 +179,10 @@ def test_training_by_rows_equals_training_by_plain_adam(
     reference = torch.optim.Adam(plain.parameters(), lr=0.02)
     for batch in batches(name, 30, device):
         reference.zero_grad()
+        torch.manual_seed(0)
         torch.autograd.backward(batch.loss(plain, training))
         reference.step()
+        torch.manual_seed(0)
         torch.autograd.backward(subject.prepare(batch).loss(subject.model, training))
         subject.step()
     subject.catch_up()

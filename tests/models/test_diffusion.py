@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from recsys.config.schema import Config
+from recsys.models import diffusion
 from recsys.models.diffusion import N_LOSSES, Diffusion, Schedule
 from recsys.models.histories import history_of
 from recsys.training import full_softmax, optimiser
@@ -70,11 +71,14 @@ def test_a_schedule_without_noise() -> None:
 
 
 @pytest.mark.parametrize("n_layers", [0, 1])
-def test_the_latents_equal_a_slow_reference(n_layers: int) -> None:
+@pytest.mark.parametrize("max_values", [1 << 24, 6], ids=["at once", "user by user"])
+def test_the_latents_equal_a_slow_reference(
+    n_layers: int, max_values: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(diffusion, "MAX_VALUES", max_values)
     settings = {"n_layers": n_layers, "embedding_dim": 3, "hidden_dim": 4}
     model = build(3, 6, **settings, noise_steps=3, noise_scale=0.5)
     state = {name: values.numpy() for name, values in model.state_dict().items()}
-    biases = [np.zeros_like(state["step_biases"][0]), *state["step_biases"]]
     dense = [
         [
             (state[f"network.{side}.weights.{layer}"], state[f"network.{side}.biases.{layer}"])
@@ -83,10 +87,9 @@ def test_the_latents_equal_a_slow_reference(n_layers: int) -> None:
         for side in ("encoder", "decoder")
     ]
 
-    def latent_of(row: Any, step: int) -> Any:
-        n = row_0.sum()
+    def latent_of(row: Any, n: float, step: int) -> Any:
         hidden = row / n**0.5 @ state["network.inputs.weight"]
-        hidden = hidden + biases[step - 1] + state["network.first_bias"]
+        hidden = hidden + (step - 1) / 2 * state["step_vector"] + state["network.first_bias"]
         for weight, bias in dense[0]:
             hidden = np.tanh(hidden) @ weight.T + bias
         return hidden
@@ -104,12 +107,12 @@ def test_the_latents_equal_a_slow_reference(n_layers: int) -> None:
     for user in (0, 1):
         row_0 = np.zeros(6)
         row_0[[item for other, item in pairs if other == user]] = 1.0
-        row = row_0
+        row, n = row_0, row_0.sum()
         for step in (3, 2):
-            odds = np.exp(logits_of(latent_of(row, step)))
+            odds = np.exp(logits_of(latent_of(row, n, step)))
             of_start, of_row = model.schedule.posterior(step)
-            row = of_start * row_0.sum() * odds / odds.sum() + of_row * row
-        expected = latent_of(row, 1)
+            row = of_start * n * odds / odds.sum() + of_row * row
+        expected = latent_of(row, n, 1)
         assert model.latents[user].numpy() == pytest.approx(expected, abs=1e-4)
         assert scores[user] == pytest.approx(logits_of(expected), abs=1e-4)
     # A user without positives has the latent of no row.
@@ -129,17 +132,17 @@ def test_a_user_depends_on_its_own_positives_alone() -> None:
 
 
 def test_the_noise_of_a_step() -> None:
-    # One item in a row of length sqrt(2): the first layer is sqrt((1 - v) / 2) and, as the input
-    # rows of the two other items are 2 and 2, normal with the variance v (1 + 4 + 4) / 2.
+    # Two positives, whose input rows are 1 and 0: the first layer has the mean sqrt((1 - v) / 2).
+    # Noise on all four items adds the variance v (1 + 4 + 4) / 2.
     model = build(1, 4, n_layers=0, embedding_dim=1, noise_steps=2, noise_scale=1.0)
     with torch.no_grad():
         model.network.inputs.weight.copy_(torch.tensor([[1.0], [0.0], [2.0], [2.0]]))
         model.network.first_bias.zero_()
-        model.step_biases.fill_(100.0)
+        model.step_vector.fill_(100.0)
     n_users = 20_000
     item, row = torch.tensor([0, 1]).repeat(n_users), torch.arange(n_users).repeat_interleave(2)
     torch.manual_seed(0)
-    side, penalty, _ = model.train_side(history_of(item, row, n_users, None))
+    side, penalty, _ = model.train_side(history_of(item, row, n_users, None), None)
     assert penalty is None
     (decoded,) = side.factors
     assert isinstance(decoded, Tensor)
@@ -156,7 +159,7 @@ def test_steps_with_large_losses_are_drawn_more_and_count_less() -> None:
     history = history_of(torch.tensor([0]), torch.tensor([0]), 1, None)
     assert model.chances().tolist() == [0.5, 0.5]
     for _ in range(N_LOSSES):
-        weigh = model.train_side(history).weigh
+        weigh = model.train_side(history, None).weigh
         assert weigh is not None
         assert weigh(torch.tensor([3.0])).tolist() == [1.0]
     assert model.chances().tolist() == [0.5, 0.5]  # one step, at least, had fewer losses
@@ -169,6 +172,27 @@ def test_steps_with_large_losses_are_drawn_more_and_count_less() -> None:
     chances = torch.tensor([expected[0], expected[1], expected[1]])
     torch.testing.assert_close(weights, 1 / (2 * chances))
     assert model.losses.tolist() == [[1.0] * 9 + [4.0], [3.0] * 8 + [13.0, 4.0]]
+    model.losses[0, 0] = math.nan
+    assert model.chances().tolist() == [0.5, 0.5]
+
+
+def test_the_weights_multiply_the_losses_of_their_users(monkeypatch: pytest.MonkeyPatch) -> None:
+    data = make_interactions(2, 3, [(0, 0), (1, 1), (1, 2)], [])
+    config = config_of(
+        model={"n_layers": 0, "embedding_dim": 1, "bias": False, "noise_scale": 0.0},
+        training={"n_negatives": 1},
+    )
+    seen: list[list[float]] = []
+
+    def weigh(self: Diffusion, step: Tensor, chances: Tensor, losses: Tensor) -> Tensor:
+        seen.append(losses.tolist())
+        return 10 * losses
+
+    monkeypatch.setattr(Diffusion, "_weigh", weigh)
+    (epoch,) = fit(config, data, 0, n_epochs=1, rank=False)
+    # All logits are about 0: one negative against the positive.
+    assert seen == [pytest.approx([math.log(2)] * 2, rel=1e-3)]
+    assert epoch.metrics["train_loss"] == pytest.approx(10 * math.log(2) ** 2, rel=1e-3)
 
 
 def test_the_first_loss_by_hand() -> None:

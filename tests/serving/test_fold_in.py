@@ -44,8 +44,8 @@ def train(
     )
 
 
-def train_autoencoder(data: Interactions, **training: object) -> SavedModel:
-    model = {"name": "autoencoder", "n_layers": 1, "dropout": 0.5}
+def train_encoder(data: Interactions, name: str = "autoencoder", **training: object) -> SavedModel:
+    model = {"name": name, "n_layers": 1, "dropout": 0.5}
     values = {"loss": "softmax", "negative_sampling": "all", "l2": 0.0, "max_epochs": 20}
     return train(data, model, learning_rate=0.01, **values, **training)
 
@@ -95,12 +95,15 @@ def test_a_training_user_gets_its_own_vector(
     assert table["score"].to_pylist() == pytest.approx(own["score"].to_pylist(), abs=1e-4)
 
 
+@pytest.mark.parametrize("name", ["autoencoder", "diffusion"])
 @pytest.mark.parametrize("half_life", [None, 2.0])
-def test_an_autoencoder_encodes_a_training_user_to_its_own_latent(half_life: float | None) -> None:
+def test_an_encoder_encodes_a_training_user_to_its_own_latent(
+    half_life: float | None, name: str
+) -> None:
     data = two_tastes()
     n_later = np.tile(np.random.default_rng(0).permutation(8), 60).astype(np.int32)
     data = dataclasses.replace(data, n_later=n_later)
-    saved = train_autoencoder(data, recency_half_life=half_life)
+    saved = train_encoder(data, name, recency_half_life=half_life)
     folded = with_users(saved, pa.array(["c", "a", "b"]), history_of(data, [30, 7, 59]))
     found, trained = (model.get_buffer("latents") for model in (folded.model, saved.model))
     torch.testing.assert_close(found, trained[[30, 7, 59]], atol=1e-5, rtol=1e-5)
@@ -128,7 +131,7 @@ def test_a_history_is_a_list_of_items_from_the_earliest_to_the_latest() -> None:
     assert not {101, 103, 107} & set(recommend(found, ["a"], 40)["item_id"].to_pylist())
 
 
-@pytest.mark.parametrize("trained", [train, train_autoencoder])
+@pytest.mark.parametrize("trained", [train, train_encoder])
 def test_a_history_without_a_known_positive_folds_in_nobody(
     trained: Callable[[Interactions], SavedModel],
 ) -> None:

@@ -103,8 +103,8 @@ class _Sizes:
     `row_widths`: values of a row of all embeddings and biases of each side. `n_shared`: parameters
     that all pairs share, as tensors. `n_products`: their values, each one product for each pair, or
     `n_user_products`, each one for each user. `score_width`: values of an item's first factor.
-    `input_width`: values of an item's row that a user's side reads of a positive. `pair_width`:
-    products for each user and item besides the score, to train an epoch.
+    `input_width`: values of an item's row that a user's side reads of a positive. `train_width`,
+    `encode_width`: products for each pair besides the score, in training and to encode all users.
     """
 
     row_widths: Mapping[SideName, int]
@@ -113,7 +113,8 @@ class _Sizes:
     n_user_products: int
     score_width: int
     input_width: int
-    pair_width: int
+    train_width: int
+    encode_width: int
 
     @classmethod
     def of(cls, config: Config) -> "_Sizes":
@@ -129,9 +130,10 @@ class _Sizes:
         }
         n_products, score_width = sum(shared), rows_of(model.item_side(None).factors[0]).shape[-1]
         if isinstance(model, HistoryModel):
-            widths_read = (model.input_rows().weight.shape[1], model.pair_width)
-            return cls(widths, len(shared), 0, n_products, score_width, *widths_read)
-        return cls(widths, len(shared), n_products, 0, score_width, 0, 0)
+            input_width = model.input_rows().weight.shape[1]
+            further = (input_width, model.train_width, model.encode_width)
+            return cls(widths, len(shared), 0, n_products, score_width, *further)
+        return cls(widths, len(shared), n_products, 0, score_width, 0, 0, 0)
 
 
 def _of_least_squares(config: Config, data: Manifest) -> dict[str, float]:
@@ -162,10 +164,10 @@ def _of_full_softmax(config: Config, data: Manifest, sizes: _Sizes) -> dict[str,
     n_batches = math.ceil(max(data.n_train / batch_size, n_scores / MAX_SCORES))
     n_items = data.n_items if n_drawn == data.n_items else n_drawn + batch_size
     return {
-        "product of a score": n_scores * sizes.score_width
+        "product of a score": n_scores * (sizes.score_width + sizes.train_width)
         + data.n_train * sizes.input_width
         + data.n_users * sizes.n_user_products
-        + data.n_users * data.n_items * sizes.pair_width,
+        + data.n_users * data.n_items * sizes.encode_width,
         "batch": n_batches,
         "item that a batch chooses from": n_batches * data.n_items if n_items > n_drawn else 0,
         **_of_adam(data, sizes, n_batches, {"user": data.n_users / n_batches, "item": n_items}),

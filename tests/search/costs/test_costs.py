@@ -75,8 +75,8 @@ SAMPLED = config_of(evaluation__protocol="sampled", evaluation__max_users=5, mod
         # A mean and a variance of 4 each are read of a positive, and 4 values score.
         ("product of a score", GAUSSIAN, 20 * 600 * 4 + 100 * 8 + 20 * 8),
         # The bottleneck stays plain. 4 values of the noise and, at two steps, 8 of denoising; the
-        # biases of the first layer and of two steps.
-        ("product of a score", DIFFUSION, 20 * 600 * (4 + 4 + 16) + 100 * 4 + 20 * 12),
+        # bias of the first layer and the vector of the steps.
+        ("product of a score", DIFFUSION, 20 * 600 * (4 + 4 + 16) + 100 * 4 + 20 * 8),
         # 5 of 15 users, each with the head, 30% of all 600 items, and the dense layers.
         (
             "product of a ranked pair",

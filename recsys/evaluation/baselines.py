@@ -86,9 +86,13 @@ class EASE:
         # A (n_users, n_users) or P (n_items, n_items).
         self.inverse = torch.cholesky_inverse(torch.linalg.cholesky(gram))
         if self.by_user:
-            # x_j' A at each user of item j, (n_positives,); its sum over them is x_j' A x_j.
-            explained = (self.columns @ self.inverse)[self.items, user]
-            sums = torch.zeros(data.n_items).index_add_(0, self.items, explained)
+            # x_j' A x_j is the sum of x_j' A at the users of item j, some users at a time.
+            sums = torch.zeros(data.n_items)
+            for first in range(0, data.n_users, PAIR_ROWS):
+                last = min(first + PAIR_ROWS, data.n_users)
+                own = slice(int(self.offsets[first]), int(self.offsets[last]))
+                projected = self.columns @ self.inverse[:, first:last]  # (n_items, some users)
+                sums.index_add_(0, self.items[own], projected[self.items[own], user[own] - first])
             self.diagonal = (1 - sums) / l2
         else:
             self.diagonal = self.inverse.diagonal().clone()

@@ -12,6 +12,7 @@ import torch
 from recsys.config.components import METRICS, code_of
 from recsys.config.schema import Config
 from recsys.data.interactions import HeldOut, Interactions
+from recsys.data.resolve import uses_candidates
 from recsys.errors import InputError
 from recsys.evaluation.metrics import auc, log_loss, standard_error
 from recsys.evaluation.ranking import PAIR_BLOCK, rank_all, rank_among_candidates
@@ -58,8 +59,9 @@ def evaluate(scorer: Scorer, data: Interactions, config: Config) -> dict[str, fl
     if held_out.negatives is not None:
         scores, labels = score_labelled(scorer, held_out)
         values["auc"] = auc(scores, labels)
-        # The scores of a baseline and of an ensemble are no logits.
-        if isinstance(scorer, ModelScorer) and not isinstance(scorer.model, Ensemble):
+        # The scores of a baseline, an ensemble or a cosine are not logits.
+        model = scorer.model if isinstance(scorer, ModelScorer) else None
+        if model and not (isinstance(model, Ensemble) or model.has_cosine_scores):
             values["log_loss"] = log_loss(scores, labels)
     return values
 
@@ -129,12 +131,13 @@ def _ranks_candidates(held_out: HeldOut, config: Config) -> bool:
     Raises:
         InputError: if they are to be, and there are no candidates.
     """
-    protocol, has_candidates = config.evaluation.protocol, held_out.candidates is not None
-    if protocol == "sampled" and not has_candidates:
+    has_candidates = held_out.candidates is not None
+    ranks_candidates = uses_candidates(config, has_candidates)
+    if ranks_candidates and not has_candidates:
         raise InputError(
             "evaluation.protocol",
             "must be full for data without candidates",
             "sampled",
             "Preprocess the data again.",
         )
-    return protocol == "sampled" or (protocol == "auto" and has_candidates)
+    return ranks_candidates

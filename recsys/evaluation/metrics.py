@@ -2,8 +2,8 @@
 
 `ranks` (n,) are 0-based: the number of items that are ranked above the held-out one. `case` (n,)
 groups them: ranks of an equal `case` are one case, such as the held-out items of a user. Without
-it, each rank is a case of its own. A metric returns the value of each case, (n_cases,) in the order
-of `case`; `evaluate` reports their mean.
+it, each rank is a case of its own. A metric returns the value of each case, (n_cases,) by ascending
+`case`; `evaluate` reports their mean.
 """
 
 import math

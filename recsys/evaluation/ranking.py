@@ -67,10 +67,10 @@ def rank_all(
 def _may_rank_below(
     scorer: ModelScorer, held_out: HeldOut, seen: UserItemIndex, cutoff: int
 ) -> npt.NDArray[np.bool_]:
-    """Return whether each held-out positive (n,) may rank below `cutoff` among all items.
+    """Return whether each held-out positive (n,) may have a rank less than `cutoff`.
 
-    It cannot if `cutoff` unseen items of the head score higher by more than rounding. That costs
-    the head's share of ranking all items, and leaves few positives of a sparse data set.
+    It cannot if `cutoff` unseen items of the head score higher by more than rounding. The check
+    costs the head's share of ranking all items, and rules out most positives of sparse data.
     """
     assert scorer.popular is not None
     column = np.full(scorer.n_items, -1, dtype=np.int64)  # by item, its place in the head

@@ -29,8 +29,8 @@ class Choice:
         seed: the seed of the first training.
         study: the study that the config comes from, if any.
         study_run_id: the MLflow run of that study, if any.
-        trial: its number in the study, None for a config without a study.
-        seconds: how long the search trained it up to that epoch, None if it is not known.
+        trial: the trial's number in the study, None for a config without a study.
+        seconds: how long the search trained for `n_epochs` epochs, None if not known.
     """
 
     name: str

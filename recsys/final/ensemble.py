@@ -108,8 +108,9 @@ def _note_work(candidates: Sequence[Choice], n_steps: int, *, validate: bool) ->
     """Print what is going to be trained, and how long the search took for as much."""
     note(f"Trains {len(candidates)} trials on train{_took(candidates)} to select members from.")
     if not validate:
-        slowest = sorted(candidates, key=lambda choice: choice.seconds or 0.0)[-n_steps:]
-        note(f"Then trains at most {n_steps} on train and validation{_took(slowest)}.")
+        n_most = min(n_steps + 1, len(candidates))  # the members, and the best trial
+        slowest = sorted(candidates, key=lambda choice: choice.seconds or 0.0)[-n_most:]
+        note(f"Then trains at most {n_most} on train and validation{_took(slowest)}.")
 
 
 def _took(choices: Iterable[Choice]) -> str:

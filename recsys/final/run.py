@@ -40,7 +40,7 @@ def train(
     Args:
         choice: the config to train.
         folder: the folder that holds the processed data, the models and `test_scores.jsonl`.
-        out: the folder of the saved model; None for one of the choice's name in `folder`/models.
+        out: the model's folder; None for `folder`/models/NAME, or NAME-validate if `validate`.
         n_seeds: how many trainings; their seeds count up from the choice's.
         validate: whether to train on train alone and score validation instead of test.
 

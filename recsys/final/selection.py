@@ -1,6 +1,6 @@
 """Greedy selection of the members of an ensemble.
 
-It sees the validation values of candidates alone; `ensemble` gives them.
+It sees only the validation values of ensembles; `members` computes them.
 """
 
 from collections import Counter
@@ -21,8 +21,8 @@ def select(
 ) -> list[Step]:
     """Return the steps that lead to the best ensemble that greedy selection finds.
 
-    Each step adds the candidate with which the ensemble has the greatest value, though it may be
-    in it already; of equal ones the first. A step that does not help may lead to one that does, so
+    Each step adds the candidate with which the ensemble has the greatest value, even one added
+    before; of equal ones the first. A step that does not help may lead to one that does, so
     all `n_steps` are tried, and those after the greatest value are dropped.
 
     Args:

@@ -35,7 +35,7 @@ def train_for_validation(
 ) -> Trained:
     """Train as a trial of the search does, and return the model of the best epoch.
 
-    `data` holds out validation. The metrics are of all users, also if a sample chose the epoch.
+    `data` holds out validation. The metrics are of all users, even if a sample chose the epoch.
 
     Raises:
         DivergenceError: if the training diverges.

@@ -99,7 +99,7 @@ class Autoencoder(HistoryModel):
         return Side((rows,), (self.factor_of(rows),), self.biases.of_item(item))
 
     def score(self, user_side: Side, item_side: Side) -> Tensor:
-        """Return the logits (B, n) of the sides of (B,) users and (B, n) or (n,) items."""
+        """Return the scores (B, n) of the sides of (B,) users and (B, n) or (n,) items."""
         product = inner_product(user_side.factors[0], item_side.factors[0])
         return product if item_side.bias is None else product + item_side.bias
 

@@ -21,7 +21,7 @@ class Side(NamedTuple):
     `embeddings`: rows (..., d) of the embeddings, which L2 penalises. `factors`: the inputs of
     `score`, such as the factor of an inner product (..., d) or a share of the tower's first layer
     (..., 2d); a lookup if no copy of the rows is needed. `bias` (...,): None if the model has none.
-    `members`: the sides of an ensemble's members. It is not trained, so only `rows` keeps them.
+    `members`: those of an ensemble, which is not trained: only `rows` keeps them.
     """
 
     embeddings: tuple[Tensor | Lookup, ...]
@@ -122,10 +122,10 @@ class Model(nn.Module, ABC):
 
     @abstractmethod
     def score(self, user_side: Side, item_side: Side) -> Tensor:
-        """Return the logits (B, n) of the sides of (B,) users and (B, n) or (n,) items."""
+        """Return the scores (B, n) of the sides of (B,) users and (B, n) or (n,) items."""
 
     def forward(self, user: Tensor, item: Tensor) -> Tensor:
-        """Return the logits (B, n) of users (B,) and items (B, n) or (n,)."""
+        """Return the scores (B, n) of users (B,) and items (B, n) or (n,)."""
         return self.score(self.user_side(user), self.item_side(item))
 
     def factor_of(self, rows: Tensor | Lookup) -> Tensor | Lookup:

@@ -153,6 +153,8 @@ class Diffusion(HistoryModel):
         if self.schedule.scale:
             variance = self.variances[step].unsqueeze(1)
             rows = rows_of(self.network.inputs.lookup(item))  # (W, width)
+            # No gradient for a row of 0: without a positive it stays 0 (`input_rows`).
+            rows = rows * rows.detach().any(1, keepdim=True)
             noise = torch.randn(len(total), len(rows), device=rows.device) @ rows
             spread = (variance / _counts(history)).sqrt()
             total = (1 - variance).sqrt() * total + spread * noise
@@ -170,7 +172,7 @@ class Diffusion(HistoryModel):
         """Return the probability (T,) of each step."""
         n_steps, root = self.schedule.n_steps, self.losses.square().mean(1).sqrt()
         total = root.sum()
-        if n_steps == 1 or not 0 < total < torch.inf:  # also after a loss that is no number
+        if n_steps == 1 or not 0 < total < torch.inf:  # also after a loss of NaN
             return torch.full_like(self.variances, 1 / n_steps)
         return (1 - UNIFORM_SHARE) * root / total + UNIFORM_SHARE / n_steps
 
@@ -192,7 +194,7 @@ class Diffusion(HistoryModel):
         return self.network.item_side(item)
 
     def score(self, user_side: Side, item_side: Side) -> Tensor:
-        """Return the logits (B, n) of the sides of (B,) users and (B, n) or (n,) items."""
+        """Return the scores (B, n) of the sides of (B,) users and (B, n) or (n,) items."""
         return self.network.score(user_side, item_side)
 
 

@@ -18,7 +18,7 @@ class Ensemble(Model):
 
     The scores of unlike losses have unlike scales. The mean and the standard deviation of a user's
     scores are constants of the user and the member, so a score is the same whichever items are
-    ranked. Scores are no logits. Unlike the models of a config, it is made of models.
+    ranked. The scores are not logits. The constructor takes models, not a config.
     """
 
     weights: Tensor
@@ -49,7 +49,7 @@ class Ensemble(Model):
         return cls(members, torch.zeros(len(members)), torch.zeros(shape), torch.zeros(shape))
 
     def user_side(self, user: Tensor) -> Side:
-        """Return the members' sides of users (B,) and their weights (B, n_members) there."""
+        """Return the members' sides of users (B,), with the members' weights (B, n_members)."""
         scale = self.weights * self.scale[user]
         shift = -(scale * self.mean[user]).sum(1)
         return Side((), (scale,), shift, tuple(member.user_side(user) for member in self._models()))

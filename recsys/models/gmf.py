@@ -40,7 +40,7 @@ class GMF(Model):
         return Side((embedding,), (self.factor_of(embedding),), self.biases.of_item(item))
 
     def score(self, user_side: Side, item_side: Side) -> Tensor:
-        """Return the logits (B, n) of the sides of (B,) users and (B, n) or (n,) items."""
+        """Return the scores (B, n) of the sides of (B,) users and (B, n) or (n,) items."""
         return add_biases(
             inner_product(user_side.factors[0], item_side.factors[0]), user_side, item_side
         )

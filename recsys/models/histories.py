@@ -1,7 +1,7 @@
 """Models that compute a user's side from the user's positives, the history.
 
-Training gives the histories of a batch. Between epochs the latents of all users are computed once
-and stored, so that ranking, ensembles and saved models look users up as in any other model.
+Training passes in the histories of a batch. After each segment the latents of all users are
+stored, so that ranking, ensembles and saved models look users up as in any other model.
 """
 
 from abc import abstractmethod
@@ -58,8 +58,8 @@ class HistoryModel(Model):
     """Model that knows users by their positives.
 
     `latents` (n_users, d): of all users, as `training.latents` stored them last. `train_width`,
-    `encode_width`: products for each pair of a user and an item, besides the score, that a batch
-    computes and that `encode` does.
+    `encode_width`: multiplications for each pair of a user and an item, besides the score, in a
+    batch and in `encode`.
     """
 
     latents: Tensor

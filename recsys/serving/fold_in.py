@@ -1,7 +1,7 @@
 """Folding in of users by their histories, whether or not training has seen them.
 
 Least squares solves a user's vector from the history alone, given the items, and a model that reads
-histories encodes it. Any other model has embeddings of its own users alone.
+histories encodes it. No other model can fold in users.
 """
 
 import dataclasses
@@ -121,7 +121,7 @@ def _solved(saved: SavedModel, histories: Interactions) -> Model:
         raise InputError(
             Argument("model"),
             "must have equations with a single solution for each history",
-            "others",
+            "none for some",
             "Train it with a greater training.l2.",
         ) from error
     model.get_parameter("users.weight").data = users

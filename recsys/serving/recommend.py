@@ -41,7 +41,10 @@ def recommend_to(saved: SavedModel, users: IntArray, k: int) -> pa.Table:
     n_items = len(saved.item_ids)
     if not 1 <= k <= n_items:
         raise InputError(
-            Argument("k"), f"must be from 1 to the number of items, {n_items}", k, "Lower it."
+            Argument("k"),
+            f"must be from 1 to the number of items, {n_items}",
+            k,
+            "Raise it." if k < 1 else "Lower it.",
         )
     best = list(top_items(ModelScorer(saved.model, n_items), users, saved.seen, k))
     # Fewer than k where fewer items are unseen.
@@ -97,7 +100,7 @@ def find_users(saved: SavedModel, user_ids: Sequence[object]) -> IntArray:
 
 
 def _joined(arrays: Sequence[npt.NDArray[Any]], dtype: npt.DTypeLike) -> npt.NDArray[Any]:
-    """Return the arrays one after another, also where there are none."""
+    """Return the arrays one after another, an empty one if there are none."""
     return np.concatenate([np.empty(0, dtype), *arrays])
 
 

@@ -50,7 +50,7 @@ class SavedModel:
         user_ids: the users' own ids, an Arrow array (n_users,) of int64 or strings, by user.
         item_ids: the items' own ids, an Arrow array (n_items,) of int64 or strings, by item.
         titles: the items' titles, Arrow strings (n_items,), null for none.
-        seen: all items that each user has interacted with, test included.
+        seen: each user's items, those of test too unless validation alone was scored.
         is_trained: whether training had a positive of the user, (n_users,) bool. Without one, the
             model says nothing about the user.
         metrics: the scores of final training, and facts about its data.

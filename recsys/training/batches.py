@@ -166,7 +166,7 @@ def training_rows(
     if training.resample_negatives:
         if training.negative_sampling == "popularity":
             weights = popularity_weights(data.item, data.n_items, training.popularity_alpha)
-            # Except for a term that is the same for all items of a user, and so of a row.
+            # The logarithm of the probability, up to a term equal for all items of a row.
             if loss.corrects_sampling:
                 log_weights = torch.from_numpy(np.log(weights / weights.sum())).float().to(device)
         sampler = TorchNegativeSampler(data.seen, weights, device)

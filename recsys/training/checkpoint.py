@@ -76,7 +76,7 @@ class TrainingState:
             }
 
     def restore_best(self) -> None:
-        """Put the best weights, which there must be, into the model; the training has ended."""
+        """Put the best weights into the model, at the end of a training that ranked an epoch."""
         assert self.best_weights is not None
         self.model.load_state_dict(self.best_weights)
 

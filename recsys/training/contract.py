@@ -39,7 +39,7 @@ class Rows(Protocol):
 
     @property
     def n_lookups(self) -> dict[SideName, int]:
-        """Largest numbers of users and of items that a batch looks up, repeated ones included.
+        """About how many users and items a batch looks up, repeated ones included.
 
         A side whose rows are all read is missing.
         """

@@ -90,7 +90,7 @@ def fit(
     last = config.training.max_epochs if n_epochs is None else n_epochs
     if state.metrics:
         yield _report(state, trainer.n_segments, config, last)
-    while not _has_ended(state, config, last):
+    while state.segment or not _has_ended(state, config, last):
         for segment in range(state.segment + 1, trainer.n_segments + 1):
             ranks = rank and is_ranked(state.epoch + 1, config.evaluation.period, last)
             _train_segment(config, data, state, trainer, segment, rank=ranks)
@@ -140,9 +140,9 @@ def _rank(
 
 
 def _has_ended(state: TrainingState, config: Config, last: int) -> bool:
-    """Return whether a training between two epochs ends: no epochs or no patience remain.
+    """Return whether no epochs or no patience remain; `state` must be between two epochs.
 
-    Patience ends it after a ranked epoch: one that was not ranked may be better than the best.
+    Patience ends a training only after a ranked epoch: an unranked one may be the best.
     """
     if state.epoch >= last:
         return True

@@ -167,10 +167,10 @@ class _ItemLists:
 def user_rows(
     config: Config, data: Interactions, device: str | torch.device, n_segments: int
 ) -> UserRows:
-    """Put the data on `device`; it must have a positive. `n_segments`: segments of an epoch.
+    """Return the rows on `device`; the data must have a positive. `n_segments`: of an epoch.
 
-    A model that reads histories is trained with equal weights: those by recency count when the
-    users are encoded (`training.latents`).
+    A model that reads histories is trained with equal weights. Its weights by recency apply when
+    the users are encoded (`training.latents`).
     """
     user, item, seen = (
         as_tensor(array, device) for array in (data.user, data.item, data.seen.items)

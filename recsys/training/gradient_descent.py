@@ -91,6 +91,6 @@ class Descent:
 
 
 def _annealed(training: TrainingConfig, epoch: int) -> TrainingConfig:
-    """Return the settings of an epoch, whose `kl_weight` grows over the first half of them."""
+    """Return the settings of an epoch: `kl_weight` grows over the first half of the epochs."""
     share = min(1.0, 2 * (epoch - 1) / training.max_epochs)
     return training.model_copy(update={"kl_weight": training.kl_weight * share})

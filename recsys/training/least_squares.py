@@ -110,8 +110,9 @@ class LeastSquares:
         """
         users, items, weight = self._equal_users, self._items, self._solver.weight
         of_positives = torch.zeros((), dtype=torch.float64, device=users.device)
-        for first in range(0, self._n_positives, max(1, MAX_VALUES // users.shape[1])):
-            some = slice(first, first + max(1, MAX_VALUES // users.shape[1]))
+        size = max(1, MAX_VALUES // users.shape[1])
+        for first in range(0, self._n_positives, size):
+            some = slice(first, first + size)
             scores = (users[self._positive_user[some]] * items[self._positive_item[some]]).sum(1)
             of_positives += (1 - scores).square().sum()
         of_all = weight * ((users.T @ users) * (items.T @ items)).sum()
@@ -125,7 +126,7 @@ class LeastSquares:
 def _steps(
     rows: Tensor, others: Tensor, pairs: GroupedPairs
 ) -> list[tuple[Tensor, Tensor, GroupedPairs, Tensor]]:
-    """Return what is solved at a time: some `rows` (n, d), by number, given the `others` (m, d)."""
+    """Return the steps that solve `rows` (n, d) given `others` (m, d), one block of rows each."""
     dim = rows.shape[1]
     return [(rows, others, pairs, block) for block in blocks_of(pairs, dim, min(COLUMNS, dim))]
 

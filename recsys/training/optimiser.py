@@ -23,9 +23,9 @@ from recsys.training.contract import Batch
 _B = TypeVar("_B", bound=Batch)
 MIN_VALUES: float = 700_000
 MIN_ROWS_PER_LOOKUP = 8
-"""An embedding is updated by rows if it has this many values, and this many rows for each lookup of
-a batch, beyond what the lookups use. Both ways then take as long, within 15%, on one core for
-widths of 8 to 64 and batches of 256 and 2,048."""
+"""An embedding is updated by rows if it has `MIN_VALUES` values after `MIN_ROWS_PER_LOOKUP` rows
+for each lookup of a batch are subtracted. At this bound both ways take equally long, within 15%,
+on one core for widths of 8 to 64 and batches of 256 and 2,048."""
 ROWS_AT_ONCE = 4096
 """Rows that catch up at a time, so that the temporaries stay in the cache."""
 

@@ -25,7 +25,7 @@ def is_ranked(epoch: int, period: int, last: int) -> bool:
 
 
 def first_ranked_step(step: int, n_segments: int, period: int) -> int:
-    """Return the first step at or after `step` within an epoch that is ranked by `period`."""
+    """Return the first step from `step` on whose epoch is a multiple of `period`."""
     epoch = -(-step // n_segments)
     if epoch % period == 0:
         return step

@@ -50,7 +50,7 @@ class UserBatch:
         return replace(self, user=users, item=None if self.item is None else item(self.item)[0])
 
     def loss(self, model: Model, training: TrainingConfig) -> Tensor:
-        """Return the mean over the positives of their loss and penalty, ||u||^2 + ||i||^2."""
+        """Return the mean over the positives of loss and L2 penalty, plus the users' penalty."""
         (user, penalty, weigh), item = self._user_side(model), model.item_side(self.item)
         logits = logits_of(model, model.score(user, item), training)  # (R, W)
         loss = full_loss_of(training)

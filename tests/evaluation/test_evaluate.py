@@ -80,6 +80,14 @@ def test_a_models_logits_have_a_log_loss() -> None:
     )
 
 
+def test_cosines_have_no_log_loss() -> None:
+    cosine = ModelConfig(name="inner_product", similarity="cosine")
+    scorer = ModelScorer(build_model(cosine, 2, 5, generator_of(0, 0, 0, "cpu")), 5)
+    values = evaluate(scorer, labelled(), config())
+    assert "auc" in values
+    assert "log_loss" not in values
+
+
 def test_data_without_labelled_pairs_have_only_ranking_metrics() -> None:
     values = evaluate(FixedScores(np.ones((60, 40))), two_tastes(), config())
     ranking = {"ndcg_at_10", "hit_rate_at_10", "mrr_at_10", "recall_at_10"}

@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 import pyarrow as pa
@@ -160,9 +161,14 @@ def test_wide_rows_are_solved_exactly(monkeypatch: pytest.MonkeyPatch) -> None:
     torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
 
 
-def test_items_that_training_has_not_seen_say_nothing() -> None:
+@pytest.mark.parametrize(
+    "train_on", [train, train_encoder, partial(train_encoder, name="diffusion")]
+)
+def test_items_that_training_has_not_seen_say_nothing(
+    train_on: Callable[[Interactions], SavedModel],
+) -> None:
     train_pairs = [(user, item) for user in range(6) for item in range(5)]
-    saved = train(make_interactions(6, 8, train_pairs, []))
+    saved = train_on(make_interactions(6, 8, train_pairs, []))
     history = make_interactions(2, 8, [(0, 2), (1, 7)], [])
     folded = with_users(saved, pa.array(["seen", "unseen"]), history)
     assert folded.is_trained.tolist() == [True, False]

@@ -331,6 +331,22 @@ def test_patience_counts_epochs_since_the_best_ranked_one(patience: int) -> None
     assert end < 24
 
 
+def test_patience_waits_for_the_end_of_an_epoch_that_is_resumed(tmp_path: Path) -> None:
+    # No step changes the model, so that epoch 3, the first one ranked, stays the best.
+    config = make_config(
+        evaluation={"every": 3}, max_epochs=9, patience=2, learning_rate=1e-30, batch_size=64
+    )
+    data, steps = two_tastes(), []
+    for epoch in fit(config, data, 0, n_segments=2):
+        steps.append((epoch.step, epoch.is_last))
+        if epoch.step == 11:
+            epoch.state.save(tmp_path / "state")
+    assert steps[-2:] == [(11, False), (12, True)]
+    state = TrainingState.load(tmp_path / "state", config, data.n_users, data.n_items, "cpu")
+    resumed = fit(config, data, 0, n_segments=2, state=state)
+    assert [(epoch.step, epoch.is_last) for epoch in resumed] == [(11, False), (12, True)]
+
+
 def test_a_training_resumes_from_an_epoch_that_was_not_ranked(tmp_path: Path) -> None:
     config, data = make_config(max_epochs=5, evaluation={"every": 2}), two_tastes()
     unbroken = []

@@ -33,11 +33,9 @@ def preprocess(
     """Preprocess, print, and return the exit code."""
     config, _ = read_config(config_file, data, settings)
     from recsys.data.preprocessing import pipeline
-    from recsys.data.resolve import resolve
 
     with naming_data(data):
         processed = pipeline.prepare(config, folder)
-    resolve(config, processed.manifest)
     answer = {
         "path": str(processed.path),
         "fingerprint": processed.fingerprint,

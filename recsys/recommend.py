@@ -95,7 +95,7 @@ def _with_histories(saved: "SavedModel", history: Path) -> "SavedModel":
     threshold = saved.metrics.get("positive_threshold")
     found = read_histories(history, saved.config.data.columns, threshold, saved.item_ids)
     if found.n_unknown:
-        note(f"Ignored interactions with items that training has not seen: {found.n_unknown:,}.")
+        note(f"Ignored interactions with items that are not in the data: {found.n_unknown:,}.")
     folded = with_users(saved, found.user_ids, found.interactions)
     if not folded.is_trained.any():
         raise InputError(
@@ -119,7 +119,7 @@ def _check_options(
             " and ".join(chosen) or "none",
             "Give exactly one.",
         )
-    if history is not None and history.parts[0] == "s3:":
+    if history is not None and history.parts[:1] == ("s3:",):
         raise InputError("--history", "must be on a disk", history, "Download it first.")
     if output is None:
         return

@@ -77,6 +77,10 @@ def train(
         {"--best-of": best_of, "--trial": trial, "--config": config_file}, seeds, n_steps
     )
     if out is not None:
+        if not out.name:
+            raise InputError(
+                "--out", "must name a folder", repr(str(out)), "Give its path from outside."
+            )
         with naming({"folder": "--out"}):
             require_writable(out)
     from recsys.final import choose, ensemble, run
@@ -113,7 +117,7 @@ def _check_options(options: Mapping[str, object], seeds: int, n_steps: int | Non
         raise InputError(
             "command line",
             f"must have one of {', '.join(options)}",
-            f"{' and '.join(given) or 'none'}",
+            " and ".join(given) or "none",
             "Give exactly one.",
         )
     if n_steps is None:

@@ -138,7 +138,7 @@ class _Node:
             for kind, amount in amounts.items()
             if amount > 0
         }
-        if 0 < amounts["GPU"] <= 1:  # a share is of one GPU: rests of two do not add up
+        if 0 < amounts["GPU"] <= 1:  # a share is of one GPU: leftovers do not add up
             n_gpus = int(self.resources.get("GPU", 0.0))
             fitting["GPU"] = n_gpus * _n_fitting(1.0, amounts["GPU"])
         return min(fitting.values())

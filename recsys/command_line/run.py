@@ -130,9 +130,9 @@ def _given_paths(context: click.Context | None) -> dict[str, Path]:
 
 
 def _relax_garbage_collection() -> None:
-    """Make Python search its memory for garbage less often, and not at all as it ends.
+    """Make Python collect garbage less often, and not at all as it ends.
 
-    Among the 700,000 objects of torch, Ray and MLflow, the search takes a quarter of the time of
+    Among the 700,000 objects of torch, Ray and MLflow, collections take a quarter of the time of
     their import, and more than a second after the last line.
     """
     gc.set_threshold(20_000)

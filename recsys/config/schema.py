@@ -169,12 +169,12 @@ class Config(Section):
 
     @property
     def error_name(self) -> str:
-        """Name of that metric's standard error, such as `val_ndcg_at_10_se`."""
+        """Name of the standard error of `metric_name`: `val_ndcg_at_10_se`."""
         return f"{self.metric_name}_se"
 
 
 def _names(table: Mapping[str, _E], has: Callable[[_E], bool]) -> str:
-    """Return the names of a table whose entries have a property, as a remedy lists them."""
+    """Return the names of the entries that have a property, as a remedy lists them."""
     return " or ".join(name for name, entry in table.items() if has(entry))
 
 

@@ -62,7 +62,7 @@ def _explained(place: str) -> Iterator[None]:
         raise InputError(where, "must be valid YAML", problem, "Correct the line.") from None
     except (YAMLError, ValueError) as error:
         raise InputError(
-            place, "must be valid YAML", f"{' '.join(str(error).split())}", "Correct it."
+            place, "must be valid YAML", " ".join(str(error).split()), "Correct it."
         ) from None
 
 

@@ -13,7 +13,7 @@ RECENT_SHARE = 0.1
 def count_later(user: IntArray, time: IntArray) -> IntArray:
     """Return how many interactions of the same user are later than each, (n,) int32.
 
-    `user` (n,) is sorted. `time` (n,) orders as the times do. Interactions at the same time have
+    `user` (n,) is sorted. `time` (n,) sorts as the times do. Interactions at the same time have
     the same number.
     """
     order = np.lexsort((time, user))

@@ -16,7 +16,7 @@ class Manifest(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     format_version: int
-    """Layout of the folder."""
+    """`FORMAT_VERSION` of the folder."""
     source: str
     """The data set's name or path."""
     checksum: str

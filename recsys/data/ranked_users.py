@@ -1,9 +1,9 @@
 """How many users a search ranks, and how often: from the data alone, so that all trials compare.
 
-`resolve.resolve` replaces `evaluation.max_users` and `evaluation.every` by it, so that ranking
-takes about a quarter of the time of training, unless the fewest users cost more. Costs are in
-training samples, pairs of a user and an item, of the default model (`docs/decisions/0036-ranked-
-users.md`).
+`resolve.resolve` puts these numbers in place of `auto` in `evaluation.max_users` and
+`evaluation.every`. Ranking then takes about a quarter of the time of training, unless the fewest
+users cost more. Costs are in training samples, pairs of a user and an item, of the default model
+(docs/decisions/0036-ranked-users.md).
 """
 
 import math
@@ -26,7 +26,7 @@ FEWEST_USERS = 1_000
 """Users that are ranked at least, with a standard error of at most 0.013. If they cost more than
 `RANKING_SHARE`, only some epochs are ranked."""
 MOST_EPOCHS = 3
-"""Epochs of which one is ranked at least: a pruner that sees no values cannot prune."""
+"""At least one epoch in this many is ranked: a pruner without values cannot prune."""
 
 
 def choose_max_users(manifest: Manifest, n_candidates: int | None) -> int | None:
@@ -36,12 +36,12 @@ def choose_max_users(manifest: Manifest, n_candidates: int | None) -> int | None
     """
     affordable = _budget(manifest) / _user_cost(manifest, n_candidates)
     n_users = min(max(int(affordable), FEWEST_USERS), MOST_USERS)
-    return n_users if n_users < _n_held_out_users(manifest) else None
+    return n_users if n_users < count_held_out_users(manifest) else None
 
 
 def choose_every(manifest: Manifest, n_candidates: int | None, max_users: int | None) -> int:
     """Return how many epochs pass from one ranking to the next, of at most `max_users` users."""
-    everyone = _n_held_out_users(manifest)
+    everyone = count_held_out_users(manifest)
     n_users = everyone if max_users is None else min(max_users, everyone)
     cost = n_users * _user_cost(manifest, n_candidates)
     return min(max(1, math.ceil(cost / _budget(manifest))), MOST_EPOCHS)
@@ -53,13 +53,16 @@ def _budget(manifest: Manifest) -> float:
 
 
 def _user_cost(manifest: Manifest, n_candidates: int | None) -> float:
-    """Return how many samples it costs to rank a user, at least one."""
-    n_positives = manifest.n_validation / _n_held_out_users(manifest)
+    """Return how many samples it costs to rank a user."""
+    n_positives = manifest.n_validation / count_held_out_users(manifest)
     if n_candidates is not None:
         return CANDIDATE_COST * n_positives * (1 + n_candidates)
     return max(1.0, ITEM_COST * min(n_positives, SCANNED_POSITIVES) * manifest.n_items)
 
 
-def _n_held_out_users(manifest: Manifest) -> int:
-    """Return the most users that validation can have; the manifest does not count them."""
-    return min(manifest.n_users, manifest.n_validation)
+def count_held_out_users(manifest: Manifest) -> int:
+    """Return the most users that validation can have, at least one.
+
+    The manifest does not count them.
+    """
+    return max(1, min(manifest.n_users, manifest.n_validation))

@@ -7,7 +7,7 @@ from pathlib import Path
 from recsys.errors import InputError
 
 DATABASES = ("postgresql", "mysql")
-"""Databases that several machines can share. Without a URL, SQLite on a local disk is used."""
+"""Databases that several machines can share."""
 _CONNECT_TIMEOUT = 5
 """Seconds."""
 

@@ -122,7 +122,8 @@ def network_file_system(path: Path) -> str | None:
     resolved, longest, kind = path.resolve(), -1, ""
     for line in _MOUNTS.read_text(encoding="utf-8").splitlines():
         mount, _, source = line.partition(" - ")
-        point = Path(mount.split()[4].encode().decode("unicode_escape"))
+        escaped = mount.split()[4].encode("latin-1", "backslashreplace")
+        point = Path(escaped.decode("unicode_escape"))
         # Of several mounts at one point, the last one hides the others: hence >=.
         if resolved.is_relative_to(point) and len(point.parts) >= longest:
             longest, kind = len(point.parts), source.split()[0]

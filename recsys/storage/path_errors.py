@@ -129,8 +129,9 @@ def _permission_remedy(path: Path, paths: Mapping[str, Path]) -> str | None:
     None if no setting chose one.
     """
     remedies = dict.fromkeys(temporary_folders(), "Set TMPDIR to a folder that can be written.")
-    if home := os.environ.get("HOME"):
-        remedies[Path(home)] = "Set HOME to a folder that can be written."
+    for name in ("RAY_TMPDIR", "HOME"):
+        if chosen := os.environ.get(name):
+            remedies[Path(chosen)] = f"Set {name} to a folder that can be written."
     for flag, given in paths.items():
         remedies[given] = f"Give another {flag}, or change its permissions."
     above = [folder for folder in remedies if _is_below(path, folder)]

@@ -22,7 +22,9 @@ from typing import Any
 from recsys.errors import Argument, InputError
 
 _LOCAL_COPY = re.compile(r"[^\s\"']*/recsys-[^\s/\"']+/s3:/")
-"""Start of the path of a local copy, up to the bucket."""
+"""Start of a local copy's path in a text, up to the bucket."""
+_COPY_PATH = re.compile(r".*/recsys-[^/]+/s3:/")
+"""The same of a path alone, which may have blanks."""
 _MAX_ATTEMPTS = 8
 """Attempts per request to S3, with growing pauses between them."""
 _CONCURRENT_TRANSFERS = 8
@@ -163,7 +165,7 @@ def move_in_s3(path: Path, target: Path) -> None:
 
 def _key(path: Path) -> str | None:
     """Return `BUCKET/KEY` of a path in a local copy, None for another path."""
-    match = _LOCAL_COPY.match(str(path))
+    match = _COPY_PATH.match(str(path))
     return None if match is None else str(path)[match.end() :]
 
 
@@ -206,7 +208,7 @@ def _require_s3_url(url: str, scheme: str, key: str) -> None:
     if find_spec("boto3") is None:
         raise InputError(
             Argument("folder"),
-            "must be a folder on a disk where boto3 is not installed",
+            "must be on a disk, since boto3 is not installed",
             url,
             "Install the extra s3: pip install -c constraints.txt -e '.[s3]'.",
         )

@@ -32,8 +32,8 @@ def open_tracking(config: Config, folder: Path) -> Tracking | None:
         The connection; None if the store cannot be reached and `tracking.required` is false.
 
     Raises:
-        InputError: if there is no tracking URI, or the store cannot be reached or is damaged, and
-            `tracking.required` is true.
+        InputError: if `tracking.required` is true and there is no tracking URI, or the store cannot
+            be reached or is damaged; if the URI is also the database of the record.
     """
     require_tracking_uri(config, folder)
     uri = tracking_uri(config, folder) or "no given place"
@@ -50,7 +50,7 @@ def open_tracking(config: Config, folder: Path) -> Tracking | None:
                 f"{uri} ({reason})",
                 f"{remedy}, or set tracking.required=false to run without it.",
             ) from error
-    _log.warning("MLflow at %s cannot be reached (%s): the command runs without it.", uri, reason)
+    _log.warning("MLflow at %s cannot be reached (%s): the command does not wait.", uri, reason)
     return None
 
 

@@ -36,7 +36,7 @@ class Entry:
 def read_outbox(path: Path) -> list[Entry]:
     """Read the operations of an outbox, in order; none if the file does not exist.
 
-    Cuts a last line off that a killed process had not written to the end.
+    Cuts off a last line that a killed process did not finish.
 
     Raises:
         InputError: if another line is no JSON object.

@@ -75,7 +75,7 @@ class StudyRuns:
         return self._outbox.connection_error
 
     def has_ended(self, number: int, state: str) -> bool:
-        """Return whether a trial's run was ended in this state."""
+        """Return whether a trial's run has the status of this state."""
         return self._trials.get(number, _TrialRun()).status == STATUSES[state]
 
     def last_step(self, number: int) -> int:
@@ -172,7 +172,7 @@ class StudyRuns:
         return self._outbox.n_kept
 
     def release(self, n: int) -> None:
-        """Let the first `n` operations be sent, of a study in S3: they are uploaded."""
+        """Send the first `n` operations of a study in S3, which are uploaded."""
         self._outbox.release(n)
 
     def flush(self, limit: float | None = None) -> bool:

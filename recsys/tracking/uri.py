@@ -1,6 +1,6 @@
 """The tracking URI of MLflow's runs: which it is, and whether it can be reached.
 
-Commands check it before they start any work, so that this module does not import mlflow.
+Commands check it before they start any work, so this module does not import mlflow.
 """
 
 from pathlib import Path

@@ -45,7 +45,7 @@ def git_commit(folder: Path) -> str | None:
             timeout=_GIT_SECONDS,
             env=variables,
         )
-    except FileNotFoundError:  # no git on this machine, so no commit to log
+    except (FileNotFoundError, subprocess.TimeoutExpired):  # no git here, or no answer in time
         return None
     if done.returncode != 0:
         return None

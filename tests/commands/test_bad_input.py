@@ -410,6 +410,11 @@ EARLY = {
         "another folder.",
         {"c.yaml": "{model: {name: gmf}}", "data/x.txt": "x"},
     ),
+    "the current folder as the place": Case(
+        "train --config c.yaml --dir exp --out .",
+        "--out: must name a folder, but got '.'. Give its path from outside.",
+        {"c.yaml": "{model: {name: gmf}}"},
+    ),
     "unknown model folder": Case(
         "evaluate --model m --dir exp",
         "m: must be a model's folder or a name in exp/models, but got no such folder. Train one "
@@ -423,6 +428,11 @@ EARLY = {
     "no list": Case(
         "recommend --model m --dir exp --user 1 -k 0",
         "-k: must follow the usage, but got: 0 is not in the range x>=1. See --help.",
+    ),
+    "history that is a folder": Case(
+        "recommend --model m --dir exp --history .",
+        "m: must be a model's folder or a name in exp/models, but got no such folder. Train one "
+        "with `python -m recsys.train`.",
     ),
     "output in S3": Case(
         "recommend --model m --dir exp --all-users --output s3://b/x.parquet",

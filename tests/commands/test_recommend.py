@@ -107,7 +107,7 @@ def test_recommendations_from_histories(
     # A taste is a user's number modulo 4, as an item's kind is.
     assert {item % 4 for item in items} == {3}
     assert not {3, 7, 11} & set(items)
-    assert "Ignored interactions with items that training has not seen: 1." in err
+    assert "Ignored interactions with items that are not in the data: 1." in err
     assert "Left out users without a positive on an item of the training data: 1." in err
     file.write_text("user_id,item_id\nnobody,unheard-of\n")
     code, out, err = run(recommend.main, *argv)

@@ -73,6 +73,14 @@ def test_padding_is_detected_in_more_than_the_first_rows(tmp_path: Path) -> None
     assert users == ["x", "x "]
 
 
+def test_categories_that_no_row_has_are_no_ids(tmp_path: Path) -> None:
+    user = pa.DictionaryArray.from_arrays([2, 0], ["x", "ghost", "y"])
+    item = pa.DictionaryArray.from_arrays([0, 1], [7, 8, 9])
+    pq.write_table(pa.table({"user": user, "item": item}), tmp_path / "data.parquet")
+    users, items, _ = ids_of(tmp_path / "data.parquet")
+    assert (users, items) == (["x", "y"], [7, 8])
+
+
 @pytest.mark.parametrize(
     "kind",
     [pa.string(), pa.large_string(), pa.string_view(), pa.dictionary(pa.int32(), pa.string())],

@@ -416,6 +416,11 @@ def test_ncf_layout_with_a_line_missing(prepared: Prepare, tmp_path: Path) -> No
         match=r"toy\.test\.negative: must have a line for each test pair, but 1 user \(1\) lack",
     ):
         prepared(folder, {"evaluation.n_candidates": 2})
+    (folder / "toy.test.negative").write_text("")
+    with pytest.raises(
+        ValueError, match=r"toy\.test\.negative: must have a line for each test pair, but 3 users"
+    ):
+        prepared(folder, {"evaluation.n_candidates": 2})
     (folder / "toy.test.negative").write_text(NCF_NEGATIVE.replace("(1,5)", "1"))
     with pytest.raises(
         ValueError, match=r"toy\.test\.negative, row 2: must be \(user,item\) and candidates"

@@ -72,7 +72,7 @@ def make_plan(config: Config, source: Source, summary: Summary) -> Plan:
         test_fraction=data.test_fraction,
         validation_fraction=data.validation_fraction,
         n_candidates=config.evaluation.n_candidates if with_candidates else None,
-        n_candidates_given=None if source.candidates is None else summary.n_candidates,
+        n_candidates_given=None if source.candidates is None else max(1, summary.n_candidates),
     )
 
 

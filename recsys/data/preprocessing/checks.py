@@ -96,7 +96,7 @@ def check_result(
             source.name,
             "each user must have an item left to draw as a negative",
             found=f"{_named(result.saturated, users)} interacted with all {n_items} items",
-            remedy=f"Remove {('it' if len(result.saturated) == 1 else 'them')}.",
+            remedy=f"Remove {'it' if len(result.saturated) == 1 else 'them'}.",
         )
     if result.short:
         wanted = config.evaluation.n_candidates

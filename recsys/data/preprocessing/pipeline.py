@@ -95,7 +95,8 @@ def prepare(config: Config, folder: Path, join: Callable[[Config], None] = conne
 def _require_paths(source: Source, folder: Path) -> None:
     """Check that all nodes see the folder and the source's files."""
     require_on_all_nodes(Argument("folder"), folder)
-    paths = (Path(file.path) for files in source.splits.values() for file in files)
+    files = [file for files in source.splits.values() for file in files]
+    paths = (Path(file.path) for file in [*files, source.candidates] if file is not None)
     require_on_all_nodes(f"data.source ({source.name})", *paths)
 
 

@@ -26,8 +26,8 @@ _UNITS = {
 """Units of numbers that are recognised: units per second, and the count at the start of 1970."""
 
 _PLAUSIBLE = (315_532_800, 4_102_444_800)
-"""Seconds of 1980 and 2100. A unit is recognised if the latest time lies between them, the first
-one of `_UNITS` that fits: nanoseconds of 1990 count as ticks."""
+"""Seconds of 1980 and 2100. The unit is the first of `_UNITS` that puts the latest time between
+them: nanoseconds of 1990 count as ticks."""
 
 _LIMIT = 1 << 63
 
@@ -86,7 +86,7 @@ def range_of(file: DataFile, times: Times) -> TimeRange:
         needs_integers = not times.is_date and bool(
             (times.whole.astype(np.float64).astype(np.int64) != times.whole).any()
         )
-    # Nanoseconds that divide all fractions: the trailing zeros of it are digits nobody needs.
+    # Nanoseconds that divide all fractions: its trailing zeros are digits nobody needs.
     step = int(np.gcd.reduce(fraction.astype(np.int64))) if times.is_date else 0
     return TimeRange(
         file,

@@ -137,7 +137,9 @@ def _titles(column: _Values) -> pa.Array:
 def _ids(column: _Values) -> pa.DictionaryArray:
     values = column.values
     column.refuse(pc.is_null(values), "must be an id")
-    kind = values.type.value_type if pa.types.is_dictionary(values.type) else values.type
+    if pa.types.is_dictionary(values.type):  # it may have ids that no row has
+        values = values.dictionary_decode()
+    kind = values.type
     if pa.types.is_floating(kind):
         # pandas turns integer columns with gaps into floats.
         whole = pc.and_(pc.is_finite(values), pc.equal(pc.round(values), values))
@@ -145,13 +147,9 @@ def _ids(column: _Values) -> pa.DictionaryArray:
         values = pc.cast(values, pa.int64())
     elif not (pa.types.is_integer(kind) or _is_text(kind)):
         raise column.wrong_type(kind, "must hold integers or text", "Convert the ids.")
-    if not pa.types.is_dictionary(values.type):
-        if kind == pa.string_view():
-            values = pc.cast(values, pa.string())
-        values = values.dictionary_encode()
-    ids = as_id_column(
-        pa.DictionaryArray.from_arrays(pc.cast(values.indices, pa.int32()), values.dictionary)
-    )
+    if kind == pa.string_view():
+        values = pc.cast(values, pa.string())
+    ids = as_id_column(values.dictionary_encode())
     if ids.dictionary.type == pa.string():
         blank = pc.equal(pc.utf8_trim_whitespace(ids.dictionary), "")
         column.refuse(blank.take(ids.indices), "must be an id")

@@ -85,7 +85,7 @@ def _dialect_of(file: DataFile, columns: ColumnsConfig | None) -> tuple[Dialect,
 
 
 def _size_in_lines(file: DataFile, dialect: Dialect) -> int | None:
-    """Return the bytes of a file whose rows are its lines; None if a quoted row may span lines."""
+    """Return the size of a file whose rows are its lines; None if a quoted row may span lines."""
     with open_raw(file.path) as stream:
         size = stream.seek(0, io.SEEK_END)
         stream.seek(dialect.data_start)

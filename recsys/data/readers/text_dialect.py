@@ -153,7 +153,7 @@ def _sample(text: str, separator: str) -> _Rows:
 
 
 def _too_few(samples: Collection[_Rows]) -> bool:
-    """Return whether one may lack a header and a further row beside its last, maybe cut-off row."""
+    """Return whether a sample may lack a header and a row before its last, maybe cut-off one."""
     separated = [rows for rows in samples if rows and len(rows[0][1]) > 1]
     return min(len(rows) for rows in separated or samples) < 3
 

@@ -66,7 +66,8 @@ def _download(url: str, target: Path, md5: str) -> str | None:
 
     pooch.get_logger().setLevel(logging.WARNING)
     try:
-        pooch.HTTPDownloader(progressbar=True, timeout=30)(url, str(target), None)
+        shows_bar = _log.isEnabledFor(logging.WARNING)  # not with -q
+        pooch.HTTPDownloader(progressbar=shows_bar, timeout=30)(url, str(target), None)
     except requests.HTTPError as error:
         answer = error.response
         status = "an error" if answer is None else f"{answer.status_code} {answer.reason}"

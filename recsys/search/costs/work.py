@@ -13,6 +13,7 @@ import torch
 from recsys.config.components import LOSSES
 from recsys.config.schema import Config
 from recsys.data.manifest import Manifest
+from recsys.data.ranked_users import count_held_out_users
 from recsys.evaluation.scorers import HEAD_SHARE, MIN_HEAD
 from recsys.kernels.lookup import rows_of
 from recsys.models import SideName, build_model
@@ -209,19 +210,14 @@ def _of_adam(
     return {"value of Adam on all rows": on_all, "value of Adam on a batch's rows": on_rows}
 
 
-def _n_held_out_users(data: Manifest) -> int:
-    """Return the most users that validation can have, at least one."""
-    return max(1, min(data.n_users, data.n_validation))
-
-
 def _ranked_share(config: Config, data: Manifest) -> float:
     """Return the share of the held-out users that a ranking takes."""
-    n_users = _n_held_out_users(data)
+    n_users = count_held_out_users(data)
     return min(1.0, (config.evaluation.user_limit or n_users) / n_users)
 
 
 def _of_ranking(config: Config, data: Manifest, sizes: _Sizes) -> dict[str, float]:
-    evaluation, n_users = config.evaluation, _n_held_out_users(data)
+    evaluation, n_users = config.evaluation, count_held_out_users(data)
     share = _ranked_share(config, data)
     if evaluation.protocol == "sampled":
         n_pairs: float = data.n_validation * (1 + evaluation.n_candidates)

@@ -25,6 +25,7 @@ NFS_MOUNTS = """\
 25 24 0:40 / {folder} rw,relatime shared:20 master:2 - nfs4 server:/export rw,vers=4.2
 26 25 0:41 / {folder}/local rw - tmpfs tmpfs rw
 27 24 0:42 / /sshfs\\040of\\040mine rw - fuse.sshfs me@server: rw
+28 24 0:43 / /données/漢 rw - nfs4 server:/other rw
 """
 
 
@@ -49,6 +50,8 @@ def test_network_file_systems(nfs: Path) -> None:
     }
     assert {name: network_file_system(nfs / name) for name in expected} == expected
     assert network_file_system(Path("/sshfs of mine/x")) == "fuse.sshfs"
+    assert network_file_system(Path("/données/漢/x")) == "nfs4"
+    assert network_file_system(Path("/données")) is None
     (nfs.parent / "link").symlink_to(nfs)
     assert network_file_system(nfs.parent / "link" / "x") == "nfs4"
 

@@ -3,9 +3,8 @@
 A dry run measures the former and predicts the latter (`estimate`).
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, cast
 
 import numpy as np
 import optuna
@@ -13,7 +12,7 @@ import optuna
 from recsys.config.schema import Config, replace_values
 from recsys.data.manifest import Manifest
 from recsys.search.costs.work import expected_seconds
-from recsys.search.space.domains import Scalar
+from recsys.search.space.domains import Domain, Scalar
 from recsys.search.space.search_space import SearchSpace
 
 _N_CORNERS, _N_SAMPLED = 1000, 100
@@ -32,8 +31,9 @@ def find_ends(space: SearchSpace, base: Config, sizes: Manifest) -> tuple[End, E
 
     A corner has an end of each range that applies to it; a thousand are drawn.
     """
-    trial = cast(Any, _Corner(np.random.default_rng(base.study.seed)))
-    points = {tuple(space.suggest(trial).items()) for _ in range(_N_CORNERS)}
+    rng = np.random.default_rng(base.study.seed)
+    corners = (space.fill(lambda _, domain: _end_of(domain, rng)) for _ in range(_N_CORNERS))
+    points = {tuple(corner.items()) for corner in corners}
     ends = (
         End(dict(point), replace_values(base, dict(point))) for point in sorted(points, key=str)
     )
@@ -46,20 +46,11 @@ def _seconds_of(config: Config, sizes: Manifest) -> float:
     return seconds.train + seconds.rank
 
 
-class _Corner:
-    """Source of values for `Domain.suggest`: any choice, and either end of a range."""
-
-    def __init__(self, generator: np.random.Generator) -> None:
-        self._generator = generator
-
-    def suggest_categorical(self, _name: str, choices: Sequence[Scalar]) -> Scalar:
-        return choices[int(self._generator.integers(len(choices)))]
-
-    def suggest_int(self, _name: str, low: int, high: int, *, log: bool) -> int:
-        return high if self._generator.integers(2) else low
-
-    def suggest_float(self, _name: str, low: float, high: float, *, log: bool) -> float:
-        return high if self._generator.integers(2) else low
+def _end_of(domain: Domain, rng: np.random.Generator) -> Scalar:
+    """Return any choice, or either end of a range."""
+    if domain.choices is not None:
+        return domain.choices[int(rng.integers(len(domain.choices)))]
+    return domain.edges[int(rng.integers(2))]
 
 
 def sample_configs(space: SearchSpace, base: Config) -> Iterator[Config]:

@@ -21,9 +21,9 @@ from recsys.search.tuning.trial_texts import show_bytes, show_duration
 _LEAST_TRIALS = 20
 """Trials that a search needs to be worth its time; with fewer, a sampler has learned nothing."""
 _MOST_LEFT_OUT = 0.25
-"""Share of the drawn configs that do not fit the time budget above which a user is warned."""
+"""A user is warned if more than this share of the drawn configs does not fit the budget."""
 _MOST_RANKING = 2.0
-"""Ratio of the time of ranking to that of training above which a user is warned."""
+"""A user is warned if ranking takes more than this many times as long as training."""
 
 
 class Prediction:
@@ -42,11 +42,11 @@ class Prediction:
 
 @dataclass(frozen=True)
 class Trials:
-    """What the trials of a search take, as pruned as the pruner means to.
+    """What the trials of a search take, if the pruner prunes as many as it means to.
 
-    `seconds`: the mean time of a trial. `epochs`: the median of the most epochs of a trial.
-    `rank_ratio`: the time of ranking by that of training. `left_out`: the share of the drawn
-    configs whose first report is too dear for the time budget.
+    `seconds`: the mean time of a trial. `epochs`: the median of the epochs that trials may train.
+    `rank_ratio`: the time of ranking divided by that of training. `left_out`: the share of the
+    drawn configs whose first report takes too long for the time budget.
     """
 
     seconds: float
@@ -127,7 +127,7 @@ def estimate(
         n_trials = int(min(fitting, math.inf if limit is None else limit))
     return {
         "trials": n_trials,
-        "seconds": 0.0 if trials is None else n_trials * trials.seconds / n_slots,
+        "seconds": trials.seconds * max(1, n_trials / n_slots) if trials and n_trials else 0.0,
         "seconds_per_trial": None if trials is None else trials.seconds,
         "epochs_per_trial": None if trials is None else trials.epochs,
         "left_out": 1.0 if trials is None else trials.left_out,

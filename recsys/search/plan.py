@@ -133,7 +133,7 @@ def describe_plan(plan: Plan) -> dict[str, Any]:
 def _measure(plan: Plan, share: float, memory: float) -> dict[str, Any]:
     """Return the measured ends of the space and the estimate of the search.
 
-    `share`: of its epochs, which a trial trains on average. `memory`: bytes of the cluster.
+    `share`: share of its epochs that a trial trains on average. `memory`: bytes of the cluster.
     """
     config, sizes = plan.config, plan.processed.manifest
     data = ray.put(load(plan.processed, "validation", not config.training.resample_negatives))
@@ -152,7 +152,6 @@ def _measure(plan: Plan, share: float, memory: float) -> dict[str, Any]:
         n_segments=plan.origin.n_segments,
         mean_share=share,
     )
-    by_name = dict(zip(("cheap", "dear"), measured, strict=True))
     return {
         "measured": {
             name: {
@@ -161,7 +160,7 @@ def _measure(plan: Plan, share: float, memory: float) -> dict[str, Any]:
                 "rank_seconds": of.epoch.rank,
                 "memory": of.memory,
             }
-            for end, (name, of) in zip(ends, by_name.items(), strict=True)
+            for name, end, of in zip(("cheap", "dear"), ends, measured, strict=True)
         },
-        "estimate": estimate(config, trials, by_name["dear"], n_slots=slots, memory=memory),
+        "estimate": estimate(config, trials, measured[-1], n_slots=slots, memory=memory),
     }

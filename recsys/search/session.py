@@ -3,6 +3,7 @@
 After `plan`: nothing of a study is written before all checks of the plan have passed.
 """
 
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
@@ -26,7 +27,7 @@ from recsys.tracking.study_runs import StudyRuns, open_study_runs
 from recsys.tracking.uri import tracking_uri
 
 _INTERRUPTED_SECONDS = 2.0
-"""Time that an interrupted search sends to MLflow; the rest stays in the outbox."""
+"""Time for which an interrupted search sends to MLflow; the rest stays in the outbox."""
 
 
 @dataclass(frozen=True)
@@ -57,16 +58,16 @@ def run(plan: Plan, on_start: Callable[[], object] = lambda: None) -> Result:
     tracking = open_tracking(plan.config, plan.folder)
     if not plan.resume:
         plan.study.create(plan.config, plan.space, plan.origin)
-    with hold(plan.study.path):
+    with hold(plan.study.path) as is_lost:
         on_start()
-        return _run(plan, data, tracking)
+        return _run(plan, data, tracking, is_lost)
 
 
-def _run(plan: Plan, data: Any, tracking: Tracking | None) -> Result:
+def _run(plan: Plan, data: Any, tracking: Tracking | None, is_lost: threading.Event) -> Result:
     config, folder = plan.config, plan.study.path
     record = plan.study.resume(config, plan.space)
     runs = open_study_runs(config, plan.folder, folder, tracking, record.attach_run)
-    with Uploads(folder, runs) as uploads:
+    with Uploads(folder, runs, is_lost) as uploads:
         start_log(runs, plan, record)
         uploads.upload()
         if config.tracking.required:
@@ -82,6 +83,8 @@ def _run(plan: Plan, data: Any, tracking: Tracking | None) -> Result:
             sizes=plan.processed.manifest,
             after_upload=uploads.after_next,
         )
+        if is_lost.is_set():  # the results are another process's to write
+            raise KeyboardInterrupt
         with progress("Writing the results"):
             limit = _INTERRUPTED_SECONDS if outcome.interrupted else None
             uploads.upload()

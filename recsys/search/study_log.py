@@ -35,7 +35,7 @@ def start_log(runs: StudyRuns, plan: Plan, record: StudyRecord) -> None:
 def log_missing(
     runs: StudyRuns, config: Config, record: StudyRecord, *, in_s3: bool = False
 ) -> None:
-    """Log what the record has and an earlier process was killed before logging.
+    """Log what the record has and MLflow lacks, since an earlier process was killed.
 
     An unfinished trial resumes from its checkpoint and logs the steps after it by itself. Steps
     before it can be missing in S3 alone, where the record may be some seconds ahead of the outbox.

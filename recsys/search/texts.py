@@ -11,7 +11,7 @@ from rich.console import Group
 from rich.text import Text
 
 from recsys.config.files import dump_yaml
-from recsys.config.schema import replace_values
+from recsys.config.schema import get_value, replace_values
 from recsys.search.costs.work import expected_seconds
 from recsys.search.plan import Plan
 from recsys.search.record.summaries import TrialSummary
@@ -99,20 +99,22 @@ def opening_text(plan: Plan) -> str:
 
 def _seconds_to_first_value(plan: Plan) -> float:
     """Return the expected time from the start of the first trial to its first report."""
-    point, outside = first_points(plan.space, plan.config)[0]
+    first, outside = first_points(plan.space, plan.config)[0]
+    point = plan.space.fill(
+        lambda _, domain: domain.nearest(
+            first.get(domain.path, get_value(plan.config, domain.path))
+        )
+    )
     config = replace_values(plan.config, {**point, **outside})
     seconds = expected_seconds(config, plan.processed.manifest)
     return seconds.until_report(config, plan.origin.n_segments)
 
 
 def _first_points_text(plan: Plan) -> str:
-    n_warm_starts = len(plan.space.warm_start)
-    if not n_warm_starts:
-        return "the default config"
-    warm_starts = f"{n_warm_starts} warm start{'s' * (n_warm_starts != 1)}"
-    if base_is_first(plan.space, plan.config):
-        return f"your config and {warm_starts}"
-    return f"{warm_starts} and the default config"
+    n, is_first = len(plan.space.warm_start), base_is_first(plan.space, plan.config)
+    base = "your config" if is_first else "the default config"
+    warm_starts = [f"{n} warm start{'s' * (n != 1)}"] if n else []
+    return " and ".join([base, *warm_starts] if is_first else [*warm_starts, base])
 
 
 def _reports(plan: Plan) -> str:

@@ -1,7 +1,7 @@
 """Work of an epoch: how long a config trains and ranks, from counts of what an epoch computes.
 
-Each count is multiplied by the time that one of its units takes on one core. `costs` corrects the
-result by the reports of the trials. The model is asked for its sizes, so that this holds for any.
+Each count is multiplied by the time that one of its units takes on one core. `predict` corrects
+the result by the reports of the trials. The model is asked for its sizes, so this holds for any.
 """
 
 import math
@@ -101,9 +101,9 @@ def _seconds(work: Mapping[str, float]) -> float:
 class _Sizes:
     """Sizes of a model.
 
-    `row_widths`: values of a row of all embeddings and biases of each side. `n_shared`: parameters
-    that all pairs share, as tensors. `n_products`: their values, each one product for each pair, or
-    `n_user_products`, each one for each user. `score_width`: values of an item's first factor.
+    `row_widths`: values of a row of all embeddings and biases of each side. `n_shared`: number of
+    tensors that all pairs share. `n_products`, `n_user_products`: their values, if each is one
+    product per pair, or one per user. `score_width`: values of an item's first factor.
     `input_width`: values of an item's row that a user's side reads of a positive. `train_width`,
     `encode_width`: products for each pair besides the score, in training and to encode all users.
     """

@@ -30,10 +30,10 @@ _PID_NAMESPACE = Path("/proc/self/ns/pid")
 
 
 @contextmanager
-def hold(folder: Path) -> Iterator[None]:
-    """Hold the lease of a study while the block runs.
+def hold(folder: Path) -> Iterator[threading.Event]:
+    """Hold the lease of a study while the block runs; yield an event that is set if it is lost.
 
-    If the lease is lost, because the process was suspended for long, SIGTERM ends the process.
+    If the lease is lost, by a long suspension or a failed renewal, SIGTERM ends the process.
 
     Raises:
         InputError: if another process holds the lease; if it is in S3 and S3 does not answer.
@@ -43,11 +43,12 @@ def hold(folder: Path) -> Iterator[None]:
     lease: LeaseFile | LeaseObject = LeaseFile(path) if url is None else LeaseObject(url)
     with _s3_errors(url):
         _acquire(lease, folder, holder)
-    stopped = threading.Event()
-    renewal = threading.Thread(target=_renew, args=(lease, folder, holder, stopped), daemon=True)
+    stopped, is_lost = threading.Event(), threading.Event()
+    arguments = (lease, folder, holder, stopped, is_lost)
+    renewal = threading.Thread(target=_renew, args=arguments, daemon=True)
     renewal.start()
     try:
-        yield
+        yield is_lost
     finally:
         stopped.set()
         renewal.join()
@@ -97,7 +98,11 @@ def _held_by(found: Found | None, folder: Path) -> InputError:
 
 
 def _renew(
-    lease: LeaseFile | LeaseObject, folder: Path, holder: Holder, stopped: threading.Event
+    lease: LeaseFile | LeaseObject,
+    folder: Path,
+    holder: Holder,
+    stopped: threading.Event,
+    is_lost: threading.Event,
 ) -> None:
     """Renew the lease until `stopped` is set; end the process if the lease is lost."""
     renewed = time.monotonic()
@@ -118,6 +123,7 @@ def _renew(
             _log.error(
                 "%s: this process has lost the lease of the study (%s) and ends.", folder, lost
             )
+            is_lost.set()
             os.kill(os.getpid(), signal.SIGTERM)
             return
 
@@ -137,5 +143,5 @@ def _has_ended(found: Found) -> bool:
     except ProcessLookupError:
         return True
     except PermissionError:  # it runs, as another user
-        return False
+        pass
     return False

@@ -59,10 +59,11 @@ class LeaseFile:
         Content and time come from one open file: a network file system asks its server when a file
         is opened, but may answer for a name from its cache.
         """
-        if not self._path.exists():
+        try:
+            with self._path.open("rb") as file:
+                return _parse(file.read(), str(os.fstat(file.fileno()).st_mtime_ns))
+        except FileNotFoundError:
             return None
-        with self._path.open("rb") as file:
-            return _parse(file.read(), str(os.fstat(file.fileno()).st_mtime_ns))
 
     def take(self, found: Found | None, holder: Holder) -> bool:
         """Write the lease unless it has changed since `found`; return whether it was written."""

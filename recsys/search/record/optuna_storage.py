@@ -28,11 +28,14 @@ SQLITE, JOURNAL, DATABASE = "optuna.db", "optuna.jsonl", "optuna.yaml"
 _STUDY_NAME = "study"
 
 
-def choose_storage(folder: Path, url: str | None) -> None:
-    """Create the file that says which storage a new study has: the database `url`, or its own."""
+def choose_storage(folder: Path, url: str | None, name: str) -> None:
+    """Create the file that says which storage a new study has: the database `url`, or its own.
+
+    In a database, the study's name is `name` and a unique suffix.
+    """
     if url is not None:
-        name = f"{folder.name}-{uuid.uuid4().hex}"
-        (folder / DATABASE).write_text(dump_yaml({"study_name": name}), encoding="utf-8")
+        unique = f"{name}-{uuid.uuid4().hex}"
+        (folder / DATABASE).write_text(dump_yaml({"study_name": unique}), encoding="utf-8")
     elif url_of(folder) is not None or network_file_system(folder) is not None:
         (folder / JOURNAL).touch()
     else:

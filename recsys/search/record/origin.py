@@ -16,7 +16,7 @@ class StudyOrigin:
     """Origin of a study, besides its config and its search space.
 
     `fingerprint`: of the processed data. `n_segments`: segments of an epoch. `fixed_paths`: config
-    paths of the space file whose value the user fixed, so that they are not searched.
+    paths that the user set, so that they are not searched.
     """
 
     fingerprint: str = ""

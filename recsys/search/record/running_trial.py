@@ -1,4 +1,4 @@
-"""A trial that runs in this process, and the plan of its epochs, for the record."""
+"""A trial that this process has started, and the plan of its epochs, for the record."""
 
 from dataclasses import dataclass, field
 from typing import NamedTuple, Self
@@ -32,9 +32,9 @@ class EpochPlan(NamedTuple):
 
 @dataclass
 class RunningTrial:
-    """A trial that runs in this process, with what it has reached.
+    """A trial that this process has started, with what it has reached.
 
-    `is_new`: no worker has run it before.
+    `is_new`: `ask` has started it for the first time.
     """
 
     trial: optuna.Trial

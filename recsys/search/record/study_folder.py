@@ -109,7 +109,7 @@ class StudyFolder:
         with temporary_sibling(self.path) as temporary:
             (temporary / "config.yaml").write_text(config_yaml(config), encoding="utf-8")
             (temporary / "space.yaml").write_text(dump_yaml(space.tree()), encoding="utf-8")
-            study = create_optuna_study(temporary, config, origin)
+            study = create_optuna_study(temporary, config, origin, self.name)
             StudyRecord(study, config, space).enqueue_first_points()
             try:
                 temporary.rename(self.path)
@@ -137,9 +137,9 @@ class StudyFolder:
             InputError: if there is no such study; if its record must not be written from here, is
                 damaged or cannot be reached.
         """
+        prepare_for_writing(self.path, config.study.storage)
         with write_atomically(self.path / "config.yaml") as file:
             file.write_text(config_yaml(config), encoding="utf-8")
-        prepare_for_writing(self.path, config.study.storage)
         stored = self.optuna_study(config.study.storage)
         storage = stored._storage
         if storage_file(self.path) != JOURNAL:  # Optuna holds a journal in memory already
@@ -229,13 +229,17 @@ class StudyFolder:
                 file.write_text(config_yaml(record.config_of(best.number)), encoding="utf-8")
 
 
-def create_optuna_study(folder: Path, config: Config, origin: StudyOrigin) -> optuna.Study:
+def create_optuna_study(
+    folder: Path, config: Config, origin: StudyOrigin, name: str | None = None
+) -> optuna.Study:
     """Create an Optuna study without trials in the storage that a study of this folder has.
+
+    `name`: of the study, by default that of the folder.
 
     Raises:
         InputError: if `study.storage` cannot be reached.
     """
-    choose_storage(folder, config.study.storage)
+    choose_storage(folder, config.study.storage, name or folder.name)
     study = optuna.create_study(
         storage=open_storage(folder, config.study.storage),
         study_name=name_in_storage(folder),

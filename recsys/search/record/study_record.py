@@ -62,8 +62,7 @@ class StudyRecord:
         """Queue the points that a search starts with."""
         for point, outside in first_points(self.space, self.base):
             attributes = {_IS_FIRST_POINT: True, OUTSIDE_VALUES: dict(outside)}
-            named = self.space.by_name(point)
-            self._study.enqueue_trial(named, user_attrs=attributes, skip_if_exists=True)
+            self._study.enqueue_trial(self.space.by_name(point), user_attrs=attributes)
 
     def resume(self) -> None:
         """Load the values that earlier processes stored, and queue their unfinished trials."""
@@ -75,6 +74,8 @@ class StudyRecord:
             if stored.state == TrialState.RUNNING:
                 if stored.user_attrs.get("diverged"):
                     self._study.tell(self._writer(stored.number), state=TrialState.PRUNED)
+                elif SKIPPED in stored.user_attrs:
+                    self._study.tell(self._writer(stored.number), state=TrialState.FAIL)
                 else:
                     self._requeued.append(stored.number)
 

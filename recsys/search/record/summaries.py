@@ -24,7 +24,7 @@ SKIPPED = "skipped"
 
 @dataclass(frozen=True)
 class OnAllUsers:
-    """Validation value of a trial on all users, beside the values on a sample that it reported.
+    """Validation value of a trial on all users, besides its values on a sample.
 
     `value`: the searched metric of the weights of `epoch`, which has the best value on the sample.
     """

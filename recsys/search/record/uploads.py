@@ -35,11 +35,15 @@ class HeldOutbox(Protocol):
 
 
 class Uploads:
-    """Uploads every few seconds while a block runs, and at its end; none for a folder on disk."""
+    """Uploads every few seconds while a block runs, and at its end.
 
-    def __init__(self, folder: Path, outbox: HeldOutbox) -> None:
+    There are none for a folder on disk, and none once the lease of the study `is_lost`.
+    """
+
+    def __init__(self, folder: Path, outbox: HeldOutbox, is_lost: threading.Event) -> None:
         self._folder = folder
         self._outbox = outbox
+        self._is_lost = is_lost
         self._actions: deque[Callable[[], None]] = deque()
         self._uploaded_sizes: dict[str, int] = {}
         self._upload_lock = threading.Lock()
@@ -74,7 +78,7 @@ class Uploads:
         Raises:
             OSError: if S3 cannot be reached.
         """
-        if self._is_local:
+        if self._is_local or self._is_lost.is_set():
             return
         with self._upload_lock:
             n_actions, n_kept = len(self._actions), self._outbox.n_kept

@@ -34,7 +34,7 @@ _N_FIRST = 3
 _N_GOOD, _N_PRICED = 5, 100
 """Best trials near which points are drawn, and candidates whose cost is predicted."""
 _MAX_TRIALS = 300
-"""Trials that the process sees: the best half of them, and the latest."""
+"""Trials that the process sees: half of them the best, half the latest."""
 _GROWTH = 1.15
 """Growth of the number of trials at which the scales are fitted again."""
 _WORST = -3.0
@@ -46,11 +46,11 @@ _COST_POWER = 0.5
 """Power of the seconds that the improvement is divided by: with 1, cheap points of which nothing is
 known come before those near a good but dear one."""
 _START_SECONDS = 0.5
-"""Time of a trial beside its epochs."""
+"""Time of a trial besides its epochs."""
 
 
 class ExpectedImprovement(optuna.samplers.BaseSampler):
-    """Sampler of one record; the other arguments are those of `SAMPLERS`."""
+    """Sampler of the trials of one record, made with the arguments of `SAMPLERS`."""
 
     def __init__(self, seed: int, record: StudyRecord, costs: Predictor) -> None:
         torch.set_num_threads(1)  # of the driver, whose machine the trials need

@@ -1,7 +1,7 @@
 """What the trials of a record have reached, as far as they can be compared.
 
-A trial that was pruned or still runs has trained a share of its epochs. It counts with what it
-would have if it gained from there what the complete trials gained from the same share on. Where
+A trial that was pruned or still runs has trained a share of its epochs. It counts with the value
+that it would reach if it gained as much as the complete trials did after that share. Where
 trials rank a sample of the users, a complete trial counts with its value on all users. The other
 values are moved by the median difference between all users and the sample.
 """

@@ -11,7 +11,7 @@ Point = Mapping[str, Scalar]
 
 
 def first_points(space: SearchSpace, base: Config) -> list[tuple[Point, Point]]:
-    """Return the points in their order, each with its values outside of the space.
+    """Return the points in their order, each once, with its values outside of the space.
 
     The warm starts come first: they are ordered, the best first. The base config precedes them if
     a config file has replaced a default of it that the space searches. It keeps its values outside
@@ -22,7 +22,7 @@ def first_points(space: SearchSpace, base: Config) -> list[tuple[Point, Point]]:
         outside = {}
     points: list[tuple[Point, Point]] = [(warm_start, {}) for warm_start in space.warm_start]
     points.insert(0 if base_is_first(space, base) else len(points), (point, outside))
-    return points
+    return [first for number, first in enumerate(points) if first not in points[:number]]
 
 
 def base_is_first(space: SearchSpace, base: Config) -> bool:

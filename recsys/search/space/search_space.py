@@ -87,7 +87,10 @@ class SearchSpace:
             d.path if d is last[d.path] else f"{d.path} {_condition_text(d.when)}"
             for d in self.domains
         )
-        return dict(zip(names, self.domains, strict=True))
+        named: dict[str, Domain] = {}
+        for name, domain in zip(names, self.domains, strict=True):
+            named.setdefault(name, domain)  # a later one of the same condition is never reached
+        return named
 
     @property
     def paths(self) -> tuple[str, ...]:
@@ -119,7 +122,7 @@ class SearchSpace:
         points: list[Mapping[str, Scalar]] = []
         for point in self.warm_start:
             left = {path: value for path, value in point.items() if _has(kept, path, value)}
-            if left not in points:
+            if left and left not in points:
                 points.append(left)
         return SearchSpace(tuple(kept), tuple(points))
 

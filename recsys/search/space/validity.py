@@ -70,12 +70,13 @@ def _is_valid_with_a_third(space: SearchSpace, values: dict[str, Scalar], base: 
 
     Then the pair itself is no mistake: a value of the third parameter in `base` refuses it.
     """
-    others = (domain for domain in space.domains if domain.path not in values)
-    return any(
-        not refusals(base, {**values, domain.path: edge})
+    others = [domain for domain in space.domains if domain.path not in values]
+    points = (
+        _with_conditions(space, {**values, domain.path: edge}, [domain])
         for domain in others
         for edge in domain.edges
     )
+    return any(point is not None and not refusals(base, point) for point in points)
 
 
 def _with_conditions(
@@ -85,10 +86,10 @@ def _with_conditions(
     while waiting:
         for parent, allowed in waiting.pop().when.items():
             if parent not in values:
-                values[parent] = allowed[0]
-                waiting += [
-                    d for d in space.domains if d.path == parent and d.contains(allowed[0])
-                ][:1]
+                others = [domain.when[parent] for domain in waiting if parent in domain.when]
+                common = [value for value in allowed if all(value in other for other in others)]
+                values[parent] = value = (common or allowed)[0]
+                waiting += [d for d in space.domains if d.path == parent and d.contains(value)][:1]
             if values[parent] not in allowed:
                 return None
     return values

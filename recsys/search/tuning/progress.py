@@ -42,6 +42,7 @@ class SearchProgress(Callback):
         self._predictor = predictor
         self._times = EpochTimes(record.n_segments)
         self._began = time.monotonic()
+        self._n_before = record.n_finished  # trials that earlier processes finished
         self._console = Console(file=sys.stderr)
         self._live: Live | None = None
         self._values: dict[int, float] = {}  # last value by trial
@@ -208,8 +209,8 @@ class SearchProgress(Callback):
         passed = time.monotonic() - self._began
         limit, budget = self._config.study.trial_limit, self._config.study.time_budget
         estimates = []
-        if done and limit is not None:
-            estimates.append(passed / done * max(0, limit - done))
+        if done > self._n_before and limit is not None:
+            estimates.append(passed / (done - self._n_before) * max(0, limit - done))
         if budget is not None:
             estimates.append(max(0.0, budget - passed))
         return min(estimates, default=None)

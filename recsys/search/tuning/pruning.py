@@ -71,7 +71,7 @@ class Asha:
         )
 
     def _step(self, epochs: float, plan: EpochPlan | None) -> int:
-        """Return the step of a rung at `epochs` of all that a config has, for a trial so planned.
+        """Return a trial's step for the rung at `epochs`, scaled to its plan if it has one.
 
         The last step of a trial is ranked too.
         """
@@ -131,7 +131,7 @@ def no_pruner(record: StudyRecord, _config: Config) -> Pruner:
 
 
 def median(record: StudyRecord, config: Config) -> Pruner:
-    """Return Optuna's median pruner, which decides after each ranked epoch."""
+    """Return Optuna's median pruner, which decides once in each ranked epoch."""
     first, period = first_step(config, record.n_segments), config.evaluation.period
     steps = range(first, config.training.max_epochs * record.n_segments, period * record.n_segments)
     return OptunaPruner(record, optuna.pruners.MedianPruner(n_warmup_steps=first), frozenset(steps))

@@ -63,7 +63,7 @@ class Recorder(FIFOScheduler):
         return TrialScheduler.CONTINUE
 
     def on_trial_error(self, tune_controller: TuneController, trial: Trial) -> None:
-        """Requeue a trial whose worker died before it started; Tune retries started ones alone.
+        """Requeue a trial whose worker died before it started; Tune retries only started ones.
 
         A trial that ran out of GPU memory is retried with twice its share of a GPU, at most one.
         """

@@ -43,7 +43,7 @@ class Outcome:
 
     Attributes:
         summaries: all trials of the study.
-        wall_seconds: from the first batch to the last trial's end.
+        wall_seconds: from the first batch to the last result.
         busy_seconds: time that trials trained and ranked, summed over the trials.
         interrupted: the user stopped the search.
     """

@@ -64,7 +64,8 @@ class TrialRunner(tune.Trainable):
             # Ray ends a busy worker by SIGTERM; its own handler would print a traceback.
             signal.signal(signal.SIGTERM, lambda number, _: os._exit(128 + number))
         self._data: Interactions = ray.get(data[0])
-        self._folder = self._trial_folder = Path(folder)
+        self._folder = Path(folder)
+        self._trial_folder = self._folder / str(config["number"])
         require_on_this_node(self._folder.parent)
         self._device = gpu_device if ray.get_gpu_ids() else "cpu"
         self._next_save = self._started = 0.0

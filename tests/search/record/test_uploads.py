@@ -53,7 +53,7 @@ def test_mlflow_is_sent_only_what_s3_has(s3_place: str) -> None:
         return {}
 
     outbox = Outbox(study / OUTBOX, [], send, "nowhere", held=True)
-    uploads = Uploads(study, outbox)
+    uploads = Uploads(study, outbox, threading.Event())
     done: list[str] = []
     outbox.append({"n": 1}, {"n": 2})
     record.ask()
@@ -92,7 +92,7 @@ def test_a_last_line_without_end_is_cut_off(s3_place: str) -> None:
     for name in (OUTBOX, JOURNAL):
         with (study / name).open("ab") as file:
             file.write(b'{"half')
-    Uploads(study, outbox).upload()
+    Uploads(study, outbox, threading.Event()).upload()
     outbox.close()
     there = StudyFolder.find(open_folder(s3_place), "s")
     again = there.resume(Config(), SEARCH_SPACE)

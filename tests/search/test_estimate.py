@@ -92,6 +92,8 @@ def test_trials_that_fit_and_their_time() -> None:
     few = estimated({"study.time_budget": 600, "study.n_trials": 9}, trials)
     assert (few["trials"], few["seconds"], few["warnings"]) == (9, 135.0, [])
     assert estimated({}, trials)["seconds"] == 30 * 30.0 / 2
+    # A single trial takes its time, however many could run beside it.
+    assert estimated({"study.n_trials": 1}, trials)["seconds"] == 30.0
 
 
 def test_warnings_of_the_budget() -> None:

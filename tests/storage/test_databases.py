@@ -115,6 +115,7 @@ def test_a_study_in_postgresql(
     assert evaluated.code == 0, evaluated.err
 
     name = read_yaml(study / "optuna.yaml")["study_name"]
+    assert name.startswith("s-")
     record = optuna.load_study(study_name=name, storage=databases["studies"])
     assert [trial.number for trial in record.trials] == [0, 1, 2, 3]
     runs = logged_trials(databases["runs"], "recsys")

@@ -128,9 +128,11 @@ def test_a_driver_that_lost_its_lease_ends(tmp_path: Path, monkeypatch: pytest.M
     ended = threading.Event()
     before = signal.signal(signal.SIGTERM, lambda *_: ended.set())
     try:
-        with lease.hold(tmp_path):
+        with lease.hold(tmp_path) as is_lost:
+            assert not is_lost.is_set()
             write_foreign(tmp_path, time=1)
             assert ended.wait(30)
+            assert is_lost.is_set()
     finally:
         signal.signal(signal.SIGTERM, before)
     # The lease now belongs to the other driver, and is kept.

@@ -410,6 +410,40 @@ def test_a_trial_whose_divergence_was_half_stored_is_not_run_again(tmp_path: Pat
     assert record.summaries()[0].state == "diverged"
 
 
+def test_a_proposal_whose_refusal_was_half_stored_is_not_run(tmp_path: Path) -> None:
+    study = create_optuna_study(tmp_path, Config(), StudyOrigin())
+    study.ask().set_user_attr("skipped", True)
+    record = StudyFolder(tmp_path).resume(Config(), SPACE)
+    assert record.ask()[0] == 1
+    assert [summary.number for summary in record.summaries()] == [1]
+
+
+def test_a_refused_resume_leaves_the_config(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study = StudyFolder.find(tmp_path, "s")
+    study.create(Config(), SPACE, StudyOrigin())
+    before = (study.path / "config.yaml").read_text()
+    other = replace_values(Config(), {"study.storage": "postgresql://u@h/n"})
+    with pytest.raises(InputError, match="must be left out"):
+        study.resume(other, SPACE)
+    assert (study.path / "config.yaml").read_text() == before
+
+
+def test_a_warm_start_at_the_nearest_point_of_the_base_config_runs(tmp_path: Path) -> None:
+    domain = {"low": 1e-4, "high": 1e-2, "log": True}
+    tree = {
+        "parameters": {"training.learning_rate": domain},
+        "warm_start": [{"training.learning_rate": 1e-2}],
+    }
+    config = replace_values(Config(), {"training.learning_rate": 0.05})
+    space = parse_space(tree, "")
+    study = create_optuna_study(tmp_path, config, StudyOrigin())
+    record = StudyRecord(study, config, space)
+    record.enqueue_first_points()
+    assert [record.ask()[1].training.learning_rate for _ in range(2)] == [0.05, 1e-2]
+
+
 def test_metrics_stored_before_their_value_are_not_lost(
     record: StudyRecord, tmp_path: Path
 ) -> None:

@@ -84,6 +84,20 @@ def test_mlflow_is_sent_only_what_s3_has(s3_place: str) -> None:
     outbox.close()
 
 
+def test_a_driver_that_lost_its_lease_uploads_nothing(s3_place: str) -> None:
+    study, record = begin(s3_place)
+    outbox = Outbox(study / OUTBOX, [], lambda _operation, _doubtful: {}, "nowhere", held=True)
+    is_lost = threading.Event()
+    with Uploads(study, outbox, is_lost) as uploads:
+        record.ask()
+        uploads.upload()
+        is_lost.set()
+        record.ask()
+    outbox.close()
+    there = StudyFolder.find(open_folder(s3_place), "s")
+    assert [trial.state.name for trial in there.optuna_study().trials] == ["RUNNING", "WAITING"]
+
+
 def test_a_last_line_without_end_is_cut_off(s3_place: str) -> None:
     study, record = begin(s3_place)
     outbox = Outbox(study / OUTBOX, [], lambda _operation, _doubtful: {}, "nowhere", held=True)

@@ -5,6 +5,7 @@ import optuna
 import pytest
 
 from recsys.config.schema import Config, replace_values
+from recsys.errors import InputError
 from recsys.search.space import validity
 from recsys.search.space.domains import Domain
 from recsys.search.space.search_space import SearchSpace, by_path
@@ -242,6 +243,59 @@ def test_the_last_of_several_domains_is_for_all_other_trials() -> None:
     assert all(8 <= dim <= 16 for dim in dims["mlp"])
     assert all(100 <= dim <= 200 for dim in dims["gmf"])
     assert min(map(len, dims.values())) > 5
+
+
+def test_a_third_parameter_counts_only_where_it_is_sampled() -> None:
+    # With bce the space has no similarity, so that bce meets the cosine of the config.
+    config = replace_values(
+        Config(),
+        {"model.name": "gmf", "training.loss": "softmax", "model.similarity": "cosine"},
+    )
+    space = space_of(
+        {
+            "training.loss": {"choices": ["softmax", "bce"]},
+            "model.similarity": {
+                "choices": ["dot", "cosine"], "when": {"training.loss": "softmax"}
+            },
+        }
+    )  # fmt: skip
+    with pytest.raises(InputError, match="must be dot with the loss bce"):
+        require_valid(space, config)
+
+
+def test_a_pair_is_checked_under_a_parent_that_both_allow() -> None:
+    space = space_of(
+        {
+            "model.name": {"choices": ["gmf", "mlp"]},
+            "training.resample_negatives": {"choices": [False], "when": {"model.name": "mlp"}},
+            "training.n_negatives": {"low": 1, "high": 32, "when": {"model.name": ["gmf", "mlp"]}},
+        }
+    )
+    with pytest.raises(InputError, match="n_negatives"):
+        require_valid(space, Config())
+
+
+def test_of_two_domains_with_one_condition_the_first_is_sampled() -> None:
+    space = space_of(
+        {
+            "model.name": {"choices": ["mlp", "neumf"]},
+            "training.loss": {"choices": ["softmax", "bce"]},
+            "model.embedding_dim": [
+                {"low": 8, "high": 16, "when": {"model.name": "mlp", "training.loss": "softmax"}},
+                {
+                    "low": 64,
+                    "high": 128,
+                    "when": {"model.name": ["mlp", "neumf"], "training.loss": "softmax"},
+                },
+                {"low": 200, "high": 300},
+            ],
+        }
+    )
+    fixed = space.fixed(["model.name"], replace_values(Config(), {"model.name": "mlp"}))
+    for seed in range(5):
+        study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=seed))
+        study.enqueue_trial({"training.loss": "softmax"})
+        assert 8 <= fixed.suggest(study.ask())["model.embedding_dim"] <= 16
 
 
 def test_a_pair_that_a_third_parameter_makes_valid_is_no_mistake() -> None:

@@ -295,7 +295,9 @@ def test_of_two_domains_with_one_condition_the_first_is_sampled() -> None:
     for seed in range(5):
         study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=seed))
         study.enqueue_trial({"training.loss": "softmax"})
-        assert 8 <= fixed.suggest(study.ask())["model.embedding_dim"] <= 16
+        dim = fixed.suggest(study.ask())["model.embedding_dim"]
+        assert isinstance(dim, int)
+        assert 8 <= dim <= 16
 
 
 def test_a_pair_that_a_third_parameter_makes_valid_is_no_mistake() -> None:

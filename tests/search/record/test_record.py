@@ -418,9 +418,7 @@ def test_a_proposal_whose_refusal_was_half_stored_is_not_run(tmp_path: Path) -> 
     assert [summary.number for summary in record.summaries()] == [1]
 
 
-def test_a_refused_resume_leaves_the_config(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_refused_resume_leaves_the_config(tmp_path: Path) -> None:
     study = StudyFolder.find(tmp_path, "s")
     study.create(Config(), SPACE, StudyOrigin())
     before = (study.path / "config.yaml").read_text()

@@ -39,13 +39,16 @@ def log_missing(
 
     An unfinished trial resumes from its checkpoint and logs the steps after it by itself. Steps
     before it can be missing in S3 alone, where the record may be some seconds ahead of the outbox.
+    A trial without a step may not have its parameters yet.
     """
     for summary in record.summaries():
         number = summary.number
-        if runs.has_ended(number, summary.state) or (summary.state == "unfinished" and not in_s3):
+        values = record.values_of(number)
+        resumes = summary.state == "unfinished" and not (in_s3 and values)
+        if resumes or runs.has_ended(number, summary.state):
             continue
         runs.start_trial(number, record.config_of(number), trial_seed(config.study.seed, number))
-        for step, value in record.values_of(number).items():
+        for step, value in values.items():
             epoch, n_further_segments = divmod(step, record.n_segments)
             is_whole = n_further_segments == 0
             is_best = is_whole and epoch == summary.epoch

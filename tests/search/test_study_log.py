@@ -4,12 +4,16 @@ from pathlib import Path
 
 import pytest
 
-from recsys.config.schema import replace_values
+from recsys.config.schema import Config, replace_values
+from recsys.search.record.origin import StudyOrigin
 from recsys.search.record.running_trial import trial_seed
+from recsys.search.record.study_folder import create_optuna_study
+from recsys.search.record.study_record import StudyRecord
+from recsys.search.space.space_file import parse_space
 from recsys.search.study_log import log_missing
 from recsys.tracking.connection import open_tracking
 from recsys.tracking.study_runs import StudyRuns, open_study_runs
-from tests.small_search import Searched, logged_steps, logged_trials, search
+from tests.small_search import SPACE, Searched, logged_steps, logged_trials, search
 
 
 def open_runs(searched: Searched, uri: str, folder: Path) -> StudyRuns:
@@ -52,3 +56,21 @@ def test_each_trial_that_ended_has_its_run(ratings: Path, tmp_path: Path) -> Non
     log_missing(runs, searched.config, searched.record)
     runs.close()
     assert outbox.read_bytes() == before
+
+
+def test_a_trial_in_s3_that_has_no_parameters_yet_is_not_logged(tmp_path: Path) -> None:
+    config = replace_values(Config(), {"tracking.uri": f"sqlite:///{tmp_path / 'mlflow.db'}"})
+    space = parse_space(SPACE, "")
+    study = create_optuna_study(tmp_path, config, StudyOrigin())
+    record = StudyRecord(study, config, space)
+    first, _ = record.ask()
+    record.report(first, 1, 0.5, {})
+    study.ask()  # and the process is killed
+    tracking = open_tracking(config, tmp_path)
+    runs = open_study_runs(config, tmp_path, tmp_path, tracking, record.attach_run)
+    runs.start({}, {})
+    log_missing(runs, config, record, in_s3=True)
+    runs.close()
+    (logged,) = logged_trials(config.tracking.uri or "", "recsys")
+    assert logged.data.tags["trial"] == str(first)
+    assert logged.data.params["model.name"] == record.config_of(first).model.name

@@ -169,7 +169,7 @@ class Config(Section):
 
     @property
     def error_name(self) -> str:
-        """Name of the standard error of `metric_name`: `val_ndcg_at_10_se`."""
+        """Name of the standard error of `metric_name`, such as `val_ndcg_at_10_se`."""
         return f"{self.metric_name}_se"
 
 

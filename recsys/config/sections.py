@@ -177,7 +177,7 @@ class EvaluationConfig(Section):
     max_users: Annotated[int, Field(ge=1)] | Literal["auto"] | None = "auto"
     """Rank only this many users during the search, drawn by a seed; none for all. `auto` is as many
     as the data ask for, 1,000 to 10,000: ranking an epoch then takes at most a quarter of training,
-    or more where few interactions meet many items. A trial that trains to its end ranks all users
+    except where few interactions meet many items. A trial that trains to its end ranks all users
     once. Final scores always use all."""
     every: Annotated[int, Field(ge=1)] | Literal["auto"] = "auto"
     """Rank after every so many epochs of a trial, and after its last. `auto` is 1, or up to 3 where

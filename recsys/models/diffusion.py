@@ -29,7 +29,7 @@ class Schedule:
     """Noise of T steps, counted from 1: x_t is N(sqrt(1 - v_t) x_0, v_t), and v_0 is 0.
 
     v_t grows linearly. The formulas divide out `scale`, so that they hold for a scale of 0.
-    Source: Wang et al. 2023, arXiv:2304.04971, eq. 4 and 6, and eq. 10 without its factor of 1/2.
+    Source: Wang et al. 2023, arXiv:2304.04971, sec. 3.
     """
 
     n_steps: int
@@ -170,11 +170,16 @@ class Diffusion(HistoryModel):
 
     def chances(self) -> Tensor:
         """Return the probability (T,) of each step."""
-        n_steps, root = self.schedule.n_steps, self.losses.square().mean(1).sqrt()
+        n_steps = self.schedule.n_steps
+        uniform = torch.full_like(self.variances, 1 / n_steps)
+        if n_steps == 1:
+            return uniform
+        root = self.losses.square().mean(1).sqrt()
         total = root.sum()
-        if n_steps == 1 or not 0 < total < torch.inf:  # also after a loss of NaN
-            return torch.full_like(self.variances, 1 / n_steps)
-        return (1 - UNIFORM_SHARE) * root / total + UNIFORM_SHARE / n_steps
+        # Neither before there are losses nor after one of NaN; decided without a wait for a GPU.
+        is_known = (total > 0) & total.isfinite()
+        weighted = (1 - UNIFORM_SHARE) * root / total + UNIFORM_SHARE / n_steps
+        return torch.where(is_known, weighted, uniform)
 
     def _weigh(self, step: Tensor, chances: Tensor, losses: Tensor) -> Tensor:
         """Return the weights (B,) of the losses (B,) of users at these steps; note the losses."""

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -98,6 +99,19 @@ def started(
         if process.poll() is None:
             process.send_signal(signal.SIGKILL)
         process.wait()
+
+
+def resume_as_printed(errors: str, cluster: str) -> None:
+    """Run the command that a search printed last, on a cluster; it must succeed."""
+    command = shlex.split(errors.splitlines()[-1].partition("resume it with: python ")[2])
+    done = subprocess.run(
+        [sys.executable, *command],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "RAY_ADDRESS": cluster},
+    )
+    assert done.returncode == 0, done.stderr
 
 
 def read_trials(folder: Path) -> list[optuna.trial.FrozenTrial]:

@@ -1,10 +1,7 @@
 """The driver is killed, interrupted or started twice."""
 
-import os
-import shlex
 import signal
 import subprocess
-import sys
 import time
 from functools import partial
 from pathlib import Path
@@ -17,6 +14,7 @@ from tests.faults.search_process import (
     check_complete,
     n_reports,
     read_trials,
+    resume_as_printed,
     started,
 )
 from tests.small_search import SPACE, ratings_csv
@@ -95,15 +93,7 @@ def test_an_interrupted_search_prints_the_command_that_resumes(cluster: str, fol
         assert answer["counts"]["unfinished"] > 0
         assert "Traceback" not in errors
         arguments = ["--resume"]
-    command = shlex.split(errors.splitlines()[-1].partition("resume it with: python ")[2])
-    resumed = subprocess.run(
-        [sys.executable, *command],
-        capture_output=True,
-        text=True,
-        check=False,
-        env={**os.environ, "RAY_ADDRESS": cluster},
-    )
-    assert resumed.returncode == 0, resumed.stderr
+    resume_as_printed(errors, cluster)
     check_complete(folder, answer["mlflow"]["tracking_uri"], N_TRIALS)
 
 

@@ -1,10 +1,6 @@
 """The disk of a study, or of MLflow, is full: a small file system in memory."""
 
-import os
 import re
-import shlex
-import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -14,7 +10,7 @@ import pytest
 
 from recsys.config.files import dump_yaml
 from recsys.search.record import lease
-from tests.faults.search_process import check_complete, n_reports, started
+from tests.faults.search_process import check_complete, n_reports, resume_as_printed, started
 from tests.mounts import mounted
 from tests.search.record.test_lease import wait_for_renewals
 from tests.small_search import SPACE, ratings_csv
@@ -111,15 +107,7 @@ def test_a_search_ends_and_resumes_once_the_disk_has_space(
     # A process that is killed on a full disk leaves an incomplete line.
     with (study / "mlflow-outbox.jsonl").open("ab") as outbox:
         outbox.write(b'{"do": "metr')
-    command = shlex.split(errors.splitlines()[-1].partition("resume it with: python ")[2])
-    done = subprocess.run(
-        [sys.executable, *command],
-        capture_output=True,
-        text=True,
-        check=False,
-        env={**os.environ, "RAY_ADDRESS": cluster},
-    )
-    assert done.returncode == 0, done.stderr
+    resume_as_printed(errors, cluster)
     check_complete(disk, uri, N_TRIALS)
     assert len(list((study / "trials").iterdir())) == 3
 

@@ -10,6 +10,7 @@ from recsys.config.schema import Config, replace_values
 from recsys.search import texts
 from recsys.search.costs.work import EpochSeconds
 from recsys.search.record.study_folder import StudyFolder
+from recsys.search.space.search_space import SearchSpace
 from recsys.search.space.space_file import parse_space
 from recsys.search.texts import opening_text
 
@@ -23,11 +24,17 @@ def _expected(monkeypatch: pytest.MonkeyPatch) -> None:
 SPACE = parse_space({"parameters": {"model.embedding_dim": {"low": 8, "high": 64}}}, "")
 
 
-def opening(values: dict[str, object], *, n_segments: int = 1, resume: bool = False) -> list[str]:
+def opening(
+    values: dict[str, object],
+    *,
+    n_segments: int = 1,
+    resume: bool = False,
+    space: SearchSpace = SPACE,
+) -> list[str]:
     plan = SimpleNamespace(
         study=StudyFolder.find(Path("out"), "big"),
         config=replace_values(Config(), {"evaluation.protocol": "full", **values}),
-        space=SPACE,
+        space=space,
         processed=SimpleNamespace(
             manifest=SimpleNamespace(n_users=1_000, n_items=20, n_train=30_000_000)
         ),
@@ -72,3 +79,19 @@ def test_a_resumed_study_and_no_rungs() -> None:
         assert "It runs 5 trials, for 1:00 at most, 4 at a time; " in first
         assert last.startswith("First come the unfinished trials, then configs that the sampler ")
         assert last.endswith(("(full) after each epoch, of at most 20.", "of at most 1."))
+
+
+def test_a_config_of_the_user_comes_first_without_warm_starts_too() -> None:
+    assert opening({"model.embedding_dim": 32})[1].startswith("First come your config, then ")
+
+
+def test_a_warm_start_that_is_valid_only_with_values_of_the_space() -> None:
+    parameters = {
+        "model.name": {"choices": ["autoencoder"]},
+        "training.loss": {"choices": ["softmax"]},
+        "training.negative_sampling": {"choices": ["all"]},
+    }
+    space = parse_space(
+        {"parameters": parameters, "warm_start": [{"model.name": "autoencoder"}]}, ""
+    )
+    assert " after about 1:10 of training." in opening({}, space=space)[2]

@@ -153,3 +153,11 @@ def test_a_folder_in_s3_needs_boto3(monkeypatch: pytest.MonkeyPatch) -> None:
         r"Install the extra s3: ",
     ):
         open_folder("s3://b/x")
+
+
+def test_a_temporary_folder_may_have_blanks(
+    s3_place: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "a b").mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "a b"))
+    assert url_of(open_folder(s3_place)) == s3_place

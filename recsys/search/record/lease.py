@@ -143,5 +143,5 @@ def _has_ended(found: Found) -> bool:
     except ProcessLookupError:
         return True
     except PermissionError:  # it runs, as another user
-        pass
+        return False
     return False

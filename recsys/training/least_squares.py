@@ -113,7 +113,8 @@ class LeastSquares:
         size = max(1, MAX_VALUES // users.shape[1])
         for first in range(0, self._n_positives, size):
             some = slice(first, first + size)
-            scores = (users[self._positive_user[some]] * items[self._positive_item[some]]).sum(1)
+            user = users.index_select(0, self._positive_user[some])
+            scores = (user * items.index_select(0, self._positive_item[some])).sum(1)
             of_positives += (1 - scores).square().sum()
         of_all = weight * ((users.T @ users) * (items.T @ items)).sum()
         penalty = self._solver.l2 * sum(

@@ -14,6 +14,7 @@ from typing import Self
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from recsys.config.schema import Config
 from recsys.errors import DivergenceError
@@ -106,7 +107,7 @@ class RowSolver:
             left = (self.weight * given.gram[columns, columns]).repeat(len(block), 1, 1)
             right = -self.weight * (own @ given.gram[:, columns]) - l2 * own[:, columns]
             for (other, share), score in zip(chunks, scores, strict=True):
-                some = vectors[other]  # (R, w, c)
+                some = functional.embedding(other, vectors)  # (R, w, c)
                 weights = torch.where(share > 0, share, share * self.weight)
                 left.baddbmm_((some * weights.unsqueeze(2)).transpose(1, 2), some)
                 right += torch.bmm(
@@ -141,7 +142,7 @@ class RowSolver:
         if not bool((diagonal.amin(1) > _ROUNDING * diagonal.amax(1)).all()):  # or it is NaN
             raise _without_single_solution()
         other, share = pairs.padded(block)  # (R, w)
-        vectors = rotated[other]  # (R, w, d)
+        vectors = functional.embedding(other, rotated)  # (R, w, d)
         scaled = vectors / diagonal.unsqueeze(1)
         left = torch.bmm(scaled, vectors.transpose(1, 2))
         left *= torch.where(share > 0, share, share * self.weight).unsqueeze(2)
@@ -149,7 +150,7 @@ class RowSolver:
         solution, info = torch.linalg.solve_ex(left, share.clamp(min=0).unsqueeze(2))
         if bool(info.any()):
             raise _without_single_solution()
-        rows[block] = torch.bmm(scaled.transpose(1, 2), solution).squeeze(2) @ basis.T
+        rows[block] = torch.bmm(solution.transpose(1, 2), scaled).squeeze(1) @ basis.T
 
 
 def blocks_of(pairs: GroupedPairs, dim: int, columns: int) -> list[Tensor]:
@@ -177,7 +178,9 @@ def _add_scores(
     They are added to the `scores` (R, w) of the interactions in `chunks`.
     """
     for (other, _), score in zip(chunks, scores, strict=True):
-        score.add_(torch.bmm(vectors[other], own.unsqueeze(2)).squeeze(2))
+        some = functional.embedding(other, vectors)  # (R, w, c)
+        # As rows times matrices, seven times as fast on a CPU as matrices times columns.
+        score.add_(torch.bmm(own.unsqueeze(1), some.transpose(1, 2)).squeeze(1))
 
 
 def _without_single_solution() -> DivergenceError:

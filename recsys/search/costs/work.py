@@ -35,10 +35,11 @@ _UNIT_SECONDS = {
     "product of a score": 3e-10,
     "item that a batch chooses from": 7e-7,
     # Least squares.
-    "product of an equation": 1.05e-10,
-    "product of a solution": 1.45e-10,
-    "value of a short row's interaction": 1.45e-8,
-    "product of a rotation": 7.8e-11,
+    "interaction of an equation": 1.36e-7,
+    "product of an equation": 6.3e-11,
+    "product of a solution": 1.67e-10,
+    "value of a short row's interaction": 4.6e-9,
+    "product of a rotation": 1.48e-10,
     # Ranking.
     "ranked user": 2e-5,
     "ranked pair": 2e-10,
@@ -152,6 +153,7 @@ def _of_least_squares(config: Config, data: Manifest) -> dict[str, float]:
         n_long_rows += n_rows * math.exp(-longest)
         n_short_pairs += n_pairs * (1 - (1 + longest) * math.exp(-longest))
     return {
+        "interaction of an equation": len(solved) * n_pairs,
         "product of an equation": (len(solved) * n_pairs - n_short_pairs) * dim * columns,
         "product of a solution": n_long_rows * dim * columns**2,
         "value of a short row's interaction": n_short_pairs * dim,

@@ -85,11 +85,13 @@ SAMPLED = config_of(evaluation__protocol="sampled", evaluation__max_users=5, mod
         ),
         # Rows of at most 50 interactions are short: all items, whose mean is .18, and all users but
         # exp(-X), whose mean is 5.5 and who have (1 + X) exp(-X) of the interactions.
+        ("interaction of an equation", SQUARES, 2 * 110),
         ("product of an equation", SQUARES, 110 * (1 + X) * math.exp(-X) * 100 * 64),
         ("product of a solution", SQUARES, 20 * math.exp(-X) * 100 * 64 * 64),
         ("value of a short row's interaction", SQUARES, 110 * (2 - (1 + X) * math.exp(-X)) * 100),
         ("product of a rotation", SQUARES, 620 * 100 * 100),
         # The users once more.
+        ("interaction of an equation", RECENT, 3 * 110),
         ("product of an equation", RECENT, 2 * 110 * (1 + X) * math.exp(-X) * 100 * 64),
         (
             "value of a short row's interaction",

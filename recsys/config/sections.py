@@ -154,8 +154,9 @@ class TrainingConfig(Section):
     """Give a positive the same weight as all its negatives together (bce only)."""
     max_epochs: int = Field(default=20, ge=1)
     """Maximum epochs of a training."""
-    patience: int | None = Field(default=None, ge=1)
-    """End a training after this many epochs without a better validation value."""
+    patience: Annotated[int, Field(ge=1)] | Literal["auto"] | None = "auto"
+    """End a training after this many epochs without a better validation value. `auto` is 5 for the
+    trials of a search, and none for a training without a study."""
     recency_half_life: float | None = Field(default=None, gt=0)
     """Number of later positives of the same user that halve the weight of a positive; none for
     equal weights. The data must have times."""

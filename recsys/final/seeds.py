@@ -88,12 +88,12 @@ def train_seeds_for_test(
 
 
 def _find_n_epochs(choice: Choice, processed: Processed) -> int:
-    """Return how many epochs to train without a study: all, or with patience the best epoch.
+    """Return how many epochs to train without a study: all, or with set patience the best epoch.
 
     The best epoch is found once, on validation.
     """
     training = choice.config.training
-    if training.patience is None:
+    if not isinstance(training.patience, int):
         return training.max_epochs
     data = _load_for_validation(choice.config, processed)
     (trained,) = placement.run(train_for_validation, [choice], data)

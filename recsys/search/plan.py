@@ -31,6 +31,8 @@ from recsys.search.tuning.pruning import make_pruner
 from recsys.training.segments import count_segments
 
 _SAMPLE_TRIALS = 3
+_PATIENCE = 5
+"""Epochs of `training.patience: auto` (docs/decisions/0051-patience-of-a-search.md)."""
 
 
 @dataclass(frozen=True)
@@ -71,8 +73,10 @@ def make_plan(
             resumed study was created with another config, space or data.
     """
     if resume:
-        config = _keep_ranking(config, study.config())
+        config = _keep_choices(config, study.config())
     config = resolve(config, processed.manifest)
+    if config.training.patience == "auto":
+        config = replace_values(config, {"training.patience": _PATIENCE})
     space = for_data(space, config, processed.manifest)
     require_on_all_nodes(Argument("folder"), folder.absolute())
     n_segments = count_segments(processed.manifest.n_train)
@@ -82,12 +86,12 @@ def make_plan(
     return Plan(study, folder, config, space, processed, origin, Slots(config), resume)
 
 
-def _keep_ranking(config: Config, stored: Config) -> Config:
-    """Return the config with the study's own values where it leaves the ranking to the data.
+def _keep_choices(config: Config, stored: Config) -> Config:
+    """Return the config with the study's own values where it has `auto`.
 
-    Versions choose differently from the same data, and a study must rank all trials alike.
+    Versions choose differently from the same data, and a study must treat all trials alike.
     """
-    paths = ("evaluation.max_users", "evaluation.every")
+    paths = ("evaluation.max_users", "evaluation.every", "training.patience")
     kept = {path: get_value(stored, path) for path in paths if get_value(config, path) == "auto"}
     return replace_values(config, kept)
 

@@ -127,7 +127,10 @@ def _reports(plan: Plan) -> str:
     else:
         epochs = "each epoch" if period == 1 else f"one of {period} epochs"
         often = f"{n_segments} times in {epochs}"
-    text = f"{metric_title(config)}{users} {often}, of at most {config.training.max_epochs}"
+    n_epochs, patience = config.training.max_epochs, config.training.patience
+    text = f"{metric_title(config)}{users} {often}, of at most {n_epochs}"
+    if isinstance(patience, int) and patience < n_epochs:
+        text += f", and ends after {patience} without a better value"
     if config.study.pruner != "asha":
         return text
     deciding = [f"{step / n_segments:.3g}" for step in sorted(rungs(config, n_segments))]

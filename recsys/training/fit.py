@@ -148,7 +148,7 @@ def _has_ended(state: TrainingState, config: Config, last: int) -> bool:
         return True
     patience = config.training.patience
     return (
-        patience is not None
+        isinstance(patience, int)
         and config.metric_name in state.metrics
         and state.best_epoch is not None
         and state.epoch - state.best_epoch >= patience

@@ -78,8 +78,9 @@ def test_training_again_gives_the_same_scores(
     again = answer(train.main, "--best-of", "first", "--dir", home, "--out", tmp_path / "n", *store)
     assert again["test"] == again["seeds"][0]["test"] == trained["seeds"][0]["test"]
     assert again["model"] == str(tmp_path / "n")
-    # A config file has no trial: the seed is the study's, and all epochs are trained.
-    own = answer(train.main, *best, "--dir", home, *store)
+    # A config file has no trial: the seed is the study's, and without patience all epochs count.
+    no_patience = ["--set", "training.patience=null"]
+    own = answer(train.main, *best, *no_patience, "--dir", home, *store)
     assert (own["epochs"], own["seeds"][0]["seed"]) == (4, 0)
 
 

@@ -184,7 +184,8 @@ def test_one_child_a_trial(tuned: Tuned, ratings: Path) -> None:
             trial["params"]["model.name"],
             str(ratings),
         )
-        config = replace_values(Config(), {**DEFAULTS, **trial["params"]})
+        values = {**DEFAULTS, "training.patience": 5, **trial["params"]}
+        config = replace_values(Config(), values)
         expected = {
             p: str(get_value(config, p))
             for p in config_paths()
@@ -281,6 +282,7 @@ def test_a_dry_run_shows_everything_and_leaves_no_study(
     assert answer["resources"]["concurrency"] == 3
     assert answer["resources"]["cluster"]["CPU"] == os.cpu_count()
     assert answer["config"]["model"]["embedding_dim"] == 8
+    assert answer["config"]["training"]["patience"] == 5
     first, second, third = answer["sample_trials"]
     assert first == {"model.name": "inner_product", "training.learning_rate": 0.05}
     assert second == {"model.name": "inner_product", "training.learning_rate": 1e-3}

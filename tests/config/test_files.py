@@ -484,7 +484,7 @@ VALUES = st.fixed_dictionaries(
         "evaluation.max_users": st.sampled_from([None, "auto"]) | st.integers(1, 50),
         "evaluation.every": st.just("auto") | st.integers(1, 5),
         "training.learning_rate": st.floats(1e-9, 1e9),
-        "training.patience": st.none() | st.integers(1, 9),
+        "training.patience": st.sampled_from([None, "auto"]) | st.integers(1, 9),
         "training.learning_rate_decay": st.sampled_from([None, "linear", "cosine"]),
         "resources.custom": st.dictionaries(
             st.text(min_size=1, max_size=5), st.floats(0.1, 9) | st.text(max_size=5), max_size=2

@@ -51,7 +51,7 @@ DEFAULTS: dict[str, object] = {
     "training.resample_negatives": True,
     "training.balance": False,
     "training.max_epochs": 20,
-    "training.patience": None,
+    "training.patience": "auto",
     "training.recency_half_life": None,
     "training.recency_floor": 0.1,
     "evaluation.k": (10,),

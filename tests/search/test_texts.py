@@ -59,10 +59,15 @@ def test_a_time_budget_and_segments() -> None:
 
 
 def test_a_sample_of_users_after_some_epochs() -> None:
-    values: dict[str, object] = {"evaluation.max_users": 4_000, "evaluation.every": 3}
+    values: dict[str, object] = {
+        "evaluation.max_users": 4_000,
+        "evaluation.every": 3,
+        "training.patience": 5,
+    }
     assert opening(values)[1].endswith(
-        "A trial reports NDCG@10 (full) of 4,000 users after every 3 epochs, of at most 20; of "
-        "those that reach epoch 6 or 12, about one in 3 continues."
+        "A trial reports NDCG@10 (full) of 4,000 users after every 3 epochs, of at most 20, and "
+        "ends after 5 without a better value; of those that reach epoch 6 or 12, about one in 3 "
+        "continues."
     )
     assert "7 times in one of 3 epochs, of" in opening(values, n_segments=7)[1]
     # Two epochs that are not ranked, and one that is.

@@ -103,10 +103,10 @@ def _range_mistakes(path: str, given: Mapping[str, Any]) -> list[str]:
 
 
 def _field_types(path: str) -> set[object]:
-    """Return the types that a config field accepts, such as {int} or {int, NoneType}."""
+    """Return the types that a config field accepts, such as int and None, without their bounds."""
     section, name = path.split(".")
     annotation = type(getattr(Config(), section)).model_fields[name].annotation
-    return {annotation, *get_args(annotation)}
+    return {annotation, *(getattr(kind, "__origin__", kind) for kind in get_args(annotation))}
 
 
 def _plain(value: object) -> str:

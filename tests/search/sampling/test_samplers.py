@@ -63,7 +63,7 @@ def finish(record: StudyRecord, number: int) -> None:
 
 @all_samplers
 def test_the_default_config_is_run_as_it_is(tmp_path: Path, sampler: str) -> None:
-    config = replace_values(Config(), {"study.sampler": sampler})
+    config = replace_values(Config(), {"study.sampler": sampler, "training.patience": None})
     record = create(tmp_path, config, WITH_OUTSIDE_VALUES)
     record.enqueue_first_points()
     number, first = record.ask()

@@ -62,13 +62,14 @@ class LeastSquares:
         self._by_user = _by_user(data, recency, device)
         self._by_item = _by_item(data, device)
         self._equal_users = self._users
-        self._of_users = _steps(self._users, self._items, self._by_user)
+        self._of_equal_users = self._of_users = _steps(self._users, self._items, self._by_user)
         if recency is not None:
             # The first moment, which no gradient needs here, is a part of the saved state.
             users = state.model.get_parameter("users.weight")
             self._equal_users = state.adam.moments[users]["exp_avg"]
             by_user = self._by_user.unweighted()
-            self._of_users = [*_steps(self._equal_users, self._items, by_user), *self._of_users]
+            self._of_equal_users = _steps(self._equal_users, self._items, by_user)
+            self._of_users = self._of_equal_users + self._of_users
         self._of_items = _steps(self._items, self._equal_users, self._by_item)
         self._positive_user, self._positive_item = (
             as_tensor(ids, device) for ids in (data.user, data.item)
@@ -85,7 +86,8 @@ class LeastSquares:
         """
         if (epoch, segment) == (1, 1):
             self._equal_users.copy_(self._users)
-        steps = (self._of_users if epoch == 1 else []) + self._of_items + self._of_users
+        before = self._of_equal_users if epoch == 1 else []
+        steps = before + self._of_items + self._of_users
         begin, end = (number * len(steps) // self.n_segments for number in (segment - 1, segment))
         given: GivenSide | None = None
         for number in range(begin, end):

@@ -80,6 +80,7 @@ MODELS = {
     "diffusion": ModelEntry(
         "recsys.models.diffusion:Diffusion", scores_by_product=True, reads_histories=True
     ),
+    "rqvae": ModelEntry("recsys.models.rqvae:RQVAE", scores_by_product=True),
 }
 LOSSES = {
     "bce": LossEntry("recsys.training.losses:bce", takes_low_ratings=True, can_balance=True),

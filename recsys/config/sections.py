@@ -105,6 +105,14 @@ class ModelConfig(Section):
     noise_scale: float = Field(default=0.01, ge=0, le=1)
     """Scale s of diffusion's noise. Its variance grows from 0.0001 s at the first step to 0.02 s at
     the last; 0 adds none."""
+    n_levels: int = Field(default=4, ge=2, le=8)
+    """Codes of an item in rqvae, one of each level."""
+    n_codes: int = Field(default=64, ge=16, le=256)
+    """Codes of a level to choose from in rqvae, at most a quarter of the items."""
+    commitment_weight: float = Field(default=0.25, ge=0)
+    """Weight in rqvae's loss of the distance of an item to the entries of its codes."""
+    reconstruction_weight: float = Field(default=0.1, ge=0)
+    """Weight in rqvae's loss of the distance of an item to its embedding of least squares."""
     bias: bool = True
     """Add biases: a global one, one per user and one per item; in autoencoder and diffusion one per
     item."""

@@ -51,6 +51,7 @@ def train_for_validation(
     )
     state = best.state
     state.restore_best()
+    state.model.end_training()
     with progress("Scoring validation"):
         scores = evaluate(scorer_of(state.model, data), data, config)
     return Trained(state.model, best.epoch, scores)
@@ -82,6 +83,7 @@ def train_without_scores(
         data = _draw_fixed_negatives(config, data, seed)
     epochs = fit(config, data, seed, n_epochs=n_epochs, device=device_of(config), rank=False)
     *_, last = _show_progress(epochs, config, seed, n_epochs)
+    last.state.model.end_training()
     return Trained(last.state.model, last.epoch, {})
 
 

@@ -21,13 +21,15 @@ class Side(NamedTuple):
     `embeddings`: rows (..., d) of the embeddings, which L2 penalises. `factors`: the inputs of
     `score`, such as the factor of an inner product (..., d) or a share of the tower's first layer
     (..., 2d); a lookup if no copy of the rows is needed. `bias` (...,): None if the model has none.
-    `members`: those of an ensemble, which is not trained: only `rows` keeps them.
+    `members`: those of an ensemble, which is not trained: only `rows` keeps them. `penalty` ():
+    what the items of a batch add to its loss; None for nothing.
     """
 
     embeddings: tuple[Tensor | Lookup, ...]
     factors: tuple[Tensor | Lookup, ...]
     bias: Tensor | None
     members: tuple["Side", ...] = ()
+    penalty: Tensor | None = None
 
     def rows(self, rows: slice) -> "Side":
         """Return the sides of some of the ids along the first axis, as views."""
@@ -89,7 +91,8 @@ def _unflatten(values: Tensor | Lookup, width: int) -> Tensor | Lookup:
 class RowParameters(nn.Module):
     """Module that declares in `sides`, by name, its parameters with a row per user or per item.
 
-    The optimiser updates only a batch's rows of a large parameter, so it has to know of each.
+    The optimiser updates only a batch's rows of a large parameter, so it has to know of each, and
+    of each buffer with such rows that training reads.
     """
 
     sides: dict[str, SideName]
@@ -103,9 +106,14 @@ class Model(nn.Module, ABC):
     `state_dict` has the names that files use.
 
     `has_cosine_scores`: the scores are cosines, which the loss divides by `training.temperature`.
+    `starts_with_least_squares`: gradient descent starts from `users.weight` and `items.weight` of a
+    few epochs of least squares. `item_products`: multiplications of an item's side in training,
+    once for each item of a batch.
     """
 
     has_cosine_scores = False
+    starts_with_least_squares = False
+    item_products = 0
 
     def __init__(self) -> None:
         super().__init__()
@@ -128,12 +136,37 @@ class Model(nn.Module, ABC):
         """Return the scores (B, n) of users (B,) and items (B, n) or (n,)."""
         return self.score(self.user_side(user), self.item_side(item))
 
+    def begin_training(self, generator: torch.Generator) -> None:
+        """Prepare for the first step of gradient descent; by default do nothing."""
+
+    def end_segment(self, generator: torch.Generator, *, ends_epoch: bool) -> None:
+        """Update what has no gradient, after each segment; by default do nothing."""
+
+    def end_training(self) -> None:
+        """Drop what only training needs, in place; by default do nothing.
+
+        The model then scores as in evaluation mode. A saved model has this form.
+        """
+
+    def metrics(self) -> dict[str, float]:
+        """Return what the metrics of an epoch say of the model; by default nothing."""
+        return {}
+
     def factor_of(self, rows: Tensor | Lookup) -> Tensor | Lookup:
         """Return the factor of an inner product, given rows (..., d): of length 1 for a cosine."""
         return unit_rows(rows) if self.has_cosine_scores else rows
 
     def row_parameters(self, side: SideName) -> list[str]:
         """Return the names of the parameters with a row per user, or a row per item."""
+        parameters = dict(self.named_parameters())
+        return [name for name in self._row_names(side) if name in parameters]
+
+    def row_buffers(self, side: SideName) -> list[str]:
+        """Return the names of the buffers that training reads by user, or by item."""
+        buffers = dict(self.named_buffers())
+        return [name for name in self._row_names(side) if name in buffers]
+
+    def _row_names(self, side: SideName) -> list[str]:
         return [
             f"{prefix}.{name}"
             for prefix, module in self.named_modules()

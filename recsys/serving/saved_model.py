@@ -149,6 +149,8 @@ def _build(config: Config, members: Sequence[Config], n_users: int, n_items: int
         build_model(member.model, n_users, n_items, torch.Generator())
         for member in members or [config]
     ]
+    for model in models:
+        model.end_training()
     return Ensemble.without_weights(models, n_users) if members else models[0]
 
 

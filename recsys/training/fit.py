@@ -35,9 +35,9 @@ class Epoch:
     """Results of one epoch (counted from 1), or of its segments so far if it is not `whole`.
 
     `step`: segments since the start of the training. `metrics`: `train_loss`, `train_seconds`,
-    `samples_per_second` of the epoch so far and, if it is ranked, `rank_seconds` and the values of
-    `evaluate` with the prefix `val_`. `state`: the training so far; save it before the next epoch
-    changes it. `is_last`: the training ends here.
+    `samples_per_second` of the epoch so far, those of the model and, if it is ranked,
+    `rank_seconds` and the values of `evaluate` with the prefix `val_`. `state`: the training so
+    far; save it before the next epoch changes it. `is_last`: the training ends here.
     """
 
     epoch: int
@@ -110,6 +110,7 @@ def _train_segment(
     start = time.perf_counter()
     loss = trainer.train(state.epoch + 1, segment)
     metrics = _metrics_so_far(trainer, state, loss, time.perf_counter() - start)
+    metrics |= state.model.metrics()
     is_whole = segment == trainer.n_segments
     if rank:
         metrics |= _rank(config, data, state, None if is_whole else SEGMENT_USERS)

@@ -18,6 +18,7 @@ from recsys.training.checkpoint import TrainingState
 from recsys.training.contract import Rows
 from recsys.training.full_softmax import user_rows
 from recsys.training.latents import store_latents
+from recsys.training.least_squares import LeastSquares
 from recsys.training.optimiser import Optimiser
 from recsys.training.segments import generator_of, segment_seed
 
@@ -27,6 +28,9 @@ _DECAYS: dict[str | None, Callable[[float], float]] = {
     "cosine": lambda progress: (1 + math.cos(math.pi * progress)) / 2,
 }
 
+_START = {"l2": 0.1, "n_negatives": 16, "recency_half_life": None}
+_START_EPOCHS = 5
+"""Settings and epochs of the least squares that a training may start with."""
 _ROWS: dict[str, Callable[[Config, Interactions, str | torch.device, int], Rows]] = {
     "uniform": training_rows,
     "popularity": training_rows,
@@ -49,6 +53,10 @@ class Descent:
     ) -> None:
         self._training, self._state, self._seed, self._device = config.training, state, seed, device
         self._data = data
+        if state.epoch == state.segment == 0:
+            if state.model.starts_with_least_squares:
+                _solve_start(config, data, state, device)
+            state.model.begin_training(generator_of(seed, 0, 1, device))
         self._rows = _ROWS[config.training.negative_sampling](config, data, device, n_segments)
         self._optimiser = Optimiser(config.model, state.model, state.adam, self._rows.n_lookups)
         self._epoch = 0
@@ -77,6 +85,7 @@ class Descent:
                 self._optimiser.step()
                 total.add_(loss.detach(), alpha=batch.n_rows)
         self._optimiser.catch_up()
+        self._state.model.end_segment(generator, ends_epoch=segment == self.n_segments)
         if isinstance(self._state.model, HistoryModel):
             store_latents(self._state.model, training, self._data)
         return float(total)
@@ -88,6 +97,16 @@ class Descent:
     def n_samples(self, n_segments: int) -> int:
         """Return the number of user-item pairs in the first `n_segments` of the last epoch."""
         return self._rows.n_samples_of(self._order, n_segments)
+
+
+def _solve_start(
+    config: Config, data: Interactions, state: TrainingState, device: str | torch.device
+) -> None:
+    """Fit the embeddings of users and items by least squares, in place."""
+    config = config.model_copy(update={"training": config.training.model_copy(update=_START)})
+    trainer = LeastSquares(config, data, state, device, n_segments=1)
+    for epoch in range(1, _START_EPOCHS + 1):
+        trainer.train(epoch, 1)
 
 
 def _annealed(training: TrainingConfig, epoch: int) -> TrainingConfig:

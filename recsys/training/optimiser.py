@@ -63,7 +63,8 @@ class Optimiser:
                 parameters = [
                     _RowParameter(small, name, model.get_parameter(name), adam) for name in names
                 ]
-                self._sides[side] = _Side(parameters, adam, self._missed)
+                buffers = {name: model.get_buffer(name) for name in model.row_buffers(side)}
+                self._sides[side] = _Side(parameters, buffers, small, adam, self._missed)
                 shared -= set(names)
         if self._sides:
             for name in shared:
@@ -153,15 +154,21 @@ class _RowParameter:
 
 
 class _Side:
-    """Parameters of the users or of the items, which share the ids of a batch.
+    """Parameters of the users or of the items, and buffers, which share the ids of a batch.
 
     `last` (n,): the step up to which each row is current. `ids` (U,): the rows of the batch.
     """
 
     def __init__(
-        self, parameters: list[_RowParameter], adam: Adam, missed: row_adam.MissedSteps
+        self,
+        parameters: list[_RowParameter],
+        buffers: Mapping[str, Tensor],
+        small: Model,
+        adam: Adam,
+        missed: row_adam.MissedSteps,
     ) -> None:
-        self._parameters, self._adam, self._missed = parameters, adam, missed
+        self._parameters, self._buffers, self._small = parameters, buffers, small
+        self._adam, self._missed = adam, missed
         n_rows = len(parameters[0].tensors[0])
         self._last = torch.zeros(n_rows, dtype=torch.int64)
         self._positions = torch.empty(n_rows, dtype=torch.int64)
@@ -181,6 +188,8 @@ class _Side:
             )
             self._missed.catch_up(weight, moment, square, last)
             parameter.train_rows(weight, moment, square)
+        for name, buffer in self._buffers.items():
+            _replace(self._small, name, buffer.index_select(0, self._ids))
         split = torch.split(positions, [some.numel() for some in ids])
         return tuple(at.view(some.shape) for at, some in zip(split, ids, strict=True))
 

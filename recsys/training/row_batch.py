@@ -52,7 +52,8 @@ class RowBatch:
         losses = self._row_losses(logits_of(model, model.score(user, item), training), training)
         if training.l2:
             losses = losses + training.l2 * l2_penalty(user, item)
-        return (losses if self.weight is None else losses * self.weight).mean()
+        mean = (losses if self.weight is None else losses * self.weight).mean()
+        return mean if item.penalty is None else mean + item.penalty
 
     def _loss_with_low_ratings(self, model: Model, training: TrainingConfig) -> Tensor:
         # Both kinds of rows are looked up at once, so that each embedding gets one gradient.
@@ -60,7 +61,8 @@ class RowBatch:
         users = torch.cat([self.user, self.low_user])
         items = torch.cat([self.item.reshape(-1), self.low_item])
         user, low_user = model.user_side(users).split(n_rows)
-        item, low_item = model.item_side(items).split(n_rows * width)
+        every_item = model.item_side(items)
+        item, low_item = every_item.split(n_rows * width)
         item, low_item = item.unflatten(width), low_item.unflatten(1)
         losses = torch.cat(
             [
@@ -73,7 +75,7 @@ class RowBatch:
             losses = losses + training.l2 * torch.cat(penalties)
         if self.weight is not None:
             losses = losses * torch.cat([self.weight, self.weight.new_ones(len(self.low_user))])
-        return losses.mean()
+        return losses.mean() if every_item.penalty is None else losses.mean() + every_item.penalty
 
     def _row_losses(self, logits: Tensor, training: TrainingConfig) -> Tensor:
         """Return the losses (B,) of the positives' rows, given their logits (B, 1 + n)."""

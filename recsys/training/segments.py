@@ -35,7 +35,7 @@ def first_ranked_step(step: int, n_segments: int, period: int) -> int:
 def segment_seed(seed: int, epoch: int, segment: int) -> int:
     """Return a seed for a segment of an epoch, both counted from 1.
 
-    Segment 0 is for the order of the rows, epoch 0 for the initial weights.
+    Segment 0 is for the order of the rows, epoch 0 for the initial weights and for the start.
     """
     sequence = np.random.SeedSequence((seed, epoch, segment))
     return int(sequence.generate_state(1, np.uint64)[0] >> 1)

@@ -50,7 +50,7 @@ class UserBatch:
         return replace(self, user=users, item=None if self.item is None else item(self.item)[0])
 
     def loss(self, model: Model, training: TrainingConfig) -> Tensor:
-        """Return the mean over the positives of loss and L2 penalty, plus the users' penalty."""
+        """Return the mean over the positives of loss and L2 penalty, plus other penalties."""
         (user, penalty, weigh), item = self._user_side(model), model.item_side(self.item)
         logits = logits_of(model, model.score(user, item), training)  # (R, W)
         loss = full_loss_of(training)
@@ -64,6 +64,7 @@ class UserBatch:
             norms = of_user.index_select(0, self.row) + of_item.index_select(0, self.column)
             losses = losses + training.l2 * norms
         mean = (losses if self.weight is None else losses * self.weight).mean()
+        mean = mean if item.penalty is None else mean + item.penalty
         return mean if penalty is None else mean + training.kl_weight * penalty.sum() / self.n_rows
 
     def _user_side(self, model: Model) -> TrainSide:

@@ -126,7 +126,7 @@ EARLY = {
     "choice that the field refuses": Case(
         TUNE,
         "space.yaml: model.name: must be one of inner_product, gmf, mlp, neumf, "
-        "autoencoder, diffusion, but got "
+        "autoencoder, diffusion, rqvae, but got "
         "'transformer'. The default is neumf.",
         space("model.name: {choices: [gmf, transformer]}"),
     ),
@@ -162,7 +162,7 @@ EARLY = {
         "  model.embeding_dim: must be a config path, but got an unknown name. Did you mean "
         "model.embedding_dim?\n"
         "  model.name: must be one of inner_product, gmf, mlp, neumf, "
-        "autoencoder, diffusion, but got 'transformer'. "
+        "autoencoder, diffusion, rqvae, but got 'transformer'. "
         "The default is neumf.",
         space("model.embeding_dim: {low: 4, high: 16}, model.name: {choices: [gmf, transformer]}"),
     ),
@@ -256,7 +256,7 @@ EARLY = {
     "unknown model": Case(
         f"{TUNE} --set model.name=transformer",
         "--set: model.name: must be one of inner_product, gmf, mlp, neumf, "
-        "autoencoder, diffusion, but got 'transformer'. "
+        "autoencoder, diffusion, rqvae, but got 'transformer'. "
         "The default is neumf.",
     ),
     "unknown data set": Case(

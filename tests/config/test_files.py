@@ -86,7 +86,7 @@ def mistake(file: Path, content: str | bytes, *settings: str) -> str:
         (
             "model: {name: nmf}",
             "model.name: must be one of inner_product, gmf, mlp, neumf, "
-            "autoencoder, diffusion, but got 'nmf'. The "
+            "autoencoder, diffusion, rqvae, but got 'nmf'. The "
             "default is neumf.",
         ),
         (
@@ -170,7 +170,7 @@ def test_several_mistakes_are_listed_together(tmp_path: Path) -> None:
     assert mistake(tmp_path / "c.yaml", content).splitlines() == [
         "c.yaml: 4 mistakes",
         "  model.name: must be one of inner_product, gmf, mlp, neumf, "
-        "autoencoder, diffusion, but got 'nmf'. The default "
+        "autoencoder, diffusion, rqvae, but got 'nmf'. The default "
         "is neumf.",
         "  model.embedding_dim: must be at least 1, but got 0. The default is 16.",
         "  model.q: must be a config path, but got an unknown name. Did you mean model.name?",
@@ -188,7 +188,7 @@ def test_mistakes_of_several_places_each_name_theirs(tmp_path: Path) -> None:
         )
     assert str(caught.value).replace(f"{tmp_path}{os.sep}", "").splitlines()[1:] == [
         "  c.yaml: model.name: must be one of inner_product, gmf, mlp, neumf, "
-        "autoencoder, diffusion, but got 'nmf'. The "
+        "autoencoder, diffusion, rqvae, but got 'nmf'. The "
         "default is neumf.",
         "  --set: training.batch_size: must be at least 1, but got 0. The default is 2048.",
         "  --trials: study.n_trials: must be at least 1, but got 0. The default is null.",
@@ -392,7 +392,7 @@ def test_a_group_may_be_set_as_a_whole() -> None:
         (
             "model.name={gmf: 1}",
             "--set: model.name: must be one of inner_product, gmf, mlp, neumf, "
-            "autoencoder, diffusion, but got {'gmf': "
+            "autoencoder, diffusion, rqvae, but got {'gmf': "
             "1}. The default is neumf.",
         ),
         (

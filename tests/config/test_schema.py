@@ -34,6 +34,10 @@ DEFAULTS: dict[str, object] = {
     "model.dropout": 0.0,
     "model.noise_steps": 5,
     "model.noise_scale": 0.01,
+    "model.n_levels": 4,
+    "model.n_codes": 64,
+    "model.commitment_weight": 0.25,
+    "model.reconstruction_weight": 0.1,
     "model.bias": True,
     "model.init_std": 0.01,
     "model.similarity": "dot",
@@ -233,6 +237,16 @@ def test_a_config_does_not_change() -> None:
         (
             {"model.similarity": "cosine", "training.loss": "softmax"},
             "model.similarity: must be dot for the model neumf, but got cosine. "
+            "Set model.name to inner_product or gmf or autoencoder.",
+        ),
+        (
+            {"model.name": "rqvae", "training.loss": "squared"},
+            "training.loss: must not be squared for the model rqvae, but got squared. "
+            "Set model.name to inner_product.",
+        ),
+        (
+            {"model.similarity": "cosine", "model.name": "rqvae", "training.loss": "softmax"},
+            "model.similarity: must be dot for the model rqvae, but got cosine. "
             "Set model.name to inner_product or gmf or autoencoder.",
         ),
         (

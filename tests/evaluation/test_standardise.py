@@ -72,7 +72,7 @@ def test_the_ensemble_equals_a_slow_reference(
     max_items: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "MAX_ITEMS", max_items)
-    n_users, n_items, weights = 37, 1100, (0.5, 0.25, 0.125, 0.0625, 0.03125, 0.03125)
+    n_users, n_items, weights = 37, 1100, (0.5, 0.25, 0.125, 0.0625, 0.03125, 0.015625, 0.015625)
     models = [
         build_model(
             ModelConfig.model_validate({"name": name, "init_std": 1.0, "embedding_dim": 4}),

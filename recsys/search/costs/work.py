@@ -107,6 +107,7 @@ class _Sizes:
     product per pair, or one per user. `score_width`: values of an item's first factor.
     `input_width`: values of an item's row that a user's side reads of a positive. `train_width`,
     `encode_width`: products for each pair besides the score, in training and to encode all users.
+    `n_item_products`: products for each item of a batch, in place of `n_products`.
     """
 
     row_widths: Mapping[SideName, int]
@@ -117,6 +118,7 @@ class _Sizes:
     input_width: int
     train_width: int
     encode_width: int
+    n_item_products: int
 
     @classmethod
     def of(cls, config: Config) -> "_Sizes":
@@ -133,9 +135,12 @@ class _Sizes:
         n_products, score_width = sum(shared), rows_of(model.item_side(None).factors[0]).shape[-1]
         if isinstance(model, HistoryModel):
             input_width = model.input_rows().weight.shape[1]
-            further = (input_width, model.train_width, model.encode_width)
+            further = (input_width, model.train_width, model.encode_width, 0)
             return cls(widths, len(shared), 0, n_products, score_width, *further)
-        return cls(widths, len(shared), n_products, 0, score_width, 0, 0, 0)
+        if model.item_products:
+            n_products = 0
+        further = (0, 0, 0, model.item_products)
+        return cls(widths, len(shared), n_products, 0, score_width, *further)
 
 
 def _of_least_squares(config: Config, data: Manifest) -> dict[str, float]:
@@ -170,7 +175,8 @@ def _of_full_softmax(config: Config, data: Manifest, sizes: _Sizes) -> dict[str,
         "product of a score": n_scores * (sizes.score_width + sizes.train_width)
         + data.n_train * sizes.input_width
         + data.n_users * sizes.n_user_products
-        + data.n_users * data.n_items * sizes.encode_width,
+        + data.n_users * data.n_items * sizes.encode_width
+        + n_batches * n_items * sizes.n_item_products,
         "batch": n_batches,
         "item that a batch chooses from": n_batches * data.n_items if n_items > n_drawn else 0,
         **_of_adam(data, sizes, n_batches, {"user": data.n_users / n_batches, "item": n_items}),
@@ -191,6 +197,9 @@ def _of_samples(config: Config, data: Manifest, sizes: _Sizes) -> dict[str, floa
         "sample": n_samples,
         "hidden value of a sample": n_hidden,
         "dropped value of a sample": n_hidden if config.model.dropout else 0,
+        "product of a score": n_batches
+        * min(n_samples / n_batches, data.n_items)
+        * sizes.n_item_products,
         "batch": n_batches,
         "parameter of a batch": n_batches * sizes.n_shared,
         **_of_adam(data, sizes, n_batches, lookups),

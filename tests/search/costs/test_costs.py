@@ -45,6 +45,8 @@ AUTOENCODER = replace_values(
 AUTOENCODER_DENSE = 12 + 12 * 4 + 4 + 4 * 12 + 12
 GAUSSIAN = replace_values(AUTOENCODER, {"model.n_layers": 0, "model.bottleneck": "gaussian"})
 DIFFUSION = replace_values(GAUSSIAN, {"model.name": "diffusion", "model.noise_steps": 3})
+RQVAE = replace_values(SOFTMAX, {"model.name": "rqvae", "model.n_levels": 3})
+SAMPLED_RQVAE = replace_values(PRODUCT, {"model.name": "rqvae", "model.embedding_dim": 8})
 SQUARES = config_of(model__name="inner_product", training__loss="squared", model__embedding_dim=100)
 RECENT = replace_values(SQUARES, {"training.recency_half_life": 5.0})
 X = 50 / 5.5
@@ -77,6 +79,11 @@ SAMPLED = config_of(evaluation__protocol="sampled", evaluation__max_users=5, mod
         # The bottleneck stays plain. 4 values of the noise and, at two steps, 8 of denoising; the
         # bias of the first layer and the vector of the steps.
         ("product of a score", DIFFUSION, 20 * 600 * (4 + 4 + 16) + 100 * 4 + 20 * 8),
+        # Of each of 600 items in two batches the distances to 3 * 64 entries, and two dense layers.
+        ("product of a score", RQVAE, 20 * 600 * 8 + 2 * 600 * (3 * 64 * 8 + 2 * 8 * 8)),
+        ("product of a ranked pair", RQVAE, 15 * (256 + 180) * (8 + 1)),
+        # 4 batches with 125 samples each, and 4 levels.
+        ("product of a score", SAMPLED_RQVAE, 500 * (4 * 64 * 8 + 2 * 8 * 8)),
         # 5 of 15 users, each with the head, 30% of all 600 items, and the dense layers.
         (
             "product of a ranked pair",

@@ -161,7 +161,7 @@ def test_reading_a_file(tmp_path: Path) -> None:
             "model.name",
             {"choices": ["gmf", "nmf"]},
             "must be one of inner_product, gmf, mlp, neumf, "
-            "autoencoder, diffusion, but got 'nmf'. The default is neumf.",
+            "autoencoder, diffusion, rqvae, but got 'nmf'. The default is neumf.",
         ),
         (
             "model.bias",

@@ -110,9 +110,9 @@ class ModelConfig(Section):
     n_codes: int = Field(default=64, ge=16, le=256)
     """Codes of a level to choose from in rqvae, at most a quarter of the items."""
     commitment_weight: float = Field(default=0.25, ge=0)
-    """Weight in rqvae's loss of the distance of an item to the entries of its codes."""
+    """Weight in rqvae's loss of the squared residuals that an item's codes leave."""
     reconstruction_weight: float = Field(default=0.1, ge=0)
-    """Weight in rqvae's loss of the distance of an item to its embedding of least squares."""
+    """Weight in rqvae's loss of the squared distance of an item's vector to its start."""
     bias: bool = True
     """Add biases: a global one, one per user and one per item; in autoencoder and diffusion one per
     item."""

@@ -22,7 +22,7 @@ class Side(NamedTuple):
     `score`, such as the factor of an inner product (..., d) or a share of the tower's first layer
     (..., 2d); a lookup if no copy of the rows is needed. `bias` (...,): None if the model has none.
     `members`: those of an ensemble, which is not trained: only `rows` keeps them. `penalty` ():
-    what the items of a batch add to its loss; None for nothing.
+    what the items of a batch add to its loss, None for nothing; sides made from this one lack it.
     """
 
     embeddings: tuple[Tensor | Lookup, ...]

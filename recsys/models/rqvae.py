@@ -29,9 +29,9 @@ class RQVAE(Model):
     Training encodes an embedding E_i to z_i, quantises it to q_i, the sum of an entry of each of
     the L codebooks, and decodes v_i from q_i. Encoder and decoder are linear, and the identity at
     first. Gradients pass from q_i to z_i unchanged. The entries are moving averages of the
-    residuals that have their codes, one step for each batch, in which an item counts once. The loss
-    of a batch has besides, as a mean over its items, `model.commitment_weight` times the sum over
-    the levels of the squared residual that is left, and `model.reconstruction_weight` times
+    residuals that have their codes, one step for each batch, in which an item counts once. Two
+    means over the items of a batch are added to its loss: `model.commitment_weight` times the sum
+    of the squared residuals that the levels leave, and `model.reconstruction_weight` times
     ||v_i - E0_i||^2, where E0_i is the embedding at the start of training.
 
     Training begins with embeddings of least squares and codebooks of k-means. After each segment
@@ -47,7 +47,7 @@ class RQVAE(Model):
     codes: Tensor
     """Codes of the items (n_items, L) uint8."""
     codebooks: Tensor
-    """(L, K, d)."""
+    """Entries (L, K, d)."""
     counts: Tensor
     """Moving averages of the numbers of items with each code (L, K)."""
     is_quantised: Tensor
@@ -86,7 +86,7 @@ class RQVAE(Model):
 
     @torch.no_grad()
     def end_segment(self, generator: torch.Generator, *, ends_epoch: bool) -> None:
-        """Store the codes of all items; at the end of an epoch, restart unused entries before."""
+        """Store the codes of all items, at the end of an epoch after unused entries restart."""
         encoded = self._encode(None)
         if ends_epoch:
             restart_unused(self.codebooks, self.counts, encoded, generator)
@@ -113,7 +113,7 @@ class RQVAE(Model):
         In training it moves the codebooks, and the side has a penalty.
         """
         bias = self.biases.of_item(item)
-        if self.has_ended or not (self.training or not self.is_quantised):
+        if self.has_ended or (self.is_quantised and not self.training):
             decoded = self._decode(
                 sum_entries(self.codes if item is None else self.codes[item], self.codebooks)
             )
@@ -141,6 +141,7 @@ class RQVAE(Model):
         return functional.linear(self.items(item), self.encoder)
 
     def _decode(self, quantised: Tensor) -> Tensor:
+        """Return v_i (..., d), given q_i (..., d)."""
         return functional.linear(quantised, self.decoder)
 
     def _penalty(self, quantised: Quantised, decoded: Tensor, item: Tensor | None) -> Tensor:

@@ -23,6 +23,7 @@ from recsys.config.sections import (
     Section,
     TrainingConfig,
 )
+from recsys.config.variants import Variant
 from recsys.errors import InputError
 
 _E = TypeVar("_E")
@@ -154,6 +155,11 @@ class Config(Section):
                 "Lower it or raise evaluation.n_candidates.",
             )
         return self
+
+    @property
+    def variant(self) -> Variant:
+        """The model with the loss."""
+        return Variant(self.model.name, self.training.loss)
 
     @property
     def metric_name(self) -> str:

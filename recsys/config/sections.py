@@ -69,12 +69,14 @@ class DataConfig(Section):
     min_item_interactions: int = Field(default=1, ge=1)
     """Remove items with fewer interactions. Repeated, together with `data.min_user_interactions`,
     until nothing changes (k-core)."""
-    split: Literal["leave_one_out", "random", "temporal"] = "leave_one_out"
-    """Split strategy for data that has no split of its own."""
+    split: Literal["leave_one_out", "random", "temporal", "users"] = "leave_one_out"
+    """Split strategy for data that has no split of its own. `users` holds out whole users. It needs
+    a model that can fold in users."""
     test_fraction: Fraction = 0.2
-    """Share of the interactions that a random or temporal split holds out for test."""
+    """Share of the interactions that a random or temporal split holds out for test, or of the users
+    that `data.split: users` does."""
     validation_fraction: Fraction = 0.1
-    """Share of the rest that a random or temporal split holds out for validation."""
+    """Share of the rest that these splits hold out for validation."""
     split_seed: int = Field(default=0, ge=0)
     """Seed of the split, the fixed negatives and the candidates."""
     n_negatives: int = Field(default=4, ge=1)

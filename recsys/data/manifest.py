@@ -36,9 +36,9 @@ class Manifest(BaseModel):
     n_train: int
     """Training positives."""
     n_validation: int
-    """Positives held out for validation, of users with one in train."""
+    """Positives held out for validation, of users with one in train or given."""
     n_test: int
-    """Positives held out for test, of users with one in train or validation."""
+    """Positives held out for test, of users with one in train or validation, or given."""
     n_duplicates: int
     """Rows that were replaced by a later row of the same user and item in the same split."""
     n_overlaps: int
@@ -47,6 +47,8 @@ class Manifest(BaseModel):
     """Users with a positive in validation but none in train, whom the search cannot rank."""
     n_cold_users: int
     """Users with a positive in test but none in train or validation, whom nothing scores."""
+    n_validation_users: int | None = None
+    """Users who are held out whole for validation, None for a split that holds out none whole."""
     has_times: bool
     """Whether times order the interactions of train and validation."""
     n_candidates_given: int | None
@@ -57,6 +59,11 @@ class Manifest(BaseModel):
     """Duration of the preprocessing."""
     files: dict[str, int]
     """Size in bytes of each file of the folder."""
+
+    @property
+    def holds_out_users(self) -> bool:
+        """Whether whole users are held out, of whom some positives are given."""
+        return bool(self.n_validation_users)
 
     def counts(self) -> dict[str, int]:
         """Return every count by its name, such as `n_users`."""

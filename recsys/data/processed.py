@@ -6,9 +6,11 @@ users and each of these kinds; empty files are left out:
 
 - `train`, `validation`, `test`: the positives of a split;
 - `train_low`, `validation_low`, `test_low`: its low ratings;
-- `validation_cold`, `test_cold`: its positives of users without one in an earlier split.
+- `validation_cold`, `test_cold`: its positives of users without one in an earlier split;
+- `validation_given`, `test_given`: its positives that are given, of users who are held out whole.
 
-If the data have times, the files of `train`, `validation` and `validation_cold` have them too.
+If the data have times, the files of `train`, `validation`, `validation_cold` and of the given
+positives have them too.
 
 Nothing here imports ray.
 """
@@ -23,7 +25,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from recsys.data.history import count_later, count_recent
-from recsys.data.interactions import HeldOut, Interactions
+from recsys.data.interactions import Given, HeldOut, Interactions
 from recsys.data.manifest import Manifest
 from recsys.data.negatives import UserItemIndex, index_pairs
 from recsys.data.plain_types import require_plain
@@ -48,7 +50,7 @@ def load(processed: Processed, split: HeldOutSplit, negatives: bool) -> Interact
     """Read the data in memory to train and to rank a held-out split.
 
     For "validation", training has train alone; for "test", train and validation. Files of later
-    splits are not opened.
+    splits are not opened. Users of `split` who are held out whole have given interactions.
 
     Args:
         processed: the folder to read.
@@ -62,7 +64,7 @@ def load(processed: Processed, split: HeldOutSplit, negatives: bool) -> Interact
     with_negatives, has_times = negatives and split == "validation", processed.manifest.has_times
     kinds, low_kinds = ["train"], ["train_low"]
     if split == "test":
-        kinds += ["validation", "validation_cold"]
+        kinds += ["validation", "validation_cold", "validation_given"]
         low_kinds += ["validation_low"]
     columns = [*_PAIR, *["time"] * has_times, *["negatives"] * with_negatives]
     train = _read(processed, kinds, columns)
@@ -73,6 +75,11 @@ def load(processed: Processed, split: HeldOutSplit, negatives: bool) -> Interact
     (user, item), (low_user, low_item) = _pairs(train), _pairs(low)
     time = train["time"].to_numpy() if has_times else None
     is_trained = np.bincount(user, minlength=n_users) > 0
+    given = _load_given(processed, split) if processed.manifest.holds_out_users else None
+    seen_user, seen_item = np.r_[user, low_user], np.r_[item, low_item]
+    if given is not None:
+        seen_user = np.r_[seen_user, given.user, given.low_user]
+        seen_item = np.r_[seen_item, given.item, given.low_item]
     return Interactions(
         n_users=n_users,
         n_items=n_items,
@@ -81,11 +88,22 @@ def load(processed: Processed, split: HeldOutSplit, negatives: bool) -> Interact
         negatives=_matrix(train, "negatives") if with_negatives else None,
         low_user=low_user,
         low_item=low_item,
-        seen=index_pairs(np.r_[user, low_user], np.r_[item, low_item], n_users, n_items),
+        seen=index_pairs(seen_user, seen_item, n_users, n_items),
         held_out=_load_held_out(processed, split, is_trained),
         n_later=None if time is None else count_later(user, time),
         n_recent=None if time is None else count_recent(item, time, n_items),
+        given=given,
     )
+
+
+def _load_given(processed: Processed, split: HeldOutSplit) -> Given:
+    """Read the given interactions of users who are held out whole. All low ratings are given."""
+    has_times = processed.manifest.has_times
+    positives = _read(processed, [f"{split}_given"], [*_PAIR, *["time"] * has_times])
+    user, item = _pairs(positives)
+    low_user, low_item = _pairs(_read(processed, [f"{split}_low"]))
+    n_later = count_later(user, positives["time"].to_numpy()) if has_times else None
+    return Given(user, item, low_user, low_item, n_later)
 
 
 def _load_held_out(
@@ -111,7 +129,11 @@ def all_pairs(processed: Processed) -> UserItemIndex:
     kinds = [
         "train",
         "train_low",
-        *(f"{split}{kind}" for split in HELD_OUT_SPLITS for kind in ("", "_low", "_cold")),
+        *(
+            f"{split}{kind}"
+            for split in HELD_OUT_SPLITS
+            for kind in ("", "_low", "_cold", "_given")
+        ),
     ]
     user, item = _pairs(_read(processed, kinds))
     return index_pairs(user, item, processed.manifest.n_users, processed.manifest.n_items)

@@ -63,6 +63,7 @@ def _user_cost(manifest: Manifest, n_candidates: int | None) -> float:
 def count_held_out_users(manifest: Manifest) -> int:
     """Return the most users that validation can have, at least one.
 
-    The manifest does not count them.
+    The manifest counts only those who are held out whole.
     """
-    return max(1, min(manifest.n_users, manifest.n_validation))
+    n_users = manifest.n_validation_users or manifest.n_users
+    return max(1, min(n_users, manifest.n_validation))

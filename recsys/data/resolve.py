@@ -1,6 +1,9 @@
 """The config of a run on certain data: `auto` replaced by what the data ask for, and checked."""
 
+from collections.abc import Iterable
+
 from recsys.config.schema import Config, replace_values
+from recsys.config.variants import FOLDING_IN, Variant
 from recsys.data.manifest import Manifest
 from recsys.data.ranked_users import choose_every, choose_max_users
 from recsys.errors import InputError
@@ -51,6 +54,34 @@ def resolve(config: Config, manifest: Manifest) -> Config:
             "Lower it.",
         )
     return _resolve_ranking(config, manifest, "sampled", n_candidates)
+
+
+def resolve_trained(config: Config, manifest: Manifest) -> Config:
+    """Return what `resolve` returns, for a config that is going to be trained.
+
+    Raises:
+        InputError: as `resolve`; if the data hold out whole users, and the config cannot fold in
+            users.
+    """
+    require_fold_in([config.variant], manifest, "model.name, training.loss")
+    return resolve(config, manifest)
+
+
+def require_fold_in(variants: Iterable[Variant], manifest: Manifest, place: str) -> None:
+    """Check that all variants can fold in users, if the data hold out whole users.
+
+    Raises:
+        InputError: if one cannot; it names `place`.
+    """
+    unable = [str(variant) for variant in variants if not variant.folds_in_users]
+    if manifest.holds_out_users and unable:
+        n_more = f" and {len(unable) - 1} more" if len(unable) > 1 else ""
+        raise InputError(
+            place,
+            "must fold in users for data.split: users",
+            f"{unable[0]}{n_more}",
+            f"Use configs with {FOLDING_IN}, or another data.split.",
+        )
 
 
 def _resolve_ranking(

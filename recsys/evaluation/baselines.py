@@ -58,7 +58,8 @@ class EASE:
 
     With fewer users than items, the matrix A = (X X' + l2 I)^-1 of users gives the same by the
     Woodbury identity: X P = A X, and l2 P_jj = 1 - x_j' A x_j, where x_j is column j of X. Only the
-    smaller of the two matrices is inverted.
+    smaller of the two matrices is inverted. The row x of a user who is held out whole has 1 at the
+    given positives, and is no row of X. By users, l2 x P = x - x X' A X.
 
     Source: Steck 2019, arXiv:1905.03375, eq. 8.
 
@@ -75,13 +76,14 @@ class EASE:
                 side,
                 "Compare with popularity alone.",
             )
-        self.device, self.n_items = torch.device("cpu"), data.n_items
-        user, self.items = as_tensor(data.user, "cpu").long(), as_tensor(data.item, "cpu").long()
-        self.offsets = torch.searchsorted(user, torch.arange(data.n_users + 1))
-        rows = _sparse(user, self.items, data.n_users, data.n_items)  # X; `columns` is X'
-        self.columns = _sparse(self.items, user, data.n_items, data.n_users)
-        self.by_user = data.n_users < data.n_items
-        gram = _product(rows, self.columns) if self.by_user else _product(self.columns, rows)
+        self.device, self.n_items, self.l2 = torch.device("cpu"), data.n_items, l2
+        _, self.items, self.offsets = _items_by_user(data.histories())
+        user, items, offsets = _items_by_user(data)
+        self.rows = _sparse(user, items, data.n_users, data.n_items)  # X; `columns` is X'
+        self.columns = _sparse(items, user, data.n_items, data.n_users)
+        self.by_user, self.has_given = data.n_users < data.n_items, data.given is not None
+        left, right = (self.rows, self.columns) if self.by_user else (self.columns, self.rows)
+        gram = _product(left, right)
         gram.diagonal().add_(l2)
         # A (n_users, n_users) or P (n_items, n_items).
         self.inverse = torch.cholesky_inverse(torch.linalg.cholesky(gram))
@@ -90,9 +92,9 @@ class EASE:
             sums = torch.zeros(data.n_items)
             for first in range(0, data.n_users, PAIR_ROWS):
                 last = min(first + PAIR_ROWS, data.n_users)
-                own = slice(int(self.offsets[first]), int(self.offsets[last]))
+                own = slice(int(offsets[first]), int(offsets[last]))
                 projected = self.columns @ self.inverse[:, first:last]  # (n_items, some users)
-                sums.index_add_(0, self.items[own], projected[self.items[own], user[own] - first])
+                sums.index_add_(0, items[own], projected[items[own], user[own] - first])
             self.diagonal = (1 - sums) / l2
         else:
             self.diagonal = self.inverse.diagonal().clone()
@@ -103,9 +105,15 @@ class EASE:
         row, index = expand(first, self.offsets[user + 1] - first)
         x = torch.zeros(len(user), self.n_items)
         x[row, self.items[index]] = 1
-        # x P (B, n_items); by users it is the users' rows of A X, and A is symmetric.
-        projected = (self.columns @ self.inverse[:, user]).T if self.by_user else x @ self.inverse
-        return x - projected / self.diagonal
+        return x - self._project(user, x) / self.diagonal
+
+    def _project(self, user: Tensor, x: Tensor) -> Tensor:
+        """Return x P (B, n_items) for users (B,) and their rows x (B, n_items)."""
+        if not self.by_user:
+            return x @ self.inverse
+        if not self.has_given:
+            return (self.columns @ self.inverse[:, user]).T  # A X, and A is symmetric
+        return (x - (self.columns @ (self.inverse @ (self.rows @ x.T))).T) / self.l2
 
     def score_pairs(self, user: Tensor, item: Tensor) -> Tensor:
         """Return the scores (B, n) of items (B, n) for users (B,)."""
@@ -126,6 +134,12 @@ def score_baselines(data: Interactions, config: Config) -> dict[str, dict[str, f
     except InputError as error:
         scores["ease"] = {"skipped": str(error)}
     return scores
+
+
+def _items_by_user(data: Interactions) -> tuple[Tensor, Tensor, Tensor]:
+    """Return users (n,) and items (n,) of the positives, and each user's first (n_users + 1,)."""
+    user, item = (as_tensor(ids, "cpu").long() for ids in (data.user, data.item))
+    return user, item, torch.searchsorted(user, torch.arange(data.n_users + 1))
 
 
 def _sparse(row: Tensor, column: Tensor, n_rows: int, n_columns: int) -> Tensor:

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from recsys.console.verbosity import note, progress
-from recsys.data.resolve import resolve
+from recsys.data.resolve import resolve_trained
 from recsys.data.splits import HeldOutSplit
 from recsys.evaluation.baselines import score_baselines
 from recsys.evaluation.evaluate import protocol_name
@@ -46,7 +46,8 @@ def train_ensemble(
     processed, config, tracking = run.prepare(best.config, folder, path)
     torch.set_num_threads(max(1, int(config.resources.cpu)))
     candidates = [
-        replace(choice, config=resolve(choice.config, processed.manifest)) for choice in candidates
+        replace(choice, config=resolve_trained(choice.config, processed.manifest))
+        for choice in candidates
     ]
     _note_work(candidates, n_steps, validate=validate)
     steps, scored = select_members(candidates, n_steps, processed)

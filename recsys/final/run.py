@@ -19,7 +19,7 @@ from recsys.data.processed import (
     item_titles,
     user_ids,
 )
-from recsys.data.resolve import resolve
+from recsys.data.resolve import resolve_trained
 from recsys.evaluation.evaluate import protocol_name
 from recsys.final import placement
 from recsys.final.choose import Choice
@@ -74,7 +74,7 @@ def prepare(config: Config, folder: Path, path: Path) -> tuple[Processed, Config
     model_folder.require_replaceable(path)
     placement.require_device(config)
     processed = pipeline.prepare(config, folder)
-    config = resolve(config, processed.manifest)
+    config = resolve_trained(config, processed.manifest)
     return processed, config, open_tracking(config, folder)
 
 
@@ -99,10 +99,11 @@ def describe_model(
         item_ids=item_ids(processed),
         titles=item_titles(processed),
         seen=all_pairs(processed) if "test" in metrics else _pairs_of(data),
-        is_trained=np.bincount(data.user, minlength=data.n_users) > 0,
+        is_trained=np.bincount(data.histories().user, minlength=data.n_users) > 0,
         metrics={
             "fingerprint": processed.fingerprint,
             "n_positives": len(data.user),
+            "n_pairs": data.n_pairs,
             "positive_threshold": processed.manifest.settings["data.positive_threshold"],
             **metrics,
         },

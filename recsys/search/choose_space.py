@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from recsys.config.schema import Config, get_value
+from recsys.config.variants import Variant
 from recsys.console.verbosity import note
 from recsys.data.manifest import Manifest
 from recsys.errors import Argument, InputError
@@ -14,6 +15,7 @@ from recsys.search.record.study_folder import StudyFolder
 from recsys.search.record.summaries import ranked
 from recsys.search.space.search_space import SearchSpace
 from recsys.search.space.space_file import read_effective_space
+from recsys.search.space.validity import combinations
 
 _N_WARM_STARTS = 5
 NEED_TIMES = ("training.recency_half_life", "training.recency_floor")
@@ -87,6 +89,19 @@ def for_data(space: SearchSpace, config: Config, data: Manifest) -> SearchSpace:
             f"{remedy}, or choose another space.",
         )
     return space
+
+
+def variants_of(space: SearchSpace, config: Config) -> list[Variant]:
+    """Return the variants that trials may have, in order, each once.
+
+    `config`: the base config, which has the values that are not searched.
+    """
+    paths = ("model.name", "training.loss")
+    found = {
+        Variant(*(str(point.get(path, get_value(config, path))) for path in paths))
+        for point in combinations(space, paths)
+    }
+    return sorted(found)
 
 
 def add_warm_starts(space: SearchSpace, source: StudyFolder, storage: str | None) -> SearchSpace:

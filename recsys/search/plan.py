@@ -17,9 +17,9 @@ from recsys.cluster.shared_paths import require_on_all_nodes
 from recsys.config.schema import Config, get_value, replace_values
 from recsys.console.verbosity import progress
 from recsys.data.processed import Processed, load
-from recsys.data.resolve import resolve
+from recsys.data.resolve import require_fold_in, resolve
 from recsys.errors import Argument
-from recsys.search.choose_space import for_data
+from recsys.search.choose_space import for_data, variants_of
 from recsys.search.ends import find_ends, sample_configs
 from recsys.search.estimate import Prediction, estimate, expect_trials
 from recsys.search.record.origin import StudyOrigin
@@ -69,8 +69,9 @@ def make_plan(
 
     Raises:
         InputError: if the config needs times and the data have none; if no parameter is left to
-            search; if no node can meet the request; if a node does not see the folder; if the
-            resumed study was created with another config, space or data.
+            search; if the data hold out whole users and a config cannot fold in users; if no node
+            can meet the request; if a node does not see the folder; if the resumed study was
+            created with another config, space or data.
     """
     if resume:
         config = _keep_choices(config, study.config())
@@ -78,6 +79,7 @@ def make_plan(
     if config.training.patience == "auto":
         config = replace_values(config, {"training.patience": _PATIENCE})
     space = for_data(space, config, processed.manifest)
+    require_fold_in(variants_of(space, config), processed.manifest, "search space")
     require_on_all_nodes(Argument("folder"), folder.absolute())
     n_segments = count_segments(processed.manifest.n_train)
     origin = StudyOrigin(processed.fingerprint, n_segments, tuple(sorted(fixed_paths)))

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import torch
 
-from recsys.config.components import LOSSES, MODELS
+from recsys.config.variants import FOLDING_IN
 from recsys.data.history import count_later
 from recsys.data.interactions import Interactions
 from recsys.data.negatives import index_pairs
@@ -25,7 +25,7 @@ from recsys.training.least_squares import fold_in
 from recsys.training.row_solver import RowSolver
 
 _N_PAIRS = "n_pairs"
-"""Key among the metrics of a model with other users: training's pairs of a user and an item."""
+"""Key among the metrics: training's pairs of a user and an item."""
 
 
 def with_histories(
@@ -129,7 +129,10 @@ def _solved(saved: SavedModel, histories: Interactions) -> Model:
 
 
 def _n_pairs(saved: SavedModel) -> int:
-    """Return the number of pairs of a user and an item in training."""
+    """Return the number of pairs of a user and an item in training.
+
+    Models of earlier versions do not state it: they were trained on all users.
+    """
     n_pairs: int = saved.metrics.get(_N_PAIRS, len(saved.user_ids) * len(saved.item_ids))
     return n_pairs
 
@@ -140,16 +143,12 @@ def require_fold_in(saved: SavedModel) -> None:
     Raises:
         InputError: if it cannot.
     """
-    loss, name = saved.config.training.loss, saved.config.model.name
-    is_solved = LOSSES[loss].solver == "least_squares"
-    if saved.members or not (is_solved or MODELS[name].reads_histories):
-        readers = " or ".join(name for name, entry in MODELS.items() if entry.reads_histories)
+    if saved.members or not saved.config.variant.folds_in_users:
         raise InputError(
             Argument("model"),
             "must read histories, or be trained by least squares, to fold in users",
-            "an ensemble" if saved.members else f"{name} with the loss {loss}",
-            f"Train a config with model.name: {readers}, or with model.name: inner_product and"
-            " training.loss: squared.",
+            "an ensemble" if saved.members else str(saved.config.variant),
+            f"Train a config with {FOLDING_IN}.",
         )
     if not isinstance(saved.metrics.get("n_positives"), int):
         raise InputError(

@@ -51,8 +51,9 @@ class SavedModel:
         item_ids: the items' own ids, an Arrow array (n_items,) of int64 or strings, by item.
         titles: the items' titles, Arrow strings (n_items,), null for none.
         seen: each user's items, those of test too unless validation alone was scored.
-        is_trained: whether training had a positive of the user, (n_users,) bool. Without one, the
-            model says nothing about the user.
+        is_trained: whether the model was given a positive of the user, in training or, of a user
+            who is held out whole, beside it, (n_users,) bool. Without one, the model says nothing
+            about the user.
         metrics: the scores of final training, and facts about its data.
     """
 

@@ -52,7 +52,7 @@ class Descent:
         n_segments: int,
     ) -> None:
         self._training, self._state, self._seed, self._device = config.training, state, seed, device
-        self._data = data
+        self._histories = data.histories()
         if state.epoch == state.segment == 0:
             if state.model.starts_with_least_squares:
                 _solve_start(config, data, state, device)
@@ -87,7 +87,7 @@ class Descent:
         self._optimiser.catch_up()
         self._state.model.end_segment(generator, ends_epoch=segment == self.n_segments)
         if isinstance(self._state.model, HistoryModel):
-            store_latents(self._state.model, training, self._data)
+            store_latents(self._state.model, training, self._histories)
         return float(total)
 
     def n_rows(self, n_segments: int) -> int:

@@ -6,15 +6,17 @@
         + b * sum over users (n_u + a * n_items) ||u||^2
         + b * sum over items (n_i + a * n_users) ||i||^2
 
-where n_u and n_i count the positives of a user and of an item. The weight a is such that all pairs
-of the second sum together weigh as much as `n_negatives` negatives for each positive. With
-b = l2 / (1 + n_negatives), `l2` is the penalty of a positive with its negatives, as in every other
-loss. Given the items, a user's vector is the solution of d linear equations, and there is no step
-size to tune. Biases stay 0.
+where n_u and n_i count the positives of a user and of an item, and n_users the users who are not
+held out whole. The weight a is such that all pairs of the second sum together weigh as much as
+`n_negatives` negatives for each positive. With b = l2 / (1 + n_negatives), `l2` is the penalty of a
+positive with its negatives, as in every other loss. Given the items, a user's vector is the
+solution of d linear equations, and there is no step size to tune. Biases stay 0.
 
 With `training.recency_half_life` there are two vectors for each user. The first has equal weights:
 the items are solved given these, and so are as without a half-life. The second, which the model
 has, is solved given the items, with the weights of the user's positives (`recency`) in the loss.
+There are two as well if whole users are held out: the first has 0 for them, so that the items are
+solved without them, and the second is solved from their given interactions.
 
 Source: Hu et al. 2008, ICDM, eq. 3 to 5; Rendle et al. 2022, arXiv:2110.14037, sec. 3 (the weights
 and the regularisation).
@@ -51,24 +53,25 @@ class LeastSquares:
         *,
         n_segments: int,
     ) -> None:
-        n_users, n_items = data.n_users, data.n_items
         self.n_segments = n_segments
-        self._n_positives, self._n_pairs = len(data.user), n_users * n_items
+        self._n_positives, self._n_pairs = len(data.user), data.n_pairs
         self._users, self._items = (
             state.model.get_parameter(f"{side}.weight").data for side in ("users", "items")
         )
         self._solver = RowSolver.of(config, self._n_positives, self._n_pairs)
-        recency = recency_weights(config.training, data)
-        self._by_user = _by_user(data, recency, device)
+        histories = data.histories()
+        recency = recency_weights(config.training, histories)
+        self._by_user = by_user = _by_user(histories, recency, device)
         self._by_item = _by_item(data, device)
         self._equal_users = self._users
-        self._of_equal_users = self._of_users = _steps(self._users, self._items, self._by_user)
-        if recency is not None:
+        self._of_equal_users = self._of_users = _steps(self._users, self._items, by_user)
+        if recency is not None or data.given is not None:
             # The first moment, which no gradient needs here, is a part of the saved state.
             users = state.model.get_parameter("users.weight")
             self._equal_users = state.adam.moments[users]["exp_avg"]
-            by_user = self._by_user.unweighted()
-            self._of_equal_users = _steps(self._equal_users, self._items, by_user)
+            of_training = by_user if data.given is None else _by_user(data, None, device)
+            self._by_user = of_training.unweighted()
+            self._of_equal_users = _steps(self._equal_users, self._items, self._by_user)
             self._of_users = self._of_equal_users + self._of_users
         self._of_items = _steps(self._items, self._equal_users, self._by_item)
         self._positive_user, self._positive_item = (
@@ -108,7 +111,7 @@ class LeastSquares:
     def _loss(self) -> float:
         """Return the mean loss of a positive, with low ratings counted as other pairs.
 
-        With weights by recency, it is that of the users without weights.
+        It is that of the users that the items are solved given.
         """
         users, items, weight = self._equal_users, self._items, self._solver.weight
         of_positives = torch.zeros((), dtype=torch.float64, device=users.device)
@@ -166,7 +169,7 @@ def _by_item(data: Interactions, device: str | torch.device) -> GroupedPairs:
     """Return the interactions of each item."""
     user, item = _all_pairs(data)
     equal = np.ones(len(data.user), dtype=np.float32)
-    return group_pairs(item, user, (data.n_items, data.n_users), equal, device)
+    return group_pairs(item, user, (data.n_items, data.n_trained_users), equal, device)
 
 
 def _all_pairs(data: Interactions) -> tuple[IntArray, IntArray]:

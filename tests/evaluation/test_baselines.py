@@ -13,7 +13,7 @@ from recsys.evaluation import baselines
 from recsys.evaluation.baselines import EASE, Popularity, score_baselines
 from recsys.evaluation.metrics import hit_rate, ndcg
 from recsys.evaluation.ranking import rank_among_candidates
-from tests.training.small_data import make_interactions, two_tastes
+from tests.training.small_data import hold_out_users, make_interactions, two_tastes
 
 
 def dense(data: Interactions) -> np.ndarray:
@@ -44,6 +44,29 @@ def test_ease_is_the_closed_form_by_items_and_by_users(shape: tuple[int, int]) -
     torch.testing.assert_close(
         scorer.score_pairs(user, item), scorer.score_all(user).gather(1, item)
     )
+
+
+@pytest.mark.parametrize("shape", [(60, 40), (30, 44)])
+def test_ease_scores_users_who_are_held_out_whole_by_their_given_items(
+    shape: tuple[int, int],
+) -> None:
+    n_users, n_items = shape
+    data = hold_out_users(two_tastes(*shape), [4, 7, n_users - 1])
+    matrix = dense(data)  # without those users
+    assert not matrix[[4, 7, n_users - 1]].any()
+    inverse = np.linalg.inv(matrix.T @ matrix + 7 * np.eye(n_items))
+    weights = -inverse / np.diag(inverse)
+    np.fill_diagonal(weights, 0)
+    known = matrix + dense(data.histories()) * (matrix.sum(1, keepdims=True) == 0)
+    user = torch.tensor([4, 0, 7, n_users - 1, 9])
+    found = EASE(data, 7).score_all(user).numpy()
+    np.testing.assert_allclose(found, (known @ weights)[user.numpy()], atol=1e-5)
+    assert np.abs(found[0]).max() > 0.1
+
+
+def test_popularity_does_not_count_users_who_are_held_out_whole() -> None:
+    data = hold_out_users(make_interactions(3, 4, [(0, 1), (1, 2), (1, 3)], [(1, 0)]), [1])
+    assert baselines.popularity_of(data).counts.tolist() == [0, 1, 0, 0]
 
 
 def test_ease_learns_two_tastes_and_popularity_does_not() -> None:

@@ -17,8 +17,9 @@ from recsys.serving.fold_in import with_histories, with_users
 from recsys.serving.recommend import recommend
 from recsys.serving.saved_model import SavedModel
 from recsys.training import least_squares, row_solver
+from recsys.training.checkpoint import start_training
 from recsys.training.fit import fit
-from tests.training.small_data import make_interactions, two_tastes
+from tests.training.small_data import hold_out_users, make_interactions, two_tastes
 
 SQUARED = {"loss": "squared", "n_negatives": 3, "l2": 0.1, "max_epochs": 3}
 
@@ -41,7 +42,7 @@ def train(
         titles=pa.nulls(data.n_items, pa.string()),
         seen=data.seen,
         is_trained=np.ones(data.n_users, dtype=bool),
-        metrics={"n_positives": len(data.user)},
+        metrics={"n_positives": len(data.user), "n_pairs": data.n_pairs},
     )
 
 
@@ -113,6 +114,44 @@ def test_an_encoder_encodes_a_training_user_to_its_own_latent(
     new = with_users(saved, pa.array(["new", "sad"]), history)
     assert {item % 2 for item in recommend(new, ["new"], 5)["item_id"].to_pylist()} == {1}
     assert new.is_trained.tolist() == [True, False]
+
+
+@pytest.mark.parametrize("train_on", [train, train_encoder])
+@pytest.mark.parametrize("half_life", [None, 2.0])
+def test_a_user_who_is_held_out_whole_is_folded_in(
+    half_life: float | None, train_on: Callable[..., SavedModel]
+) -> None:
+    n_later = np.tile(np.random.default_rng(0).permutation(8), 60).astype(np.int32)
+    everyone = dataclasses.replace(two_tastes(), n_later=n_later)
+    data = hold_out_users(everyone, [30, 7, 59])
+    saved = train_on(data, recency_half_life=half_life)
+    folded = with_users(saved, pa.array(["c", "a", "b"]), history_of(everyone, [30, 7, 59]))
+    name = "latents" if train_on is train_encoder else "users.weight"
+    found, trained = (model.state_dict()[name] for model in (folded.model, saved.model))
+    torch.testing.assert_close(found, trained[[30, 7, 59]], atol=1e-5, rtol=1e-5)
+    assert found.abs().amax(1).min() > 0.01
+
+
+@pytest.mark.parametrize("half_life", [None, 2.0])
+def test_nothing_is_learned_from_a_user_who_is_held_out_whole(half_life: float | None) -> None:
+    n_later = np.tile(np.random.default_rng(0).permutation(8), 60).astype(np.int32)
+    data = hold_out_users(dataclasses.replace(two_tastes(), n_later=n_later), [59, 58])
+    # The same without these users, who are the last.
+    nothing = dataclasses.replace(
+        data, n_users=58, given=None, seen=index_pairs(data.user, data.item, 58, 40)
+    )
+    model = {"name": "inner_product", "embedding_dim": 6}
+    training = {**SQUARED, "recency_half_life": half_life}
+    config = Config.model_validate({"model": model, "training": training})
+    first = torch.randn(40, 6, generator=torch.Generator().manual_seed(0))
+    found = []
+    for rows in (data, nothing):
+        state = start_training(config, rows.n_users, 40, 0, "cpu")
+        state.model.get_parameter("items.weight").data.copy_(first)
+        *_, last = fit(config, rows, 0, rank=False, state=state)
+        weights = (state.model.get_parameter(f"{side}.weight") for side in ("users", "items"))
+        found.append([last.metrics["train_loss"], *(rows.detach()[:58] for rows in weights)])
+    torch.testing.assert_close(found[0], found[1], atol=1e-5, rtol=1e-5)
 
 
 def test_a_history_is_a_list_of_items_from_the_earliest_to_the_latest() -> None:

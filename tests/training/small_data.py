@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 import numpy.typing as npt
 
-from recsys.data.interactions import HeldOut, Interactions
+from recsys.data.interactions import Given, HeldOut, Interactions
 from recsys.data.negatives import NegativeSampler, index_pairs
 from recsys.kernels.arrays import IntArray
 
@@ -59,6 +59,27 @@ def with_fixed_negatives(data: Interactions, n: int) -> Interactions:
         data.user.astype(np.int64), n, np.random.default_rng(0)
     )
     return dataclasses.replace(data, negatives=draws.astype(np.int32))
+
+
+def hold_out_users(data: Interactions, users: list[int]) -> Interactions:
+    """Return the data in which the interactions of some users are given, and not trained on."""
+    is_given, low_is_given = np.isin(data.user, users), np.isin(data.low_user, users)
+    given = Given(
+        data.user[is_given],
+        data.item[is_given],
+        data.low_user[low_is_given],
+        data.low_item[low_is_given],
+        None if data.n_later is None else data.n_later[is_given],
+    )
+    return dataclasses.replace(
+        data,
+        user=data.user[~is_given],
+        item=data.item[~is_given],
+        low_user=data.low_user[~low_is_given],
+        low_item=data.low_item[~low_is_given],
+        n_later=None if data.n_later is None else data.n_later[~is_given],
+        given=given,
+    )
 
 
 def _columns(pairs: Pairs) -> tuple[IntArray, IntArray]:

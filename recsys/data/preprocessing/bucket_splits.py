@@ -11,9 +11,11 @@ from recsys.data.preprocessing.first_pass import Summary, has_times
 from recsys.data.preprocessing.split_strategies import (
     Mask,
     cut_validation,
+    given_positives,
     leave_one_out,
     random_split,
     temporal_split,
+    users_split,
 )
 from recsys.data.resolve import uses_candidates
 from recsys.data.sources.layouts import Source
@@ -33,7 +35,7 @@ class Plan:
         seed: seed of the split, the negatives and the candidates.
         n_negatives: fixed negatives of each positive.
         has_times: whether times order the rows of train and of validation.
-        test_fraction: share of test in a random split.
+        test_fraction: share of test in a random split or a split of users.
         validation_fraction: share of validation in the rest of it.
         n_candidates: candidates to draw for each held-out item, None for none.
         n_candidates_given: largest number of candidates that the data give for a test item, None
@@ -44,7 +46,9 @@ class Plan:
 
     n_users: int
     n_items: int
-    strategy: Literal["leave_one_out", "random", "temporal", "given", "given_without_validation"]
+    strategy: Literal[
+        "leave_one_out", "random", "temporal", "users", "given", "given_without_validation"
+    ]
     seed: int
     n_negatives: int
     has_times: bool
@@ -83,9 +87,10 @@ class SplitRows:
     Attributes:
         split: code of each row's split, (n,) int8.
         train: mask of the training positives, (n,).
-        cold: mask of the held-out positives of users without a positive in an earlier split, (n,).
-            For such users of validation, the search has no training data; for those of test, final
-            training has none.
+        given: mask of the positives that are given of users who are held out whole, (n,).
+        cold: mask of the held-out positives of users without a positive in an earlier split or a
+            given one, (n,). For such users of validation, the search has no training data; for
+            those of test, final training has none.
         local: each row's user, counted from the bucket's first, (n,) int64. It keeps the arrays of
             the samplers as short as the bucket.
         first_user: the bucket's first user.
@@ -94,6 +99,7 @@ class SplitRows:
 
     split: IntArray
     train: Mask
+    given: Mask
     cold: Mask
     local: IntArray
     first_user: int
@@ -106,11 +112,15 @@ def split_rows(rows: Rows, plan: Plan) -> SplitRows:
     first = int(rows.user[0]) if len(rows) else 0
     local = rows.user.astype(np.int64) - first
     n_local = int(local[-1]) + 1 if len(rows) else 0
-    cold = np.zeros(len(rows), dtype=bool)
+    given, cold = np.zeros(len(rows), dtype=bool), np.zeros(len(rows), dtype=bool)
+    if plan.strategy == "users":
+        given = given_positives(rows.user, rows.item, rows.positive, plan.seed) & (split != TRAIN)
     for code in (VALIDATION, TEST):
-        has_earlier = np.bincount(local[rows.positive & (split < code)], minlength=n_local) > 0
+        is_earlier = rows.positive & (split < code) | given
+        has_earlier = np.bincount(local[is_earlier], minlength=n_local) > 0
         cold |= rows.positive & (split == code) & ~has_earlier[local]
-    return SplitRows(split, rows.positive & (split == TRAIN), cold, local, first, n_local)
+    train = rows.positive & (split == TRAIN)
+    return SplitRows(split, train, given, cold, local, first, n_local)
 
 
 def _apply_strategy(rows: Rows, plan: Plan) -> IntArray:
@@ -120,6 +130,10 @@ def _apply_strategy(rows: Rows, plan: Plan) -> IntArray:
     if plan.strategy == "random":
         return random_split(
             rows.user, rows.item, plan.seed, plan.test_fraction, plan.validation_fraction
+        )
+    if plan.strategy == "users":
+        return users_split(
+            rows.user, rows.positive, plan.seed, plan.test_fraction, plan.validation_fraction
         )
     if plan.strategy == "temporal":
         return temporal_split(rows.time, plan.validation_start, plan.test_start)

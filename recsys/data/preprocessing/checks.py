@@ -53,7 +53,8 @@ def _check_times(summary: Summary, source: Source, config: Config) -> None:
                 found="has no column with times",
                 remedy="Name it with data.columns.timestamp.",
             )
-    if not source.split_given and config.data.split != "random" and not has_times(summary, 0):
+    needs_times = not source.split_given and config.data.split in ("leave_one_out", "temporal")
+    if needs_times and not has_times(summary, 0):
         why = "all its times are equal" if summary.time_ranges else "it has no column with times"
         raise InputError(
             "data.split",
@@ -124,6 +125,8 @@ def _check_splits(result: BucketResult, source: Source, config: Config) -> None:
         "random": "Raise data.test_fraction and data.validation_fraction, or give more data.",
         "temporal": "Raise data.test_fraction and data.validation_fraction, or set data.split to "
         "leave_one_out.",
+        "users": "It takes users with 2 positives. Change data.test_fraction, "
+        "data.validation_fraction or data.split_seed, or give more data.",
     }
     remedy = (
         "Give users of test and validation a positive in train."

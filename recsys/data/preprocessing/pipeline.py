@@ -178,6 +178,7 @@ def _make(
         "has_times": plan.has_times,
         "n_candidates_given": plan.n_candidates_given,
         **{name: result.counts[name] for name in _COUNTS},
+        "n_validation_users": result.counts.get("n_validation_users"),
         "notes": [*times, *describe_blanks(fragments, ids.users, ids.items), *notes],
     }
 

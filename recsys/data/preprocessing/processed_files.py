@@ -84,6 +84,8 @@ def _count(bucket: Bucket, splits: SplitRows) -> Counter[str]:
     for name, code in (("n_cold_validation_users", VALIDATION), ("n_cold_users", TEST)):
         is_cold = splits.cold & (splits.split == code)
         counts[name] = len(np.unique(rows.user[is_cold]))
+    of_validation = splits.given & (splits.split == VALIDATION)
+    counts["n_validation_users"] = len(np.unique(rows.user[of_validation]))
     return counts
 
 
@@ -108,12 +110,14 @@ def _make_tables(
         f"{SPLITS[TRAIN]}_low": _pairs(rows, ~rows.positive & (split == TRAIN)),
     }
     for code in (VALIDATION, TEST):
-        name, held_out = SPLITS[code], rows.positive & (split == code) & ~splits.cold
+        name, is_given = SPLITS[code], splits.given & (split == code)
+        held_out = rows.positive & (split == code) & ~splits.cold & ~is_given
         with_time = plan.has_times and code == VALIDATION  # final training trains on validation
         lists = _draw_lists(
             bucket, splits, plan, held_out=held_out, code=code, random=random, result=result
         )
         tables[name] = _pairs(rows, held_out, with_time, **lists)
+        tables[f"{name}_given"] = _pairs(rows, is_given, plan.has_times)
         tables[f"{name}_low"] = _pairs(rows, ~rows.positive & (split == code))
         tables[f"{name}_cold"] = _pairs(rows, splits.cold & (split == code), with_time)
     return tables

@@ -63,6 +63,45 @@ def random_split(
     return np.where(test, TEST, np.where(validation, VALIDATION, TRAIN)).astype(np.int8)
 
 
+def users_split(
+    user: IntArray, positive: Mask, seed: int, test_fraction: float, validation_fraction: float
+) -> IntArray:
+    """Return the split of each row, (n,) int8, the same for all rows of a user.
+
+    A user is in test with probability `test_fraction`, and otherwise in validation with
+    probability `validation_fraction`; it depends on the user and the seed alone. Users with fewer
+    than 2 positives only train. `user` and `positive` are (n,).
+
+    Source: Liang et al. 2018, arXiv:1802.05814, sec. 4.1 (strong generalisation).
+    """
+    split = random_split(user, np.zeros_like(user), seed, test_fraction, validation_fraction)
+    split[_count_positives(user, positive) < 2] = TRAIN
+    return split
+
+
+def given_positives(user: IntArray, item: IntArray, positive: Mask, seed: int) -> Mask:
+    """Return a mask of four fifths of each user's positives, those with the least hashes.
+
+    Of n > 0 positives it has floor(4 n / 5), and at least one. All arrays are (n,), and so is the
+    result.
+    """
+    key = _pair_bits(user, item, seed, stream=2)
+    order = np.lexsort((key, ~positive, user))  # a user's positives first
+    rank = np.arange(len(user)) - np.searchsorted(user, user)
+    n_given = np.maximum(1, 4 * _count_positives(user, positive) // 5)
+    given = np.empty(len(user), dtype=bool)
+    given[order] = rank < n_given
+    return given & positive
+
+
+def _count_positives(user: IntArray, positive: Mask) -> IntArray:
+    """Return the number of positives of each row's user, (n,) int64."""
+    before = np.concatenate([[0], np.cumsum(positive)])
+    first, end = (np.searchsorted(user, user, side=side) for side in ("left", "right"))
+    count: IntArray = before[end] - before[first]
+    return count
+
+
 def temporal_split(time: IntArray, validation_start: int, test_start: int) -> IntArray:
     """Return the split of each time, (n,) int8: validation and test begin at the given times."""
     # The codes follow the order of the splits in time.

@@ -150,8 +150,8 @@ def _of_least_squares(config: Config, data: Manifest) -> dict[str, float]:
     """
     dim, n_pairs = config.model.embedding_dim, data.n_train + data.n_low
     columns, solved = min(dim, COLUMNS), [data.n_users, data.n_items]
-    if config.training.recency_half_life is not None:
-        solved.append(data.n_users)  # with equal weights and with those by recency
+    if config.training.recency_half_life is not None or data.holds_out_users:
+        solved.append(data.n_users)  # those that the items are solved given, and the model's
     n_short_pairs = n_long_rows = 0.0
     for n_rows in solved:
         longest = longest_short(dim) * n_rows / n_pairs  # in mean numbers of interactions

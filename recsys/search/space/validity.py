@@ -4,7 +4,7 @@ The config itself decides; its rules across fields are about two fields, so pair
 """
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from itertools import combinations_with_replacement, product
 
 from pydantic import ValidationError
@@ -93,6 +93,27 @@ def _with_conditions(
             if values[parent] not in allowed:
                 return None
     return values
+
+
+def combinations(space: SearchSpace, paths: Iterable[str]) -> list[dict[str, Scalar]]:
+    """Return the values that a trial may have together at `paths` and those they depend on.
+
+    A range has its ends and the values that conditions name.
+    """
+    needed = set(paths)
+    for domain in reversed(space.domains):  # a parent precedes those that depend on it
+        if domain.path in needed:
+            needed |= domain.when.keys()
+    points: list[dict[str, Scalar]] = [{}]
+    for domain in (domain for domain in space.domains if domain.path in needed):
+        named = [value for other in space.domains for value in other.when.get(domain.path, ())]
+        values = dict.fromkeys([*(domain.choices or domain.edges), *filter(domain.contains, named)])
+        extended: list[dict[str, Scalar]] = []
+        for point in points:
+            is_sampled = domain.path not in point and domain.applies(point)
+            extended += [{**point, domain.path: v} for v in values] if is_sampled else [point]
+        points = extended
+    return points
 
 
 def refusals(base: Config, values: Mapping[str, Scalar]) -> list[str]:

@@ -111,7 +111,7 @@ def measure(
         found.append((epoch.epoch, EpochSeconds(*(epoch.metrics[name] for name in _TIMES))))
         if time.monotonic() >= began + SECONDS:
             break
-    train, rank = times_of_segment(found, first_epoch=_work_of_first_epoch(config))
+    train, rank = times_of_segment(found, first_epoch=_work_of_first_epoch(config, sizes))
     scale = expected.rank / expected_seconds(shortened, sizes).rank
     return Measured(EpochSeconds(train * n_segments, rank * scale), _peak())
 
@@ -141,14 +141,15 @@ def times_of_segment(
     return statistics.mean(trains), ranks[-1]
 
 
-def _work_of_first_epoch(config: Config) -> float:
+def _work_of_first_epoch(config: Config, sizes: Manifest) -> float:
     """Return the work of the first epoch relative to a later one.
 
     Least squares solves the users once more in it, which is half or two thirds of an epoch.
     """
     if _solver(config) != "least_squares":
         return 1.0
-    return 3 / 2 if config.training.recency_half_life is None else 5 / 3
+    solves_users_twice = config.training.recency_half_life is not None or sizes.holds_out_users
+    return 5 / 3 if solves_users_twice else 3 / 2
 
 
 def _solver(config: Config) -> str:

@@ -154,7 +154,7 @@ def test_histories_are_those_of_training_and_given(prepared: Prepare, tmp_path: 
     assert data.n_later is not None
     assert data.given.n_later is not None
     found = data.histories()
-    later = {}
+    later: dict[tuple[int, int], int] = {}
     for rows in (data, data.given):
         assert rows.n_later is not None
         later |= {

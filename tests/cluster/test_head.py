@@ -58,6 +58,7 @@ def tune(folder: Path, name: str, *flags: str) -> str:
     """Return the command of a search on the ratings, with results in the folder's `experiments`."""
     paths = f"--space {folder}/space.yaml --data {folder}/ratings.csv --dir {folder}/experiments"
     settings = "--max-epochs 20 --set training.batch_size=8 --set study.grace_period=20"
+    settings += " --set training.patience=null"
     return f"python -m recsys.tune {paths} --name {name} {settings} {' '.join(flags)}"
 
 

@@ -46,6 +46,7 @@ def command(name: str, *flags: object) -> str:
     """Return the README's command for a study, with its JSON output in a file of that name."""
     limits = f"--trials {N_TRIALS} --max-epochs {N_EPOCHS}"
     settings = "--set training.batch_size=8 --set study.grace_period=20"
+    settings += " --set training.patience=null"
     line = f"--data experiments/ratings.csv --name {name} {limits} {settings} --json"
     further = " ".join(map(str, flags))
     return f"cd recsys && python -m recsys.tune {line} {further} > experiments/{name}.json"

@@ -48,6 +48,7 @@ def search_with_saves(ratings: Path, folder: Path) -> list[TrialSummary]:
     epochs = {
         "training.max_epochs": N_EPOCHS,
         "study.grace_period": N_EPOCHS,
+        "training.patience": None,
         "training.batch_size": 8,
     }
     searched = search(ratings, folder, {"study.n_trials": 3, "resources.max_failures": 1, **epochs})

@@ -429,6 +429,8 @@ ENDLESS = [
     "--set",
     "study.grace_period=100000",
     "--set",
+    "training.patience=null",
+    "--set",
     "training.batch_size=128",
 ]
 

@@ -43,6 +43,7 @@ def flags(folder: Path) -> list[object]:
             N_EPOCHS,
         ),
         *("--set", "training.batch_size=32", "--set", "study.grace_period=2"),
+        *("--set", "training.patience=null"),
     ]
 
 

@@ -56,6 +56,8 @@ def flags(folder: Path, space: dict[str, Any], uri: str) -> list[object]:
             "--set",
             "study.grace_period=10",
             "--set",
+            "training.patience=null",
+            "--set",
             f"tracking.uri={uri}",
         ),
     ]

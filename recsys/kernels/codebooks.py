@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 DECAY = 0.99
 """Share of an entry's moving average that a step keeps."""
@@ -48,7 +49,7 @@ def sum_entries(codes: Tensor, codebooks: Tensor) -> Tensor:
     """Return the sum (..., d) of the entries of codes (..., L), of any integer type."""
     total = codebooks.new_zeros(*codes.shape[:-1], codebooks.shape[2])
     for codebook, code in zip(codebooks, codes.long().unbind(-1), strict=True):
-        total += codebook[code]
+        total += functional.embedding(code, codebook)
     return total
 
 

@@ -255,6 +255,19 @@ def trained_on(
     return {"metrics": metrics, "weights": weights, "baselines": score_baselines(data, config)}
 
 
+def trained_on_both(
+    rows: list[Row],
+    others: list[Row],
+    prepared: Prepare,
+    path: Path,
+    values: dict[str, object],
+) -> list[dict[str, Any]]:
+    return [
+        trained_on(some, prepared, path / place, values)
+        for place, some in (("before", rows), ("after", others))
+    ]
+
+
 def held_out_users(rows: list[Row], code: int) -> set[int]:
     return {u for u, liked in positives_by_user(rows).items() if split_of(u) == code and liked[1:]}
 
@@ -294,10 +307,7 @@ def test_rows_of_test_users_change_nothing_in_validation(
     rows = rows_of()
     others = with_other_rows(rows, TEST)
     assert set(rows) != set(others)
-    found = [
-        trained_on(some, prepared, tmp_path / place, TRAINED[name])
-        for place, some in (("before", rows), ("after", others))
-    ]
+    found = trained_on_both(rows, others, prepared, tmp_path, TRAINED[name])
     assert found[0] == found[1]
 
 
@@ -307,10 +317,7 @@ def test_held_out_users_change_nothing_that_is_learned(
 ) -> None:
     rows = rows_of()
     others = with_other_rows(rows, VALIDATION)
-    found = [
-        trained_on(some, prepared, tmp_path / place, TRAINED[name])
-        for place, some in (("before", rows), ("after", others))
-    ]
+    found = trained_on_both(rows, others, prepared, tmp_path, TRAINED[name])
     users = {u for u in range(N_USERS) if split_of(u) == TRAIN}
     for of_users in ("users.weight", "latents"):
         weights = [run["weights"].pop(of_users, []) for run in found]
@@ -329,10 +336,7 @@ def test_ranked_rows_change_no_user(name: str, prepared: Prepare, tmp_path: Path
     rows = rows_of()
     others = with_other_ranked_items(rows)
     assert set(rows) != set(others)
-    found = [
-        trained_on(some, prepared, tmp_path / place, TRAINED[name])
-        for place, some in (("before", rows), ("after", others))
-    ]
+    found = trained_on_both(rows, others, prepared, tmp_path, TRAINED[name])
     assert found[0]["weights"] == found[1]["weights"]
     losses = [[epoch["train_loss"] for epoch in run["metrics"]] for run in found]
     assert losses[0] == losses[1]

@@ -115,10 +115,10 @@ class _Sizes:
     n_products: int
     n_user_products: int
     score_width: int
-    input_width: int
-    train_width: int
-    encode_width: int
-    n_item_products: int
+    input_width: int = 0
+    train_width: int = 0
+    encode_width: int = 0
+    n_item_products: int = 0
 
     @classmethod
     def of(cls, config: Config) -> "_Sizes":
@@ -135,12 +135,11 @@ class _Sizes:
         n_products, score_width = sum(shared), rows_of(model.item_side(None).factors[0]).shape[-1]
         if isinstance(model, HistoryModel):
             input_width = model.input_rows().weight.shape[1]
-            further = (input_width, model.train_width, model.encode_width, 0)
+            further = (input_width, model.train_width, model.encode_width)
             return cls(widths, len(shared), 0, n_products, score_width, *further)
-        if model.item_products:
-            n_products = 0
-        further = (0, 0, 0, model.item_products)
-        return cls(widths, len(shared), n_products, 0, score_width, *further)
+        per_item = model.item_products
+        per_pair = 0 if per_item else n_products
+        return cls(widths, len(shared), per_pair, 0, score_width, n_item_products=per_item)
 
 
 def _of_least_squares(config: Config, data: Manifest) -> dict[str, float]:

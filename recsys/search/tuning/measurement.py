@@ -144,12 +144,13 @@ def times_of_segment(
 def _work_of_first_epoch(config: Config, sizes: Manifest) -> float:
     """Return the work of the first epoch relative to a later one.
 
-    Least squares solves the users once more in it, which is half or two thirds of an epoch.
+    Least squares solves the users once more in it, which is half an epoch, or a third if each epoch
+    solves them twice.
     """
     if _solver(config) != "least_squares":
         return 1.0
     solves_users_twice = config.training.recency_half_life is not None or sizes.holds_out_users
-    return 5 / 3 if solves_users_twice else 3 / 2
+    return 4 / 3 if solves_users_twice else 3 / 2
 
 
 def _solver(config: Config) -> str:

@@ -54,7 +54,7 @@ def test_a_part_of_an_epoch_is_run(
     assert (part.evaluation.max_users, part.evaluation.every) == (n_ranked, 1)
     assert part.training.patience is None
     # Least squares solves the users once more in its first epoch: of two sides, or of three.
-    first = 3 / 2 if values == SQUARES else 5 / 3 if "model.name" in values else 1
+    first = 3 / 2 if values == SQUARES else 4 / 3 if "model.name" in values else 1
     assert measured.epoch.train == pytest.approx(2.0 * n / first)
     everyone = config.evaluation.user_limit or 1000
     assert measured.epoch.rank == pytest.approx(0.5 * everyone / n_ranked)
